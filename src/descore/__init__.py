@@ -1,0 +1,32 @@
+"""descore: a video reward model that thinks before it scores.
+
+The public names are loaded when they are first used, so importing descore loads no torch."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from descore.data.video import VideoSampling, read_clip
+    from descore.model.descore_model import DescoreModel
+    from descore.scorer import Scorer
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Scorer": "descore.scorer",
+    "DescoreModel": "descore.model.descore_model",
+    "VideoSampling": "descore.data.video",
+    "read_clip": "descore.data.video",
+}
+
+__all__ = ["DescoreModel", "Scorer", "VideoSampling", "__version__", "read_clip"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  # whatever the name stands for
+    if name not in _HOME:
+        raise AttributeError(f"module 'descore' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

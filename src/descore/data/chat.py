@@ -1,0 +1,151 @@
+"""THE token layout. Clips, prompts and chains become token ids here, for training, rollout and serving alike:
+
+    user:       <video> rubric with the prompt
+    assistant:  chain ... <end of turn> <query>
+
+Rows are padded on the left, so a chain is continued, and the query is read, at the last column.
+Knows a transformers processor and a rubric; knows nothing of the model that will read the ids.
+
+Shapes: B sequences, T tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from descore.errors import ConfigError
+from descore.rubric import fill_rubric
+from descore.types import Clip
+
+QUERY_TOKEN = "<|query|>"
+
+Tokens: TypeAlias = list[int]
+Inputs: TypeAlias = dict[str, Tensor]
+"""What a backbone's forward takes: `input_ids`, `attention_mask` and `mm_token_type_ids` (B, T), and the vision inputs
+of all rows behind one another."""
+
+_PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids")
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """Lays out conversations for one checkpoint: its processor (whose tokenizer holds the query) and its rubric."""
+
+    processor: Any
+    rubric: str
+
+    def __post_init__(self) -> None:
+        if QUERY_TOKEN not in self.tokenizer.get_vocab():
+            raise ConfigError(f"the tokenizer has no {QUERY_TOKEN} token; start from DescoreModel.from_backbone")
+
+    @property
+    def tokenizer(self) -> Any:  # noqa: ANN401  # transformers' tokenizer classes share no typed base
+        """The processor's tokenizer."""
+        return self.processor.tokenizer
+
+    @property
+    def query_id(self) -> int:
+        """The id of the query token."""
+        return int(self.tokenizer.convert_tokens_to_ids(QUERY_TOKEN))
+
+    @property
+    def end_id(self) -> int:
+        """The id of the end-of-turn token that closes every chain."""
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills rows on the left."""
+        return int(self.tokenizer.pad_token_id)
+
+    @property
+    def forbidden_ids(self) -> Tokens:
+        """Every special id but the end of turn: a chain never holds them."""
+        added = self.tokenizer.added_tokens_decoder
+        return sorted(i for i, token in added.items() if token.special and i != self.end_id)
+
+    def lay_out_prompts(self, clips: Sequence[Clip], prompts: Sequence[str]) -> Inputs:
+        """The user turns, up to where the assistant's chain begins. One prompt for each clip."""
+        texts = [self._user_turn(prompt) for prompt in prompts]
+        features = self.processor(
+            text=texts,
+            videos=[torch.from_numpy(clip.frames).permute(0, 3, 1, 2) for clip in clips],
+            video_metadata=[_metadata(clip) for clip in clips],
+            do_sample_frames=False,  # the clip is the sample: frames are chosen once, when the file is read
+            do_resize=False,
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
+        )
+        return dict(features)
+
+    def lay_out_chains(self, prompts: Inputs, chains: Sequence[Tokens], *, query: bool = True) -> Inputs:
+        """The whole sequences: each prompt row, its chain, and the query behind it.
+
+        `chains` are ids that end with the end of turn; `NO_THINKING` of this chat is the chain of a model that does
+        not think. The result has one more key, `chain_mask` (B, T), true at the chain's columns."""
+        tails = [[*chain, self.query_id] if query else list(chain) for chain in chains]
+        heads = [row[mask.bool()] for row, mask in zip(prompts["input_ids"], prompts["attention_mask"], strict=True)]
+        kinds = [
+            row[mask.bool()] for row, mask in zip(prompts["mm_token_type_ids"], prompts["attention_mask"], strict=True)
+        ]
+        width = max(len(head) + len(tail) for head, tail in zip(heads, tails, strict=True))
+        shape, device = (len(heads), width), prompts["input_ids"].device
+        out = {key: torch.zeros(shape, dtype=torch.long, device=device) for key in (*_PER_TOKEN, "chain_mask")}
+        out["input_ids"].fill_(self.pad_id)
+        for row, (head, kind, tail) in enumerate(zip(heads, kinds, tails, strict=True)):
+            start = width - len(head) - len(tail)
+            chain_start = start + len(head)
+            out["input_ids"][row, start:chain_start] = head
+            out["input_ids"][row, chain_start:] = torch.tensor(tail, device=device)
+            out["attention_mask"][row, start:] = 1
+            out["mm_token_type_ids"][row, start:chain_start] = kind
+            out["chain_mask"][row, chain_start : width - int(query)] = 1
+        return {**prompts, **out, "chain_mask": out["chain_mask"].bool()}
+
+    @property
+    def no_thinking(self) -> Tokens:
+        """The empty chain: the assistant's turn ends at once."""
+        return [self.end_id]
+
+    def encode_chain(self, thinking: str) -> Tokens:
+        """The ids of a written chain, its end of turn included."""
+        return [*self.tokenizer(self._plain(thinking), add_special_tokens=False)["input_ids"], self.end_id]
+
+    def decode_chain(self, chain: Tokens) -> str:
+        """The text of a chain's ids, without its end of turn."""
+        return str(self.tokenizer.decode(chain, skip_special_tokens=True)).strip()
+
+    def _user_turn(self, prompt: str) -> str:
+        judging = fill_rubric(self.rubric, prompt=self._plain(prompt))
+        content = [{"type": "video"}, {"type": "text", "text": judging}]
+        turn = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+        # Processors write a timestamp and a wrapper for each frame; the template's own wrapper around the
+        # placeholder would stand around them a second time (Qwen's release and vLLM drop it, transformers 5 keeps it).
+        video = self.processor.video_token
+        wrapped = f"{self.processor.vision_start_token}{video}{self.processor.vision_end_token}"
+        return str(turn).replace(wrapped, video, 1)
+
+    def _plain(self, text: str) -> str:
+        """The text with special tokens taken apart: a user's prompt must not be able to end the user's turn."""
+        for token in self.tokenizer.all_special_tokens:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
+
+
+def _metadata(clip: Clip) -> dict[str, Any]:
+    """The clip's true times, told the way transformers' VideoMetadata asks for them: frame numbers at a frame rate.
+
+    Frame numbers need not be whole: with a variable frame rate, a time is where it is."""
+    return {
+        "total_num_frames": clip.source_frames,
+        "fps": clip.source_fps,
+        "width": clip.size[0],
+        "height": clip.size[1],
+        "duration": clip.duration,
+        "frames_indices": [time * clip.source_fps for time in clip.times],
+    }

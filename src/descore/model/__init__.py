@@ -1,0 +1,1 @@
+"""The backbone, the query, the head, and thinking."""

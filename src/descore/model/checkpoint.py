@@ -1,0 +1,191 @@
+"""The descore part of a checkpoint directory (DESIGN 7): descore.json, the rubric, the query and the head.
+
+    descore.json               the settings below
+    rubric.txt                 the judging text that the model was trained with
+    reward_head.safetensors    `query` (D) and `head` (K, D), float32
+
+The rest of the directory is transformers' own. Knows files and settings; knows nothing of how a model runs.
+
+Shapes: D width, K named dimensions."""
+
+import difflib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from descore.data.chat import QUERY_TOKEN
+from descore.data.video import VideoSampling
+from descore.errors import CheckpointError, ConfigError
+from descore.rubric import DEFAULT_RUBRIC, fill_rubric
+
+SCHEMA = 1
+LAYOUT = "chain, end of turn, query"
+SETTINGS_FILE, RUBRIC_FILE, HEAD_FILE = "descore.json", "rubric.txt", "reward_head.safetensors"
+BUNDLED = ("tiny",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a checkpoint says of itself, beside its weights."""
+
+    schema: int = SCHEMA
+    """Version of this file's form."""
+    dimensions: tuple[str, ...] = ("overall",)
+    """Names of the head's outputs, in order."""
+    query_token: str = QUERY_TOKEN
+    """The token behind the chain."""
+    layout: str = LAYOUT
+    """What follows the prompt; there is one layout, and another one's checkpoint is refused."""
+    sampling: VideoSampling = field(default_factory=VideoSampling)
+    """How clips are read."""
+    max_chain_tokens: int = 1024
+    """Tokens that a chain may have before it is ended from outside."""
+    reward_mean: Mapping[str, float] | None = None
+    """Mean reward of each dimension on the calibration split."""
+    reward_std: Mapping[str, float] | None = None
+    """Its standard deviation."""
+    trained_on: str | None = None
+    """What query and head were fitted on; None for a head that was never trained."""
+
+    def __post_init__(self) -> None:
+        faults = list(_faults(self))
+        if faults:
+            raise ConfigError(f"{SETTINGS_FILE}: {'; '.join(faults)}")
+
+
+def _faults(settings: Settings) -> list[str]:
+    names, mean, std = settings.dimensions, settings.reward_mean, settings.reward_std
+    checks = {
+        f"schema is {settings.schema!r}, expected {SCHEMA}": settings.schema == SCHEMA,
+        f"layout is {settings.layout!r}, expected {LAYOUT!r}": settings.layout == LAYOUT,
+        f"query_token is {settings.query_token!r}, expected {QUERY_TOKEN!r}": settings.query_token == QUERY_TOKEN,
+        f"dimensions is {names!r}, expected one or more unlike names": 0 < len(set(names)) == len(names),
+        f"max_chain_tokens is {settings.max_chain_tokens!r}, expected a positive number": settings.max_chain_tokens > 0,
+        "reward_mean and reward_std go together": (mean is None) == (std is None),
+        f"reward_mean is {mean!r}, expected a number for each dimension": _fits(mean, names),
+        f"reward_std is {std!r}, expected a positive number for each dimension": _fits(std, names, above=0.0),
+    }
+    return [fault for fault, holds in checks.items() if not holds]
+
+
+def _fits(numbers: Mapping[str, float] | None, names: tuple[str, ...], *, above: float = -math.inf) -> bool:
+    if numbers is None:
+        return True
+    return set(numbers) == set(names) and all(math.isfinite(x) and x > above for x in numbers.values())
+
+
+def find_checkpoint(source: str | Path) -> Path:
+    """The directory of a bundled name, a folder, or a hub id (`owner/name`, fetched and cached).
+
+    Whatever cannot be found raises CheckpointError."""
+    if str(source) in BUNDLED:
+        return Path(str(files("descore") / "bundled" / str(source)))
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if str(source).count("/") == 1 and not str(source).startswith((".", "/", "~")):
+        return _fetch(str(source))
+    raise CheckpointError(
+        f"{source}: no such folder; expected a checkpoint's folder, a hub id like owner/name, or {', '.join(BUNDLED)}"
+    )
+
+
+def _fetch(repo: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as fault:
+        reason = str(fault).strip().splitlines()[0]
+        raise CheckpointError(f"{repo}: no such folder, and the hub does not give it: {reason}") from fault
+
+
+def read_settings(folder: Path) -> Settings:
+    """The settings in descore.json. What is missing, unknown or wrong raises CheckpointError."""
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder}: has no {SETTINGS_FILE}; a plain backbone becomes a reward model by DescoreModel.from_backbone"
+        )
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as fault:
+        raise CheckpointError(f"{path}: is not JSON: {fault}") from fault
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"{path}: found {type(raw).__name__}, expected an object")
+    if raw.get("schema") != SCHEMA:
+        raise CheckpointError(f"{path}: schema is {raw.get('schema')!r}, this version reads {SCHEMA}")
+    try:
+        _refuse_unknown(raw, Settings)
+        _refuse_unknown(raw.get("sampling", {}), VideoSampling)
+        raw["sampling"] = VideoSampling(**raw.get("sampling", {}))
+        raw["dimensions"] = tuple(raw.get("dimensions", ()))
+        return Settings(**raw)
+    except (ConfigError, TypeError) as fault:
+        raise CheckpointError(f"{path}: {fault}") from fault
+
+
+def _refuse_unknown(found: Mapping[str, Any], record: type) -> None:
+    known = [f.name for f in fields(record)]
+    for key in found:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise ConfigError(f"unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+
+
+def read_rubric(folder: Path) -> str:
+    """The checkpoint's judging text."""
+    path = folder / RUBRIC_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: has no {RUBRIC_FILE}; a model scores well only under the text it learned")
+    rubric = path.read_text(encoding="utf-8")
+    fill_rubric(rubric, prompt="")
+    return rubric
+
+
+def read_head(folder: Path, *, width: int, outputs: int) -> dict[str, Tensor]:
+    """`query` (D) and `head` (K, D), in float32. A missing, broken or ill-fitting file raises CheckpointError."""
+    path = folder / HEAD_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: has no {HEAD_FILE}; without it there is no reward")
+    try:
+        tensors = load_file(path)
+    except SafetensorError as fault:
+        raise CheckpointError(f"{path}: cannot be read: {fault}") from fault
+    expected = {"query": (width,), "head": (outputs, width)}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != expected:
+        raise CheckpointError(f"{path}: found {found}; this backbone and these dimensions need {expected}")
+    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+        raise CheckpointError(f"{path}: holds numbers that are not finite")
+    return {name: tensor.float() for name, tensor in tensors.items()}
+
+
+def write_descore_files(folder: Path, *, settings: Settings, rubric: str, query: Tensor, head: Tensor) -> None:
+    """Write the three files into a directory that transformers has already written to."""
+    (folder / SETTINGS_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
+    (folder / RUBRIC_FILE).write_text(rubric, encoding="utf-8")
+    weights = {"query": query.detach().float().cpu().contiguous(), "head": head.detach().float().cpu().contiguous()}
+    save_file(weights, folder / HEAD_FILE)
+
+
+__all__ = [
+    "BUNDLED",
+    "DEFAULT_RUBRIC",
+    "Settings",
+    "find_checkpoint",
+    "read_head",
+    "read_rubric",
+    "read_settings",
+    "write_descore_files",
+]

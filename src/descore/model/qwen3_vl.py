@@ -1,0 +1,26 @@
+"""What is particular to the Qwen3-VL family. The next family is one more file like this one.
+
+Knows the family's position rule; knows nothing of queries, heads or rewards.
+
+Shapes: B sequences, T tokens."""
+
+from typing import Any
+
+from torch import Tensor
+
+from descore.data.chat import Inputs
+
+MODEL_TYPES = ("qwen3_vl", "qwen3_vl_moe")
+
+
+def positions(backbone: Any, inputs: Inputs) -> Tensor:  # noqa: ANN401  # the family's classes share no typed base
+    """Rotary positions (3, B, T): time, height and width of each vision token, the running number of each text token.
+
+    Passed explicitly with every forward, since the backbone otherwise remembers an offset from its last call."""
+    position_3BT, _ = backbone.model.get_rope_index(
+        inputs["input_ids"],
+        mm_token_type_ids=inputs["mm_token_type_ids"],
+        video_grid_thw=inputs["video_grid_thw"],
+        attention_mask=inputs["attention_mask"],
+    )
+    return position_3BT

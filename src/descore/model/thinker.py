@@ -1,0 +1,163 @@
+"""Think, then score, in one pass: chains are written in a batch, their KV cache is kept, and one more masked step
+with the query reads each row's reward.
+
+The prompt is encoded once however many chains are written behind it: its cache is repeated. Sampling draws each row's
+uniform numbers from its own seed, so a clip's chain is the same alone, in a batch, and on the next run.
+
+Knows a DescoreModel and laid-out prompts; knows nothing of files, clips or rubrics.
+
+Shapes: B prompts, S samples for each, R = B * S rows, T tokens, N tokens written, V vocabulary, K named dimensions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers.cache_utils import Cache, DynamicCache
+
+from descore.data.chat import Inputs, Tokens
+from descore.model.descore_model import DescoreModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thought:
+    """One chain and the rewards behind it."""
+
+    chain: Tokens
+    """Ids, the end of turn included."""
+    truncated: bool
+    """The chain reached the limit and was ended from outside."""
+    rewards_K: Tensor
+    """(K,), float32, on the CPU."""
+
+
+@torch.inference_mode()
+def think_and_score(
+    model: DescoreModel,
+    prompts: Inputs,
+    *,
+    limit: int,
+    samples: int = 1,
+    temperature: float = 0.0,
+    seeds: Sequence[int] | None = None,
+) -> list[list[Thought]]:
+    """`samples` chains for each of the B prompts, each with its rewards: B lists of S thoughts.
+
+    limit: tokens that a chain may have before its end of turn is forced. temperature 0 is greedy; above 0, chain s of
+    prompt b is drawn with the seed (seeds[b], s), 0 where no seeds are given."""
+    rows = _Rows.behind(model, prompts, samples=samples)
+    seeds = seeds or [0] * len(prompts["input_ids"])
+    uniform_RN = np.stack([np.random.default_rng([seed, s]).random(limit + 1) for seed in seeds for s in range(samples)])
+    chains, cache = _write_chains(model, rows, limit=limit, temperature=temperature, uniform_RN=uniform_RN)
+    rewards_RK = _read_rewards(model, rows, chains, cache).float().cpu()
+    thoughts = [
+        Thought(chain=chain, truncated=len(chain) > limit, rewards_K=rewards_K)
+        for chain, rewards_K in zip(chains, rewards_RK, strict=True)
+    ]
+    return [thoughts[start : start + samples] for start in range(0, len(thoughts), samples)]
+
+
+@torch.inference_mode()
+def score_chains(model: DescoreModel, prompts: Inputs, chains: Sequence[Tokens]) -> Tensor:
+    """Rewards (B, K) of given chains, one for each prompt, by encoding the whole sequences."""
+    return model(model.chat.lay_out_chains(prompts, chains)).float().cpu()
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The prompts, encoded and repeated once for each sample."""
+
+    input_ids_RT: Tensor
+    mask_RT: Tensor
+    position_3RT: Tensor
+    cache: Cache
+
+    @classmethod
+    def behind(cls, model: DescoreModel, prompts: Inputs, *, samples: int) -> "_Rows":
+        """Encode all but the prompts' last token, which generation reads first, and repeat the cache."""
+        position_3BT = model.family.positions(model.backbone, prompts)
+        per_token = {key: prompts[key][:, :-1] for key in ("input_ids", "mm_token_type_ids", "attention_mask")}
+        cache = DynamicCache(config=model.backbone.config.get_text_config())
+        model.backbone.model(
+            **{**prompts, **per_token}, position_ids=position_3BT[..., :-1], past_key_values=cache, use_cache=True
+        )
+        if samples > 1:
+            cache.batch_repeat_interleave(samples)
+        return cls(
+            prompts["input_ids"].repeat_interleave(samples, dim=0),
+            prompts["attention_mask"].repeat_interleave(samples, dim=0),
+            position_3BT.repeat_interleave(samples, dim=1),
+            cache,
+        )
+
+
+def _write_chains(
+    model: DescoreModel, rows: _Rows, *, limit: int, temperature: float, uniform_RN: np.ndarray
+) -> tuple[list[Tokens], Cache]:
+    """The chains' ids, each ending with the end of turn, and the cache of all that was read to write them."""
+    chat, vocabulary = model.chat, model.backbone.get_input_embeddings().weight.shape[0]
+    draw = SeededSampling(uniform_RN, temperature=temperature, start=rows.input_ids_RT.shape[1])
+    out = model.backbone.generate(
+        input_ids=rows.input_ids_RT,
+        attention_mask=rows.mask_RT,
+        position_ids=rows.position_3RT,
+        past_key_values=rows.cache,
+        logits_processor=LogitsProcessorList([draw] if temperature > 0 else []),
+        generation_config=GenerationConfig(
+            do_sample=False,  # with a temperature, SeededSampling leaves one token to choose
+            max_new_tokens=limit + 1,
+            forced_eos_token_id=chat.end_id,
+            eos_token_id=chat.end_id,
+            pad_token_id=chat.pad_id,
+            # rows of the embedding beyond the tokenizer stand for nothing
+            suppress_tokens=[*chat.forbidden_ids, *range(len(chat.tokenizer), vocabulary)],
+            repetition_penalty=1.0,
+            return_dict_in_generate=True,
+        ),
+    )
+    written_RN = out.sequences[:, rows.input_ids_RT.shape[1] :].tolist()
+    return [row[: row.index(chat.end_id) + 1] for row in written_RN], out.past_key_values
+
+
+def _read_rewards(model: DescoreModel, rows: _Rows, chains: list[Tokens], cache: Cache) -> Tensor:
+    """One masked step: the longest chains' last token, which is not in the cache yet, and the query.
+
+    Shorter chains hide what generation padded behind them, and the query stands right behind each chain's end."""
+    device = rows.mask_RT.device
+    length_R = torch.tensor([len(chain) for chain in chains], device=device)
+    longest = int(length_R.max())
+    written_RN = torch.arange(longest, device=device) < length_R[:, None]
+    mask_RT = torch.cat([rows.mask_RT, written_RN.long(), torch.ones_like(length_R)[:, None]], dim=1)
+    next_R = rows.position_3RT.amax(dim=(0, 2)) + 1
+    position_R2 = torch.stack([next_R + longest - 1, next_R + length_R], dim=1)
+    step_R2 = torch.tensor([[model.chat.end_id, model.chat.query_id]], device=device).expand(len(chains), 2)
+    hidden_R2D = model.backbone.model(
+        input_ids=step_R2,
+        attention_mask=mask_RT,
+        position_ids=position_R2.expand(3, -1, -1),
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    return model.rewards(hidden_R2D)
+
+
+class SeededSampling(LogitsProcessor):  # type: ignore[misc]  # transformers is not typed
+    """Leave the one token that a row's next uniform number picks from its distribution (inverse transform sampling).
+
+    Works on the logits that are left when forbidden tokens are taken out."""
+
+    def __init__(self, uniform_RN: np.ndarray, *, temperature: float, start: int) -> None:
+        self.uniform_RN = torch.from_numpy(uniform_RN)
+        self.temperature = temperature
+        self.start = start
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Minus infinity (R, V) everywhere but at the token drawn."""
+        step = input_ids.shape[1] - self.start
+        cumulative_RV = (scores.double() / self.temperature).softmax(dim=-1).cumsum(dim=-1)
+        # Scaled by the last column, which rounding leaves a little off 1.
+        target_R1 = self.uniform_RN[:, step : step + 1].to(scores.device) * cumulative_RV[:, -1:]
+        drawn_R1 = torch.searchsorted(cumulative_RV, target_R1, right=True).clamp(max=scores.shape[1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter(1, drawn_R1, 0.0)

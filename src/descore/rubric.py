@@ -1,0 +1,99 @@
+"""The judging text, and reading the answer that it asks for.
+
+A rubric is a text with the placeholder {prompt}; it belongs to a checkpoint. The answer is a JSON object
+inside <answer> tags. Knows strings and verdicts; knows nothing of tokens or models."""
+
+import json
+import math
+import re
+from typing import Any
+
+from descore.errors import AnswerError, ConfigError
+from descore.types import DIMENSIONS, PRIMARY, Mark, Verdict
+
+PLACEHOLDER = "{prompt}"
+
+DEFAULT_RUBRIC = """\
+You are a careful judge of generated video. The video above was made by a text-to-video model from this prompt:
+
+"{prompt}"
+
+Watch it from the first frame to the last before you judge. Write down what you really see: who or what is there, \
+what it does from moment to moment, how the camera behaves, where it takes place, and how the picture looks. \
+Then hold this against what the prompt asks for, one dimension at a time:
+
+- subject (primary): are the asked people, animals or things there, in the right number, with the right looks, \
+whole and free of deformation from frame to frame?
+- dynamics (primary): does the asked action or motion happen, in the right direction and to its end, \
+smoothly and as physics would have it, without jumps, flicker or freezing?
+- camera (secondary): does the viewpoint, framing or camera movement follow the prompt?
+- environment (secondary): are the place, the background, the light, the weather and the time of day as asked?
+- style (secondary): do the look, the mood and the technical quality of the picture fit what was asked?
+
+Give each dimension a mark: 2 if it is right, 1 if it is partly right, 0 if it is wrong, "N/A" if the prompt asks \
+nothing about it. Then give an overall score from 1.00 (useless) to 5.00 (just as asked and without flaw); \
+the primary dimensions weigh twice as much as the secondary ones.
+
+End with the answer and nothing behind it, in exactly this form:
+<answer>{"dimensional_scores": {"subject": 2, "dynamics": 1, "camera": "N/A", "environment": 2, "style": 0}, \
+"overall_score": 3.50}</answer>"""
+
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_WEIGHT = {name: 2.0 if name in PRIMARY else 1.0 for name in DIMENSIONS}
+
+
+def fill_rubric(rubric: str, *, prompt: str) -> str:
+    """The judging text for one prompt. A rubric without exactly one {prompt} raises ConfigError."""
+    if rubric.count(PLACEHOLDER) != 1:
+        raise ConfigError(f"rubric: found {rubric.count(PLACEHOLDER)} times {PLACEHOLDER}; expected it exactly once")
+    return rubric.replace(PLACEHOLDER, prompt)
+
+
+def read_answer(chain: str) -> Verdict:
+    """The verdict in the chain's last <answer> block. Whatever it lacks raises AnswerError with the reason."""
+    blocks = _ANSWER.findall(chain)
+    if not blocks:
+        raise AnswerError("no <answer>...</answer> block in the chain")
+    try:
+        answer = json.loads(blocks[-1])
+    except json.JSONDecodeError as fault:
+        raise AnswerError(f"the answer is not JSON: {fault.msg} at character {fault.pos}") from None
+    if not isinstance(answer, dict) or not isinstance(answer.get("dimensional_scores"), dict):
+        raise AnswerError("the answer has no object 'dimensional_scores'")
+    marks = {name: _read_mark(name, answer["dimensional_scores"]) for name in DIMENSIONS}
+    return Verdict(marks=marks, overall=_read_overall(answer))
+
+
+def write_answer(verdict: Verdict) -> str:
+    """The answer block of a verdict, in the form that the rubric asks for and `read_answer` reads."""
+    marks = {name: "N/A" if verdict.marks[name] is None else verdict.marks[name] for name in DIMENSIONS}
+    return f'<answer>{{"dimensional_scores": {json.dumps(marks)}, "overall_score": {verdict.overall:.2f}}}</answer>'
+
+
+def overall_of(marks: dict[str, Mark]) -> float:
+    """1 to 5: the weighted mean of the marks that apply, primary ones counted twice. No mark at all gives 3."""
+    asked = {name: mark for name, mark in marks.items() if mark is not None}
+    if not asked:
+        return 3.0
+    mean = sum(_WEIGHT[name] * mark for name, mark in asked.items()) / sum(_WEIGHT[name] for name in asked)
+    return round(1 + 2 * mean, 2)
+
+
+def _read_mark(name: str, marks: dict[str, Any]) -> Mark:
+    if name not in marks:
+        raise AnswerError(f"the answer has no mark for '{name}'")
+    mark = marks[name]
+    if isinstance(mark, str) and mark.strip().upper() in {"N/A", "NA"}:
+        return None
+    if isinstance(mark, bool) or mark not in (0, 1, 2):
+        raise AnswerError(f"the mark for '{name}' is {mark!r}; expected 0, 1, 2 or \"N/A\"")
+    return int(mark)  # type: ignore[return-value]  # one of 0, 1, 2 by the line above
+
+
+def _read_overall(answer: dict[str, Any]) -> float:
+    overall = answer.get("overall_score")
+    if isinstance(overall, bool) or not isinstance(overall, int | float) or not math.isfinite(overall):
+        raise AnswerError(f"'overall_score' is {overall!r}; expected a number from 1.00 to 5.00")
+    if not 1 <= overall <= 5:
+        raise AnswerError(f"'overall_score' is {overall}; expected 1.00 to 5.00")
+    return float(overall)

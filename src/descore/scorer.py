@@ -1,0 +1,232 @@
+"""The public face: think, then score.
+
+    scorer = Scorer.from_pretrained("tiny")
+    result = scorer.score("clip.mp4", prompt="a red ball rolls to the left")
+
+From videos and prompts to Score records. Knows how a clip is read, laid out, thought about and scored; knows nothing of
+screens, tables or servers."""
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, Self
+
+import torch
+
+from descore.data.chat import Inputs
+from descore.data.video import read_clip
+from descore.errors import AnswerError, ConfigError, VideoError
+from descore.model.descore_model import DescoreModel
+from descore.model.thinker import Thought, score_chains, think_and_score
+from descore.rubric import read_answer
+from descore.types import Clip, Comparison, Sample, Score, Think
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One video to score, and the prompt that it was generated from."""
+
+    video: Any
+    """What `read_clip` takes: a path, bytes, frames, images, or a Clip."""
+    prompt: str
+    fps: float | None = None
+    """Frames per second of the video, where it cannot say so itself (frames, images)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thinking:
+    """How to think before scoring."""
+
+    think: Think = "on"
+    """"off" reads the reward at once, without a chain."""
+    samples: int = 1
+    """Chains for each clip. More than one gives the reward a standard deviation."""
+    temperature: float | None = None
+    """0 always takes the likeliest token. None: 0 for one sample, 1 for several."""
+    seed: int = 0
+    """The same seed gives the same chains, alone or in a batch."""
+    max_chain_tokens: int | None = None
+    """Tokens after which a chain is ended and flagged `truncated`. None: as the checkpoint says."""
+
+    def __post_init__(self) -> None:
+        faults = [
+            fault
+            for fault, holds in {
+                f"think is {self.think!r}, expected on or off": self.think in ("on", "off"),
+                f"samples is {self.samples}, expected at least 1": self.samples >= 1,
+                f"temperature is {self.temperature}, expected 0 or more": (self.temperature or 0) >= 0,
+                "several samples at temperature 0 are all the same; raise the temperature or take one": (
+                    self.samples == 1 or self.temperature != 0
+                ),
+                f"seed is {self.seed}, expected 0 or more": self.seed >= 0,
+                f"max_chain_tokens is {self.max_chain_tokens}, expected at least 1": (
+                    self.max_chain_tokens is None or self.max_chain_tokens >= 1
+                ),
+                "without thinking there is one sample only": self.think == "on" or self.samples == 1,
+            }.items()
+            if not holds
+        ]
+        if faults:
+            raise ConfigError("; ".join(faults))
+
+    @property
+    def warmth(self) -> float:
+        """The temperature that is meant."""
+        if self.temperature is None:
+            return 0.0 if self.samples == 1 else 1.0
+        return self.temperature
+
+
+class Scorer:
+    """A reward model that is ready to judge videos."""
+
+    def __init__(self, model: DescoreModel, *, name: str, batch_size: int = 8) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size}, expected at least 1")
+        self.model = model.eval()
+        self.name = name
+        self.batch_size = batch_size
+        if model.settings.trained_on is None:
+            warnings.warn(f"{name}: query and head were never trained; its rewards are noise", stacklevel=2)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path = "tiny",
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        batch_size: int = 8,
+    ) -> Self:
+        """Open a checkpoint: a folder, a hub id, or the bundled name `tiny`. See DescoreModel.from_pretrained."""
+        model = DescoreModel.from_pretrained(source, device=device, dtype=dtype)
+        return cls(model, name=str(source), batch_size=batch_size)
+
+    def score(self, video: Any, *, prompt: str, fps: float | None = None, **thinking: Any) -> Score:  # noqa: ANN401
+        """Think about one video, and score it.
+
+        video: a path, bytes, frames with their `fps`, or PIL images with theirs. thinking: fields of `Thinking`. A
+        video that cannot be read raises VideoError."""
+        [result] = self.score_batch([Request(video=video, prompt=prompt, fps=fps)], **thinking)
+        return result
+
+    def score_batch(self, requests: Iterable[Request | tuple[Any, str]], **thinking: Any) -> list[Score]:  # noqa: ANN401
+        """Score many videos, each a Request or a (video, prompt). The first one that cannot be read raises VideoError;
+        `score_each` goes on instead."""
+        results = []
+        for result in self.score_each(requests, **thinking):
+            if isinstance(result, VideoError):
+                raise result
+            results.append(result)
+        return results
+
+    def score_each(
+        self,
+        requests: Iterable[Request | tuple[Any, str]],
+        **thinking: Any,  # noqa: ANN401
+    ) -> Iterator[Score | VideoError]:
+        """Score many videos one batch at a time, in order, as results come. A video that cannot be read gives its
+        VideoError in its place, and the others go on; `requests` is read no further ahead than one batch."""
+        how = Thinking(**thinking)
+        stream = (r if isinstance(r, Request) else Request(video=r[0], prompt=r[1]) for r in requests)
+        while batch := list(islice(stream, self.batch_size)):
+            yield from self._score_one_batch(batch, how)
+
+    def compare(self, a: Any, b: Any, *, prompt: str, fps: float | None = None, **thinking: Any) -> Comparison:  # noqa: ANN401
+        """How probably people prefer video a to video b, both generated from `prompt`."""
+        pair = [Request(video=video, prompt=prompt, fps=fps) for video in (a, b)]
+        score_a, score_b = self.score_batch(pair, **thinking)
+        margin = torch.tensor(score_a.reward - score_b.reward)
+        return Comparison(a=score_a, b=score_b, probability=float(margin.sigmoid()))
+
+    def read(self, request: Request) -> Clip:
+        """The clip of a request, sampled as the checkpoint says."""
+        return read_clip(request.video, sampling=self.model.settings.sampling, fps=request.fps)
+
+    def _score_one_batch(self, batch: Sequence[Request], how: Thinking) -> list[Score | VideoError]:
+        clips: list[Clip | VideoError] = []
+        for request in batch:
+            if not request.prompt.strip():
+                raise ConfigError("the prompt is empty; give the text that the video was generated from")
+            try:
+                clips.append(self.read(request))
+            except VideoError as fault:
+                clips.append(fault)
+        readable = [(clip, r.prompt) for clip, r in zip(clips, batch, strict=True) if isinstance(clip, Clip)]
+        scores = iter(self._score_clips(*zip(*readable, strict=True), how) if readable else [])
+        return [next(scores) if isinstance(clip, Clip) else clip for clip in clips]
+
+    def _score_clips(self, clips: Sequence[Clip], prompts: Sequence[str], how: Thinking) -> list[Score]:
+        laid_out = self.model.chat.lay_out_prompts(clips, prompts)
+        limit = how.max_chain_tokens or self.model.settings.max_chain_tokens
+        self._check_length(laid_out, limit)
+        inputs = {key: value.to(self.model.device) for key, value in laid_out.items()}
+        thoughts = self._think(inputs, how, limit)
+        return [
+            self._result(clip, prompt, [self._sample(t, how.think) for t in of_clip])
+            for clip, prompt, of_clip in zip(clips, prompts, thoughts, strict=True)
+        ]
+
+    def _think(self, inputs: Inputs, how: Thinking, limit: int) -> list[list[Thought]]:
+        rows = len(inputs["input_ids"])
+        if how.think == "off":
+            empty = self.model.chat.no_thinking
+            rewards_BK = score_chains(self.model, inputs, [empty] * rows)
+            return [[Thought(chain=empty, truncated=False, rewards_K=rewards_K)] for rewards_K in rewards_BK]
+        return think_and_score(
+            self.model,
+            inputs,
+            limit=limit,
+            samples=how.samples,
+            temperature=how.warmth,
+            seeds=[how.seed] * rows,
+        )
+
+    def _check_length(self, inputs: Inputs, limit: int) -> None:
+        longest = int(inputs["attention_mask"].sum(dim=1).max())
+        room = self.model.backbone.config.get_text_config().max_position_embeddings
+        if longest + limit + 2 > room:
+            raise ConfigError(
+                f"clip and prompt take {longest} tokens and the chain up to {limit}; {self.name} reads {room} in all: "
+                "shorten the prompt, sample fewer frames, or lower max_chain_tokens"
+            )
+
+    def _sample(self, thought: Thought, think: Think) -> Sample:
+        thinking = self.model.chat.decode_chain(thought.chain)
+        verdict, flaw = None, None
+        if think == "on":
+            try:
+                verdict = read_answer(thinking)
+            except AnswerError as fault:
+                flaw = str(fault)
+        rewards = dict(zip(self.model.settings.dimensions, thought.rewards_K.tolist(), strict=True))
+        return Sample(
+            thinking=thinking,
+            verdict=verdict,
+            flaw=flaw,
+            rewards=rewards,
+            reward=fmean(rewards.values()),
+            truncated=thought.truncated,
+            tokens=len(thought.chain),
+        )
+
+    def _result(self, clip: Clip, prompt: str, samples: Sequence[Sample]) -> Score:
+        rewards = [sample.reward for sample in samples]
+        return Score(
+            clip=clip,
+            prompt=prompt,
+            model=self.name,
+            reward=fmean(rewards),
+            score=self._standardize(samples),
+            std=stdev(rewards) if len(rewards) > 1 else None,
+            samples=tuple(samples),
+        )
+
+    def _standardize(self, samples: Sequence[Sample]) -> float | None:
+        mean, std = self.model.settings.reward_mean, self.model.settings.reward_std
+        if mean is None or std is None:
+            return None
+        return fmean((fmean(s.rewards[name] for s in samples) - mean[name]) / std[name] for name in mean)

@@ -1,0 +1,1 @@
+"""Losses at work: learning to write chains, and to score them."""

@@ -1,0 +1,73 @@
+"""transformers' Trainer for a DescoreModel: our losses, our checkpoint directory, our record of metrics.
+
+A checkpoint-N folder holds `model/`, a whole checkpoint directory of its own, beside the Trainer's optimizer,
+scheduler and random states, so that a run killed at any moment goes on from its last checkpoint."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_model
+from torch import Tensor, nn
+from transformers import Trainer
+
+from descore.data.chat import Inputs
+from descore.model.checkpoint import read_head
+from descore.model.descore_model import DescoreModel
+
+Loss = Callable[[DescoreModel, dict[str, Any]], tuple[Tensor, dict[str, Tensor]]]
+"""From the model and a collated batch to the loss and what to log beside it."""
+
+
+class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not typed
+    """Trainer with `loss(model, batch) -> (loss, metrics)`. Metrics are logged as means since the last log."""
+
+    def __init__(self, *, loss: Loss, **trainer: Any) -> None:  # noqa: ANN401  # Trainer's own arguments
+        super().__init__(**trainer)
+        self.descore_loss = loss
+        self._metrics: dict[str, list[Tensor]] = {}
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,  # noqa: ARG002  # Trainer's signature
+    ) -> Any:  # noqa: ANN401
+        """The loss of a batch; Trainer calls this."""
+        loss, metrics = self.descore_loss(self.accelerator.unwrap_model(model), inputs)
+        for name, value in metrics.items():
+            self._metrics.setdefault(name, []).append(value.detach())
+        return (loss, {}) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means of the metrics to what Trainer logs."""
+        means = {name: sum(float(v) for v in values) / len(values) for name, values in self._metrics.items()}
+        self._metrics.clear()
+        super().log({**logs, **means}, start_time)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:  # noqa: ARG002
+        model: DescoreModel = self.accelerator.unwrap_model(self.model)
+        model.save_pretrained(Path(output_dir or self.args.output_dir) / "model")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        target: DescoreModel = self.accelerator.unwrap_model(model or self.model)
+        load_weights(target, Path(resume_from_checkpoint) / "model")
+
+
+def load_weights(model: DescoreModel, folder: Path) -> None:
+    """Read a checkpoint's weights into a model of the same form, in place."""
+    load_model(model.backbone, folder / "model.safetensors")
+    weights = read_head(folder, width=model.query.shape[0], outputs=len(model.settings.dimensions))
+    model.query.data.copy_(weights["query"])
+    model.head.weight.data.copy_(weights["head"])
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint of a run that was written to its end; None if there is none."""
+    whole = [p for p in folder.glob("checkpoint-*") if (p / "trainer_state.json").is_file()]
+    return max(whole, key=lambda p: int(re.sub(r"\D", "", p.name)), default=None)
+
+
+__all__ = ["DescoreTrainer", "Inputs", "last_checkpoint", "load_weights"]

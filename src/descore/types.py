@@ -1,0 +1,129 @@
+"""The frozen records that travel through the package: clips, verdicts, scores.
+
+Knows numpy arrays and plain values; knows nothing of torch, files or models."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Think = Literal["on", "off"]
+
+DIMENSIONS = ("subject", "dynamics", "camera", "environment", "style")
+"""What a chain judges. The first two are primary, the others secondary."""
+
+PRIMARY = frozenset(DIMENSIONS[:2])
+
+Mark = Literal[0, 1, 2] | None
+"""2 right, 1 partly, 0 wrong; None is N/A: the prompt does not ask for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Clip:
+    """The sampled frames of one video.
+
+    Equality is identity: comparing pixels by accident would be slow and is never meant."""
+
+    frames: NDArray[np.uint8] = field(repr=False)
+    """(T, H, W, 3), RGB, at the size that the model sees."""
+    times: tuple[float, ...]
+    """Seconds from the start of the video, one for each frame, ascending."""
+    source: str
+    """The path, or what stands for one: '<array>', '<bytes>', '<images>'."""
+    source_fps: float
+    """Mean frames per second of the source."""
+    source_size: tuple[int, int]
+    """Width and height of the source as displayed (rotation applied), in pixels."""
+    source_frames: int
+    """Frames in the source."""
+    duration: float
+    """Seconds that the source lasts."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the frames, in pixels."""
+        return self.frames.shape[2], self.frames.shape[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the answer block of a chain says."""
+
+    marks: Mapping[str, Mark]
+    """One mark for each of DIMENSIONS."""
+    overall: float
+    """1.00 to 5.00."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One chain and the reward read behind it."""
+
+    thinking: str
+    """The chain without its end-of-turn token; empty if the model did not think."""
+    verdict: Verdict | None
+    """None if the chain has no readable answer, or there is no chain; `flaw` says why."""
+    flaw: str | None
+    """Why there is no verdict although the model thought; None otherwise."""
+    rewards: Mapping[str, float]
+    """One raw reward for each named dimension of the head."""
+    reward: float
+    """The mean of `rewards`: with a single named dimension, that reward."""
+    truncated: bool
+    """The chain reached the token limit and was ended from outside."""
+    tokens: int
+    """Tokens in the chain, its end-of-turn token included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What the model says of one clip."""
+
+    clip: Clip
+    prompt: str
+    model: str
+    reward: float
+    """Mean of the samples' rewards. Only differences mean something."""
+    score: float | None
+    """The reward, standardized by the checkpoint's mean and deviation; None if it stores none."""
+    std: float | None
+    """Sample standard deviation of the samples' rewards; None for a single sample."""
+    samples: tuple[Sample, ...]
+
+    @property
+    def typical(self) -> Sample:
+        """The sample whose reward lies nearest to the mean: the one to read."""
+        return min(self.samples, key=lambda sample: abs(sample.reward - self.reward))
+
+    @property
+    def thinking(self) -> str:
+        """The chain of the typical sample."""
+        return self.typical.thinking
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict of the typical sample."""
+        return self.typical.verdict
+
+    @property
+    def rewards(self) -> dict[str, float]:
+        """Mean reward for each named dimension."""
+        names = self.samples[0].rewards
+        return {name: sum(s.rewards[name] for s in self.samples) / len(self.samples) for name in names}
+
+    @property
+    def truncated(self) -> bool:
+        """Whether any of the chains was cut at the token limit."""
+        return any(sample.truncated for sample in self.samples)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Two clips of one prompt, scored by the same model."""
+
+    a: Score
+    b: Score
+    probability: float
+    """That a is preferred to b: sigmoid of the difference of rewards (Bradley & Terry 1952)."""

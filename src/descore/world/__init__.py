@@ -1,0 +1,1 @@
+"""Short drawn clips whose truth is known; import from the modules `scenes`, `drawing` and `telling`."""

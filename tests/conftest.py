@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from descore.data.video import VideoSampling
+from descore.data.sampling import VideoSampling
 from descore.model.checkpoint import Settings
 from descore.model.descore_model import DescoreModel
 from descore.model.small import small_config, small_processor

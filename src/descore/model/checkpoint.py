@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from descore.data.chat import QUERY_TOKEN
-from descore.data.video import VideoSampling
+from descore.data.sampling import VideoSampling
 from descore.errors import CheckpointError, ConfigError
 from descore.rubric import DEFAULT_RUBRIC, fill_rubric
 

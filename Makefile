@@ -1,0 +1,50 @@
+# The whole workflow. Every target sets up what it needs on a machine that has only Python.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/ready
+
+.PHONY: help setup demo test test-slow check bench grow evaluate wheel clean
+
+help:            ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+setup: $(READY)  ## virtual environment with the tested versions
+
+# torch comes first and pinned, so that no other package chooses a build of its own.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("descore needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -E '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(READY)   ## read clips, think, score them, and draw a picture of it
+	$(BIN)/descore demo
+
+test: $(READY)   ## tests, under five minutes on two cores
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: $(READY)  ## tests that take longer
+	$(BIN)/python -m pytest -m slow
+
+check: $(READY)  ## style, types, direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_house.py
+
+bench: $(READY)  ## every benchmark: our way beside the other way
+	@for script in benchmarks/[a-z]*.py; do echo; echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+grow: $(READY)   ## grow the bundled model from nothing (resumes where it was killed; about an hour and a half)
+	$(BIN)/python experiments/grow_tiny/grow.py --out runs/tiny
+
+evaluate: $(READY)  ## the bundled model on drawn clips that it never saw
+	$(BIN)/python experiments/grow_tiny/evaluate.py
+
+wheel: $(READY)  ## build the wheel
+	$(BIN)/python -m build --wheel
+
+clean:           ## remove what was built, not the runs
+	rm -rf $(VENV) build dist demo src/*.egg-info

@@ -1,0 +1,148 @@
+"""Which frames of a video are taken, and at what size.
+
+In: when each frame of a video starts, and its picture's width and height. Out: indices of frames, a size.
+Pure functions of numbers; knows nothing of files, decoders or pixels."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from descore.errors import ConfigError
+
+MAX_ASPECT = 200
+"""The longer edge over the shorter, at most: a picture beyond it is a strip in which nothing can be judged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoSampling:
+    """How a video becomes a clip, and the bounds within which a file is worth decoding.
+
+    Stored with a checkpoint: a model scores well only on clips sampled as those that it was trained with."""
+
+    fps: float = 2.0
+    """Frames per second of video to aim for."""
+    min_frames: int = 4
+    """Frames to take at least, if the video has so many."""
+    max_frames: int = 32
+    """Frames to take at most; a longer video is sampled more thinly. 32 frames of 448 x 448 pixels are 3,136 tokens
+    of Qwen3-VL (two frames and 32 x 32 pixels make a token), half of the 6,144 that the paper trains with."""
+    min_pixels: int = 128 * 128
+    """Pixels per frame that a smaller picture is enlarged to. Qwen3-VL asks for 128 tokens a video; eight frames of
+    this size have 64."""
+    max_pixels: int = 448 * 448
+    """Pixels per frame, at most. Where the two cannot both be kept, this one is."""
+    size_multiple: int = 32
+    """Pixels that width and height are multiples of: the backbone's patch (16) times its merge (2)."""
+    max_source_pixels: int = 8192 * 4352
+    """Pixels of one source frame, at most; a header that declares more is refused before anything is decoded.
+    Holds every 8K format."""
+    max_decode: int = 4096 * 2304 * 60 * 120
+    """Source pixels times source frames, at most, refused before decoding: two minutes of 4K at 60 frames per second,
+    or ten of full HD at 50. What this does not catch, `timeout` does."""
+    timeout: float = 60.0
+    """Seconds that reading one video may take. Looked at between packets, so a single packet may overrun it."""
+
+    def __post_init__(self) -> None:
+        faults = [f"{name} must be {rule}, got {found!r}" for name, rule, found in self._faults()]
+        if faults:
+            raise ConfigError("video sampling: " + "; ".join(faults))
+
+    def _faults(self) -> list[tuple[str, str, object]]:
+        faults: list[tuple[str, str, object]] = []
+        for name in ("fps", "timeout"):
+            value = getattr(self, name)
+            if not (_is_number(value) and math.isfinite(value) and value > 0):
+                faults.append((name, "a positive number", value))
+        whole = [field for field in self.__dataclass_fields__ if field not in ("fps", "timeout")]
+        wrong = [name for name in whole if not _is_whole(getattr(self, name)) or getattr(self, name) < 1]
+        faults += [(name, "a whole number of at least 1", getattr(self, name)) for name in wrong]
+        if not {"min_frames", "max_frames"} & set(wrong) and self.max_frames < self.min_frames:
+            faults.append(("max_frames", f"at least min_frames ({self.min_frames})", self.max_frames))
+        if not {"min_pixels", "max_pixels"} & set(wrong) and self.max_pixels < self.min_pixels:
+            faults.append(("max_pixels", f"at least min_pixels ({self.min_pixels})", self.max_pixels))
+        if not {"size_multiple", "max_pixels"} & set(wrong) and self.max_pixels < self.size_multiple**2:
+            faults.append(("max_pixels", f"at least size_multiple squared ({self.size_multiple**2})", self.max_pixels))
+        return faults
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeline:
+    """When each frame of a video starts, in whole ticks, so that no rounding decides which frame is taken."""
+
+    ticks: Sequence[int]
+    """Start of each frame, strictly ascending from 0."""
+    tick: Fraction
+    """Seconds of one tick."""
+    length: int
+    """Ticks from the start of the first frame to the end of the last."""
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the start of the first frame to the end of the last."""
+        return float(self.length * self.tick)
+
+    @property
+    def fps(self) -> float:
+        """Mean frames per second."""
+        return float(len(self.ticks) / (self.length * self.tick))
+
+    def seconds(self, index: int) -> float:
+        """When a frame starts, in seconds."""
+        return float(self.ticks[index] * self.tick)
+
+
+def choose_frames(timeline: Timeline, *, sampling: VideoSampling) -> tuple[int, ...]:
+    """Indices of the frames shown at evenly spaced times from the first frame's start to the last's, both included.
+
+    There are floor(duration * fps) times, within min_frames and max_frames. A frame shown at several of them is taken
+    once, so a video that holds still may give fewer frames; if fewer than min_frames, frames evenly spaced by number
+    are taken instead."""
+    count = len(timeline.ticks)
+    # A nanosecond's grace: 5 s at 2 fps are 10 frames, also where the container rounds 5 s down a little.
+    wanted = math.floor((timeline.duration + 1e-9) * sampling.fps)
+    wanted = min(max(wanted, sampling.min_frames), sampling.max_frames)
+    last = timeline.ticks[-1]
+    targets = [last * k // (wanted - 1) for k in range(wanted)] if wanted > 1 else [last // 2]
+    shown = {bisect_right(timeline.ticks, target) - 1 for target in targets}
+    least = min(sampling.min_frames, count)
+    if len(shown) < least:
+        shown = {(count - 1) * k // (least - 1) for k in range(least)}
+    return tuple(sorted(shown))
+
+
+def fit_size(width: int, height: int, *, sampling: VideoSampling) -> tuple[int, int]:
+    """Width and height in multiples of size_multiple that suit a picture: its aspect kept as well as they permit.
+
+    The picture keeps its size within min_pixels and max_pixels, and is scaled to the nearer of them otherwise. Of the
+    four grid points around that size, those within the bounds are compared by how much they bend the aspect, and by
+    half as much how far they miss the area. No edge is below one multiple."""
+    multiple = sampling.size_multiple
+    area = min(max(width * height, sampling.min_pixels), sampling.max_pixels)
+    scale = max(math.sqrt(area / (width * height)), multiple / min(width, height))
+    wide, high = width * scale, height * scale
+    around = [(w, h) for w in _neighbours(wide, multiple) for h in _neighbours(high, multiple)]
+    small = [(w, h) for w, h in around if w * h <= sampling.max_pixels]
+    if not small:  # a strip, already one multiple thin: its long edge gives way
+        long = sampling.max_pixels // multiple**2 * multiple
+        return (long, multiple) if width >= height else (multiple, long)
+
+    def bend(size: tuple[int, int]) -> float:
+        in_width, in_height = math.log(size[0] / wide), math.log(size[1] / high)
+        return abs(in_width - in_height) + abs(in_width + in_height) / 2
+
+    return min([(w, h) for w, h in small if w * h >= sampling.min_pixels] or small, key=bend)
+
+
+def _neighbours(length: float, multiple: int) -> set[int]:
+    below = max(1, math.floor(length / multiple)) * multiple
+    return {below, max(below, math.ceil(length / multiple) * multiple)}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

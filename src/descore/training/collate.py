@@ -1,0 +1,80 @@
+"""Records become batches: written examples for learning to write chains, pairs for learning to score.
+
+Knows records and the token layout; knows nothing of models or losses.
+
+Shapes: B examples or pairs, R = 2 B sequences (all a, then all b), T tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from descore.data.chat import Chat
+from descore.types import Clip
+
+
+class Written(Protocol):
+    """A clip with its prompt and a chain."""
+
+    @property
+    def clip(self) -> Clip:
+        """The clip."""
+
+    @property
+    def prompt(self) -> str:
+        """What it was generated from."""
+
+    @property
+    def chain(self) -> str:
+        """What a good judge writes about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChainCollator:
+    """B written examples → inputs without the query, with `chain_mask`."""
+
+    chat: Chat
+
+    def __call__(self, examples: Sequence[Written]) -> dict[str, Any]:
+        """Inputs of whole sequences."""
+        prompts = self.chat.lay_out_prompts([e.clip for e in examples], [e.prompt for e in examples])
+        chains = [self.chat.encode_chain(e.chain) for e in examples]
+        return dict(self.chat.lay_out_chains(prompts, chains, query=False))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenPair:
+    """Two written examples of one prompt, and which of them is preferred."""
+
+    a: Written
+    b: Written
+    preference: int
+    """1 for a, -1 for b, 0 for a tie."""
+    number: int
+    """The pair's place in its data set: with the seed, it decides whether its chains drop out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairCollator:
+    """B pairs → inputs of 2 B sequences with the query, and `preference` (B).
+
+    Both chains of a pair drop out together with probability `chain_drop` (the random mask of stage 1), drawn from
+    (seed, pair), so that neither workers nor a restart change it."""
+
+    chat: Chat
+    chain_drop: float
+    seed: int
+
+    def __call__(self, pairs: Sequence[WrittenPair]) -> dict[str, Any]:
+        """Inputs of whole sequences, and the preferences."""
+        both: list[Written] = [p.a for p in pairs] + [p.b for p in pairs]
+        dropped = [np.random.default_rng([self.seed, p.number]).random() < self.chain_drop for p in pairs]
+        chains = [
+            self.chat.no_thinking if drop else self.chat.encode_chain(e.chain)
+            for e, drop in zip(both, dropped * 2, strict=True)
+        ]
+        prompts = self.chat.lay_out_prompts([e.clip for e in both], [e.prompt for e in both])
+        preference_B = torch.tensor([p.preference for p in pairs])
+        return {**self.chat.lay_out_chains(prompts, chains), "preference": preference_B}

@@ -1,0 +1,65 @@
+"""Imports point back along the flow of data, never forward (the house's order), and importing descore loads no torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import descore
+import pytest
+
+SOURCE = Path(descore.__file__).parent
+
+# What each room may import. A file at the top of the package is a room of its own.
+GROUND = {"types", "errors", "rubric", "maths"}
+MAY_IMPORT = {
+    "types": set(),
+    "errors": set(),
+    "maths": {"types", "errors"},
+    "rubric": {"types", "errors"},
+    "data": GROUND,
+    "world": GROUND | {"data"},
+    "model": GROUND | {"data"},
+    "scorer": GROUND | {"data", "model"},
+    "training": GROUND | {"data", "model"},
+    "report": GROUND,
+    "cli": GROUND | {"data", "world", "model", "scorer", "training", "report", "__init__"},
+    "__main__": {"cli"},
+    "__init__": {"data", "model", "scorer"},  # for the type checker only; at run time they are loaded when used
+}
+
+
+def room_of(path):
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: a relative import"
+            names = [node.module] if node.module != "descore" else [f"descore.{n.name}" for n in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "descore":
+                room = parts[1] if len(parts) > 1 else "__init__"
+                yield "__init__" if room.startswith("__") else room
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_point_back(path):
+    room = room_of(path)
+    forward = {other for other in imported_rooms(path) if other != room} - MAY_IMPORT[room]
+    assert not forward, f"{room} must not import {', '.join(sorted(forward))}"
+
+
+def test_importing_descore_loads_no_torch():
+    code = "import sys, descore; assert not {'torch', 'transformers', 'numpy', 'av'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_unknown_public_name_lists_the_known():
+    with pytest.raises(AttributeError, match="it has DescoreModel"):
+        descore.Scorrer  # noqa: B018

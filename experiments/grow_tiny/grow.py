@@ -20,22 +20,17 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import TrainingArguments
 
-from descore import Scorer
 from descore.data.sampling import VideoSampling
 from descore.model.checkpoint import Settings
 from descore.model.descore_model import DescoreModel
 from descore.model.small import small_config, small_processor
 from descore.training.collate import ChainCollator, PairCollator, WrittenPair
 from descore.training.losses import chain_loss, pair_loss
-from descore.training.trainer import DescoreTrainer, last_checkpoint, load_weights
+from descore.training.trainer import DescoreTrainer, last_checkpoint, training_arguments
 from descore.world.telling import TRAIN_SEED, Example, corpus, example, pair
 
-RUBRIC = """\
-Prompt: {prompt}
-Describe what the video shows. Then judge it against the prompt: subject, dynamics, camera, environment, style. \
-Mark each 2 (right), 1 (partly right), 0 (wrong) or N/A (not asked), and give an overall score from 1.00 to 5.00."""
+RUBRIC = "Prompt: {prompt}\nDescribe the video. Then judge its subject, dynamics, camera, environment and style."
 
 SAMPLING = VideoSampling(fps=4.0, min_frames=4, max_frames=8, min_pixels=32 * 32, max_pixels=64 * 64, size_multiple=16)
 VOCABULARY = 1024
@@ -48,13 +43,13 @@ PAIR_SEED = TRAIN_SEED + 1
 class Plan:
     """How much of what."""
 
-    chain_steps: int = 1800
+    chain_steps: int = 1100
     """Updates on chains."""
     chain_batch: int = 48
     """Clips in an update."""
-    chain_learning_rate: float = 1e-3
+    chain_learning_rate: float = 8e-4
     """Peak, after 5 % of warm-up; then down along a cosine."""
-    pair_steps: int = 400
+    pair_steps: int = 250
     """Updates on pairs."""
     pair_batch: int = 24
     """Pairs in an update: twice as many clips."""
@@ -118,36 +113,12 @@ def learn_pairs(model: DescoreModel, batch: dict[str, Any], *, chain_weight: flo
     return preferring + chain_weight * writing, metrics
 
 
-def arguments(out: Path, *, steps: int, batch: int, learning_rate: float, seed: int) -> TrainingArguments:
-    """What both trainings share."""
-    return TrainingArguments(
-        output_dir=str(out),
-        max_steps=steps,
-        per_device_train_batch_size=batch,
-        learning_rate=learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=max(1, steps // 20),
-        weight_decay=0.05,
-        adam_beta2=0.98,
-        bf16=True,
-        use_cpu=not torch.cuda.is_available(),
-        save_steps=200,
-        save_total_limit=2,
-        logging_steps=20,
-        dataloader_num_workers=1,
-        dataloader_prefetch_factor=4,
-        remove_unused_columns=False,
-        report_to=[],
-        seed=seed,
-    )
-
-
 def train_chains(model: DescoreModel, plan: Plan, out: Path) -> list[dict[str, float]]:
     """Step one."""
     trainer = DescoreTrainer(
         model=model,
         loss=learn_chains,
-        args=arguments(
+        args=training_arguments(
             out,
             steps=plan.chain_steps,
             batch=plan.chain_batch,
@@ -173,11 +144,11 @@ def train_pairs(model: DescoreModel, plan: Plan, out: Path) -> list[dict[str, fl
     trainer = DescoreTrainer(
         model=model,
         loss=partial(learn_pairs, chain_weight=plan.chain_weight),
-        args=arguments(
+        args=training_arguments(
             out, steps=plan.pair_steps, batch=plan.pair_batch, learning_rate=plan.pair_learning_rate, seed=plan.seed
         ),
         train_dataset=DrawnPairs(plan.pair_steps * plan.pair_batch),
-        data_collator=PairCollator(model.chat, chain_drop=plan.chain_drop, seed=plan.seed),
+        data_collator=PairCollator(chat=model.chat, chain_drop=plan.chain_drop, seed=plan.seed),
         optimizers=(optimizer, None),
     )
     trainer.train(resume_from_checkpoint=resume_from(out))
@@ -186,6 +157,8 @@ def train_pairs(model: DescoreModel, plan: Plan, out: Path) -> list[dict[str, fl
 
 def calibrate(model: DescoreModel, plan: Plan) -> Settings:
     """Settings with the mean and deviation of the reward on clips that nothing was trained on."""
+    from descore.scorer import Scorer
+
     scorer = Scorer(model_for_scoring(model), name="tiny", batch_size=32)
     drawn = (example(CALIBRATION_SEED, index) for index in range(plan.calibration_clips))
     rewards = [s.reward for s in scorer.score_batch((e.clip, e.prompt) for e in drawn)]

@@ -1,151 +1,173 @@
 """Decode the chosen frames of a video file, and nothing else.
 
 In: an open binary file and how to sample it. Out: a Clip, or a VideoError that says in one line what is wrong.
-Knows PyAV; knows nothing of paths, frames from memory or models.
+Knows films and pictures; knows nothing of paths, frames from memory or models.
 
-The file is read once without decoding, which gives the exact time of every frame cheaply. From these the frames are
-chosen, and only the packets that they need are decoded. Where the packets do not tell the frames' times, or a promised
-frame does not appear, every frame is decoded twice instead: for its time, then for its picture. No frame ever stands
-in for another."""
+The packets give the exact time of every frame without decoding. From these the frames are chosen, and only the packets
+that they need are decoded. Where the packets do not tell the frames' times, or a promised frame does not appear, every
+frame is decoded twice instead: for its time, then for its picture. No frame ever stands in for another."""
 
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from fractions import Fraction
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import BinaryIO
 
 import av
 import numpy as np
-from av import Packet, VideoFrame, VideoStream
-from av.container import InputContainer
-from av.stream import Disposition
+from av import VideoFrame
 from numpy.typing import NDArray
 
-from descore.data.packets import Row, Table, is_spare_h264, needed_packets, table_of, timeline_of
+from descore.data.film import Film, open_film, words_of
+from descore.data.packets import needed_packets, table_of, timeline_of
 from descore.data.pictures import Painter, shown_size, turn_of
 from descore.data.sampling import MAX_ASPECT, Timeline, VideoSampling, choose_frames, fit_size
 from descore.errors import VideoError
 from descore.types import Clip
 
-KEPT_BYTES = 256 * 2**20
-"""Packets up to this size in all are kept from the first reading; those of a larger file are read again."""
-
-PROGRESSIVE = 1
-"""FFmpeg's number for a stream without fields."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
-    """One video being read: its name in messages, and its bounds."""
-
-    source: str
-    sampling: VideoSampling
-    deadline: float
-
-    def fault(self, reason: str) -> VideoError:
-        return VideoError(self.source, reason)
-
-    def check_time(self) -> None:
-        if time.monotonic() > self.deadline:
-            raise self.fault(f"not read within {self.sampling.timeout:g} s; raise `timeout` or shorten the video")
-
 
 def decode_clip(file: BinaryIO, *, source: str, sampling: VideoSampling) -> Clip:
     """Sample a video file into a clip. `source` names it in messages."""
-    job = _Job(source=source, sampling=sampling, deadline=time.monotonic() + sampling.timeout)
+    with open_film(file, source=source, sampling=sampling) as film:
+        return _by_time(film) or _by_order(film)
+
+
+def clip_of(
+    pictures: Sequence[NDArray[np.uint8]],
+    *,
+    chosen: Sequence[int],
+    timeline: Timeline,
+    source: str,
+    source_size: tuple[int, int],
+) -> Clip:
+    """The clip that the chosen frames of a timeline make, each (H, W, 3)."""
+    return Clip(
+        frames=np.stack(pictures),
+        times=tuple(timeline.seconds(index) for index in chosen),
+        source=source,
+        source_fps=timeline.fps,
+        source_size=source_size,
+        source_frames=len(timeline.ticks),
+        duration=timeline.duration,
+    )
+
+
+def fitting_size(width: int, height: int, *, source: str, sampling: VideoSampling) -> tuple[int, int]:
+    """The clip's width and height for a source's; an error for a strip."""
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise VideoError(source, f"pictures of {width}x{height} pixels; one edge is over {MAX_ASPECT} times the other")
+    return fit_size(width, height, sampling=sampling)
+
+
+def _by_time(film: Film) -> Clip | None:
+    """Take the frames that the packets promise; None if they promise nothing, or a frame does not appear."""
+    table = table_of(film.rows, tick=film.tick)
+    timeline = table.timeline
+    if timeline is None:
+        return None
+    chosen = choose_frames(timeline, sampling=film.job.sampling)
+    wanted = [table.first + timeline.ticks[index] for index in chosen]
+    reel = _Reel(film, wanted)
+    reel.run((frame.pts, frame) for frame in film.decode(needed_packets(table, set(wanted), decoder=film.decoder.name)))
+    return reel.clip(chosen, timeline) if reel.is_full else None
+
+
+def _by_order(film: Film) -> Clip:
+    """Decode every frame for its time, choose, and decode again for the pictures."""
+    every = [range(len(film.rows))]
+    timeline = _timeline_of_frames(film, every)
+    chosen = choose_frames(timeline, sampling=film.job.sampling)
+    reel = _Reel(film, chosen)
+    reel.run(enumerate(film.decode(every)))
+    if not reel.is_full:
+        raise film.job.fault(f"damaged: {reel.progress}")
+    return reel.clip(chosen, timeline)
+
+
+def _timeline_of_frames(film: Film, every: Sequence[Sequence[int]]) -> Timeline:
+    """The frames' own times where they have any, otherwise the stream's frame rate."""
+    times = _decoded_times(film, every)
+    known = [pts for pts in times if pts is not None]
+    if len(known) == len(times) and all(a < b for a, b in itertools.pairwise(known)):
+        promised = max((row.pts for row in film.rows if row.pts is not None and not row.hidden), default=known[-1])
+        if known[-1] < promised:
+            had, whole = (float((pts - known[0]) * film.tick) for pts in (known[-1], promised))
+            raise film.job.fault(f"damaged: only the first {had:.2f} of {whole:.2f} s could be decoded")
+        return timeline_of([pts - known[0] for pts in known], tick=film.tick, last=film.rows[-1].duration)
+    rate = film.stream.guessed_rate or film.stream.average_rate
+    if not rate:
+        raise film.job.fault("the file states neither its frames' times nor a frame rate; convert it to mp4 first")
+    return timeline_of(range(len(times)), tick=1 / rate, last=1)
+
+
+def _decoded_times(film: Film, every: Sequence[Sequence[int]]) -> list[int | None]:
+    """The time that each frame has once it is decoded, in the order in which they are shown."""
+    times: list[int | None] = []
     try:
-        with _open(file, job) as container:
-            return _Film(file, container, job).clip()
-    except (av.FFmpegError, OSError) as error:
-        raise job.fault(f"not a video that can be decoded ({_words(error)})") from error
+        for frame in film.decode(every):
+            if frame.is_corrupt:
+                raise film.job.fault(f"damaged: only {len(times)} of its {len(film.rows)} frames could be decoded")
+            times.append(frame.pts)
+    except av.FFmpegError as error:
+        reason = f"damaged: only {len(times)} of its {len(film.rows)} frames could be decoded ({words_of(error)})"
+        raise film.job.fault(reason) from error
+    if not times:
+        raise film.job.fault(f"damaged: none of its {len(film.rows)} frames could be decoded")
+    return times
 
 
-@contextmanager
-def _open(file: BinaryIO, job: _Job) -> Iterator[InputContainer]:
-    file.seek(0)
-    # A playlist could name any file or address, so no protocol is allowed: only the open file itself is read.
-    options = {"protocol_whitelist": "none"}
-    with av.open(file, "r", timeout=job.sampling.timeout, metadata_errors="replace", options=options) as container:
-        yield container
+class _Reel:
+    """The wanted frames of a film, painted as they come by."""
 
+    def __init__(self, film: Film, wanted: Sequence[int]) -> None:
+        self.film = film
+        self.wanted = frozenset(wanted)
+        self.pictures: list[NDArray[np.uint8]] = []
+        self.source_size = (0, 0)
+        self._stored_size = (0, 0)
+        self._painter: Painter | None = None
 
-def _words(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error or type(error).__name__).rstrip(".")
+    @property
+    def is_full(self) -> bool:
+        """Whether every wanted frame has come by."""
+        return len(self.pictures) == len(self.wanted)
 
+    @property
+    def progress(self) -> str:
+        """How many have."""
+        return f"{len(self.pictures)} of the {len(self.wanted)} sampled frames could be decoded"
 
-class _Film:
-    """The video stream of an open container."""
+    def run(self, frames: Iterable[tuple[int | None, VideoFrame]]) -> None:
+        """Paint the wanted ones among frames, each with its name, until all are there."""
+        damaged = False
+        try:
+            for name, frame in frames:
+                # What is predicted from a damaged frame is damaged too, up to the next key frame.
+                damaged = frame.is_corrupt or (damaged and not frame.key_frame)
+                if name not in self.wanted:
+                    continue
+                if damaged:
+                    raise self.film.job.fault(f"damaged: only {self.progress}")
+                self._paint(frame)
+                if self.is_full:
+                    return
+        except av.FFmpegError as error:
+            raise self.film.job.fault(f"damaged: only {self.progress} ({words_of(error)})") from error
 
-    def __init__(self, file: BinaryIO, container: InputContainer, job: _Job) -> None:
-        self.file, self.container, self.job = file, container, job
-        self.stream = self._find_stream()
-        self.decoder = self.stream.codec_context
-        # Whole frames side by side: most files have one slice a frame, so threads within a frame would idle.
-        self.decoder.thread_type = "AUTO"  # type: ignore[assignment]  # PyAV takes the name too
-        self.decoder.options = {"max_pixels": str(job.sampling.max_source_pixels)}
-        self.kept: list[Packet[VideoStream]] | None = []
-        self.table = self._read_table()
+    def clip(self, chosen: Sequence[int], timeline: Timeline) -> Clip:
+        """The clip, once the reel is full."""
+        source = self.film.job.source
+        return clip_of(self.pictures, chosen=chosen, timeline=timeline, source=source, source_size=self.source_size)
 
-    def clip(self) -> Clip:
-        """The sampled clip, from the packets' times if they hold, otherwise from the frames' own."""
-        return self._by_time() or self._by_order()
+    def _paint(self, frame: VideoFrame) -> None:
+        if self._painter is None:
+            self._painter = self._painter_for(frame)
+        if (frame.width, frame.height) != self._stored_size:
+            was, now = self._stored_size, (frame.width, frame.height)
+            raise self.film.job.fault(f"the picture's size changes from {was[0]}x{was[1]} to {now[0]}x{now[1]} pixels")
+        self.pictures.append(self._painter.paint(frame))
 
-    def _by_time(self) -> Clip | None:
-        """Take the frames that the packets promise; None if they promise nothing, or a frame does not appear."""
-        timeline = self.table.timeline
-        if timeline is None:
-            return None
-        chosen = choose_frames(timeline, sampling=self.job.sampling)
-        wanted = [self.table.first + timeline.ticks[index] for index in chosen]
-        runs = needed_packets(self.table, set(wanted), decoder=self.decoder.name)
-        pictures = self._take(wanted, ((frame.pts, frame) for frame in self._decode(runs)))
-        return self._clip(pictures, chosen, timeline) if len(pictures) == len(wanted) else None
-
-    def _by_order(self) -> Clip:
-        """Decode every frame for its time, choose, and decode again for the pictures."""
-        every = [list(range(len(self.table.rows)))]
-        starts = [frame.pts for frame in self._decode(every)]
-        if not starts:
-            raise self.job.fault(f"none of its {len(self.table.rows)} frames can be decoded")
-        timeline = self._timeline_of_frames(starts)
-        chosen = choose_frames(timeline, sampling=self.job.sampling)
-        pictures = self._take(chosen, enumerate(self._decode(every)))
-        return self._clip(pictures, chosen, timeline)
-
-    def _find_stream(self) -> VideoStream:
-        kind = self.container.format.name
-        if kind.endswith("_pipe") or kind in ("image2", "tty"):
-            raise self.job.fault(f"not a video but a still image or text ({kind}); expected mp4, mov, mkv, webm, gif …")
-        streams = [s for s in self.container.streams.video if not s.disposition & Disposition.attached_pic]
-        if not streams:
-            found = ", ".join(sorted({s.type for s in self.container.streams})) or "no stream at all"
-            raise self.job.fault(f"no video stream: the file ({kind}) has {found}")
-        stream = streams[0]
-        if stream.codec_context is None:
-            raise self.job.fault("its video codec is unknown to FFmpeg")
-        self._check_picture(stream.width, stream.height)
-        return stream
-
-    def _check_picture(self, width: int, height: int) -> None:
-        if not width or not height:
-            raise self.job.fault("the header states no picture size")
-        if width * height > (most := self.job.sampling.max_source_pixels):
-            raise self.job.fault(f"pictures of {width}x{height} pixels; at most {most:,} pixels are decoded")
-
-    def _read_table(self) -> Table:
-        """Read all packets without decoding, and check that they are worth decoding."""
-        rows: list[Row] = []
-        size = 0
-        is_spare = self._spare_test()
-        for packet in self._read(self.container, self.stream):
-            hidden = packet.is_discard
-            rows.append(
-                Row(
-                    pts=packet.pts,
-                    duration=packet.duration or 0,
-                    key=packet.is_keyframe,
-                    hidden=hidden,
-                    spare=is_spare(packet),
-                )
-            )
+    def _painter_for(self, frame: VideoFrame) -> Painter:
+        turn = turn_of(frame)
+        self._stored_size = (frame.width, frame.height)
+        self.source_size = shown_size(frame, turn=turn, pixel_aspect=self.film.stream.sample_aspect_ratio)
+        job = self.film.job
+        return Painter(fitting_size(*self.source_size, source=job.source, sampling=job.sampling), turn=turn)

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 WHITE = 255
 
-# Bicubic, because the video processor of the backbone scales so too; in swscale, as there, the filter widens with the
-# step, so that shrinking averages instead of skipping pixels. The flags make the result the same on every processor.
-FILTER = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+# Bicubic, because the video processor of the backbone scales so; like there, swscale's filter widens with the step, so
+# that shrinking averages instead of skipping pixels. The flags ask for colour in full: without them the picture comes
+# out darker by a level or two, and is not the same on every processor.
+FILTER = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
 
 class Turn(NamedTuple):

@@ -14,6 +14,9 @@ from descore.errors import ConfigError
 MAX_ASPECT = 200
 """The longer edge over the shorter, at most: a picture beyond it is a strip in which nothing can be judged."""
 
+GRACE = 0.02
+"""Of one sample: as much may be missing at the end of a video for its last sample to count."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoSampling:
@@ -100,8 +103,8 @@ def choose_frames(timeline: Timeline, *, sampling: VideoSampling) -> tuple[int, 
     once, so a video that holds still may give fewer frames; if fewer than min_frames, frames evenly spaced by number
     are taken instead."""
     count = len(timeline.ticks)
-    # A nanosecond's grace: 5 s at 2 fps are 10 frames, also where the container rounds 5 s down a little.
-    wanted = math.floor((timeline.duration + 1e-9) * sampling.fps)
+    # Some grace: 5 s at 2 fps are 10 frames, also where the container rounds times down to milliseconds.
+    wanted = math.floor(timeline.duration * sampling.fps + GRACE)
     wanted = min(max(wanted, sampling.min_frames), sampling.max_frames)
     last = timeline.ticks[-1]
     targets = [last * k // (wanted - 1) for k in range(wanted)] if wanted > 1 else [last // 2]

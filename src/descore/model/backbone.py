@@ -11,7 +11,6 @@ import torch
 
 from descore.errors import CheckpointError, ConfigError
 from descore.model import qwen3_vl
-from descore.model.torchvision_import import import_torchvision
 
 FAMILIES: dict[str, ModuleType] = {model_type: qwen3_vl for model_type in qwen3_vl.MODEL_TYPES}
 """transformers' model_type → the module with that family's `positions`."""
@@ -51,7 +50,6 @@ def open_backbone(source: Any, *, dtype: torch.dtype) -> Any:  # noqa: ANN401  #
 
 def open_processor(source: str | Path) -> Any:  # noqa: ANN401  # processors share no typed base
     """The processor of a folder or hub id: tokenizer, chat template, video processor."""
-    import_torchvision()
     from transformers import AutoProcessor
 
     try:

@@ -5,7 +5,6 @@ The same classes as the 8-billion one, with its tokens, chat form and position r
 from collections.abc import Iterable
 from typing import Any
 
-from descore.model.torchvision_import import import_torchvision
 
 SPECIAL_TOKENS = {
     "end_of_text": "<|endoftext|>",
@@ -36,7 +35,6 @@ def small_processor(texts: Iterable[str], *, vocabulary: int = 1024, patch: int 
 
     vocabulary: entries in all, of which 256 are the bytes. patch: edge of a vision patch in pixels; frames come in
     multiples of twice that."""
-    import_torchvision()
     from transformers import Qwen2VLImageProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
 
     return Qwen3VLProcessor(

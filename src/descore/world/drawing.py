@@ -82,7 +82,8 @@ def render(
     cover_THW1 = _cover(scene, take, height, width)[..., None]
     colour_C = np.asarray(PALETTE[scene.colour], np.float32)
     picture_THWC = backdrop_THWC + cover_THW1 * (colour_C - backdrop_THWC)
-    return np.clip(picture_THWC * np.float32(take.brightness) + np.float32(0.5), 0, 255).astype(np.uint8)
+    bright_THWC: Floats = np.clip(picture_THWC * np.float32(take.brightness) + np.float32(0.5), 0, 255)
+    return bright_THWC.astype(np.uint8)
 
 
 def _take(scene: Scene, rng: np.random.Generator, frames: int) -> _Take:
@@ -155,9 +156,7 @@ def _star_distance(x: Floats, y: Floats) -> Floats:
     return np.asarray(length * (np.sin(folded) * nx + np.cos(folded) * ny) - ny, np.float32)
 
 
-def _backdrop(
-    texture: Texture, zoom_T: Floats, rng: np.random.Generator, height: int, width: int
-) -> Floats:
+def _backdrop(texture: Texture, zoom_T: Floats, rng: np.random.Generator, height: int, width: int) -> Floats:
     """(T, H, W, 3), or (1, H, W, 3) while nothing zooms. One texture, sampled bilinearly, rows and columns apart."""
     unit = min(height, width) / _TEXELS
     rows, columns = (int(np.ceil(count / unit / _WIDEST)) + 3 for count in (height, width))
@@ -217,7 +216,6 @@ def _brick_wall(rng: np.random.Generator, rows: int, columns: int) -> Floats:
     brick_YXC = _tinted((96, 52, 42), shade_YX, (9, 6, 5))
     mortar_YX1 = ((y_Y1 % 6 == 0) | (x_YX % 12 == 0))[..., None]
     return np.where(mortar_YX1, np.float32(128), brick_YXC)
-
 
 
 _TEXTURES = {

@@ -10,7 +10,7 @@ pans left" and "the shape moves right" could look the same. A zoom changes sizes
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from enum import Enum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -155,16 +155,21 @@ def vary(asked: Scene, rng: np.random.Generator, *, p: float = DIFFERS) -> Scene
 def change(scene: Scene, name: str, rng: np.random.Generator) -> Scene:
     """The same scene with another value of one attribute."""
     now = getattr(scene, name)
-    return replace(scene, **{name: pick(rng, [other for other in KINDS[name] if other is not now])})
+    return _with(scene, name, pick(rng, [other for other in KINDS[name] if other is not now]))
 
 
 def nudge(shown: Scene, *, asked: Scene, name: str, rng: np.random.Generator) -> Scene:
     """The shown scene with one attribute set right if it was not as asked, and set wrong if it was."""
     if getattr(shown, name) is getattr(asked, name):
         return change(shown, name, rng)
-    return replace(shown, **{name: getattr(asked, name)})
+    return _with(shown, name, getattr(asked, name))
 
 
 def pick(rng: np.random.Generator, options: Sequence[E]) -> E:
     """One of the options, each as likely."""
     return options[int(rng.integers(len(options)))]
+
+
+def _with(scene: Scene, name: str, value: Enum) -> Scene:
+    changes: dict[str, Any] = {name: value}  # the checker cannot know that KINDS gives each name its own type
+    return replace(scene, **changes)

@@ -43,15 +43,15 @@ PAIR_SEED = TRAIN_SEED + 1
 class Plan:
     """How much of what."""
 
-    chain_steps: int = 1100
+    chain_steps: int = 1300
     """Updates on chains."""
-    chain_batch: int = 48
+    chain_batch: int = 32
     """Clips in an update."""
     chain_learning_rate: float = 8e-4
     """Peak, after 5 % of warm-up; then down along a cosine."""
     pair_steps: int = 250
     """Updates on pairs."""
-    pair_batch: int = 24
+    pair_batch: int = 16
     """Pairs in an update: twice as many clips."""
     pair_learning_rate: float = 2e-4
     """Peak, for all weights."""

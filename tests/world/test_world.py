@@ -96,12 +96,12 @@ def test_other_seeds_draw_other_pixels():
 @FEW
 def test_any_size_and_length_keeps_the_shape_inside(scene, seed, size, frames):
     height, width = size
+    """The edge of a shape that lies within the outermost pixels may tint them, but a cut shape would fill them."""
     shape_THW = difference(scene, seed, height=height, width=width, frames=frames)
     assert shape_THW.shape == (frames, height, width)
-    assert (shape_THW.max(axis=(1, 2)) > 0).all()
-    inner_THW = shape_THW.copy()
-    inner_THW[:, 1:-1, 1:-1] = 0
-    assert not inner_THW.any()
+    border_THW = shape_THW.copy()
+    border_THW[:, 1:-1, 1:-1] = 0
+    assert (border_THW.max(axis=(1, 2)) < 0.7 * shape_THW.max(axis=(1, 2))).all()
 
 
 @given(scene=SCENES, seed=SEEDS)

@@ -103,6 +103,8 @@ def pair(seed: int, index: int, *, p_differs: float = 0.4) -> PairExample:
         shown_b = nudge(shown_a, asked=asked, name=name, rng=rng)
     else:
         shown_b = vary(asked, rng, p=p_differs)
+    if rng.random() < 0.5:  # what is varied from a is more often the worse one
+        shown_a, shown_b = shown_b, shown_a
     a, b = (tell(asked, shown, request, prompt, rng=rng) for shown in (shown_a, shown_b))
     return PairExample(a=a, b=b, preference=prefer(a.verdict, b.verdict))
 
@@ -206,7 +208,7 @@ def _with_article(thing: str) -> str:
 
 
 def corpus(seed: int, count: int) -> Iterator[str]:
-    """Prompts and chains of the first `count` examples, without drawing them: to train a tokenizer on."""
+    """Prompts and chains of `count` scenes, without drawing them: to train a tokenizer on."""
     for index in range(count):
         rng = np.random.default_rng([seed, index])
         asked, request = random_scene(rng), random_request(rng)

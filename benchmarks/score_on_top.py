@@ -1,6 +1,6 @@
 """What the reward costs on top of thinking: (think + score) / think, at a batch of 8. At most 1.03 is asked.
 
-    python benchmarks/score_on_top.py [--repeats 7]"""
+python benchmarks/score_on_top.py [--repeats 7]"""
 
 import argparse
 

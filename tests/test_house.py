@@ -1,12 +1,13 @@
-"""Imports point back along the flow of data, never forward (the house's order), and importing descore loads no torch."""
+"""Imports point back along the flow of data, never forward; and importing descore loads no torch."""
 
 import ast
 import subprocess
 import sys
 from pathlib import Path
 
-import descore
 import pytest
+
+import descore
 
 SOURCE = Path(descore.__file__).parent
 

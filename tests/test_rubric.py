@@ -1,14 +1,15 @@
 """Answers are read as they were written, and whatever is wrong has its reason."""
 
 import pytest
-from descore.errors import AnswerError, ConfigError
-from descore.rubric import DEFAULT_RUBRIC, fill_rubric, overall_of, read_answer, write_answer
-from descore.types import DIMENSIONS, Verdict
 from hypothesis import given
 from hypothesis import strategies as st
 
+from descore.errors import AnswerError, ConfigError
+from descore.rubric import DEFAULT_RUBRIC, fill_rubric, overall_of, read_answer, write_answer
+from descore.types import DIMENSIONS, Verdict
+
 MARKS = {"subject": 2, "dynamics": 1, "camera": None, "environment": 2, "style": 0}
-GOOD = '<answer>{"dimensional_scores": {"subject": 2, "dynamics": 1, "camera": "N/A", "environment": 2, "style": 0}, "overall_score": 4}</answer>'
+GOOD = DEFAULT_RUBRIC[DEFAULT_RUBRIC.index("<answer>") :].replace("3.50", "4")
 
 
 @given(

@@ -156,10 +156,11 @@ class Scorer:
             except VideoError as fault:
                 clips.append(fault)
         readable = [(clip, r.prompt) for clip, r in zip(clips, batch, strict=True) if isinstance(clip, Clip)]
-        scores = iter(self._score_clips(*zip(*readable, strict=True), how) if readable else [])
+        scores = iter(self._score_clips(readable, how) if readable else [])
         return [next(scores) if isinstance(clip, Clip) else clip for clip in clips]
 
-    def _score_clips(self, clips: Sequence[Clip], prompts: Sequence[str], how: Thinking) -> list[Score]:
+    def _score_clips(self, readable: Sequence[tuple[Clip, str]], how: Thinking) -> list[Score]:
+        clips, prompts = [clip for clip, _ in readable], [prompt for _, prompt in readable]
         laid_out = self.model.chat.lay_out_prompts(clips, prompts)
         limit = how.max_chain_tokens or self.model.settings.max_chain_tokens
         self._check_length(laid_out, limit)

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from tests.conftest import noise_clip
+
 from descore.data.chat import QUERY_TOKEN, Chat
 from descore.errors import ConfigError
 from descore.model.small import small_processor
-
-from tests.conftest import noise_clip
 
 
 @pytest.fixture(scope="module")
@@ -87,5 +87,5 @@ def test_true_times_reach_the_tokens(chat):
 
 
 def test_a_tokenizer_without_the_query_is_refused():
-    with pytest.raises(ConfigError, match="no <|query|> token"):
+    with pytest.raises(ConfigError, match=r"no <\|query\|> token"):
         Chat(small_processor(["a"], vocabulary=300), "{prompt}")

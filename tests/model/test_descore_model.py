@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
-from descore.maths.losses import bradley_terry
-
 from tests.conftest import build_micro, noise_clip
+
+from descore.maths.losses import bradley_terry
 
 
 @pytest.fixture

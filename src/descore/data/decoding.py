@@ -8,7 +8,9 @@ that they need are decoded. Where the packets do not tell the frames' times, or 
 frame is decoded twice instead: for its time, then for its picture. No frame ever stands in for another."""
 
 import itertools
+import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import BinaryIO
 
 import av
@@ -16,7 +18,7 @@ import numpy as np
 from av import VideoFrame
 from numpy.typing import NDArray
 
-from descore.data.film import Film, open_film, words_of
+from descore.data.film import DamagedError, Film, Job, open_film, words_of
 from descore.data.packets import needed_packets, table_of, timeline_of
 from descore.data.pictures import Painter, shown_size, turn_of
 from descore.data.sampling import MAX_ASPECT, Timeline, VideoSampling, choose_frames, fit_size
@@ -26,7 +28,15 @@ from descore.types import Clip
 
 def decode_clip(file: BinaryIO, *, source: str, sampling: VideoSampling) -> Clip:
     """Sample a video file into a clip. `source` names it in messages."""
-    with open_film(file, source=source, sampling=sampling) as film:
+    job = Job(source=source, sampling=sampling, deadline=time.monotonic() + sampling.timeout)
+    try:
+        return _decode(file, job=job)
+    except DamagedError:
+        return _decode(file, job=replace(job, careful=True))
+
+
+def _decode(file: BinaryIO, *, job: Job) -> Clip:
+    with open_film(file, job=job) as film:
         return _by_time(film) or _by_order(film)
 
 
@@ -58,7 +68,7 @@ def fitting_size(width: int, height: int, *, source: str, sampling: VideoSamplin
 
 
 def _by_time(film: Film) -> Clip | None:
-    """Take the frames that the packets promise; None if they promise nothing, or a frame does not appear."""
+    """Take the frames that the packets promise; None if they promise nothing, or a frame is not there to be shown."""
     table = table_of(film.rows, tick=film.tick)
     timeline = table.timeline
     if timeline is None:
@@ -67,7 +77,11 @@ def _by_time(film: Film) -> Clip | None:
     wanted = [table.first + timeline.ticks[index] for index in chosen]
     reel = _Reel(film, wanted)
     reel.run((frame.pts, frame) for frame in film.decode(needed_packets(table, set(wanted), decoder=film.decoder.name)))
-    return reel.clip(chosen, timeline) if reel.is_full else None
+    if reel.is_full:
+        return reel.clip(chosen, timeline)
+    if not film.job.careful:
+        raise film.job.damaged(reel.progress)
+    return None
 
 
 def _by_order(film: Film) -> Clip:
@@ -78,7 +92,7 @@ def _by_order(film: Film) -> Clip:
     reel = _Reel(film, chosen)
     reel.run(enumerate(film.decode(every)))
     if not reel.is_full:
-        raise film.job.fault(f"damaged: {reel.progress}")
+        raise film.job.damaged(reel.progress)
     return reel.clip(chosen, timeline)
 
 
@@ -90,7 +104,7 @@ def _timeline_of_frames(film: Film, every: Sequence[Sequence[int]]) -> Timeline:
         promised = max((row.pts for row in film.rows if row.pts is not None and not row.hidden), default=known[-1])
         if known[-1] < promised:
             had, whole = (float((pts - known[0]) * film.tick) for pts in (known[-1], promised))
-            raise film.job.fault(f"damaged: only the first {had:.2f} of {whole:.2f} s could be decoded")
+            raise film.job.damaged(f"only the first {had:.2f} of {whole:.2f} s could be decoded")
         return timeline_of([pts - known[0] for pts in known], tick=film.tick, last=film.rows[-1].duration)
     rate = film.stream.guessed_rate or film.stream.average_rate
     if not rate:
@@ -104,13 +118,13 @@ def _decoded_times(film: Film, every: Sequence[Sequence[int]]) -> list[int | Non
     try:
         for frame in film.decode(every):
             if frame.is_corrupt:
-                raise film.job.fault(f"damaged: only {len(times)} of its {len(film.rows)} frames could be decoded")
+                raise film.job.damaged(f"only {len(times)} of its {len(film.rows)} frames could be decoded")
             times.append(frame.pts)
     except av.FFmpegError as error:
-        reason = f"damaged: only {len(times)} of its {len(film.rows)} frames could be decoded ({words_of(error)})"
-        raise film.job.fault(reason) from error
-    if not times:
-        raise film.job.fault(f"damaged: none of its {len(film.rows)} frames could be decoded")
+        reason = f"only {len(times)} of its {len(film.rows)} frames could be decoded ({words_of(error)})"
+        raise film.job.damaged(reason) from error
+    if not times or (len(times) < len(film.rows) and not film.job.careful):
+        raise film.job.damaged(f"{len(times)} of its {len(film.rows)} frames could be decoded")
     return times
 
 
@@ -137,20 +151,23 @@ class _Reel:
 
     def run(self, frames: Iterable[tuple[int | None, VideoFrame]]) -> None:
         """Paint the wanted ones among frames, each with its name, until all are there."""
-        damaged = False
+        damaged, last = False, None
         try:
             for name, frame in frames:
+                if name is None or (last is not None and name <= last):
+                    return  # times that contradict the order of showing are made up
+                last = name
                 # What is predicted from a damaged frame is damaged too, up to the next key frame.
                 damaged = frame.is_corrupt or (damaged and not frame.key_frame)
                 if name not in self.wanted:
                     continue
                 if damaged:
-                    raise self.film.job.fault(f"damaged: only {self.progress}")
+                    raise self.film.job.damaged(f"only {self.progress}")
                 self._paint(frame)
                 if self.is_full:
                     return
         except av.FFmpegError as error:
-            raise self.film.job.fault(f"damaged: only {self.progress} ({words_of(error)})") from error
+            raise self.film.job.damaged(f"only {self.progress} ({words_of(error)})") from error
 
     def clip(self, chosen: Sequence[int], timeline: Timeline) -> Clip:
         """The clip, once the reel is full."""

@@ -35,18 +35,29 @@ LENGTHS_FIRST = b"\x01"
 """How an H.264 header begins if each unit has its length before it (ISO/IEC 14496-15)."""
 
 
+class DamagedError(VideoError):
+    """A frame that is needed cannot be decoded, or not without patching it up."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One video being read: its name in messages, and its bounds."""
+    """One video being read: its name in messages, its bounds, and the way of decoding it."""
 
     source: str
     sampling: VideoSampling
     deadline: float
     """On the monotonic clock."""
+    careful: bool = False
+    """Decode in one thread and look at each frame's flags. Otherwise frames are decoded side by side, when FFmpeg's
+    flags on patched-up frames may come too late, and the decoder is told to fail at anything odd instead."""
 
     def fault(self, reason: str) -> VideoError:
         """An error that names this video."""
         return VideoError(self.source, reason)
+
+    def damaged(self, reason: str) -> DamagedError:
+        """An error that careful decoding may not have."""
+        return DamagedError(self.source, f"damaged: {reason}")
 
     def check_time(self) -> None:
         """Give up once the time is spent."""
@@ -55,9 +66,8 @@ class Job:
 
 
 @contextmanager
-def open_film(file: BinaryIO, *, source: str, sampling: VideoSampling) -> Iterator["Film"]:
-    """Open a video file, read it through and check it. `source` names it in messages."""
-    job = Job(source=source, sampling=sampling, deadline=time.monotonic() + sampling.timeout)
+def open_film(file: BinaryIO, *, job: Job) -> Iterator["Film"]:
+    """Open a video file, read it through and check it."""
     try:
         with _open(file, job=job) as container:
             yield Film(file, container, job=job)
@@ -75,8 +85,17 @@ def _open(file: BinaryIO, *, job: Job) -> Iterator[InputContainer]:
     file.seek(0)
     # A playlist could name any file or address, so no protocol is allowed: only the open file itself is read.
     options = {"protocol_whitelist": "none"}
-    with av.open(file, "r", timeout=job.sampling.timeout, metadata_errors="replace", options=options) as container:
+    with av.open(
+        _Nameless(file), "r", timeout=job.sampling.timeout, metadata_errors="replace", options=options
+    ) as container:
         yield container
+
+
+class _Nameless:
+    """A file without its name: what it holds decides what it is, not what it is called."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
 
 
 class Film:
@@ -91,8 +110,9 @@ class Film:
         """Seconds of one tick of the packets' and frames' times."""
         self.decoder = self.stream.codec_context
         # Whole frames side by side: most files have one slice a frame, so threads within a frame would idle.
-        self.decoder.thread_type = "AUTO"  # type: ignore[assignment]  # PyAV takes the name too
-        self.decoder.options = {"max_pixels": str(job.sampling.max_source_pixels)}
+        self.decoder.thread_type = "NONE" if job.careful else "AUTO"  # type: ignore[assignment]  # takes names too
+        strict = {} if job.careful else {"err_detect": "explode"}
+        self.decoder.options = {"max_pixels": str(job.sampling.max_source_pixels), **strict}
         self._kept: list[VideoPacket] | None = []
         self._kept_bytes = 0
         self.rows = self._read_rows()
@@ -149,11 +169,13 @@ class Film:
     def _read_rows(self) -> list[Row]:
         rows: list[Row] = []
         is_spare = self._spare_test()
+        # AVI states the order of decoding only. With B-frames that is not the order of showing.
+        has_times = self._container.format.name != "avi" or not self.decoder.has_b_frames
         try:
             for packet in self._read(self._container):
                 if packet.is_corrupt:
                     raise self.job.fault(f"cut off or damaged: only {len(rows)} frames are whole")
-                rows.append(_row(packet, spare=is_spare(packet)))
+                rows.append(_row(packet, spare=is_spare(packet), pts=packet.pts if has_times else None))
                 self._keep(packet)
         except av.FFmpegError as error:
             raise self.job.fault(
@@ -173,7 +195,7 @@ class Film:
     def _check_rows(self) -> None:
         """The file is whole, and not too much to decode."""
         if not self.rows:
-            raise self.job.fault("its video stream has no frames")
+            raise self.job.fault("no frames in its video stream; is it cut off?")
         width, height, frames = self.stream.width, self.stream.height, len(self.rows)
         if width * height * frames > (most := self.job.sampling.max_decode):
             raise self.job.fault(f"{frames} frames of {width}x{height} pixels, more than max_decode ({most}) in all")
@@ -199,9 +221,9 @@ class Film:
         return lambda packet: is_spare_h264(memoryview(packet), length_bytes=length_bytes)
 
 
-def _row(packet: "VideoPacket", *, spare: bool) -> Row:
+def _row(packet: "VideoPacket", *, spare: bool, pts: int | None) -> Row:
     return Row(
-        pts=packet.pts,
+        pts=pts,
         duration=packet.duration or 0,
         key=packet.is_keyframe,
         hidden=packet.is_discard,

@@ -3,6 +3,7 @@
 In: when each frame of a video starts, and its picture's width and height. Out: indices of frames, a size.
 Pure functions of numbers; knows nothing of files, decoders or pixels."""
 
+import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -16,6 +17,10 @@ MAX_ASPECT = 200
 
 GRACE = 0.02
 """Of one sample: as much may be missing at the end of a video for its last sample to count."""
+
+NEARLY = 10
+"""A frame that starts within the tenth part of the shortest frame after a time counts as shown then: containers round
+times, Matroska to milliseconds, and a frame due at the very time may come out just behind it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +112,9 @@ def choose_frames(timeline: Timeline, *, sampling: VideoSampling) -> tuple[int, 
     wanted = math.floor(timeline.duration * sampling.fps + GRACE)
     wanted = min(max(wanted, sampling.min_frames), sampling.max_frames)
     last = timeline.ticks[-1]
-    targets = [last * k // (wanted - 1) for k in range(wanted)] if wanted > 1 else [last // 2]
-    shown = {bisect_right(timeline.ticks, target) - 1 for target in targets}
+    nearly = Fraction(min((b - a for a, b in itertools.pairwise(timeline.ticks)), default=0), NEARLY)
+    targets = [Fraction(last * k, wanted - 1) for k in range(wanted)] if wanted > 1 else [Fraction(last, 2)]
+    shown = {bisect_right(timeline.ticks, math.floor(target + nearly)) - 1 for target in targets}
     least = min(sampling.min_frames, count)
     if len(shown) < least:
         shown = {(count - 1) * k // (least - 1) for k in range(least)}
@@ -135,7 +141,8 @@ def fit_size(width: int, height: int, *, sampling: VideoSampling) -> tuple[int, 
         in_width, in_height = math.log(size[0] / wide), math.log(size[1] / high)
         return abs(in_width - in_height) + abs(in_width + in_height) / 2
 
-    return min([(w, h) for w, h in small if w * h >= sampling.min_pixels] or small, key=bend)
+    allowed = [(w, h) for w, h in small if w * h >= sampling.min_pixels] or small
+    return min(allowed, key=lambda size: (bend(size), size))
 
 
 def _neighbours(length: float, multiple: int) -> set[int]:

@@ -8,11 +8,12 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from descore.errors import CheckpointError, ConfigError
 from descore.model import qwen3_vl
 
-FAMILIES: dict[str, ModuleType] = {model_type: qwen3_vl for model_type in qwen3_vl.MODEL_TYPES}
+FAMILIES: dict[str, ModuleType] = dict.fromkeys(qwen3_vl.MODEL_TYPES, qwen3_vl)
 """transformers' model_type → the module with that family's `positions`."""
 
 
@@ -40,7 +41,7 @@ def open_backbone(source: Any, *, dtype: torch.dtype) -> Any:  # noqa: ANN401  #
         )
     except ConfigError:
         raise
-    except (OSError, ValueError, RuntimeError) as fault:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as fault:
         raise CheckpointError(f"{source}: transformers cannot open the backbone: {_first_line(fault)}") from fault
     if loading["missing_keys"]:
         some = ", ".join(sorted(loading["missing_keys"])[:3])

@@ -17,6 +17,7 @@ def positions(backbone: Any, inputs: Inputs) -> Tensor:  # noqa: ANN401  # the f
     """Rotary positions (3, B, T): time, height and width of each vision token, the running number of each text token.
 
     Passed explicitly with every forward, since the backbone otherwise remembers an offset from its last call."""
+    position_3BT: Tensor
     position_3BT, _ = backbone.model.get_rope_index(
         inputs["input_ids"],
         mm_token_type_ids=inputs["mm_token_type_ids"],

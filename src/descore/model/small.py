@@ -5,7 +5,6 @@ The same classes as the 8-billion one, with its tokens, chat form and position r
 from collections.abc import Iterable
 from typing import Any
 
-
 SPECIAL_TOKENS = {
     "end_of_text": "<|endoftext|>",
     "turn_start": "<|im_start|>",

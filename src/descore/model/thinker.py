@@ -49,9 +49,11 @@ def think_and_score(
     prompt b is drawn with the seed (seeds[b], s), 0 where no seeds are given."""
     rows = _Rows.behind(model, prompts, samples=samples)
     seeds = seeds or [0] * len(prompts["input_ids"])
-    uniform_RN = np.stack([np.random.default_rng([seed, s]).random(limit + 1) for seed in seeds for s in range(samples)])
+    uniform_RN = np.stack(
+        [np.random.default_rng([seed, s]).random(limit + 1) for seed in seeds for s in range(samples)]
+    )
     chains, cache = _write_chains(model, rows, limit=limit, temperature=temperature, uniform_RN=uniform_RN)
-    rewards_RK = _read_rewards(model, rows, chains, cache).float().cpu()
+    rewards_RK = _read_rewards(model, rows, chains, cache).cpu()
     thoughts = [
         Thought(chain=chain, truncated=len(chain) > limit, rewards_K=rewards_K)
         for chain, rewards_K in zip(chains, rewards_RK, strict=True)
@@ -62,7 +64,8 @@ def think_and_score(
 @torch.inference_mode()
 def score_chains(model: DescoreModel, prompts: Inputs, chains: Sequence[Tokens]) -> Tensor:
     """Rewards (B, K) of given chains, one for each prompt, by encoding the whole sequences."""
-    return model(model.chat.lay_out_chains(prompts, chains)).float().cpu()
+    rewards_BK: Tensor = model(model.chat.lay_out_chains(prompts, chains))
+    return rewards_BK.cpu()
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,4 +92,3 @@ def last_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint of a run that was written to its end; None if there is none."""
     whole = [p for p in folder.glob("checkpoint-*") if (p / "trainer_state.json").is_file()]
     return max(whole, key=lambda p: int(re.sub(r"\D", "", p.name)), default=None)
-

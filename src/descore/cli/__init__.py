@@ -1,0 +1,44 @@
+"""The command line: one file per verb.
+
+Nothing heavy is imported before a verb runs, so --help and --version answer at once."""
+
+from typing import Annotated
+
+import typer
+
+from descore import __version__
+from descore.cli.compare import compare
+from descore.cli.demo import demo
+from descore.cli.doctor import doctor
+from descore.cli.rank import rank
+from descore.cli.score import score
+
+app = typer.Typer(
+    name="descore",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (score, compare, rank, demo, doctor):
+    app.command()(verb)
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"descore {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _descore(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and leave.", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
+    """A video reward model that thinks before it scores: judge videos by the prompts they were generated from."""
+
+
+def main() -> None:
+    """The console entry."""
+    app(prog_name="descore")

@@ -1,0 +1,42 @@
+"""`descore compare`: how probably people prefer one clip to another of the same prompt."""
+
+from typing import Annotated
+
+import typer
+
+from descore.cli import options as opt
+from descore.cli.manners import manners
+
+
+def compare(
+    *,
+    a: Annotated[str, typer.Argument(metavar="A", help="A video file.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one of the same prompt.")],
+    prompt: opt.Prompt,
+    model: opt.Model = "tiny",
+    think: opt.Think = opt.ThinkChoice.ON,
+    samples: opt.Samples = 1,
+    seed: opt.Seed = 0,
+    temperature: opt.Temperature = None,
+    max_chain_tokens: opt.MaxChainTokens = None,
+    device: opt.Device = None,
+    json: opt.Json = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Say which of two clips of one prompt people would prefer, and how probably."""
+    with manners(debug=debug):
+        from descore.cli.judging import judge
+        from descore.cli.showing import show_compared
+
+        results = judge(
+            [(a, prompt), (b, prompt)],
+            model=model,
+            device=device,
+            batch_size=2,
+            think=think.value,
+            samples=samples,
+            seed=seed,
+            temperature=temperature,
+            max_chain_tokens=max_chain_tokens,
+        )
+        show_compared(list(results), clips=(a, b), prompt=prompt, model=model, json=json)

@@ -1,0 +1,38 @@
+"""The options that several verbs share. Knows Typer and nothing else, so that --help answers at once."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class ThinkChoice(StrEnum):
+    """Whether a chain is written before the reward is read."""
+
+    ON = "on"
+    OFF = "off"
+
+
+def _not_empty(prompt: str) -> str:
+    if not prompt.strip():
+        raise typer.BadParameter("the prompt is empty; give the text that the video was generated from")
+    return prompt
+
+
+Clips = Annotated[list[str], typer.Argument(metavar="CLIP...", help="Video files: mp4, mov, mkv, webm, avi, gif.")]
+Prompt = Annotated[str, typer.Option("--prompt", "-p", help="The text they were generated from.", callback=_not_empty)]
+Model = Annotated[str, typer.Option("--model", "-m", help="A checkpoint: folder, hub id, or the bundled 'tiny'.")]
+Think = Annotated[ThinkChoice, typer.Option("--think", help="Write a chain of thought first, or score at once.")]
+Samples = Annotated[int, typer.Option("--samples", "-k", min=1, help="Chains per clip; several give a deviation.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same chains.")]
+Temperature = Annotated[
+    float | None,
+    typer.Option("--temperature", min=0.0, help="0 takes the likeliest token. Default: 0 for one sample, else 1."),
+]
+MaxChainTokens = Annotated[
+    int | None, typer.Option("--max-chain-tokens", min=1, help="Longest chain. Default: as the checkpoint says.")
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Clips that are judged at a time.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps. Default: a GPU if there is one.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object per line, and nothing else on standard output.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]

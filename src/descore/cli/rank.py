@@ -1,0 +1,38 @@
+"""`descore rank`: clips of one prompt, best first. Nothing is shown before all are scored."""
+
+from descore.cli import options as opt
+from descore.cli.manners import manners
+
+
+def rank(
+    *,
+    clips: opt.Clips,
+    prompt: opt.Prompt,
+    model: opt.Model = "tiny",
+    think: opt.Think = opt.ThinkChoice.ON,
+    samples: opt.Samples = 1,
+    seed: opt.Seed = 0,
+    temperature: opt.Temperature = None,
+    max_chain_tokens: opt.MaxChainTokens = None,
+    batch_size: opt.BatchSize = 8,
+    device: opt.Device = None,
+    json: opt.Json = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Score clips of one prompt, and list them best first."""
+    with manners(debug=debug):
+        from descore.cli.judging import judge
+        from descore.cli.showing import show_ranked
+
+        results = judge(
+            [(clip, prompt) for clip in clips],
+            model=model,
+            device=device,
+            batch_size=batch_size,
+            think=think.value,
+            samples=samples,
+            seed=seed,
+            temperature=temperature,
+            max_chain_tokens=max_chain_tokens,
+        )
+        show_ranked(list(results), clips=clips, prompt=prompt, model=model, json=json)

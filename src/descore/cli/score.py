@@ -1,0 +1,38 @@
+"""`descore score`: think about clips, and score them. Results are shown as they come."""
+
+from descore.cli import options as opt
+from descore.cli.manners import manners
+
+
+def score(
+    *,
+    clips: opt.Clips,
+    prompt: opt.Prompt,
+    model: opt.Model = "tiny",
+    think: opt.Think = opt.ThinkChoice.ON,
+    samples: opt.Samples = 1,
+    seed: opt.Seed = 0,
+    temperature: opt.Temperature = None,
+    max_chain_tokens: opt.MaxChainTokens = None,
+    batch_size: opt.BatchSize = 8,
+    device: opt.Device = None,
+    json: opt.Json = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Think about clips of one prompt, and score each of them."""
+    with manners(debug=debug):
+        from descore.cli.judging import judge
+        from descore.cli.showing import show_each
+
+        results = judge(
+            [(clip, prompt) for clip in clips],
+            model=model,
+            device=device,
+            batch_size=batch_size,
+            think=think.value,
+            samples=samples,
+            seed=seed,
+            temperature=temperature,
+            max_chain_tokens=max_chain_tokens,
+        )
+        show_each(results, clips=clips, prompt=prompt, model=model, json=json)

@@ -1,0 +1,1 @@
+"""Records turned into views: pure functions, no disk, no clock, no network."""

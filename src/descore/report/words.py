@@ -1,0 +1,60 @@
+"""How records are put into words, on the terminal and in pictures alike.
+
+In: records and untrusted texts. Out: short strings that are safe to show. Knows types only."""
+
+import unicodedata
+
+from descore.types import Clip, Mark, Sample
+
+MARK_WORDS: dict[Mark, str] = {2: "right", 1: "partly", 0: "wrong", None: "not asked"}
+
+_ANSWER = "<answer>"
+
+
+def plain(text: str) -> str:
+    """The text with control characters and lone surrogates replaced: a file's name or a chain may hold anything, and
+    neither may steer a terminal. Line breaks stay."""
+    shown = "".join(
+        c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") else "\N{REPLACEMENT CHARACTER}"
+        for c in text.expandtabs(4)
+    )
+    return shown.replace("\u2028", "\n").replace("\u2029", "\n")
+
+
+def one_line(text: str) -> str:
+    """The same, on a single line."""
+    return " ".join(plain(text).split())
+
+
+def mark_sign(mark: Mark) -> str:
+    """The mark as the answer writes it."""
+    return "N/A" if mark is None else str(mark)
+
+
+def prose(sample: Sample) -> str:
+    """The chain without its answer block where that was read: the marks say the same."""
+    text = sample.thinking
+    if sample.verdict is not None:
+        text = text[: text.rindex(_ANSWER)]
+    return plain(text).strip()
+
+
+def facts(clip: Clip) -> str:
+    """What is known of the source, as in '320x180, 24 fps, 2.5 s'."""
+    width, height = clip.source_size
+    return f"{width}x{height}, {clip.source_fps:.4g} fps, {clip.duration:.1f} s"
+
+
+def signed(number: float | None, *, digits: int = 3) -> str:
+    """A number with its sign, or a dash where there is none."""
+    return "–" if number is None else f"{number:+.{digits}f}"
+
+
+def flags(sample: Sample) -> list[str]:
+    """What a reader must know before trusting this sample."""
+    found = []
+    if sample.truncated:
+        found.append(f"the thinking was cut off after {sample.tokens - 1} tokens")
+    if sample.flaw is not None:
+        found.append(f"no marks: {one_line(sample.flaw)}")
+    return found

@@ -70,9 +70,8 @@ def progress_bar() -> Progress:
         console=screen,
         transient=True,
         disable=not screen.is_terminal,
-        # Results go to standard output as they are; the bar must not take that over.
-        redirect_stdout=False,
-        redirect_stderr=False,
+        redirect_stdout=False,  # results go to standard output as they are, while the bar is away
+        redirect_stderr=True,  # a warning is written above the bar
     )
 
 

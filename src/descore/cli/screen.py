@@ -16,6 +16,7 @@ from descore.types import DIMENSIONS, Comparison, Mark, Score
 
 MARK_STYLES: Mapping[Mark, str] = {2: "green", 1: "yellow", 0: "red", None: "dim"}
 
+_NARROW = 64  # columns, below which the ranking is a list
 _SHORT = {"subject": "subj", "dynamics": "dyn", "camera": "cam", "environment": "env", "style": "sty"}
 
 
@@ -48,6 +49,10 @@ def show_fault(screen: Console, fault: VideoError, *, name: str) -> None:
 
 def show_ranking(screen: Console, ranked: Sequence[tuple[str, Score | VideoError]]) -> None:
     """Best first; what could not be scored comes last."""
+    if screen.width < _NARROW:
+        for place, (name, result) in enumerate(ranked, start=1):
+            screen.print(Text("  ").join(_listed(place, name, result)))
+        return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for title in ("", "reward", "score", "overall"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -119,6 +124,12 @@ def _numbers(score: Score) -> Text:
         line.append(f"{title} ", style="dim").append(value, style="bold").append("   ")
     line.rstrip()
     return line
+
+
+def _listed(place: int, name: str, result: Score | VideoError) -> list[Text]:
+    """The place, the reward and the clip of the table's row."""
+    row = _ranked_row(place, name, result)
+    return [row[0], row[1], row[-1]]
 
 
 def _ranked_row(place: int, name: str, result: Score | VideoError) -> list[Text]:

@@ -86,7 +86,7 @@ def _open(file: BinaryIO, *, job: Job) -> Iterator[InputContainer]:
     # A playlist could name any file or address, so no protocol is allowed: only the open file itself is read.
     options = {"protocol_whitelist": "none"}
     with av.open(
-        _Nameless(file), "r", timeout=job.sampling.timeout, metadata_errors="replace", options=options
+        _Nameless(file), "r", timeout=job.sampling.timeout, metadata_errors="replace", container_options=options
     ) as container:
         yield container
 

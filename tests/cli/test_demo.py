@@ -1,0 +1,59 @@
+"""doctor and demo, end to end on a micro model."""
+
+from importlib.resources import files
+
+import pytest
+from PIL import Image
+
+from descore.cli.demo import REAL
+from descore.data.video import VideoSampling, read_clip
+
+
+def test_doctor_finds_all_well(descore, lines, model):
+    result = descore("doctor", "--model", model, "--json")
+    [found] = lines(result)
+    assert result.exit_code == 0
+    assert found["ok"] is True
+    assert found["faults"] == []
+    assert {"python", "descore", "torch", "torchvision", "transformers", "av", "device", "model"} <= set(found)
+    assert "the same words" in found["alone = batch"]
+    assert "the same words" in found["seed = seed"]
+
+
+def test_doctor_says_what_is_wrong_and_goes_on(descore, lines, tmp_path):
+    result = descore("doctor", "--model", tmp_path / "absent", "--json")
+    [found] = lines(result)
+    assert result.exit_code == 1
+    assert found["faults"] == ["model"]
+    assert "no such folder" in found["model"]
+    assert "FAIL  model" in descore("doctor", "--model", tmp_path / "absent").stdout
+
+
+def test_the_demo_writes_its_picture_and_its_clips(descore, model, tmp_path):
+    result = descore("demo", "--model", model, "--out", tmp_path / "out")
+    assert result.exit_code == 0
+    with Image.open(tmp_path / "out" / "descore-demo.png") as picture:
+        assert picture.width > 1000
+        assert picture.height > picture.width
+    written = sorted(path.name for path in (tmp_path / "out" / "clips").iterdir())
+    assert written == ["another-thing-elsewhere.mp4", "as-asked.mp4", "stands-still.mp4", "wrong-colour.mp4"]
+    for said in (*written, *REAL, "of 6 pairs in the true order", "never seen real footage"):
+        assert said in " ".join(result.stdout.split())
+
+
+def test_the_demo_says_where_it_cannot_write(descore, model, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = descore("demo", "--model", model, "--out", tmp_path / "file")
+    assert result.exit_code == 3
+    assert "choose another folder with --out" in result.stderr
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_bundled_clips_are_small_readable_and_attributed(name):
+    folder = files("descore") / "bundled" / "clips"
+    clip = read_clip(str(folder / name), sampling=VideoSampling())
+    assert clip.source_size == (320, 180)
+    assert len((folder / name).read_bytes()) < 120_000
+    readme = (folder / "README.md").read_text()
+    assert name in readme
+    assert "CC BY 3.0" in readme

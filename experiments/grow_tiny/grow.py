@@ -43,7 +43,7 @@ PAIR_SEED = TRAIN_SEED + 1
 class Plan:
     """How much of what."""
 
-    chain_steps: int = 800
+    chain_steps: int = 1200
     """Updates on chains."""
     chain_batch: int = 32
     """Clips in an update."""

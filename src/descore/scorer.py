@@ -19,6 +19,7 @@ import torch
 from descore.data.chat import Inputs
 from descore.data.video import read_clip
 from descore.errors import AnswerError, ConfigError, VideoError
+from descore.maths.agreement import preference_probability
 from descore.model.descore_model import DescoreModel
 from descore.model.thinker import Thought, score_chains, think_and_score
 from descore.rubric import read_answer
@@ -139,8 +140,8 @@ class Scorer:
         """How probably people prefer video a to video b, both generated from `prompt`."""
         pair = [Request(video=video, prompt=prompt, fps=fps) for video in (a, b)]
         score_a, score_b = self.score_batch(pair, **thinking)
-        margin = torch.tensor(score_a.reward - score_b.reward)
-        return Comparison(a=score_a, b=score_b, probability=float(margin.sigmoid()))
+        probability = preference_probability(score_a.reward, score_b.reward)
+        return Comparison(a=score_a, b=score_b, probability=probability)
 
     def read(self, request: Request) -> Clip:
         """The clip of a request, sampled as the checkpoint says."""

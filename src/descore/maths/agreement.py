@@ -2,6 +2,7 @@
 
 Shapes: B pairs."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,3 +39,8 @@ def pair_accuracy(
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * float(np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)))
     return PairAccuracy(value=p, low=centre - half, high=centre + half, n=n)
+
+
+def preference_probability(reward_a: float, reward_b: float) -> float:
+    """That a is preferred to b: sigmoid(reward_a - reward_b) (Bradley & Terry 1952), in a form that never overflows."""
+    return 0.5 + 0.5 * math.tanh((reward_a - reward_b) / 2)

@@ -71,15 +71,18 @@ def rounded(
     width: int, height: int, *, radius: int, fill: Colour, paper: Colour, border: Colour | None = None
 ) -> Picture:
     """An area with round corners and, if asked for, a thin border."""
-    large = blank(width * _SMOOTH, height * _SMOOTH, paper)
-    ImageDraw.Draw(large).rounded_rectangle(
-        (0, 0, large.width - 1, large.height - 1),
-        radius=radius * _SMOOTH,
-        fill=fill,
-        outline=border or fill,
-        width=_SMOOTH,
+    area = blank(width, height, fill)
+    ImageDraw.Draw(area).rectangle((0, 0, width - 1, height - 1), outline=border or fill)
+    # Only the corners need smoothing: a disc gives all four.
+    large = blank(2 * radius * _SMOOTH, 2 * radius * _SMOOTH, paper)
+    ImageDraw.Draw(large).ellipse(
+        (0, 0, large.width - 1, large.height - 1), fill=fill, outline=border or fill, width=_SMOOTH
     )
-    return large.resize((width, height), Image.Resampling.LANCZOS)
+    disc = large.resize((2 * radius, 2 * radius), Image.Resampling.LANCZOS)
+    for left, x in ((0, 0), (radius, width - radius)):
+        for top, y in ((0, 0), (radius, height - radius)):
+            area.paste(disc.crop((left, top, left + radius, top + radius)), (x, y))
+    return area
 
 
 def stack(pictures: Sequence[Picture], *, gap: int, paper: Colour, width: int | None = None) -> Picture:

@@ -36,7 +36,9 @@ class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not type
         num_items_in_batch: Tensor | None = None,  # noqa: ARG002  # Trainer's signature
     ) -> Any:  # noqa: ANN401
         """The loss of a batch; Trainer calls this."""
-        loss, metrics = self.descore_loss(self.accelerator.unwrap_model(model), inputs)
+        # Mixed precision otherwise reaches `model.forward` only, and losses call other methods as well.
+        with self.accelerator.autocast():
+            loss, metrics = self.descore_loss(self.accelerator.unwrap_model(model), inputs)
         for name, value in metrics.items():
             self._metrics.setdefault(name, []).append(value.detach())
         return (loss, {}) if return_outputs else loss

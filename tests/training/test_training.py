@@ -1,0 +1,123 @@
+"""What is collated, what is learned from it, and that a killed run goes on as if it had not been."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from descore.training.collate import ChainCollator, PairCollator, WrittenPair
+from descore.training.losses import chain_loss, pair_loss
+from descore.training.trainer import DescoreTrainer, last_checkpoint, training_arguments
+from descore.types import Clip
+from tests.conftest import build_micro, noise_clip
+
+
+@dataclass(frozen=True)
+class Example:
+    clip: Clip
+    prompt: str
+    chain: str
+
+
+def example(seed):
+    return Example(noise_clip(seed, frames=2), f"a red ball {seed}", f"I see {'noise ' * (seed % 3)}.")
+
+
+def pairs(count):
+    return [
+        WrittenPair(a=example(2 * i), b=example(2 * i + 1), preference=(1, -1, 0)[i % 3], number=i)
+        for i in range(count)
+    ]
+
+
+def test_chain_loss_against_the_backbones_own(micro):
+    """transformers' loss with labels on the chain's tokens, over all columns of all logits."""
+    batch = ChainCollator(micro.chat)([example(i) for i in range(3)])
+    labels = batch["input_ids"].masked_fill(~batch["chain_mask"], -100)
+    inputs = {key: value for key, value in batch.items() if key != "chain_mask"}
+    theirs = micro.backbone(**inputs, labels=labels).loss
+    torch.testing.assert_close(chain_loss(micro, batch, micro.hidden(batch)), theirs, atol=1e-5, rtol=0)
+
+
+def test_pair_loss_by_a_plain_loop(micro):
+    batch = PairCollator(chat=micro.chat, chain_drop=0.0, seed=0)(pairs(3))
+    preference = batch.pop("preference")
+    hidden = micro.hidden(batch)
+    rewards = micro.rewards(hidden)[:, 0].tolist()
+    margins = [(rewards[i] - rewards[3 + i]) * preference[i].item() for i in range(2)]  # the third is a tie
+    by_hand = sum(torch.log1p(torch.tensor(-m).exp()).item() for m in margins) / 2
+    loss, accuracy = pair_loss(micro, hidden, preference)
+    assert loss.item() == pytest.approx(by_hand, abs=1e-5)
+    assert accuracy.item() == pytest.approx(sum(m > 0 for m in margins) / 2)
+
+
+def test_both_chains_of_a_pair_drop_out_together_and_by_its_number(micro):
+    chat, some = micro.chat, pairs(40)
+    collate = PairCollator(chat=chat, chain_drop=0.5, seed=1)
+    dropped = (collate(some)["chain_mask"].sum(dim=1) == 1).reshape(2, 40)
+    assert torch.equal(dropped[0], dropped[1])
+    assert 10 < dropped[0].sum() < 30
+    alone = [(collate([pair])["chain_mask"].sum(dim=1) == 1)[0].item() for pair in some]
+    assert alone == dropped[0].tolist()
+    assert not (PairCollator(chat=chat, chain_drop=0.0, seed=1)(some)["chain_mask"].sum(dim=1) == 1).any()
+    assert (PairCollator(chat=chat, chain_drop=1.0, seed=1)(some)["chain_mask"].sum(dim=1) == 1).all()
+
+
+class Examples(Dataset):
+    def __len__(self):
+        return 48
+
+    def __getitem__(self, index):
+        return example(index)
+
+
+def run(out, *, stop_after=None, resume=False):
+    """Twelve steps of two examples, a checkpoint every four; optionally cut off, optionally gone on with."""
+    torch.manual_seed(0)
+    model = build_micro().train()
+    args = training_arguments(out, steps=12, batch=2, learning_rate=1e-3, seed=0)
+    args.save_steps, args.logging_steps, args.dataloader_num_workers = 4, 1, 0
+    args.dataloader_prefetch_factor = None
+    trainer = DescoreTrainer(
+        model=model,
+        loss=lambda m, batch: (chain_loss(m, batch, m.hidden(batch)), {}),
+        args=args,
+        train_dataset=Examples(),
+        data_collator=ChainCollator(model.chat),
+    )
+    if stop_after:
+        from transformers import TrainerCallback
+
+        class Cut(TrainerCallback):
+            def on_step_end(self, args, state, control, **kwargs):  # noqa: ARG002
+                if state.global_step == stop_after:
+                    raise KeyboardInterrupt
+
+        trainer.add_callback(Cut())
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train()
+        return None
+    trainer.train(resume_from_checkpoint=str(last_checkpoint(out)) if resume else None)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return losses, model.state_dict()
+
+
+@pytest.mark.slow
+def test_a_run_that_was_cut_off_ends_where_the_whole_one_ends(tmp_path):
+    losses, weights = run(tmp_path / "whole")
+    run(tmp_path / "cut", stop_after=6)
+    losses_again, weights_again = run(tmp_path / "cut", resume=True)
+    assert losses_again == losses
+    assert losses[-1] < losses[0]
+    assert all(torch.equal(weights[name], weights_again[name]) for name in weights)
+
+
+def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):
+    assert last_checkpoint(tmp_path) is None
+    for step, whole in ((200, True), (1000, True), (1200, False)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if whole:
+            (folder / "trainer_state.json").write_text("{}")
+    assert last_checkpoint(tmp_path).name == "checkpoint-1000"

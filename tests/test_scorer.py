@@ -142,3 +142,20 @@ def test_named_dimensions_have_a_reward_each_and_a_mean():
     assert list(result.rewards) == ["quality", "motion"]
     assert result.reward == pytest.approx(np.mean(list(result.rewards.values())))
     assert result.score is None
+
+
+def test_a_reward_that_is_not_finite_is_no_score():
+    model = build_micro()
+    with torch.no_grad():
+        model.head.weight.fill_(torch.inf)
+    with warnings.catch_warnings(action="ignore"):
+        scorer = Scorer(model, name="broken")
+    [result] = scorer.score_each([(noise_clip(0), PROMPT)])
+    assert isinstance(result, VideoError)
+    assert "broken gives no finite reward" in str(result)
+
+
+def test_a_device_that_is_not_there_is_refused(tmp_path):
+    build_micro().save_pretrained(tmp_path / "micro")
+    with pytest.raises(ConfigError, match="device 'cuda:9' cannot be used here"):
+        Scorer.from_pretrained(tmp_path / "micro", device="cuda:9")

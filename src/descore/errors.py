@@ -11,6 +11,10 @@ class DescoreError(ValueError):
     exit_code: ClassVar[int] = 1
 
 
+class DescoreWarning(UserWarning):
+    """Something that a user should know although the work goes on."""
+
+
 class ConfigError(DescoreError):
     """An option or a configuration that cannot be used."""
 

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Self
@@ -18,7 +19,7 @@ import torch
 
 from descore.data.chat import Inputs
 from descore.data.video import read_clip
-from descore.errors import AnswerError, ConfigError, VideoError
+from descore.errors import AnswerError, ConfigError, DescoreWarning, VideoError
 from descore.maths.agreement import preference_probability
 from descore.model.descore_model import DescoreModel
 from descore.model.thinker import Thought, score_chains, think_and_score
@@ -91,7 +92,9 @@ class Scorer:
         self.name = name
         self.batch_size = batch_size
         if model.settings.trained_on is None:
-            warnings.warn(f"{name}: query and head were never trained; its rewards are noise", stacklevel=2)
+            warnings.warn(
+                f"{name}: query and head were never trained; its rewards are noise", DescoreWarning, stacklevel=2
+            )
 
     @classmethod
     def from_pretrained(
@@ -129,8 +132,9 @@ class Scorer:
         requests: Iterable[Request | tuple[Any, str]],
         **thinking: Any,  # noqa: ANN401
     ) -> Iterator[Score | VideoError]:
-        """Score many videos one batch at a time, in order, as results come. A video that cannot be read gives its
-        VideoError in its place, and the others go on; `requests` is read no further ahead than one batch."""
+        """Score many videos one batch at a time, in order, as results come. A video that cannot be read, or whose
+        reward is not finite, gives its VideoError in its place, and the others go on. `requests` is read no further
+        ahead than one batch."""
         how = Thinking(**thinking)
         stream = (r if isinstance(r, Request) else Request(video=r[0], prompt=r[1]) for r in requests)
         while batch := list(islice(stream, self.batch_size)):
@@ -160,7 +164,7 @@ class Scorer:
         scores = iter(self._score_clips(readable, how) if readable else [])
         return [next(scores) if isinstance(clip, Clip) else clip for clip in clips]
 
-    def _score_clips(self, readable: Sequence[tuple[Clip, str]], how: Thinking) -> list[Score]:
+    def _score_clips(self, readable: Sequence[tuple[Clip, str]], how: Thinking) -> list[Score | VideoError]:
         clips, prompts = [clip for clip, _ in readable], [prompt for _, prompt in readable]
         laid_out = self.model.chat.lay_out_prompts(clips, prompts)
         limit = how.max_chain_tokens or self.model.settings.max_chain_tokens
@@ -215,8 +219,10 @@ class Scorer:
             tokens=len(thought.chain),
         )
 
-    def _result(self, clip: Clip, prompt: str, samples: Sequence[Sample]) -> Score:
+    def _result(self, clip: Clip, prompt: str, samples: Sequence[Sample]) -> Score | VideoError:
         rewards = [sample.reward for sample in samples]
+        if not all(map(isfinite, rewards)):
+            return VideoError(clip.source, f"{self.name} gives no finite reward ({rewards[0]})")
         return Score(
             clip=clip,
             prompt=prompt,

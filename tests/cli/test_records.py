@@ -7,7 +7,6 @@ import pytest
 from tests.conftest import noise_clip
 
 from descore.cli.film import write_mp4
-from descore.cli.judging import _finite
 from descore.cli.records import KEYS, to_line, to_record
 from descore.data.video import VideoSampling, read_clip
 from descore.errors import VideoError
@@ -50,13 +49,6 @@ def test_no_line_holds_a_nan_or_a_letter_that_cannot_be_written():
     assert line.isascii()
     assert "\n" not in line
     assert json.loads(line)["std"] is None
-
-
-@pytest.mark.parametrize("reward", [math.nan, math.inf])
-def test_a_reward_that_is_no_number_is_no_score(reward):
-    fault = _finite(score_of(reward=reward))
-    assert isinstance(fault, VideoError)
-    assert "no finite reward" in record_of(fault)["error"]
 
 
 def test_films_say_how_long_the_last_frame_is_shown(tmp_path):

@@ -98,7 +98,7 @@ def test_a_missing_file_is_named(folder, file):
 )
 def test_wrong_settings_say_what_and_where(folder, changes, message):
     edit_settings(folder, **changes)
-    with pytest.raises(CheckpointError, match="descore.json") as fault:
+    with pytest.raises(CheckpointError, match=r"descore\.json") as fault:
         read_settings(folder)
     assert message in str(fault.value)
 

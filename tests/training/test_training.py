@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from tests.conftest import build_micro, noise_clip
 from torch.utils.data import Dataset
 
 from descore.training.collate import ChainCollator, PairCollator, WrittenPair
 from descore.training.losses import chain_loss, pair_loss
 from descore.training.trainer import DescoreTrainer, last_checkpoint, training_arguments
 from descore.types import Clip
-from tests.conftest import build_micro, noise_clip
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 In: options as the command line gives them. Out: results as they come. Knows the scorer and the bar on standard error;
 knows nothing of how results are shown."""
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from descore.cli.manners import complain
-from descore.errors import ConfigError, VideoError
+from descore.errors import VideoError
 from descore.types import Score
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def open_scorer(model: str, *, device: str | None, batch_size: int, dtype: "torc
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    return Scorer.from_pretrained(model, device=_known_device(device), batch_size=batch_size, dtype=dtype)
+    return Scorer.from_pretrained(model, device=device, batch_size=batch_size, dtype=dtype)
 
 
 def judge(
@@ -54,7 +53,7 @@ def judge(
         for result in scorer.score_each(requests, **thinking):
             bar.advance(task)
             bar.stop()
-            yield _finite(result)
+            yield result
             bar.start()
 
 
@@ -84,23 +83,3 @@ def closing_line(results: Sequence[Result]) -> None:
     more = f"; and {len(faults) - _NAMED:,} more" if len(faults) > _NAMED else ""
     counted = f"scored {len(results) - len(faults):,} of {len(results):,}; not scored: " if len(results) > 1 else ""
     complain(f"{counted}{named}{more}")
-
-
-def _finite(result: Result) -> Result:
-    """A reward that is not a number is no reward."""
-    if isinstance(result, Score) and not math.isfinite(result.reward):
-        return VideoError(result.clip.source, f"{result.model} gives no finite reward ({result.reward})")
-    return result
-
-
-def _known_device(name: str | None) -> str | None:
-    import torch
-
-    if name is None:
-        return None
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as fault:
-        reason = str(fault).strip().splitlines()[0]
-        raise ConfigError(f"device {name!r} cannot be used here: {reason}") from fault
-    return name

@@ -8,20 +8,16 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TextIO
 
 import typer
 
-import descore
-from descore.errors import DescoreError
+from descore.errors import DescoreError, DescoreWarning
 
 INTERRUPTED = 130
 """128 and the number of SIGINT, as shells have it."""
 PIPE_CLOSED = 141
 """128 and the number of SIGPIPE."""
-
-_PACKAGE = str(Path(descore.__file__).parent)
 
 
 @contextmanager
@@ -31,7 +27,7 @@ def manners(*, debug: bool) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             if not debug:
-                warnings.simplefilter("always", UserWarning)
+                warnings.simplefilter("always", DescoreWarning)
                 warnings.showwarning = _show_own_warnings
             yield
         sys.stdout.flush()
@@ -61,14 +57,14 @@ def complain(message: str, *, kind: str = "error") -> None:
 
 def _show_own_warnings(
     message: Warning | str,
-    category: type[Warning],  # noqa: ARG001
-    filename: str,
+    category: type[Warning],
+    filename: str,  # noqa: ARG001
     lineno: int,  # noqa: ARG001
     file: TextIO | None = None,  # noqa: ARG001
     line: str | None = None,  # noqa: ARG001
 ) -> None:
     """Other packages' warnings are for those who write programs with them."""
-    if filename.startswith(_PACKAGE):
+    if issubclass(category, DescoreWarning):
         complain(str(message), kind="warning")
 
 

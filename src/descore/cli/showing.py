@@ -12,6 +12,7 @@ from descore.cli.judging import Result, closing_line
 from descore.cli.records import to_line, to_record
 from descore.cli.screen import console, show_comparison, show_fault, show_ranking, show_score
 from descore.errors import VideoError
+from descore.maths.agreement import preference_probability
 from descore.types import Comparison, Score
 
 
@@ -62,8 +63,7 @@ def _compared(results: Sequence[Result]) -> Comparison | None:
     a, b = results
     if isinstance(a, VideoError) or isinstance(b, VideoError):
         return None
-    # The logistic function, in the form that does not overflow.
-    return Comparison(a=a, b=b, probability=0.5 + 0.5 * math.tanh((a.reward - b.reward) / 2))
+    return Comparison(a=a, b=b, probability=preference_probability(a.reward, b.reward))
 
 
 def _worth(result: Result) -> float:

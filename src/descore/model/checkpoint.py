@@ -88,7 +88,10 @@ def find_checkpoint(source: str | Path) -> Path:
 
     Whatever cannot be found raises CheckpointError."""
     if str(source) in BUNDLED:
-        return Path(str(files("descore") / "bundled" / str(source)))
+        bundled = Path(str(files("descore") / "bundled" / str(source)))
+        if not bundled.is_dir():
+            raise CheckpointError(f"{source}: this installation lacks its bundled model ({bundled}); install it again")
+        return bundled
     folder = Path(source)
     if folder.is_dir():
         return folder

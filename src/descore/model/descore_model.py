@@ -81,7 +81,7 @@ class DescoreModel(nn.Module):
         float32. Anything missing or ill-fitting raises CheckpointError."""
         folder = find_checkpoint(source)
         settings, rubric = read_settings(folder), read_rubric(folder)
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
         chat = Chat(open_processor(folder), rubric)
         model = cls(open_backbone(folder, dtype=dtype), chat=chat, settings=settings)
@@ -132,3 +132,11 @@ class DescoreModel(nn.Module):
     def _insert_query(self, _embedding: nn.Module, args: tuple[Tensor, ...], embedded_BTD: Tensor) -> Tensor:
         is_query_BT1 = (args[0] == self.query_id).unsqueeze(-1)
         return torch.where(is_query_BT1, self.query.to(embedded_BTD.dtype), embedded_BTD)
+
+
+def _usable(device: str | torch.device) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError) as fault:
+        reason = next(iter(str(fault).strip().splitlines()), type(fault).__name__)
+        raise ConfigError(f"device {str(device)!r} cannot be used here: {reason}") from fault

@@ -1,0 +1,62 @@
+"""The README's own code and commands run as they stand there, on files of the names that it uses."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+CLIPS = Path(str(files("descore") / "bundled" / "clips"))
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    for name, source in (("clip.mp4", "rabbit.mp4"), ("a.mp4", "rabbit.mp4"), ("b.mp4", "squirrel.mp4")):
+        shutil.copy(CLIPS / source, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_python_example():
+    [example] = [block for block in blocks("python") if "Scorer.from_pretrained" in block]
+    names = {}
+    exec(compile(example, "README.md", "exec"), names)
+    assert isinstance(names["result"].reward, float)
+
+
+def test_starting_from_a_backbone(folder, micro):
+    """The same lines, with a folder in the place of the hub id that no test may fetch."""
+    [example] = [block for block in blocks("python") if "from_backbone" in block]
+    backbone = folder / "backbone"
+    micro.backbone.save_pretrained(backbone)
+    micro.chat.processor.save_pretrained(backbone)
+    exec(compile(example.replace("Qwen/Qwen3-VL-8B-Instruct", str(backbone)), "README.md", "exec"), {})
+    assert (folder / "my-reward-model" / "descore.json").is_file()
+
+
+def commands():
+    lines = [line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines()]
+    return [line for line in lines if line.startswith("descore ")]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_each_command(folder, command):
+    words = [w for word in shlex.split(command, comments=True) for w in expanded(folder, word)]
+    done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def expanded(folder, word):
+    return sorted(p.name for p in folder.glob(word)) if "*" in word else [word]

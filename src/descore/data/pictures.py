@@ -48,7 +48,7 @@ def turn_of(frame: VideoFrame) -> Turn:
     if matrix is None:
         return UPRIGHT
     # Stored (x, y) is shown at (a x + c y, b x + d y).
-    a, b, _, c, d = np.frombuffer(matrix, dtype=np.int32)[:5].tolist()
+    a, b, _, c, d = np.frombuffer(matrix, dtype=np.int32)[:5].tolist()  # type: ignore[call-overload]  # a buffer
     if abs(b) + abs(c) > abs(a) + abs(d):
         return Turn(transpose=True, mirror_x=c < 0, mirror_y=b < 0)
     return Turn(transpose=False, mirror_x=a < 0, mirror_y=d < 0)
@@ -81,13 +81,13 @@ class Painter:
         """The frame's picture, (H, W, 3), on white where it is transparent."""
         if _may_be_transparent(frame):
             # Before scaling, or the hidden colour of transparent pixels would bleed into their neighbours.
-            rgba = frame.reformat(format="rgba", dst_color_range=ColorRange.JPEG).to_ndarray()
-            frame = VideoFrame.from_ndarray(over_white(rgba), format="rgb24")
+            rgba = frame.reformat(format="rgba", dst_color_range=ColorRange.JPEG)
+            frame = VideoFrame.from_ndarray(over_white(_pixels(rgba)), format="rgb24")
         width, height = self.turn.size(*self.size)
         rgb = self._scaler.reformat(
             frame, width=width, height=height, format="rgb24", interpolation=FILTER, dst_color_range=ColorRange.JPEG
         )
-        return self.turn.apply(rgb.to_ndarray())
+        return self.turn.apply(_pixels(rgb))
 
 
 def over_white(rgba_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -97,6 +97,10 @@ def over_white(rgba_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return np.ascontiguousarray(colour)
     mixed = colour.astype(np.uint16) * alpha + WHITE * (WHITE - alpha.astype(np.uint16))
     return ((mixed + WHITE // 2) // WHITE).astype(np.uint8)
+
+
+def _pixels(frame: VideoFrame) -> NDArray[np.uint8]:
+    return np.asarray(frame.to_ndarray(), np.uint8)
 
 
 def _may_be_transparent(frame: VideoFrame) -> bool:

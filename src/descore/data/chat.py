@@ -63,8 +63,7 @@ class Chat:
     @property
     def forbidden_ids(self) -> Tokens:
         """Every special id but the end of turn: a chain never holds them."""
-        added = self.tokenizer.added_tokens_decoder
-        return sorted(i for i, token in added.items() if token.special and i != self.end_id)
+        return sorted(set(self._special_tokens) - {self.end_id})
 
     def lay_out_prompts(self, clips: Sequence[Clip], prompts: Sequence[str]) -> Inputs:
         """The user turns, up to where the assistant's chain begins. One prompt for each clip."""
@@ -132,9 +131,13 @@ class Chat:
 
     def _plain(self, text: str) -> str:
         """The text with special tokens taken apart: a user's prompt must not be able to end the user's turn."""
-        for token in self.tokenizer.all_special_tokens:
+        for token in self._special_tokens.values():
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
+
+    @property
+    def _special_tokens(self) -> dict[int, str]:
+        return {i: str(token) for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
 
 
 def _metadata(clip: Clip) -> dict[str, Any]:

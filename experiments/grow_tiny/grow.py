@@ -53,7 +53,7 @@ class Plan:
     """Updates on pairs."""
     pair_batch: int = 16
     """Pairs in an update: twice as many clips."""
-    pair_learning_rate: float = 2e-4
+    pair_learning_rate: float = 4e-4
     """Peak, for all weights."""
     head_learning_rate: float = 2e-3
     """Peak, for the query and the head, which start from nothing."""

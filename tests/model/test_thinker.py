@@ -86,6 +86,19 @@ def test_greedy_is_transformers_own_greedy(micro):
     assert thought.chain[:24] == out[0, prompts["input_ids"].shape[1] :].tolist()
 
 
+def test_a_backbones_own_generation_settings_do_not_leak_in(micro):
+    """Qwen3-VL ships settings for chatting; judging has its own."""
+    from transformers import GenerationConfig
+
+    model = build_micro()
+    chatty = {"do_sample": True, "temperature": 0.7, "top_k": 1, "top_p": 0.1, "repetition_penalty": 3.0}
+    model.backbone.generation_config = GenerationConfig(**chatty, eos_token_id=[5, 6, 7])
+    for how in (GREEDY, SAMPLED):
+        mine = think_and_score(model, inputs_of(model, range(4)), **how)
+        theirs = think_and_score(micro, inputs_of(micro, range(4)), **how)
+        assert [[t.chain for t in row] for row in mine] == [[t.chain for t in row] for row in theirs]
+
+
 def test_a_chain_that_hits_the_limit_is_ended_scored_and_flagged(micro):
     [[thought]] = think_and_score(micro, inputs_of(micro, [0]), limit=5)
     assert thought.truncated

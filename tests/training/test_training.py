@@ -54,14 +54,26 @@ def test_pair_loss_by_a_plain_loop(micro):
 
 def test_both_chains_of_a_pair_drop_out_together_and_by_its_number(micro):
     chat, some = micro.chat, pairs(40)
+
+    def dropped(collate, batch):
+        """Rows (2, B) without a chain."""
+        return ~collate(batch)["chain_mask"].any(dim=1).reshape(2, len(batch))
+
     collate = PairCollator(chat=chat, chain_drop=0.5, seed=1)
-    dropped = (collate(some)["chain_mask"].sum(dim=1) == 1).reshape(2, 40)
-    assert torch.equal(dropped[0], dropped[1])
-    assert 10 < dropped[0].sum() < 30
-    alone = [(collate([pair])["chain_mask"].sum(dim=1) == 1)[0].item() for pair in some]
-    assert alone == dropped[0].tolist()
-    assert not (PairCollator(chat=chat, chain_drop=0.0, seed=1)(some)["chain_mask"].sum(dim=1) == 1).any()
-    assert (PairCollator(chat=chat, chain_drop=1.0, seed=1)(some)["chain_mask"].sum(dim=1) == 1).all()
+    a, b = dropped(collate, some)
+    assert torch.equal(a, b)
+    assert 10 < a.sum() < 30
+    assert [dropped(collate, [pair])[0, 0].item() for pair in some] == a.tolist()
+    assert not dropped(PairCollator(chat=chat, chain_drop=0.0, seed=1), some).any()
+    assert dropped(PairCollator(chat=chat, chain_drop=1.0, seed=1), some).all()
+
+
+def test_a_dropped_chain_leaves_the_empty_turn_and_is_not_imitated(micro):
+    chat = micro.chat
+    inputs = PairCollator(chat=chat, chain_drop=1.0, seed=1)(pairs(1))
+    row = inputs["input_ids"][0][inputs["attention_mask"][0].bool()]
+    assert chat.tokenizer.decode(row).endswith("<|im_start|>assistant\n<|im_end|><|query|>")
+    assert not inputs["chain_mask"].any()
 
 
 class Examples(Dataset):

@@ -16,5 +16,5 @@ def bradley_terry(margin_B: Tensor, decided_B: Tensor) -> Tensor:
 
 
 def next_token(logits_NV: Tensor, target_N: Tensor) -> Tensor:
-    """Mean of -log p(target) over tokens, computed in float32: scalar."""
-    return F.cross_entropy(logits_NV.float(), target_N)
+    """Mean of -log p(target) over tokens, computed in float32: scalar. Without any token it is 0."""
+    return F.cross_entropy(logits_NV.float(), target_N, reduction="sum") / max(len(target_N), 1)

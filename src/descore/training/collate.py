@@ -76,5 +76,7 @@ class PairCollator:
             for e, drop in zip(both, dropped * 2, strict=True)
         ]
         prompts = self.chat.lay_out_prompts([e.clip for e in both], [e.prompt for e in both])
-        preference_B = torch.tensor([p.preference for p in pairs])
-        return {**self.chat.lay_out_chains(prompts, chains), "preference": preference_B}
+        inputs = self.chat.lay_out_chains(prompts, chains)
+        # A dropped chain is not one to imitate: the next-token loss would teach the model to end its turn at once.
+        inputs["chain_mask"] &= ~torch.tensor(dropped * 2)[:, None]
+        return {**inputs, "preference": torch.tensor([p.preference for p in pairs])}

@@ -14,7 +14,8 @@ from descore.model.descore_model import DescoreModel
 
 
 def chain_loss(model: DescoreModel, inputs: Inputs, hidden_RTD: Tensor) -> Tensor:
-    """Next-token loss over the chains, their end of turn included. Logits are made for the chains' columns only."""
+    """Next-token loss over the chains that `chain_mask` marks, their end of turn included. Logits are made for these
+    columns only. Without any chain the loss is 0."""
     is_chain_RT = inputs["chain_mask"]
     before_ND = hidden_RTD[:, :-1][is_chain_RT[:, 1:]]
     target_N = inputs["input_ids"][:, 1:][is_chain_RT[:, 1:]]

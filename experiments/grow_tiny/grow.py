@@ -2,7 +2,7 @@
 
     python experiments/grow_tiny/grow.py --out runs/tiny
 
-Three steps, each resumed where it was killed: learn to write chains (next token), then to score (Bradley-Terry at the
+Three steps, each resumed where it was killed: learn to write chains (next token, with one warm restart), then to score (Bradley-Terry at the
 query, with the random mask, beside the next-token loss), then measure the reward's mean and deviation on a split of
 its own. `record.json` beside the model says what was done, in which environment, and how the curves went."""
 
@@ -49,7 +49,11 @@ class Plan:
     """Clips in an update."""
     chain_learning_rate: float = 8e-4
     """Peak, after 5 % of warm-up; then down along a cosine."""
-    pair_steps: int = 250
+    again_steps: int = 400
+    """Updates on further chains after a warm restart (Loshchilov & Hutter 2017)."""
+    again_learning_rate: float = 5e-4
+    """Peak of the restart."""
+    pair_steps: int = 130
     """Updates on pairs."""
     pair_batch: int = 16
     """Pairs in an update: twice as many clips."""
@@ -68,16 +72,17 @@ class Plan:
 
 
 class DrawnExamples(Dataset):  # type: ignore[type-arg]
-    """Examples 0 to n - 1 of the training split, drawn when asked for."""
+    """Examples `start` to `start` + n - 1 of the training split, drawn when asked for."""
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, *, start: int = 0) -> None:
         self.n = n
+        self.start = start
 
     def __len__(self) -> int:
         return self.n
 
     def __getitem__(self, index: int) -> Example:
-        return example(TRAIN_SEED, index)
+        return example(TRAIN_SEED, self.start + index)
 
 
 class DrawnPairs(DrawnExamples):
@@ -113,19 +118,17 @@ def learn_pairs(model: DescoreModel, batch: dict[str, Any], *, chain_weight: flo
     return preferring + chain_weight * writing, metrics
 
 
-def train_chains(model: DescoreModel, plan: Plan, out: Path) -> list[dict[str, float]]:
-    """Step one."""
+def train_chains(
+    model: DescoreModel, plan: Plan, out: Path, *, steps: int, learning_rate: float, start: int = 0
+) -> list[dict[str, float]]:
+    """Step one, and its restart. `start` is the first step's number among all: no example is shown twice."""
     trainer = DescoreTrainer(
         model=model,
         loss=learn_chains,
         args=training_arguments(
-            out,
-            steps=plan.chain_steps,
-            batch=plan.chain_batch,
-            learning_rate=plan.chain_learning_rate,
-            seed=plan.seed,
+            out, steps=steps, batch=plan.chain_batch, learning_rate=learning_rate, seed=plan.seed + start
         ),
-        train_dataset=DrawnExamples(plan.chain_steps * plan.chain_batch),
+        train_dataset=DrawnExamples(steps * plan.chain_batch, start=start * plan.chain_batch),
         data_collator=ChainCollator(model.chat),
     )
     trainer.train(resume_from_checkpoint=resume_from(out))
@@ -162,7 +165,7 @@ def calibrate(model: DescoreModel, plan: Plan) -> Settings:
     scorer = Scorer(model_for_scoring(model), name="tiny", batch_size=32)
     drawn = (example(CALIBRATION_SEED, index) for index in range(plan.calibration_clips))
     rewards = [s.reward for s in scorer.score_batch((e.clip, e.prompt) for e in drawn)]
-    clips = plan.chain_steps * plan.chain_batch + 2 * plan.pair_steps * plan.pair_batch
+    clips = (plan.chain_steps + plan.again_steps) * plan.chain_batch + 2 * plan.pair_steps * plan.pair_batch
     return replace(
         model.settings,
         reward_mean={"overall": round(fmean(rewards), 6)},
@@ -201,7 +204,13 @@ def main() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # clips are collated in a forked worker
 
     model = new_model(plan)
-    curves = {"chains": train_chains(model, plan, out / "chains"), "pairs": train_pairs(model, plan, out / "pairs")}
+    first = {"steps": plan.chain_steps, "learning_rate": plan.chain_learning_rate}
+    again = {"steps": plan.again_steps, "learning_rate": plan.again_learning_rate, "start": plan.chain_steps}
+    curves = {
+        "chains": train_chains(model, plan, out / "chains", **first),
+        "chains_again": train_chains(model, plan, out / "chains-again", **again),
+        "pairs": train_pairs(model, plan, out / "pairs"),
+    }
     model.settings = calibrate(model, plan)
     model.backbone.to(torch.bfloat16)
     model.save_pretrained(out / "model")

@@ -2,9 +2,10 @@
 
     python experiments/grow_tiny/grow.py --out runs/tiny
 
-Three steps, each resumed where it was killed: learn to write chains (next token, with one warm restart), then to score (Bradley-Terry at the
-query, with the random mask, beside the next-token loss), then measure the reward's mean and deviation on a split of
-its own. `record.json` beside the model says what was done, in which environment, and how the curves went."""
+Three steps, each resumed where it was killed: learn to write chains (next token, with one warm restart), then to score
+(Bradley-Terry at the query, with the random mask, beside the next-token loss), then measure the reward's mean and
+deviation on a split of its own. `record.json` beside the model says what was done, in which environment, and how the
+curves went."""
 
 import argparse
 import json

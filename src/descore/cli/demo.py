@@ -23,15 +23,15 @@ FPS, PER_DRAWN_FRAME = 24, 6
 """The world draws 4 frames a second; the films have 6 for each, so that people see motion, not a slide show."""
 
 REAL = {
-    "rabbit.mp4": "a big grey rabbit climbs out of its burrow",
-    "squirrel.mp4": "a flying squirrel glides through the blue sky",
+    "rabbit.mp4": "a white shape moving up on a meadow",
+    "squirrel.mp4": "a solid orange star at rest",
 }
-"""Bundled clips and a plain prompt for each."""
+"""Bundled clips, and for each a prompt in the few words that the bundled model knows."""
 
 ON_DRAWN = "The asked scene, and three that each depart further from it: {prompt}."
 ON_REAL = (
-    "The bundled model grew up on drawn shapes alone and has never seen real footage. It reads these clips and answers "
-    "in form, but neither its words nor its rewards mean anything here."
+    "The bundled model grew up on drawn shapes alone and has never seen real footage; the prompts are put in the few "
+    "words that it knows. This shows that real files go the same way, not a judgement to trust."
 )
 
 

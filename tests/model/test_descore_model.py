@@ -45,8 +45,8 @@ def test_the_chain_does_not_see_the_query(model):
 
 def test_the_reward_is_the_head_times_the_hidden_state_at_the_query(model):
     whole = whole_of(model)
-    query_BD = model.hidden(whole)[:, -1]
-    by_hand = [sum(float(w) * float(h) for w, h in zip(model.head.weight[0], row, strict=True)) for row in query_BD]
+    weight, query_BD = model.head.weight[0].tolist(), model.hidden(whole)[:, -1].tolist()
+    by_hand = [sum(w * h for w, h in zip(weight, row, strict=True)) for row in query_BD]
     torch.testing.assert_close(model(whole)[:, 0], torch.tensor(by_hand), atol=1e-5, rtol=0)
 
 

@@ -9,6 +9,7 @@ Shapes: B sequences, T tokens, D width, K named dimensions."""
 
 import shutil
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Self
 
 import torch
@@ -37,7 +38,6 @@ class DescoreModel(nn.Module):
         self.backbone = backbone
         self.chat = chat
         self.settings = settings
-        self.family = family_of(backbone.config.model_type)
         embedding = backbone.get_input_embeddings()
         # A row of its own, not the embedding's: only this row learns and has optimizer state. It starts as the mean
         # of the embedding's rows, where no single word pulls at it.
@@ -107,6 +107,11 @@ class DescoreModel(nn.Module):
             folder.rename(old)
         aside.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
+
+    @property
+    def family(self) -> ModuleType:
+        """The module that knows the backbone's family. Looked up, since a kept module could not be copied."""
+        return family_of(self.backbone.config.model_type)
 
     @property
     def device(self) -> torch.device:

@@ -44,14 +44,9 @@ def accuracy(scorer, count, think):
 
 @pytest.mark.slow
 def test_with_thinking_at_least_80_percent_of_unseen_pairs_are_right(tiny):
-    found = accuracy(tiny, 150, "on")
-    assert found.n > 100
+    found = accuracy(tiny, 500, "on")  # the pairs of experiments/grow_tiny/evaluation.json
+    assert found.n > 400
     assert found.value >= 0.80
-
-
-@pytest.mark.slow
-def test_without_thinking_it_is_better_than_chance(tiny):
-    assert accuracy(tiny, 150, "off").low > 0.5
 
 
 @pytest.mark.slow

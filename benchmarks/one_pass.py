@@ -12,8 +12,8 @@ from _bench import added_peak, bench_model, environment, interleaved, noise_clip
 
 from descore.model.thinker import score_chains, think_and_score
 
-BATCH = 4
-FRAMES = {256: 16, 1024: 64, 2048: 128}
+BATCH = 2
+FRAMES = {256: 16, 1024: 64}
 """Tokens of the user turn, about, and the frames of 64x64 that make them."""
 
 
@@ -58,7 +58,7 @@ def main() -> None:
                 f"{memory['two']:.0f}",
                 f"{memory['two'] / memory['one']:.2f}",
             )
-            print(" ".join(f"{cell:>10}" for cell in row))
+            print(" ".join(f"{cell:>10}" for cell in row), flush=True)
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def _draw(folder: Path) -> tuple[str, list[Variant]]:
         "as-asked": asked,
         "wrong-colour": replace(asked, colour=Colour.BLUE),
         "stands-still": replace(asked, motion=Motion.STILL),
-        "another-thing-elsewhere": replace(asked, shape=Shape.SQUARE, colour=Colour.RED, setting=Setting.MEADOW),
+        "other-thing": replace(asked, shape=Shape.SQUARE, colour=Colour.RED, setting=Setting.MEADOW),
     }
     variants = []
     for name, scene in shown.items():

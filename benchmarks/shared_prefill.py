@@ -49,7 +49,8 @@ def main() -> None:
             seconds = interleaved({"shared": shared, "repeated": repeated}, repeats=repeats)
             width = prompts["input_ids"].shape[1]
             ratio = seconds["repeated"] / seconds["shared"]
-            print(f"{width:>8} {limit:>6} {seconds['shared']:>8.2f}s {seconds['repeated']:>8.2f}s {ratio:>6.2f}", flush=True)
+            own, other = seconds["shared"], seconds["repeated"]
+            print(f"{width:>8} {limit:>6} {own:>8.2f}s {other:>8.2f}s {ratio:>6.2f}", flush=True)
 
 
 if __name__ == "__main__":

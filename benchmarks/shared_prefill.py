@@ -1,6 +1,6 @@
 """K = 8 chains for one clip: one shared prefill against transformers' num_return_sequences, which encodes the clip and
-the prompt K times. At least 1.5 times as fast is asked where the prompt has 1,000 tokens or more; the longer the chains, the less the
-prompt counts.
+the prompt K times. At least 1.5 times as fast is asked where the prompt has 1,000 tokens or more; the longer the
+chains, the less the prompt counts.
 
 Our time includes the K rewards; the other way gives none.
 

@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
-# glibc gives large blocks back to the system after each step; asking for them again cost up to ten times the step.
+# glibc gives large blocks back to the system after each step; asking for them again can cost more than the step.
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456
 
 .PHONY: help setup demo test test-slow check bench grow evaluate wheel clean
@@ -40,7 +40,7 @@ check: $(READY)  ## style, types, direction of imports
 bench: $(READY)  ## every benchmark: our way beside the other way
 	@for script in benchmarks/[a-z]*.py; do echo; echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-grow: $(READY)   ## grow the bundled model from nothing (resumes where it was killed; about an hour and a half)
+grow: $(READY)   ## grow the bundled model from nothing (resumes where it was killed; an hour or more)
 	$(KEEP_MEMORY) $(BIN)/python experiments/grow_tiny/grow.py --out runs/tiny
 
 evaluate: $(READY)  ## the bundled model on drawn clips that it never saw

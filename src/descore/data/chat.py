@@ -83,8 +83,8 @@ class Chat:
     def lay_out_chains(self, prompts: Inputs, chains: Sequence[Tokens], *, query: bool = True) -> Inputs:
         """The whole sequences: each prompt row, its chain, and the query behind it.
 
-        `chains` are ids that end with the end of turn; `NO_THINKING` of this chat is the chain of a model that does
-        not think. The result has one more key, `chain_mask` (B, T), true at the chain's columns."""
+        `chains` are ids that end with the end of turn; `no_thinking` is the chain of a model that does not think. The
+        result has one more key, `chain_mask` (B, T), true at the chain's columns."""
         tails = [[*chain, self.query_id] if query else list(chain) for chain in chains]
         heads = [row[mask.bool()] for row, mask in zip(prompts["input_ids"], prompts["attention_mask"], strict=True)]
         kinds = [

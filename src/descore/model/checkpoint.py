@@ -25,7 +25,7 @@ from torch import Tensor
 from descore.data.chat import QUERY_TOKEN
 from descore.data.sampling import VideoSampling
 from descore.errors import CheckpointError, ConfigError
-from descore.rubric import DEFAULT_RUBRIC, fill_rubric
+from descore.rubric import fill_rubric
 
 SCHEMA = 1
 LAYOUT = "chain, end of turn, query"
@@ -180,15 +180,3 @@ def write_descore_files(folder: Path, *, settings: Settings, rubric: str, query:
     (folder / RUBRIC_FILE).write_text(rubric, encoding="utf-8")
     weights = {"query": query.detach().float().cpu().contiguous(), "head": head.detach().float().cpu().contiguous()}
     save_file(weights, folder / HEAD_FILE)
-
-
-__all__ = [
-    "BUNDLED",
-    "DEFAULT_RUBRIC",
-    "Settings",
-    "find_checkpoint",
-    "read_head",
-    "read_rubric",
-    "read_settings",
-    "write_descore_files",
-]

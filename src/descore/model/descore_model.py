@@ -2,7 +2,7 @@
 
     rewards_BK = model(inputs)          # whole sequences that end with the query
 
-Knows token ids and hidden states; knows nothing of files of video, prompts or losses. How chains are written is
+Knows token ids and hidden states; knows nothing of videos, prompts or losses. How chains are written is
 `thinker`'s business, how tokens are laid out `data.chat`'s.
 
 Shapes: B sequences, T tokens, D width, K named dimensions."""

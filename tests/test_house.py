@@ -23,8 +23,9 @@ MAY_IMPORT = {
     "model": GROUND | {"data"},
     "scorer": GROUND | {"data", "model"},
     "training": GROUND | {"data", "model"},
-    "report": GROUND,
-    "cli": GROUND | {"data", "world", "model", "scorer", "training", "report", "__init__"},
+    "evaluation": GROUND | {"data", "world", "model", "scorer"},
+    "report": GROUND | {"evaluation"},
+    "cli": GROUND | {"data", "world", "model", "scorer", "training", "evaluation", "report", "__init__"},
     "__main__": {"cli"},
     "__init__": {"data", "model", "scorer"},  # for the type checker only; at run time they are loaded when used
 }

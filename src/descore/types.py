@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 Think = Literal["on", "off"]
 
+Preference = Literal["a", "b", "tie"]
+"""Which clip of a pair people prefer."""
+
 DIMENSIONS = ("subject", "dynamics", "camera", "environment", "style")
 """What a chain judges. The first two are primary, the others secondary."""
 
@@ -117,6 +120,42 @@ class Score:
     def truncated(self) -> bool:
         """Whether any of the chains was cut at the token limit."""
         return any(sample.truncated for sample in self.samples)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """Two videos of one prompt, and which one people prefer."""
+
+    prompt: str
+    video_a: str
+    """A path, or a name that the pair's benchmark can open."""
+    video_b: str
+    preference: Mapping[str, Preference]
+    """By label (say "overall", or "VQ" and "MQ"). A label that nobody gave is absent."""
+    group: str
+    """Pairs of one group are not independent: intervals resample whole groups. Mostly the prompt."""
+    source_a: str | None = None
+    """What generated a."""
+    source_b: str | None = None
+    aspect: str | None = None
+    """What kind of prompt it is, as the benchmark divides them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RatedClip:
+    """One video, and what people (or whoever drew it) say of it."""
+
+    prompt: str
+    video: str
+    """A path, or a name that the clip's benchmark can open."""
+    group: str
+    """As in `Pair`."""
+    ratings: Mapping[str, float] = field(default_factory=dict)
+    """By label, higher is better. A label that nobody gave is absent."""
+    marks: Mapping[str, Mark] | None = None
+    """True marks, one for each of DIMENSIONS, where they are known."""
+    source: str | None = None
+    aspect: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

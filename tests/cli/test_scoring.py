@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from descore.cli.records import KEYS
+from descore.evaluation.records import KEYS
 
 PROMPT = ("--prompt", "a red ball rolls to the left")
 

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from descore.cli.judging import Result, closing_line
-from descore.cli.records import to_line, to_record
+from descore.evaluation.records import to_line, to_record
 from descore.cli.screen import console, show_comparison, show_fault, show_ranking, show_score
 from descore.errors import VideoError
 from descore.maths.agreement import preference_probability

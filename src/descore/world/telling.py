@@ -5,12 +5,11 @@ Knows nothing of tokens or models."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from descore.rubric import overall_of, write_answer
-from descore.types import DIMENSIONS, Clip, Mark, Verdict
+from descore.types import DIMENSIONS, Clip, Mark, Preference, Verdict
 from descore.world.drawing import drawn_clip
 from descore.world.scenes import (
     DIFFERS,
@@ -58,8 +57,6 @@ _ASKED_CAMERA = {
 }
 _SEEN_CAMERA = {Camera.STILL: "is still", Camera.ZOOM_IN: "zooms in", Camera.ZOOM_OUT: "zooms out"}
 _ASKED_STYLE = {Style.FILLED: ("solid", "filled"), Style.OUTLINED: ("outlined", "hollow")}
-
-Preference = Literal["a", "b", "tie"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import noise_clip
 
 from descore.cli.film import write_mp4
-from descore.cli.records import KEYS, to_line, to_record
+from descore.evaluation.records import KEYS, to_line, to_record
 from descore.data.video import VideoSampling, read_clip
 from descore.errors import VideoError
 from descore.types import Sample, Score, Verdict

@@ -1,0 +1,1 @@
+"""How well rewards agree with people: benchmarks, runs that resume, and their records."""

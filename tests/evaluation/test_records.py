@@ -7,9 +7,9 @@ import pytest
 from tests.conftest import noise_clip
 
 from descore.cli.film import write_mp4
-from descore.evaluation.records import KEYS, to_line, to_record
 from descore.data.video import VideoSampling, read_clip
 from descore.errors import VideoError
+from descore.evaluation.records import KEYS, to_line, to_record
 from descore.types import Sample, Score, Verdict
 
 MARKS = {"subject": 2, "dynamics": 1, "camera": None, "environment": 0, "style": 2}

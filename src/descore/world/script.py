@@ -210,7 +210,8 @@ def held_out_scene(rng: np.random.Generator) -> Scene:
 
 def any_scene(rng: np.random.Generator, *, variety: float = 1.0) -> Scene:
     """A scene of any combination."""
-    return tidy(Scene(**{name: _draw(rng, name, variety) for name in KINDS}))
+    values: dict[str, Any] = {name: _draw(rng, name, variety) for name in KINDS}
+    return tidy(Scene(**values))
 
 
 def is_held_out(scene: Scene) -> bool:

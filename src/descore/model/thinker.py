@@ -19,6 +19,7 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from descore.data.chat import Inputs, Tokens
 from descore.model.descore_model import DescoreModel
+from descore.model.roomy_cache import with_room
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ def think_and_score(
 
     limit: tokens that a chain may have before its end of turn is forced. temperature 0 is greedy; above 0, chain s of
     prompt b is drawn with the seed (seeds[b], s), 0 where no seeds are given."""
-    rows = _Rows.behind(model, prompts, samples=samples)
+    rows = _Rows.behind(model, prompts, samples=samples, limit=limit)
     seeds = seeds or [0] * len(prompts["input_ids"])
     uniform_RN = np.stack(
         [np.random.default_rng([seed, s]).random(limit + 1) for seed in seeds for s in range(samples)]
@@ -78,21 +79,20 @@ class _Rows:
     cache: Cache
 
     @classmethod
-    def behind(cls, model: DescoreModel, prompts: Inputs, *, samples: int) -> "_Rows":
-        """Encode all but the prompts' last token, which generation reads first, and repeat the cache."""
+    def behind(cls, model: DescoreModel, prompts: Inputs, *, samples: int, limit: int) -> "_Rows":
+        """Encode all but the prompts' last token, which generation reads first, and repeat the cache, with room for
+        that token, a chain and its forced end, and the query."""
         position_3BT = model.family.positions(model.backbone, prompts)
         per_token = {key: prompts[key][:, :-1] for key in ("input_ids", "mm_token_type_ids", "attention_mask")}
-        cache = DynamicCache(config=model.backbone.config.get_text_config())
+        prefill = DynamicCache(config=model.backbone.config.get_text_config())
         model.backbone.model(
-            **{**prompts, **per_token}, position_ids=position_3BT[..., :-1], past_key_values=cache, use_cache=True
+            **{**prompts, **per_token}, position_ids=position_3BT[..., :-1], past_key_values=prefill, use_cache=True
         )
-        if samples > 1:
-            cache.batch_repeat_interleave(samples)
         return cls(
             prompts["input_ids"].repeat_interleave(samples, dim=0),
             prompts["attention_mask"].repeat_interleave(samples, dim=0),
             position_3BT.repeat_interleave(samples, dim=1),
-            cache,
+            with_room(prefill, samples=samples, room=limit + 3),
         )
 
 

@@ -1,0 +1,205 @@
+"""Paint a scene as a short clip, antialiased and bit for bit the same for the same generator state.
+
+In: a scene, a generator for what the scene leaves open (exact size, path, texture, brightness), a frame count and a
+size. Out: uint8 frames, or a Clip. Knows how things look; knows nothing of prompts or texts.
+
+Colour, shape, light and style take nothing from the generator before the things and the texture are made: two scenes
+that differ in those alone show the same things in the same places before the same backdrop.
+
+Shapes in names: T frames, N things, K = T * N, H rows, W columns, P pixels along a patch, C = 3 colour channels.
+Lengths without a unit are shares of the picture's short side."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from descore.errors import ConfigError
+from descore.types import Clip
+from descore.world import backdrops, shapes
+from descore.world.script import Colour, Light, Scene, Style
+from descore.world.staging import Staging, stage
+
+FPS = 4.0
+"""Frames per second that drawn clips pretend to have: 8 frames last 2 seconds."""
+
+FRAMES = 8
+SIDE = 64
+SMALLEST = 32
+"""Pixels that width and height have at least."""
+
+PALETTE: dict[Colour, tuple[int, int, int]] = {
+    Colour.RED: (240, 30, 40),
+    Colour.ORANGE: (255, 135, 0),
+    Colour.YELLOW: (255, 236, 40),
+    Colour.GREEN: (60, 230, 60),
+    Colour.BLUE: (60, 110, 255),
+    Colour.PURPLE: (200, 60, 240),
+    Colour.WHITE: (250, 250, 250),
+}
+"""RGB of each colour by day, before the clip's brightness is applied."""
+
+Floats = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+
+_BRIGHTNESS = (0.92, 1.04)
+# Dusk dims and warms the backdrop more than the things, so that yellow does not pass for orange.
+_DUSK_ON_THINGS = np.asarray((0.72, 0.64, 0.58), np.float32)
+_DUSK_ON_BACKDROP = np.asarray((0.62, 0.44, 0.34), np.float32)
+_DUSK_GLOW = np.asarray((30, 10, 0), np.float32)
+_GREY = np.asarray((0.299, 0.587, 0.114), np.float32)  # luma of ITU-R BT.601
+_PAPER = np.asarray((222, 214, 196), np.float32)
+_INK = np.asarray((38, 34, 40), np.float32)
+_STROKE = 0.028
+_PEN = 0.022
+_BLOCKS = 24  # blocks of a pixelated picture along its short side
+_CLEARLY = 130.0  # between two colours of a change, in RGB
+_CLEARLY_IN_GREY = 40.0  # between two levels of grey
+
+
+def drawn_clip(
+    scene: Scene, *, rng: np.random.Generator, frames: int = FRAMES, height: int = SIDE, width: int = SIDE
+) -> Clip:
+    """The scene as a Clip of `frames` frames at FPS. Errors as `render`."""
+    return Clip(
+        frames=render(scene, rng=rng, frames=frames, height=height, width=width),
+        times=tuple(frame / FPS for frame in range(frames)),
+        source="<drawn>",
+        source_fps=FPS,
+        source_size=(width, height),
+        source_frames=frames,
+        duration=frames / FPS,
+    )
+
+
+def render(
+    scene: Scene, *, rng: np.random.Generator, frames: int = FRAMES, height: int = SIDE, width: int = SIDE
+) -> Pixels:
+    """(T, H, W, 3) RGB. All things stay inside the picture in every frame.
+
+    A zoom changes their size by 1.6; small and large are meant for the middle of the clip. ConfigError for no frames
+    or an edge below SMALLEST."""
+    if frames < 1 or min(height, width) < SMALLEST:
+        found = f"{frames} frames of {width}x{height}"
+        raise ConfigError(f"cannot draw {found}; expected at least 1 frame of {SMALLEST}x{SMALLEST}")
+    side = min(height, width)
+    staging = stage(scene, rng=rng, frames=frames, half_2=(width / side / 2, height / side / 2))
+    brightness, other, *phases = rng.random(4)
+    gain = np.float32(_BRIGHTNESS[0] + brightness * (_BRIGHTNESS[1] - _BRIGHTNESS[0]))
+    picture_THWC = _backdrop(scene, staging, rng, gain, (width, height))
+    _add_things(picture_THWC, scene, staging, gain=gain, other=other, phases=(phases[0] * 6.28, phases[1] * 6.28))
+    return _pixelated(picture_THWC) if scene.style is Style.PIXELATED else picture_THWC
+
+
+def second_colour(colour: Colour, *, draw: float, grey: bool) -> Colour:
+    """The colour that a changing thing takes: one that is clearly another, also without colour where `grey`.
+    draw: 0 to below 1, which one of them."""
+    shown = {each: np.asarray(rgb, np.float32) for each, rgb in PALETTE.items()}
+    if grey:
+        shown = {each: _without_colour(rgb) for each, rgb in shown.items()}
+    least = _CLEARLY_IN_GREY * 3**0.5 if grey else _CLEARLY
+    others = [each for each in Colour if np.linalg.norm(shown[each] - shown[colour]) >= least]
+    return others[int(draw * len(others))]
+
+
+def _backdrop(
+    scene: Scene, staging: Staging, rng: np.random.Generator, gain: np.float32, size: tuple[int, int]
+) -> Pixels:
+    """(T, H, W, C), to be painted upon."""
+    reach_2 = np.asarray(size) / min(size) / staging.zoom_T.min() + 2 * np.abs(staging.camera_T2).max(axis=0)
+    columns, rows = (int(2 * np.ceil(reach * backdrops.CELLS / 2)) + 4 for reach in reach_2)
+    texture_YXC = backdrops.texture(scene.setting, rng=rng, rows=rows, columns=columns)
+    if scene.style is Style.SKETCHED:
+        texture_YXC = _on_paper(texture_YXC, rng)
+    if scene.light is Light.DUSK:
+        texture_YXC = texture_YXC * _DUSK_ON_BACKDROP + _DUSK_GLOW
+    if scene.style is Style.GREY:
+        texture_YXC = _without_colour(texture_YXC)
+    seen = _rounded(texture_YXC * gain)
+    look_T2 = staging.camera_T2 * backdrops.CELLS
+    still = np.ptp(staging.zoom_T) == 0 and not look_T2.any()
+    looks = list(zip(staging.zoom_T.tolist(), look_T2.tolist(), strict=True))[: 1 if still else None]
+    views = [backdrops.view(seen, zoom=zoom, look=(x, y), size=size) for zoom, (x, y) in looks]
+    return np.repeat(views, len(staging.zoom_T), axis=0) if still else np.stack(views)
+
+
+def _add_things(
+    picture_THWC: Pixels,
+    scene: Scene,
+    staging: Staging,
+    *,
+    gain: np.float32,
+    other: float,
+    phases: tuple[float, float],
+) -> None:
+    _, height, width, _ = picture_THWC.shape
+    seen_T = np.flatnonzero(staging.seen_T)
+    if not seen_T.size:
+        return
+    side, things = min(height, width), staging.place_TN2.shape[1]
+    at_K2 = (staging.seen_at[seen_T] * side + (width / 2, height / 2)).reshape(-1, 2).astype(np.float32)
+    radius_K = np.repeat(staging.zoom_T[seen_T] * staging.radius * side, things).astype(np.float32)
+    on = shapes.patches(x_K=at_K2[:, 0], y_K=at_K2[:, 1], radius_K=radius_K, height=height, width=width)
+
+    colours = [scene.colour, second_colour(scene.colour, draw=other, grey=scene.style is Style.GREY)]
+    toned_2C = np.stack([_toned(np.asarray(PALETTE[colour], np.float32), scene) for colour in colours])
+    frame_K = np.repeat(seen_T, things)
+    colour_KC = toned_2C[staging.changed_T[frame_K].astype(int)] * gain
+    for cover_KPP, layer_KC in _layers(scene, on, side, colour_KC, phases):
+        _blend(picture_THWC, frame_K, on, cover_KPP, layer_KC)
+
+
+def _layers(
+    scene: Scene, on: shapes.Patches, side: int, colour_KC: Floats, phases: tuple[float, float]
+) -> list[tuple[Floats, Floats]]:
+    """What is painted, bottom first: cover (K, P, P) and colour (K, C)."""
+    if scene.style is Style.OUTLINED:
+        return [(shapes.outlined(scene.shape, on, stroke=_STROKE * side), colour_KC)]
+    if scene.style is Style.SKETCHED:
+        fill_KPP, line_KPP = shapes.sketched(scene.shape, on, stroke=_PEN * side, phases=phases)
+        return [(fill_KPP, colour_KC), (line_KPP, np.broadcast_to(_toned(_INK, scene), colour_KC.shape))]
+    return [(shapes.filled(scene.shape, on), colour_KC)]
+
+
+def _blend(
+    picture_THWC: Pixels, frame_K: NDArray[np.int64], on: shapes.Patches, cover_KPP: Floats, colour_KC: Floats
+) -> None:
+    for k, frame in enumerate(frame_K):
+        top, left = on.top_K[k], on.left_K[k]
+        under_PPC = picture_THWC[frame, top : top + on.side, left : left + on.side]
+        under_PPC[...] = _rounded(under_PPC + cover_KPP[k, :, :, None] * (colour_KC[k] - under_PPC))
+
+
+def _toned(colour_C: Floats, scene: Scene) -> Floats:
+    """A thing's colour in this light and style."""
+    lit_C = colour_C * _DUSK_ON_THINGS if scene.light is Light.DUSK else colour_C
+    return _without_colour(lit_C) if scene.style is Style.GREY else lit_C
+
+
+def _without_colour(values: Floats) -> Floats:
+    """Grey, half luma and half the brightest channel: by luma alone, purple things would be lost on the sand."""
+    grey = (values @ _GREY + values.max(axis=-1)) / 2
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def _on_paper(texture_YXC: Floats, rng: np.random.Generator) -> Floats:
+    """A pale wash on grainy paper, under slanted pencil strokes."""
+    rows, columns, _ = texture_YXC.shape
+    slant_YX = np.arange(rows)[:, None] + np.arange(columns)[None, :]
+    pencil_YX = 1 - 0.22 * (slant_YX % 5 == 0) - 0.05 * rng.random((rows, columns), np.float32)
+    drawn_YXC: Floats = (_PAPER + texture_YXC) / 2 * pencil_YX[..., None].astype(np.float32)
+    return drawn_YXC
+
+
+def _pixelated(picture_THWC: Pixels) -> Pixels:
+    """The picture in square blocks, each of its mean colour; those at the right and lower edge may be cut."""
+    _, height, width, _ = picture_THWC.shape
+    block = max(2, round(min(height, width) / _BLOCKS))
+    rows, columns = np.arange(0, height, block), np.arange(0, width, block)
+    sums = np.add.reduceat(np.add.reduceat(picture_THWC, rows, axis=1, dtype=np.uint32), columns, axis=2)
+    areas = np.outer(np.diff([*rows, height]), np.diff([*columns, width]))
+    blocks = _rounded((sums / areas[..., None]).astype(np.float32))
+    return blocks.repeat(block, axis=1).repeat(block, axis=2)[:, :height, :width]
+
+
+def _rounded(values: Floats) -> Pixels:
+    within: Floats = np.clip(values + np.float32(0.5), 0, 255)
+    return within.astype(np.uint8)

@@ -1,0 +1,209 @@
+"""Rows of a table on disk, one at a time: CSV, JSON Lines, JSON (an array of objects) or Parquet.
+
+In: a file. Out: (line, row) pairs, the row a dict from column to value; text is UTF-8, with or without a byte order
+mark. What cannot be read is a DataError that names file and line. A CSV, JSON Lines or Parquet file of any length costs
+no memory; a JSON array is read whole. Knows formats; knows nothing of prompts, videos or preferences."""
+
+import csv
+import difflib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from descore.errors import ConfigError, DataError
+
+Row = dict[str, Any]
+Rows = Iterator[tuple[int, Row]]
+
+_BOM = b"\xef\xbb\xbf"
+_SHOWN = 12  # columns that a message lists
+_LONGEST_CELL = 1 << 24  # characters; the csv module's own limit of 131,072 is below a long chain of thought
+
+
+def read_rows(file: str | Path, *, columns: Sequence[str] = ()) -> Rows:
+    """The rows of a table and the line that each begins on, counted from 1.
+
+    In Parquet, which has no lines, rows are counted instead. A name in `columns` must be there, or the first row
+    raises: all that are missing in one DataError. 'a.b' names the key b of the object in column a.
+
+    ConfigError if there is no such file or its suffix is unknown; DataError if a row cannot be read."""
+    path = Path(file)
+    if not path.is_file():
+        raise ConfigError(f"{file}: {'not a file' if path.exists() else 'no such file'}; expected a table")
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise ConfigError(f"{file}: unknown suffix {path.suffix!r}; expected one of {', '.join(_READERS)}")
+    return _checked(reader(path), file=str(file), columns=columns)
+
+
+def columns_of(file: str | Path) -> tuple[str, ...]:
+    """The columns of a table's first row."""
+    _, row = next(read_rows(file))
+    return tuple(row)
+
+
+def is_table(name: str | Path) -> bool:
+    """Whether a name has the suffix of a table."""
+    return Path(name).suffix.lower() in _READERS
+
+
+def value_at(row: Mapping[str, Any], column: str) -> Any:  # noqa: ANN401  # whatever the table holds
+    """The value in a column, or behind a path such as 'scores.motion' or 'scores.0'; None if there is nothing."""
+    if column in row:
+        return row[column]
+    head, _, rest = column.partition(".")
+    inner = row.get(head)
+    if isinstance(inner, list) and rest.isdecimal() and int(rest) < len(inner):
+        return inner[int(rest)]
+    return value_at(inner, rest) if rest and isinstance(inner, Mapping) else None
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like this one, if any is like it."""
+    by_letters = {other.casefold(): other for other in known}
+    close = difflib.get_close_matches(name.casefold(), by_letters, n=1)
+    return by_letters[close[0]] if close else None
+
+
+def _checked(rows: Rows, *, file: str, columns: Sequence[str]) -> Rows:
+    first = next(rows, None)
+    if first is None:
+        raise DataError(file, 1, "no rows; expected one at least")
+    line, row = first
+    missing = [column for column in columns if column not in row and column.partition(".")[0] not in row]
+    if missing:
+        raise DataError(file, 1, f"no column {_offers(missing, row)}; found {_listed(row)}")
+    yield line, row
+    yield from rows
+
+
+def _offers(missing: Sequence[str], known: Iterable[str]) -> str:
+    close = {column: nearest(column, known) for column in missing}
+    return ", ".join(f"{c!r} (is it {close[c]!r}?)" if close[c] else repr(c) for c in missing)
+
+
+def _listed(columns: Iterable[str]) -> str:
+    names = list(columns)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Decoded line by line, so that a byte which is no UTF-8 is found on its line."""
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            yield number, _decoded(raw.removeprefix(_BOM) if number == 1 else raw, path, number)
+
+
+def _decoded(raw: bytes, path: Path, number: int) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as fault:
+        line = number + raw.count(b"\n", 0, fault.start)
+        raise DataError(
+            str(path), line, f"byte 0x{raw[fault.start]:02x} is not UTF-8; save the table as UTF-8"
+        ) from None
+
+
+def _read_csv(path: Path) -> Rows:
+    csv.field_size_limit(_LONGEST_CELL)
+    reader = csv.reader((text for _, text in _lines(path)), strict=True)
+    header = next(_cells(reader, path), None)
+    if header is None:
+        raise DataError(str(path), 1, "the file is empty; expected a header and rows")
+    names = _header(header[1], path)
+    for line, cells in _cells(reader, path):
+        if len(cells) != len(names):
+            hint = "quote a cell that holds a comma" if len(cells) > len(names) else "is a comma missing?"
+            raise DataError(str(path), line, f"{len(cells)} cells; expected {len(names)}, one for each column: {hint}")
+        yield line, dict(zip(names, cells, strict=True))
+
+
+def _cells(reader: Any, path: Path) -> Iterator[tuple[int, list[str]]]:  # noqa: ANN401  # csv has no type for it
+    """Each record and the line that it begins on: a quoted cell may run over several."""
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as fault:
+            raise DataError(str(path), line, f"no CSV ({fault}); check the quotes") from None
+        if cells:
+            yield line, cells
+
+
+def _header(cells: list[str], path: Path) -> list[str]:
+    names = [cell.strip() for cell in cells]
+    twice = sorted({name for name in names if names.count(name) > 1 and name})
+    if twice:
+        raise DataError(str(path), 1, f"column {', '.join(map(repr, twice))} is there twice; name each once")
+    return names
+
+
+def _read_json_lines(path: Path) -> Rows:
+    for line, text in _lines(path):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except json.JSONDecodeError as fault:
+            raise DataError(str(path), line, f"no JSON: {fault.msg} at character {fault.pos + 1}") from None
+        yield line, _object(row, path, line)
+
+
+def _read_json(path: Path) -> Rows:
+    text = _decoded(path.read_bytes().removeprefix(_BOM), path, 1)
+    at, line = _skip(text, 0), 1
+    if text[at : at + 1] != "[":
+        raise DataError(str(path), 1, "expected an array of objects; for one object a line, name the file .jsonl")
+    decoder, start = json.JSONDecoder(), 0
+    at = _skip(text, at + 1)
+    while text[at : at + 1] != "]":
+        line, start = line + text.count("\n", start, at), at
+        try:
+            row, at = decoder.raw_decode(text, at)
+        except json.JSONDecodeError as fault:
+            raise DataError(str(path), fault.lineno, f"no JSON: {fault.msg} at character {fault.colno}") from None
+        yield line, _object(row, path, line)
+        at = _skip(text, at)
+        at = _skip(text, at + 1) if text[at : at + 1] == "," else at
+
+
+def _skip(text: str, at: int) -> int:
+    while at < len(text) and text[at].isspace():
+        at += 1
+    return at
+
+
+def _object(row: object, path: Path, line: int) -> Row:
+    if not isinstance(row, dict):
+        raise DataError(str(path), line, f"found {type(row).__name__}, expected an object with a key for each column")
+    return row
+
+
+def _read_parquet(path: Path) -> Rows:
+    try:
+        arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    except ImportError:
+        raise ConfigError(f"{path}: Parquet needs pyarrow; run pip install 'descore[tables]'") from None
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=256):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except (arrow.ArrowException, OSError) as fault:
+        reason = str(fault).splitlines()[0]
+        raise DataError(str(path), number + 1, f"no readable Parquet ({reason}); fetch the file again") from None
+
+
+_READERS: Mapping[str, Callable[[Path], Rows]] = {
+    ".csv": _read_csv,
+    ".jsonl": _read_json_lines,
+    ".json": _read_json,
+    ".parquet": _read_parquet,
+}

@@ -52,7 +52,8 @@ def _night_sky(rng: np.random.Generator, rows: int, columns: int) -> Floats:
     light_YX = (rng.random((rows, columns)) > 0.98).astype(np.float32) * rng.random((rows, columns), np.float32)
     light_YX = np.maximum(light_YX, _strewn(rng, rows, columns, mark=_STAR, each=260))
     sky_YXC = _tinted((12, 12, 34), _blotches(rng, rows, columns, cell=12), (5, 5, 12))
-    return sky_YXC + light_YX[..., None] * np.asarray((150, 150, 130), np.float32)
+    lit_YXC: Floats = sky_YXC + light_YX[..., None] * np.asarray((150, 150, 130), np.float32)
+    return lit_YXC
 
 
 def _meadow(rng: np.random.Generator, rows: int, columns: int) -> Floats:

@@ -42,15 +42,16 @@ Pixels = NDArray[np.uint8]
 
 _BRIGHTNESS = (0.92, 1.04)
 # Dusk dims and warms the backdrop more than the things, so that yellow does not pass for orange.
-_DUSK_ON_THINGS = np.asarray((0.72, 0.64, 0.58), np.float32)
-_DUSK_ON_BACKDROP = np.asarray((0.62, 0.44, 0.34), np.float32)
-_DUSK_GLOW = np.asarray((30, 10, 0), np.float32)
+_DUSK_ON_THINGS = np.asarray((0.80, 0.70, 0.62), np.float32)
+_DUSK_ON_BACKDROP = np.asarray((0.56, 0.46, 0.38), np.float32)
+_DUSK_GLOW = np.asarray((20, 6, 0), np.float32)
 _GREY = np.asarray((0.299, 0.587, 0.114), np.float32)  # luma of ITU-R BT.601
+_GREY_GROUND = 0.75  # grey backdrops are darker, for there only light and shade set the things apart
 _PAPER = np.asarray((222, 214, 196), np.float32)
 _INK = np.asarray((38, 34, 40), np.float32)
-_STROKE = 0.028
-_PEN = 0.022
-_BLOCKS = 24  # blocks of a pixelated picture along its short side
+_SHADE = 0.5  # how much darker it is inside an outline
+_HATCH = 0.05
+_BLOCKS = 32  # blocks of a pixelated picture along its short side
 _CLEARLY = 130.0  # between two colours of a change, in RGB
 _CLEARLY_IN_GREY = 40.0  # between two levels of grey
 
@@ -112,7 +113,7 @@ def _backdrop(
     if scene.light is Light.DUSK:
         texture_YXC = texture_YXC * _DUSK_ON_BACKDROP + _DUSK_GLOW
     if scene.style is Style.GREY:
-        texture_YXC = _without_colour(texture_YXC)
+        texture_YXC = _without_colour(texture_YXC) * _GREY_GROUND
     seen = _rounded(texture_YXC * gain)
     look_T2 = staging.camera_T2 * backdrops.CELLS
     still = np.ptp(staging.zoom_T) == 0 and not look_T2.any()
@@ -151,11 +152,13 @@ def _layers(
     scene: Scene, on: shapes.Patches, side: int, colour_KC: Floats, phases: tuple[float, float]
 ) -> list[tuple[Floats, Floats]]:
     """What is painted, bottom first: cover (K, P, P) and colour (K, C)."""
+    ink_KC = np.broadcast_to(_toned(_INK, scene), colour_KC.shape)
     if scene.style is Style.OUTLINED:
-        return [(shapes.outlined(scene.shape, on, stroke=_STROKE * side), colour_KC)]
+        inside_KPP, line_KPP = shapes.outlined(scene.shape, on)
+        return [(_SHADE * inside_KPP, ink_KC), (line_KPP, colour_KC)]
     if scene.style is Style.SKETCHED:
-        fill_KPP, line_KPP = shapes.sketched(scene.shape, on, stroke=_PEN * side, phases=phases)
-        return [(fill_KPP, colour_KC), (line_KPP, np.broadcast_to(_toned(_INK, scene), colour_KC.shape))]
+        fill_KPP, line_KPP = shapes.sketched(scene.shape, on, hatch=_HATCH * side, phases=phases)
+        return [(fill_KPP, colour_KC), (line_KPP, ink_KC)]
     return [(shapes.filled(scene.shape, on), colour_KC)]
 
 
@@ -185,8 +188,8 @@ def _on_paper(texture_YXC: Floats, rng: np.random.Generator) -> Floats:
     rows, columns, _ = texture_YXC.shape
     slant_YX = np.arange(rows)[:, None] + np.arange(columns)[None, :]
     pencil_YX = 1 - 0.22 * (slant_YX % 5 == 0) - 0.05 * rng.random((rows, columns), np.float32)
-    drawn_YXC: Floats = (_PAPER + texture_YXC) / 2 * pencil_YX[..., None].astype(np.float32)
-    return drawn_YXC
+    wash_YXC = np.float32(0.4) * _PAPER + np.float32(0.75) * texture_YXC
+    return np.asarray(wash_YXC * pencil_YX[..., None], np.float32)
 
 
 def _pixelated(picture_THWC: Pixels) -> Pixels:

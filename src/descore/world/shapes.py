@@ -17,6 +17,8 @@ Ints = NDArray[np.int64]
 
 _STAR_NOTCH = 0.45  # where two arms meet, in radii
 _ARM = 0.33  # half the width of a cross's bar, in radii
+_TREMBLE = np.float32(0.035)  # how far a hand strays, in radii
+_WITHIN = np.float32(0.88)  # the size of shapes with a line around them: the line has to stay within the circle, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -60,29 +62,37 @@ def filled(shape: Shape, on: Patches) -> Floats:
     return _share(_distance(shape, on.x_K1P, on.y_KP1), on)
 
 
-def outlined(shape: Shape, on: Patches, *, stroke: float) -> Floats:
-    """(K, P, P): the same for a stroke of this width (pixels) along the inside of the shape's edge."""
-    half_K11 = np.float32(stroke / 2) / on.radius_K11
-    return _share(np.abs(_distance(shape, on.x_K1P, on.y_KP1) + half_K11) - half_K11, on)
+def outlined(shape: Shape, on: Patches) -> tuple[Floats, Floats]:
+    """(inside, line), each (K, P, P): the same for what lies within the edge, and for a line along it. More of the
+    line lies outside than inside, or a small star would be all line."""
+    distance_KPP = _distance(shape, on.x_K1P / _WITHIN, on.y_KP1 / _WITHIN) * _WITHIN
+    return _share(distance_KPP, on), _line(distance_KPP, on, inward=0.1)
 
 
-def sketched(shape: Shape, on: Patches, *, stroke: float, phases: tuple[float, float]) -> tuple[Floats, Floats]:
-    """(fill, contour), each (K, P, P): slanted crayon strokes that leave some of the ground free, and an unsteady line
-    around them. phases: which way the hand trembles, in radians."""
+def sketched(shape: Shape, on: Patches, *, hatch: float, phases: tuple[float, float]) -> tuple[Floats, Floats]:
+    """(fill, line), each (K, P, P): slanted crayon strokes, one each `hatch` pixels, that leave some of the ground
+    free, and an unsteady line around them. phases: how the hand trembles, in radians."""
     first, second = (np.float32(phase) for phase in phases)
-    x_KPP = on.x_K1P + np.float32(0.035) * np.sin(4 * on.y_KP1 + first)
-    y_KPP = on.y_KP1 + np.float32(0.035) * np.sin(4 * on.x_K1P + second)
-    distance_KPP = _distance(shape, x_KPP, y_KPP) + np.float32(0.03)
-    slant_KPP = (x_KPP + y_KPP) * (on.radius_K11 / np.float32(1.6 * stroke))
-    fill_KPP = _share(distance_KPP, on) * (np.float32(0.7) + np.float32(0.3) * np.sin(np.float32(np.pi) * slant_KPP))
-    half_K11 = np.float32(stroke / 2) / on.radius_K11
-    return fill_KPP, _share(np.abs(distance_KPP) - half_K11, on)
+    x_KPP = (on.x_K1P + _TREMBLE * np.sin(4 * on.y_KP1 + first)) / _WITHIN
+    y_KPP = (on.y_KP1 + _TREMBLE * np.sin(4 * on.x_K1P + second)) / _WITHIN
+    distance_KPP = _distance(shape, x_KPP, y_KPP) * _WITHIN
+    slant_KPP = (x_KPP + y_KPP) * (on.radius_K11 * np.float32(np.pi * 2**0.5 / hatch))
+    fill_KPP = _share(distance_KPP, on) * (np.float32(0.7) + np.float32(0.3) * np.sin(slant_KPP))
+    return fill_KPP, _line(distance_KPP, on, inward=0.04)
 
 
 def _share(distance_KPP: Floats, on: Patches) -> Floats:
     """A pixel is covered as far as it lies inside the edge, to within half a pixel."""
     share_KPP: Floats = np.clip(np.float32(0.5) - distance_KPP * on.radius_K11, 0, 1)
     return share_KPP
+
+
+def _line(distance_KPP: Floats, on: Patches, *, inward: float) -> Floats:
+    """The share of each pixel that lies in a line along the edge, this many radii inward and out to the circle.
+    What lies so near to the edges of a sharp tip reaches far beyond the tip: there the circle cuts it off."""
+    from_circle_KPP = np.sqrt(on.x_K1P**2 + on.y_KP1**2) - 1
+    outer_KPP = np.maximum(distance_KPP - (1 - _WITHIN), from_circle_KPP)
+    return _share(np.maximum(outer_KPP, -distance_KPP - np.float32(inward)), on)
 
 
 def _distance(shape: Shape, x: Floats, y: Floats) -> Floats:

@@ -22,12 +22,12 @@ _SMALL = (0.074, 0.080)
 _LARGE = (0.142, 0.165)
 _LARGE_OF_THREE = (0.137, 0.143)
 _LENGTH = {Speed.SLOW: (0.17, 0.20), Speed.FAST: (0.36, 0.41)}
-_DROP = (0.28, 0.34)
+_DROP = (0.27, 0.32)
 _PAN = (0.19, 0.22)
 _ZOOM = 1.6  # size at the large end over size at the small end
 _SHAKE = (0.025, 0.045)
 _MARGIN = 0.02
-_GAP = 0.03
+_GAP = 0.045
 _OFF_CENTRE = 0.12  # how far from the middle a lone thing may pass while the camera zooms
 _MOMENT = (0.25, 0.65)
 
@@ -114,7 +114,8 @@ def _path(scene: Scene, rng: np.random.Generator, clock_T: Floats) -> Floats:
     if scene.action is Action.BOUNCE:
         return np.stack([np.zeros(len(clock_T)), _bounce(rng, clock_T)], axis=-1)
     length = rng.uniform(*_LENGTH[scene.speed])
-    return length * clock_T[:, None] * np.asarray(_STEP.get(scene.action, (0, 0)))
+    path_T2: Floats = length * clock_T[:, None] * np.asarray(_STEP.get(scene.action, (0, 0)))
+    return path_T2
 
 
 def _bounce(rng: np.random.Generator, clock_T: Floats) -> Floats:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from descore import Scorer
-from descore.maths.agreement import pair_accuracy
+from descore.maths.agreement import accuracy_without_ties
 from descore.world.telling import TEST_SEED, pair
 
 TINY = Path(str(files("descore") / "bundled" / "tiny"))
@@ -39,7 +39,7 @@ def margins(scorer, pairs, think):
 def accuracy(scorer, count, think):
     pairs = [pair(TEST_SEED, index) for index in range(count)]
     truth = np.array([{"a": 1, "b": -1, "tie": 0}[p.preference] for p in pairs])
-    return pair_accuracy(margins(scorer, pairs, think), truth)
+    return accuracy_without_ties(margins(scorer, pairs, think), truth, np.arange(count))
 
 
 @pytest.mark.slow

@@ -3,11 +3,12 @@
     python experiments/grow_tiny/evaluate.py [--model tiny] [--pairs 500] [--out evaluation.json]
 
 The clips come from the test split of the drawn world, whose seeds no training uses; each pair's truth is known. Marks
-are those of the pairs' own clips. Intervals are Wilson's at 95 %."""
+are those of the pairs' own clips. Intervals are the bootstrap's at 95 %, over pairs."""
 
 import argparse
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from rich.progress import track
 from rich.table import Table
 
 from descore import Scorer
-from descore.maths.agreement import PairAccuracy, pair_accuracy
+from descore.maths.agreement import accuracy_without_ties
+from descore.maths.bootstrap import Figure
 from descore.types import DIMENSIONS, Score, Think
 from descore.world.telling import TEST_SEED, Example, PairExample, pair
 
@@ -33,10 +35,11 @@ def judge(scorer: Scorer, pairs: list[PairExample], think: Think) -> list[Score]
     return [score for score in found if isinstance(score, Score)]
 
 
-def agreement(pairs: list[PairExample], scores: list[Score]) -> PairAccuracy:
+def agreement(pairs: list[PairExample], scores: list[Score]) -> Figure:
     """Of the rewards with the true preferences."""
     reward_a, reward_b = np.array([s.reward for s in scores]).reshape(2, -1)
-    return pair_accuracy(reward_a - reward_b, np.array([SIGN[p.preference] for p in pairs]))
+    preference = np.array([SIGN[p.preference] for p in pairs])
+    return accuracy_without_ties(reward_a - reward_b, preference, np.arange(len(pairs)))
 
 
 def marks_right(pairs: list[PairExample], scores: list[Score]) -> dict[str, dict[str, float]]:
@@ -85,8 +88,8 @@ def main() -> None:
         "of_pairs": options.pairs,
         "versions": {name: version(name) for name in ("descore", "torch", "transformers")},
         "pairs": {
-            "on": {k: getattr(agreement(pairs, on), k) for k in PairAccuracy.__slots__},
-            "off": {k: getattr(agreement(pairs, off), k) for k in PairAccuracy.__slots__},
+            "on": asdict(agreement(pairs, on)),
+            "off": asdict(agreement(pairs, off)),
         },
         "marks": marks_right(pairs, on),
         "unreadable": float(np.mean([score.verdict is None for score in on])),

@@ -1,0 +1,199 @@
+"""Human judgements to hold a reward model against: the benchmarks by name, and any table of the user's own.
+
+In: a name or a table, and the folder where its files were unpacked. Out: `Judgements`: each clip once, what people said
+of it or preferred, and how to open it. A video that is missing is found when it is opened, not before.
+Knows tables and names; knows nothing of models, scores or statistics."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from statistics import fmean
+from types import MappingProxyType
+from typing import Any
+
+from descore.data.cells import Cells
+from descore.data.pairs import (
+    OVERALL,
+    ClipColumns,
+    PairColumns,
+    PairRow,
+    Told,
+    clip_of,
+    own_clip_columns,
+    own_pair_columns,
+    pair_of,
+    pairs_within,
+)
+from descore.data.tables import columns_of, is_table, nearest, read_rows
+from descore.errors import ConfigError, DataError
+from descore.evaluation.catalogue import PUBLIC
+from descore.evaluation.drawn import PAIRS, draw_judgements, open_drawn
+from descore.evaluation.layouts import Benchmark, Published
+from descore.types import Pair, RatedClip
+
+__all__ = ["BENCHMARKS", "Benchmark", "Judgements", "Published", "find_benchmark", "load"]
+
+DRAWN = Benchmark(
+    name="drawn",
+    title="Drawn scenes, test split",
+    kind="pairs",
+    size=f"{PAIRS} pairs, or as many as are asked for",
+    drawn=(OVERALL,),
+    how_to_get="nothing to get: the clips are drawn when they are opened",
+    notes="Every second pair differs in one attribute only. True marks and overall are known. The bundled model learned"
+    " on other scenes of the same world.",
+)
+
+BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType({row.name: row for row in (DRAWN, *PUBLIC)})
+"""By name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgements:
+    """What people (or whoever drew them) say of some clips."""
+
+    clips: tuple[RatedClip, ...]
+    """Each (video, prompt) once, as first met; ratings, marks and source where they are known."""
+    pairs: tuple[Pair, ...]
+    """May be empty: ratings of which no two have the same prompt."""
+    open: Callable[[str], Any] = field(repr=False)
+    """From a clip's `video` to what the scorer takes: a path, the bytes of a film, or a Clip."""
+
+
+def find_benchmark(name_or_table: str) -> Benchmark:
+    """A benchmark by name, or the user's own table of pairs or ratings by path (ending in .csv, .jsonl, .json or
+    .parquet). ConfigError for an unknown name, DataError for a table that tells neither."""
+    if name_or_table in BENCHMARKS:
+        return BENCHMARKS[name_or_table]
+    if is_table(name_or_table):
+        return _own(Path(name_or_table))
+    close = nearest(name_or_table, BENCHMARKS)
+    hint = f"; did you mean {close}?" if close else "."
+    known = ", ".join(BENCHMARKS)
+    raise ConfigError(f"unknown benchmark {name_or_table!r}{hint} Known: {known}; or give a table (.csv, .jsonl, ...)")
+
+
+def load(benchmark: Benchmark, *, root: Path | None = None, limit: int | None = None) -> Judgements:
+    """The judgements of a benchmark whose files lie in `root`; a drawn one or the user's own table needs none.
+
+    `limit`: the first so many pairs, or of rated clips the first so many clips. Several rows that rate one clip are
+    several raters: their mean counts. ConfigError if files are missing, DataError if a row cannot be used."""
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit is {limit}; expected at least 1")
+    if benchmark.drawn:
+        clips, pairs = draw_judgements(benchmark.name, count=PAIRS if limit is None else limit)
+        return Judgements(clips=clips, pairs=pairs, open=open_drawn)
+    folder = _folder_of(benchmark, root)
+    open_video = partial(_open, folder=folder, frames_per_second=benchmark.frames_per_second)
+    if isinstance(benchmark.columns, PairColumns):
+        rows = list(islice(_pair_rows(benchmark, benchmark.columns, folder), limit))
+        told = (clip for row in rows for clip in _clips_of(row))
+        return Judgements(clips=_each_once(told), pairs=tuple(row.pair for row in rows), open=open_video)
+    rated = _each_once(islice(_rated_clips(benchmark, folder), limit))
+    made = pairs_within(rated, least_difference=benchmark.least_difference)
+    return Judgements(clips=rated, pairs=tuple(made), open=open_video)
+
+
+def _own(file: Path) -> Benchmark:
+    names = columns_of(file)
+    columns: PairColumns | ClipColumns
+    if "video_a" in names:
+        columns = own_pair_columns(names, file=str(file))
+    elif "video" in names:
+        columns = own_clip_columns(names, file=str(file))
+    else:
+        expected = "prompt, video_a, video_b, preference for pairs, or prompt, video, rating for single clips"
+        raise DataError(str(file), 1, f"found columns {', '.join(names)}; expected {expected}")
+    return Benchmark(
+        name=file.stem,
+        title=file.name,
+        kind="pairs" if isinstance(columns, PairColumns) else "ratings",
+        size="a table of your own",
+        table=file.name,
+        columns=columns,
+        home=file.parent,
+    )
+
+
+def _folder_of(benchmark: Benchmark, root: Path | None) -> Path:
+    folder = benchmark.home or root
+    if folder is None:
+        raise ConfigError(f"{benchmark.name}: where is it? Name its folder with --root; {benchmark.how_to_get}")
+    if not (folder / benchmark.table).is_file():
+        raise ConfigError(f"{benchmark.name}: no {benchmark.table} in {folder}; {benchmark.how_to_get}")
+    return folder
+
+
+def _cells(benchmark: Benchmark, folder: Path, *, needed: tuple[str, ...]) -> Iterator[Cells]:
+    file = folder / benchmark.table
+    rows = read_rows(file, columns=benchmark.reads if benchmark.reshape else needed)
+    for line, row in benchmark.reshape(rows, str(file)) if benchmark.reshape else rows:
+        yield Cells(file=str(file), line=line, row=row)
+
+
+def _pair_rows(benchmark: Benchmark, columns: PairColumns, folder: Path) -> Iterator[PairRow]:
+    name_of = benchmark.place.name_of if benchmark.place else str
+    for cells in _cells(benchmark, folder, needed=columns.needed):
+        yield pair_of(cells, columns=columns, name_of=name_of)
+
+
+def _rated_clips(benchmark: Benchmark, folder: Path) -> Iterator[RatedClip]:
+    assert isinstance(benchmark.columns, ClipColumns)
+    name_of = benchmark.place.name_of if benchmark.place else str
+    for cells in _cells(benchmark, folder, needed=benchmark.columns.needed):
+        yield clip_of(cells, columns=benchmark.columns, name_of=name_of)
+
+
+def _clips_of(row: PairRow) -> Iterator[RatedClip]:
+    """Both clips of a pair, with what its row tells of them."""
+    pair = row.pair
+    sides: tuple[tuple[str, str | None, Told], ...] = (
+        (pair.video_a, pair.source_a, row.a),
+        (pair.video_b, pair.source_b, row.b),
+    )
+    for video, source, told in sides:
+        yield RatedClip(
+            prompt=pair.prompt,
+            video=video,
+            group=pair.group,
+            ratings=told.ratings,
+            marks=told.marks,
+            source=source,
+            aspect=pair.aspect,
+        )
+
+
+def _each_once(clips: Iterable[RatedClip]) -> tuple[RatedClip, ...]:
+    met: dict[tuple[str, str], list[RatedClip]] = defaultdict(list)
+    for clip in clips:
+        met[clip.video, clip.prompt].append(clip)
+    return tuple(same[0] if len(same) == 1 else _merged(same) for same in met.values())
+
+
+def _merged(same: list[RatedClip]) -> RatedClip:
+    """One clip that several rows tell of: the mean of its ratings, and of all else what is told first."""
+    first = same[0]
+    labels = dict.fromkeys(label for clip in same for label in clip.ratings)
+    return RatedClip(
+        prompt=first.prompt,
+        video=first.video,
+        group=first.group,
+        ratings={label: fmean(clip.ratings[label] for clip in same if label in clip.ratings) for label in labels},
+        marks=next((clip.marks for clip in same if clip.marks is not None), None),
+        source=next((clip.source for clip in same if clip.source is not None), None),
+        aspect=first.aspect,
+    )
+
+
+def _open(video: str, *, folder: Path, frames_per_second: float | None) -> str | bytes:
+    if "://" in video:
+        return video  # left as it is: the reader of videos says that it reads no addresses
+    path = folder / video
+    if frames_per_second is None or not path.is_dir():
+        return str(path)
+    from descore.evaluation.frame_folders import film_of
+
+    return film_of(path, fps=frames_per_second)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from descore import __version__
+from descore.cli.benchmarks import benchmarks
 from descore.cli.compare import compare
 from descore.cli.demo import demo
 from descore.cli.doctor import doctor
@@ -20,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (score, compare, rank, demo, doctor):
+for verb in (score, compare, rank, benchmarks, demo, doctor):
     app.command()(verb)
 
 

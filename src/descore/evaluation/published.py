@@ -4,7 +4,7 @@ from descore.data.pairs import OVERALL
 from descore.evaluation.layouts import Published
 
 _DESCORE = "arXiv 2605.05922"
-_VIDEOALIGN = "the VideoGen-RewardBench leaderboard of arXiv 2501.13918"
+_VIDEOALIGN = "arXiv 2501.13918, leaderboard"
 _VISIONREWARD = "arXiv 2412.21059, table 2"
 
 

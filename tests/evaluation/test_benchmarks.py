@@ -301,6 +301,7 @@ def broken(folder, name, change):
     ("name", "change", "message"),
     [
         ("videoscore-bench-genai", lambda rows: rows[:3], "parquet:3: id is '0001_left' and its other side is missing"),
+        ("videoscore-bench-genai", lambda rows: [rows[0], rows[0]], ":2: id '0000_left' is there twice"),
         ("videoscore-bench-genai", lambda rows: [{**rows[0], "id": "7"}], ":1: id is '7'; expected NUMBER_left or"),
         (
             "videoscore-bench-genai",

@@ -128,16 +128,12 @@ def left_and_right(rows: Rows, file: str) -> Rows:
             waiting[number] = line, row
             continue
         _, other = waiting.pop(number)
+        if other["id"] == row["id"]:
+            raise DataError(file, line, f"id {row['id']!r} is there twice; fetch the table again")
         left, right = (row, other) if side == "left" else (other, row)
-        yield (
-            line,
-            {
-                "prompt": left["prompt"],
-                "video_a": left["id"],
-                "video_b": right["id"],
-                "choice": _higher(left["preference"], right["preference"], file=file, line=line),
-            },
-        )
+        choice = _higher(left["preference"], right["preference"], file=file, line=line)
+        pair = {"prompt": left["prompt"], "video_a": left["id"], "video_b": right["id"], "choice": choice}
+        yield line, pair
     for line, row in waiting.values():
         raise DataError(file, line, f"id is {row['id']!r} and its other side is missing; fetch the table again")
 

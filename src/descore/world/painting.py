@@ -43,8 +43,8 @@ Pixels = NDArray[np.uint8]
 _BRIGHTNESS = (0.92, 1.04)
 # Dusk dims and warms the backdrop more than the things, so that yellow does not pass for orange.
 _DUSK_ON_THINGS = np.asarray((0.80, 0.70, 0.62), np.float32)
-_DUSK_ON_BACKDROP = np.asarray((0.56, 0.46, 0.38), np.float32)
-_DUSK_GLOW = np.asarray((20, 6, 0), np.float32)
+_DUSK_ON_BACKDROP = np.asarray((0.52, 0.43, 0.36), np.float32)
+_DUSK_GLOW = np.asarray((17, 5, 0), np.float32)
 _GREY = np.asarray((0.299, 0.587, 0.114), np.float32)  # luma of ITU-R BT.601
 _GREY_GROUND = 0.75  # grey backdrops are darker, for there only light and shade set the things apart
 _PAPER = np.asarray((222, 214, 196), np.float32)

@@ -15,8 +15,7 @@ from typing import Literal, NamedTuple, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from descore.maths.bootstrap import Figure as Figure
-from descore.maths.bootstrap import Floats, Integers, Labels, Resampling, interval, mean, number_groups, widened
+from descore.maths.bootstrap import Figure, Floats, Integers, Labels, Resampling, interval, mean, number_groups, widened
 
 NO_PREDICTED_TIES = -1.0
 """The threshold below every absolute margin."""

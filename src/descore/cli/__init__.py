@@ -13,6 +13,7 @@ from descore.cli.demo import demo
 from descore.cli.doctor import doctor
 from descore.cli.rank import rank
 from descore.cli.score import score
+from descore.cli.world import app as world
 
 app = typer.Typer(
     name="descore",
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 for verb in (score, compare, rank, benchmarks, demo, doctor):
     app.command()(verb)
+app.add_typer(world)
 
 
 def _say_version(wanted: bool) -> None:

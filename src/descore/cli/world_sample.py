@@ -1,0 +1,125 @@
+"""Write pairs of the drawn world into a folder: clips, a table in the project's schema of pairs, and a picture.
+
+In: a split and the numbers of pairs. Out: clips/N-a.mp4, clips/N-b.mp4, pairs.csv, contact.png. The folder appears when
+all is in it. Knows files; how a scene is drawn and a page is laid out others know."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from descore.cli.film import write_mp4
+from descore.errors import ConfigError
+from descore.report.sheet import Entry, Side, draw_sheet
+from descore.types import Preference
+from descore.world.painting import FPS
+from descore.world.splits import Example, PairExample, Split, pair
+
+COLUMNS = (
+    "prompt",
+    "video_a",
+    "video_b",
+    "preference",
+    "chain_a",
+    "chain_b",
+    "marks_a",
+    "marks_b",
+    "rating_a",
+    "rating_b",
+    "group",
+    "source_a",
+    "source_b",
+)
+
+_MOST_IN_PICTURE = 40
+_NOTE = (
+    "What was asked, what is to be seen in both clips, and their true marks; the letter of the preferred clip stands "
+    "on colour. Below each clip: what a judge who sees everything writes, and which generator made it."
+)
+
+
+def write_sample(
+    out: Path,
+    *,
+    split: Split,
+    numbers: Sequence[int],
+    size: tuple[int, int],
+    label_noise: float = 0.0,
+    tick: Callable[[], object] = lambda: None,
+) -> list[Preference]:
+    """The preferences, in order. size: width and height in pixels. tick: called after each pair.
+
+    A folder that exists, or cannot be made, raises ConfigError."""
+    if out.exists():
+        raise ConfigError(f"{out}: exists already; choose another folder with --out, or remove it")
+    aside = out.with_name(out.name + ".partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        (aside / "clips").mkdir(parents=True)
+    except OSError as fault:
+        raise ConfigError(f"{out}: cannot be made: {fault.strerror}; choose another folder with --out") from fault
+    rows: list[dict[str, str]] = []
+    entries: list[Entry] = []
+    preferences: list[Preference] = []
+    for number in numbers:
+        drawn = pair(split, number, size=size, label_noise=label_noise)
+        preferences.append(drawn.preference)
+        rows.append(_write_pair(aside, number, drawn))
+        if len(entries) < _MOST_IN_PICTURE:
+            entries.append(_entry(number, drawn))
+        tick()
+    _write_table(aside / "pairs.csv", rows)
+    _picture(entries, split=split, of=len(rows)).save(aside / "contact.png")
+    aside.rename(out)
+    return preferences
+
+
+def _write_pair(folder: Path, number: int, drawn: PairExample) -> dict[str, str]:
+    row: dict[str, str] = {"prompt": drawn.a.prompt, "preference": drawn.preference, "group": drawn.a.prompt}
+    for letter, example in (("a", drawn.a), ("b", drawn.b)):
+        name = f"clips/{number:05d}-{letter}.mp4"
+        # Noise and blur are part of the truth: what the encoder adds must stay far below them.
+        write_mp4(folder / name, example.clip.frames, fps=round(FPS), options={"crf": "8"})
+        row |= {f"{key}_{letter}": value for key, value in _told(name, example).items()}
+    return row
+
+
+def _told(video: str, example: Example) -> dict[str, str]:
+    marks = {name: "N/A" if mark is None else mark for name, mark in example.verdict.marks.items()}
+    return {
+        "video": video,
+        "chain": example.chain,
+        "marks": json.dumps(marks),
+        "rating": f"{example.verdict.overall:.2f}",
+        "source": example.generator,
+    }
+
+
+def _write_table(path: Path, rows: Sequence[dict[str, str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, COLUMNS)
+        table.writeheader()
+        table.writerows(rows)
+
+
+def _entry(number: int, drawn: PairExample) -> Entry:
+    a, b = _side(drawn.a), _side(drawn.b)
+    return Entry(title=f"pair {number}", prompt=drawn.a.prompt, a=a, b=b, preference=drawn.preference)
+
+
+def _side(example: Example) -> Side:
+    seen = example.chain.split("\n")[0]
+    return Side(
+        clip=example.clip,
+        marks=example.verdict.marks,
+        rating=example.verdict.overall,
+        note=f"{seen} [{example.generator}]",
+    )
+
+
+def _picture(entries: Sequence[Entry], *, split: Split, of: int) -> Image.Image:
+    shown = f" The first {len(entries)} of {of:,} pairs." if len(entries) < of else ""
+    return draw_sheet(entries, title=f"The drawn world: {split.value.replace('_', '-')}", note=_NOTE + shown)

@@ -1,0 +1,108 @@
+"""`descore world sample` writes what the rest of the package reads, and only whole folders."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from descore.data.pairs import read_pairs
+from descore.data.sampling import VideoSampling
+from descore.data.video import read_clip
+from descore.world.splits import Split, pair
+
+COMMAND = ("world", "sample", "--count", 3, "--size", "64x32", "--split", "wordings", "--seed-offset", 5, "--out")
+EVERY_FRAME = VideoSampling(fps=4.0, min_frames=8, max_frames=8, min_pixels=32 * 32, max_pixels=64 * 64)
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory, descore):
+    folder = tmp_path_factory.mktemp("world") / "sample"
+    result = descore(*COMMAND, folder)
+    assert result.exit_code == 0, result.stderr
+    assert "3 pairs of the split wordings" in result.stdout
+    return folder
+
+
+def test_the_table_is_one_of_pairs(sample):
+    rows = list(read_pairs(sample / "pairs.csv"))
+    assert len(rows) == 3
+    for number, row in enumerate(rows, start=5):
+        truth = pair(Split.WORDINGS, number, size=(64, 32))
+        assert row.pair.prompt == row.pair.group == truth.a.prompt
+        assert dict(row.pair.preference) == {"overall": truth.preference}
+        assert (row.pair.source_a, row.pair.source_b) == (truth.a.generator, truth.b.generator)
+        for told, example in ((row.a, truth.a), (row.b, truth.b)):
+            assert told.chain == example.chain
+            assert told.marks == example.verdict.marks
+            assert dict(told.ratings) == {"overall": example.verdict.overall}
+
+
+def test_the_films_are_the_clips(sample):
+    """Frame by frame, but for what an encoder at high quality adds: mostly colour at half the resolution."""
+    for number, row in enumerate(read_pairs(sample / "pairs.csv"), start=5):
+        truth = pair(Split.WORDINGS, number, size=(64, 32))
+        for video, example in ((row.pair.video_a, truth.a), (row.pair.video_b, truth.b)):
+            clip = read_clip(video, sampling=EVERY_FRAME)
+            assert clip.times == example.clip.times
+            gap = np.abs(clip.frames.astype(int).mean(-1) - example.clip.frames.astype(int).mean(-1))
+            assert gap.mean() < 4
+
+
+def test_there_is_a_picture(sample):
+    with Image.open(sample / "contact.png") as picture:
+        assert picture.width > 1000
+        assert picture.height > 3 * 200
+        assert len(picture.convert("P", palette=Image.Palette.ADAPTIVE).getcolors()) > 20
+
+
+def test_nothing_else_is_left(sample):
+    assert {path.name for path in sample.iterdir()} == {"clips", "pairs.csv", "contact.png"}
+    assert len(list((sample / "clips").iterdir())) == 6
+    assert list(sample.parent.iterdir()) == [sample]
+
+
+def test_the_same_command_writes_the_same_table(sample, tmp_path, descore):
+    descore(*COMMAND, tmp_path / "again")
+    assert (tmp_path / "again" / "pairs.csv").read_bytes() == (sample / "pairs.csv").read_bytes()
+
+
+def test_label_noise_turns_preferences_round(sample, tmp_path, descore):
+    folder = tmp_path / "noisy"
+    descore(*COMMAND, folder, "--label-noise", 1)
+    turned = {"a": "b", "b": "a", "tie": "tie"}
+    plain, noisy = (
+        [row["preference"] for row in csv.DictReader((path / "pairs.csv").read_text().splitlines())]
+        for path in (sample, folder)
+    )
+    assert noisy == [turned[preference] for preference in plain]
+
+
+def test_a_folder_that_exists_is_left_alone(sample, descore):
+    before = (sample / "pairs.csv").read_bytes()
+    result = descore("world", "sample", "--out", sample, "--count", 1)
+    assert result.exit_code == 3
+    assert "exists already" in result.stderr
+    assert (sample / "pairs.csv").read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, descore):
+    (tmp_path / "file").write_text("")
+    result = descore("world", "sample", "--out", tmp_path / "file" / "sample", "--count", 1)
+    assert result.exit_code == 3
+    assert "cannot be made" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("size", ["128", "64x63", "16x16", "0x0", "large", "64x64x3", "-64x64"])
+def test_a_size_that_cannot_be_is_refused(size, tmp_path, descore):
+    result = descore("world", "sample", "--out", tmp_path / "none", f"--size={size}")
+    assert result.exit_code == 3
+    assert "--size" in result.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_options_name_every_split():
+    from descore.cli.world import SplitChoice
+
+    assert [choice.value for choice in SplitChoice] == [split.value for split in Split]

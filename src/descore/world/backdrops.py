@@ -79,7 +79,7 @@ def _sea(rng: np.random.Generator, rows: int, columns: int) -> Floats:
     bend_YX = 1.2 * np.sin(0.22 * x_1X + rng.uniform(0, 2 * np.pi)) + _blotches(rng, rows, columns, cell=10)
     waves_YX = np.sin(0.8 * y_Y1 + bend_YX + phase).astype(np.float32)
     crests_YX = _strewn(rng, rows, columns, mark=_CREST, each=130)
-    return _tinted((10, 70, 84), waves_YX + 2 * crests_YX, (8, 24, 26))
+    return _tinted((10, 70, 84), waves_YX + 2 * crests_YX, (9, 27, 30))
 
 
 def _brick_wall(rng: np.random.Generator, rows: int, columns: int) -> Floats:

@@ -51,6 +51,7 @@ _PAPER = np.asarray((222, 214, 196), np.float32)
 _INK = np.asarray((38, 34, 40), np.float32)
 _SHADE = 0.5  # how much darker it is inside an outline
 _HATCH = 0.05
+_STROKE_ROWS = 9  # cells
 _BLOCKS = 32  # blocks of a pixelated picture along its short side
 _CLEARLY = 130.0  # between two colours of a change, in RGB
 _CLEARLY_IN_GREY = 40.0  # between two levels of grey
@@ -184,10 +185,14 @@ def _without_colour(values: Floats) -> Floats:
 
 
 def _on_paper(texture_YXC: Floats, rng: np.random.Generator) -> Floats:
-    """A pale wash on grainy paper, under slanted pencil strokes."""
+    """A pale wash on grainy paper, under slanted pencil strokes: one diagonal in four or so, anew each few rows, since
+    an even pattern would hide how far the camera moves."""
     rows, columns, _ = texture_YXC.shape
-    slant_YX = np.arange(rows)[:, None] + np.arange(columns)[None, :]
-    pencil_YX = 1 - 0.22 * (slant_YX % 5 == 0) - 0.05 * rng.random((rows, columns), np.float32)
+    band_Y1 = np.arange(rows)[:, None] // _STROKE_ROWS
+    slant_YX = (np.arange(rows)[:, None] + np.arange(columns)[None, :]) % columns
+    bands = rows // _STROKE_ROWS + 1
+    strokes_BX = 0.35 * rng.random((bands, columns)) * (rng.random((bands, columns)) < 0.28)
+    pencil_YX = 1 - strokes_BX[band_Y1, slant_YX] - 0.06 * rng.random((rows, columns))
     wash_YXC = np.float32(0.4) * _PAPER + np.float32(0.75) * texture_YXC
     return np.asarray(wash_YXC * pencil_YX[..., None], np.float32)
 

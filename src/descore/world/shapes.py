@@ -17,7 +17,7 @@ Ints = NDArray[np.int64]
 
 _STAR_NOTCH = 0.45  # where two arms meet, in radii
 _ARM = 0.33  # half the width of a cross's bar, in radii
-_TREMBLE = np.float32(0.035)  # how far a hand strays, in radii
+_TREMBLE = np.float32(0.03)  # how far a hand strays, in radii
 _WITHIN = np.float32(0.88)  # the size of shapes with a line around them: the line has to stay within the circle, too
 
 

@@ -1,0 +1,208 @@
+"""Short clips out of a store of real footage.
+
+In: a folder that `descore world footage` made, a split, a generator. Out: sharp, moving clips within one shot.
+Knows stored frames and where clips may begin; knows nothing of films' packages, texts or degradations.
+
+Shapes in names: T frames, H rows, W columns, C = 3 colour channels.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from descore.errors import ConfigError
+from descore.types import Clip
+from descore.world.footage_store import CLIP_FRAMES, FPS, SPAN, STRIDE, read_index
+
+Split = Literal["train", "test"]
+
+CLIP_FPS = FPS / STRIDE
+"""Frames a second of a clip: 8 of them are 2 seconds."""
+PIXELS = 128 * 128
+"""Pixels of a frame, at most, if nothing else is asked."""
+MULTIPLE = 32
+"""Pixels that width and height are multiples of."""
+LEAST_DETAIL = 32.0
+"""Of a clip that may be called sharp: how much brightness changes from a pixel to the next, in levels, where it changes
+most (one pixel in a hundred). What lies out of the camera's focus has less."""
+LEAST_MOVEMENT = 0.8
+"""Of a clip that may be called smooth: the mean change of brightness, in levels, of every step from frame to frame.
+With less, it looks as if it were frozen there."""
+
+_LEAST_AREA = 0.7  # of the pixels allowed
+_WIDEST = 2.0  # the longer side over the shorter
+_CROPS = 8  # looked at, at most, for one with detail and movement
+
+Frames = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shot:
+    """A stretch of film without a cut, and where in it a clip may begin."""
+
+    film: str
+    first: int
+    """Number of its first frame in the store."""
+    last: int
+    starts: tuple[int, ...]
+
+    @property
+    def seconds(self) -> float:
+        """How much of it a clip can show."""
+        return len({frame for start in self.starts for frame in range(start, start + SPAN)}) / FPS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFilm:
+    """What is known of a film in the store."""
+
+    name: str
+    title: str
+    about: str
+    """A true description of any part of it."""
+    licence: str
+    credit: str
+    frames: int
+    size: tuple[int, int]
+    """Width and height of the stored frames."""
+
+
+class Footage:
+    """An open store. Frames stay on disk until they are looked at; a copy in another process opens the store anew."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._index = read_index(folder)
+        for row in self._index["films"].values():
+            if not (folder / row["file"]).exists():
+                raise ConfigError(f"{folder / row['file']}: not found, but the index names it; make the store again")
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Footage":
+        """ConfigError if the folder holds no store, or one of another schema."""
+        return cls(Path(folder))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Footage, (self.folder,)
+
+    @cached_property
+    def films(self) -> dict[str, StoredFilm]:
+        """By name."""
+        return {
+            name: StoredFilm(
+                name=name,
+                size=(row["width"], row["height"]),
+                **{key: row[key] for key in ("title", "about", "licence", "credit", "frames")},
+            )
+            for name, row in self._index["films"].items()
+        }
+
+    @cached_property
+    def shots(self) -> dict[Split, tuple[Shot, ...]]:
+        """What each split is made of. No scene is in both."""
+        splits: tuple[Split, ...] = ("train", "test")
+        return {split: tuple(self._shots(split)) for split in splits}
+
+    def window(self, split: Split, *, rng: np.random.Generator, pixels: int = PIXELS) -> Clip:
+        """A clip of 8 frames at 4 a second: a random shot, place in it, size and crop; mirrored every second time.
+
+        pixels: of a frame, at most, at least 32 x 32. The clip is never enlarged. If one has too little detail to be
+        called sharp, or holds still, others are drawn, and the best of several is taken if all have."""
+        shots = self.shots[split]
+        if not shots:
+            raise ConfigError(f"{self.folder}: no footage for '{split}'; make the store again with all films")
+        if pixels < MULTIPLE**2:
+            raise ConfigError(f"footage: found {pixels} pixels a frame, expected at least {MULTIPLE**2}")
+        best, most = None, -1.0
+        for _ in range(_CROPS):
+            clip = self._random_crop(shots[int(rng.integers(len(shots)))], rng, pixels)
+            worth = min(detail(clip.frames) / LEAST_DETAIL, movement(clip.frames) / LEAST_MOVEMENT)
+            if worth > most:
+                best, most = clip, worth
+            if most >= 1:
+                break
+        assert best is not None
+        return best
+
+    def _shots(self, split: Split) -> list[Shot]:
+        return [
+            Shot(
+                film=name,
+                first=row["first"],
+                last=row["last"],
+                starts=tuple(start for low, high in row["starts"] for start in range(low, high + 1)),
+            )
+            for name, film in self._index["films"].items()
+            for row in film["shots"]
+            if row["split"] == split
+        ]
+
+    def _random_crop(self, shot: Shot, rng: np.random.Generator, pixels: int) -> Clip:
+        stored_NHWC = self._frames[shot.film]
+        start = shot.starts[int(rng.integers(len(shot.starts)))]
+        high, wide = stored_NHWC.shape[1:3]
+        options = sizes(pixels, within=(wide, high))
+        width, height = options[int(rng.integers(len(options)))]
+        scale = rng.uniform(1, min(wide / width, high / height))
+        left, top = (int(rng.uniform(0, room)) for room in (wide - scale * width, high - scale * height))
+        box = (left, top, left + round(scale * width), top + round(scale * height))
+        cut_THWC = stored_NHWC[start : start + SPAN : STRIDE, box[1] : box[3], box[0] : box[2]]
+        if rng.random() < 0.5:
+            cut_THWC = cut_THWC[:, :, ::-1]
+        return Clip(
+            frames=_shrunk(cut_THWC, (width, height)),
+            times=tuple(frame / CLIP_FPS for frame in range(CLIP_FRAMES)),
+            source=f"{shot.film} at {start / FPS:.3f} s",
+            source_fps=CLIP_FPS,
+            source_size=(cut_THWC.shape[2], cut_THWC.shape[1]),
+            source_frames=CLIP_FRAMES,
+            duration=CLIP_FRAMES / CLIP_FPS,
+        )
+
+    @cached_property
+    def _frames(self) -> dict[str, Frames]:
+        films = self._index["films"].items()
+        return {name: np.load(self.folder / row["file"], mmap_mode="r") for name, row in films}
+
+
+def sizes(pixels: int, *, within: tuple[int, int]) -> list[tuple[int, int]]:
+    """Widths and heights in multiples of 32 that nearly fill the pixels, are not too long, and fit into a picture.
+
+    Where none does, the largest square that fits both."""
+    sides = range(MULTIPLE, max(within) + 1, MULTIPLE)
+    found = [
+        (width, height)
+        for width in sides
+        for height in sides
+        if width <= within[0] and height <= within[1]
+        if _LEAST_AREA * pixels <= width * height <= pixels and max(width, height) <= _WIDEST * min(width, height)
+    ]
+    square = min(int(pixels**0.5), *within) // MULTIPLE * MULTIPLE
+    return found or [(square, square)]
+
+
+def detail(frames_THWC: Frames) -> float:
+    """How much brightness changes from a pixel to the next, in levels, at the 99th percentile; of the frame with least.
+
+    Every second row is looked at."""
+    grey_THW = frames_THWC[:, ::2].mean(axis=3, dtype=np.float32)
+    change_THW = np.abs(np.diff(grey_THW, axis=2))
+    return float(np.percentile(change_THW.reshape(len(grey_THW), -1), 99, axis=1).min())
+
+
+def movement(frames_THWC: Frames) -> float:
+    """Mean change of brightness from frame to frame, in levels; of the step with least.
+
+    Every second row is looked at."""
+    grey_THW = frames_THWC[:, ::2].mean(axis=3, dtype=np.float32)
+    return float(np.abs(np.diff(grey_THW, axis=0)).mean(axis=(1, 2)).min())
+
+
+def _shrunk(frames_THWC: Frames, size: tuple[int, int]) -> Frames:
+    pictures = (Image.fromarray(np.ascontiguousarray(picture)) for picture in frames_THWC)
+    return np.stack([np.asarray(picture.resize(size, Image.Resampling.BICUBIC)) for picture in pictures])

@@ -1,0 +1,235 @@
+"""Numbered examples and pairs of real footage, sound and degraded, and what a judge can say of them.
+
+In: an open store, a split, a number. Out: clips with a prompt, a true chain, a verdict; pairs with a preference.
+Each is a function of the store, the split and the number alone. Knows footage, degradations and words; knows nothing of
+models.
+
+What footage shows is not known in words, so a chain speaks of picture and motion and leaves the rest open. The prompt
+says nothing that would help: what people ask of video generators, drawn apart from the clip. Once in a while it is a
+true description. Training and test prompts have no sentence in common."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from descore.rubric import overall_of, write_answer
+from descore.types import DIMENSIONS, Clip, Mark, Preference, Verdict
+from descore.world.degrading import DEGRADATIONS, SOUND, VISIBLE, Harms, degrade, harm
+from descore.world.footage import PIXELS, Footage, Split
+from descore.world.generators import Flaw, Flaws, random_flaw
+from descore.world.truth import prefer
+
+KINDS: tuple[Harms, ...] = ("motion", "picture")
+"""In the order in which they happen: an encoder sees what the shaking camera took."""
+
+_MARKED: dict[Harms, str] = {"motion": "dynamics", "picture": "style"}
+_IN_WORDS = {2: "right", 1: "partly right", 0: "wrong"}
+_ALONE = {kind: tuple(d.name for d in DEGRADATIONS.values() if d.harms == kind and d.alone) for kind in KINDS}
+
+P_SOUND = 0.3
+"""Of examples that nothing is done to."""
+P_BOTH = 0.2
+"""Of examples whose picture and motion are degraded; the others have one of the two, each as often."""
+P_STRONG = 0.5
+P_TWO_STRENGTHS = 0.3
+"""Of pairs that show the same degradation, mild and strong; in the others one clip is sound."""
+P_TRUE_PROMPT = 0.05
+
+_LEAST_HARM: dict[Harms, float] = {"motion": 8.0, "picture": VISIBLE}
+"""Of what is said, in levels. In a picture full of small movements, mixed-up time takes more to be seen."""
+
+_WORLD = 4202
+_NUMBERS: dict[Split, int] = {"train": 1, "test": 2}
+_EXAMPLE, _PAIR = 1, 2
+_TRIES = 8
+
+Frames = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FootageExample:
+    """A clip of real footage and what is known of it."""
+
+    clip: Clip
+    prompt: str
+    chain: str
+    """What a judge writes who sees the state of picture and motion and claims no more."""
+    verdict: Verdict
+    flaws: Flaws
+    """What was done to it: at most one degradation of the motion, and behind it at most one of the picture."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FootagePair:
+    """The same clip twice, one of them harmed more."""
+
+    a: FootageExample
+    b: FootageExample
+    preference: Preference
+
+
+def footage_example(footage: Footage, split: Split, index: int, *, pixels: int = PIXELS) -> FootageExample:
+    """Example number `index` of a split. pixels: of a frame, at most."""
+    rng = np.random.default_rng([_WORLD, _NUMBERS[split], _EXAMPLE, index])
+    clip = footage.window(split, rng=rng, pixels=pixels)
+    prompt = _write_prompt(footage, clip, split, rng)
+    draw = rng.random()
+    kinds = () if draw < P_SOUND else KINDS if draw < P_SOUND + P_BOTH else (KINDS[int(rng.integers(2))],)
+    flaws: list[Flaw] = []
+    for kind in kinds:
+        harmed, flaw = _harm(clip.frames, kind, rng, strong=P_STRONG)
+        clip, flaws = replace(clip, frames=harmed), [*flaws, *flaw]
+    return _tell(clip, prompt, tuple(flaws))
+
+
+def footage_pair(footage: Footage, split: Split, index: int, *, pixels: int = PIXELS) -> FootagePair:
+    """Pair number `index` of a split: one clip sound and degraded, or degraded mildly and strongly."""
+    rng = np.random.default_rng([_WORLD, _NUMBERS[split], _PAIR, index])
+    sound, prompt, flaw, seed = _harmed_window(footage, split, rng, pixels)
+    worse = _tell(_degraded(sound, flaw, seed), prompt, (flaw,))
+    better = _tell(sound, prompt, ())
+    if rng.random() < P_TWO_STRENGTHS:
+        mild, strong = (random_flaw(flaw.name, rng, strong=share) for share in (0, 1))
+        better, worse = (_tell(_degraded(sound, one, seed), prompt, (one,)) for one in (mild, strong))
+    a, b = (better, worse) if rng.random() < 0.5 else (worse, better)
+    return FootagePair(a=a, b=b, preference=prefer(a.verdict, b.verdict))
+
+
+def true_chain(flaws: Flaws) -> str:
+    """What is to be seen; a line for each dimension; the answer."""
+    verdict = true_verdict(flaws)
+    state = {kind: _state(flaws, kind) for kind in KINDS}
+    lines = []
+    for name in DIMENSIONS:
+        kind = next((kind for kind in KINDS if _MARKED[kind] == name), None)
+        mark = verdict.marks[name]
+        said = f"{kind} {state[kind]}: {_IN_WORDS[mark]}, {mark}." if kind and mark is not None else _UNKNOWN
+        lines.append(f"{name.capitalize()}: {said}")
+    seen = f"I see real footage. The picture is {state['picture']}. The motion is {state['motion']}."
+    return "\n".join([seen, *lines, write_answer(verdict)])
+
+
+_UNKNOWN = "cannot be known, N/A."
+
+
+def true_verdict(flaws: Flaws) -> Verdict:
+    """Dynamics by the motion, style by the picture: 2 if sound, else as the flaw leaves it. The others are unknown."""
+    marks: dict[str, Mark] = dict.fromkeys(DIMENSIONS)
+    for kind in KINDS:
+        marks[_MARKED[kind]] = next((flaw.mark for flaw in flaws if flaw.harms == kind), 2)
+    return Verdict(marks=marks, overall=overall_of(marks))
+
+
+def _state(flaws: Flaws, kind: Harms) -> str:
+    return next((flaw.words for flaw in flaws if flaw.harms == kind), SOUND[kind])
+
+
+def _tell(clip: Clip, prompt: str, flaws: Flaws) -> FootageExample:
+    return FootageExample(clip=clip, prompt=prompt, chain=true_chain(flaws), verdict=true_verdict(flaws), flaws=flaws)
+
+
+def _harm(frames_THWC: Frames, kind: Harms, rng: np.random.Generator, *, strong: float) -> tuple[Frames, Flaws]:
+    """The frames with a random degradation that can be seen; as they are, without one, if none of several can."""
+    for _ in range(_TRIES):
+        flaw = random_flaw(_ALONE[kind][int(rng.integers(len(_ALONE[kind])))], rng, strong=strong)
+        harmed_THWC = degrade(frames_THWC, flaw.name, strength=flaw.strength, rng=rng)
+        if harm(frames_THWC, harmed_THWC) >= _LEAST_HARM[kind]:
+            return harmed_THWC, (flaw,)
+    return frames_THWC, ()
+
+
+def _harmed_window(
+    footage: Footage, split: Split, rng: np.random.Generator, pixels: int
+) -> tuple[Clip, str, Flaw, int]:
+    """A clip, its prompt, and a flaw that can be seen in it, with the seed that it is seen with."""
+    while True:
+        clip = footage.window(split, rng=rng, pixels=pixels)
+        names = _ALONE[KINDS[int(rng.integers(2))]]
+        flaw = random_flaw(names[int(rng.integers(len(names)))], rng, strong=P_STRONG)
+        seed = int(rng.integers(2**32))
+        if harm(clip.frames, _degraded(clip, flaw, seed).frames) >= _LEAST_HARM[flaw.harms]:
+            return clip, _write_prompt(footage, clip, split, rng), flaw, seed
+
+
+def _degraded(clip: Clip, flaw: Flaw, seed: int) -> Clip:
+    """With the same seed, a stronger flaw is the same harm done further."""
+    rng = np.random.default_rng(seed)
+    return replace(clip, frames=degrade(clip.frames, flaw.name, strength=flaw.strength, rng=rng))
+
+
+def _write_prompt(footage: Footage, clip: Clip, split: Split, rng: np.random.Generator) -> str:
+    if rng.random() < P_TRUE_PROMPT:
+        return footage.films[clip.source.partition(" at ")[0]].about
+    prompts = PROMPTS[split]
+    return prompts[int(rng.integers(len(prompts)))]
+
+
+PROMPTS: dict[Split, tuple[str, ...]] = {
+    "train": (
+        "a cat sleeping on a windowsill",
+        "A woman in a yellow raincoat walks her dog along the harbour.",
+        "two old men playing chess in a park",
+        "a chef tossing vegetables in a wok, steam rising",
+        "Timelapse of clouds over a mountain village",
+        "a child blowing soap bubbles in the garden",
+        "an astronaut riding a horse on the moon",
+        "Drone view of waves breaking on black rocks",
+        "close-up of hands kneading bread dough",
+        "a fox running through fresh snow",
+        "busy street market in Marrakech, people passing by",
+        "a robot watering flowers on a balcony",
+        "A ballet dancer rehearses alone in an empty theatre.",
+        "a steam train crossing a stone viaduct",
+        "coffee being poured into a white cup, morning light",
+        "a koi pond seen from above, fish swimming slowly",
+        "an old fisherman mending his net on the pier",
+        "teenagers skateboarding in an empty swimming pool",
+        "A lighthouse in a storm at night, rain and wind.",
+        "a panda eating bamboo",
+        "a paper boat floating down a gutter after the rain",
+        "the camera follows a cyclist down a winding mountain road",
+        "A dragon made of smoke coils around a castle tower",
+        "grandmother knitting by the fireplace with a cat on her lap",
+        "a hummingbird drinking from a red flower in slow motion",
+        "a crowded subway platform, the train arrives",
+        "penguins waddling across the ice in a line",
+        "A girl reads a book under a cherry tree while petals fall",
+        "lava flowing into the sea, clouds of steam",
+        "a street musician plays the violin at a fountain",
+        "an elephant spraying itself with water",
+        "snow falling on a quiet Japanese temple",
+        "a sports car drifting around a corner on a wet road",
+        "Kids build a sandcastle on the beach, the tide comes in",
+        "a jellyfish glowing in the deep sea",
+        "a farmer drives an old tractor across a field at sunset",
+        "a wizard opens a book and letters fly out",
+        "firefighters climbing a ladder",
+        "A couple dances tango in a narrow alley, lanterns above",
+        "a squirrel burying a nut in autumn leaves",
+        "rain running down a taxi window, city lights outside",
+        "a potter shaping a vase on the wheel",
+        "hot air balloons rising over a valley at dawn",
+        "a puppy chasing its own tail in the living room",
+        "surfer rides a big wave, camera close to the water",
+    ),
+    "test": (
+        "a horse galloping along the shore",
+        "An old man feeds pigeons on a square in Venice.",
+        "a glass of orange juice tipping over on a table",
+        "bees at work on a honeycomb, macro shot",
+        "a knight walking through a burning forest",
+        "A boy flies a kite on a windy hill",
+        "a barista draws a heart into a latte",
+        "polar bear and her cub on drifting ice",
+        "people with umbrellas crossing a street in Tokyo at night",
+        "a sailing ship in heavy seas",
+        "a teacher writes a formula on the blackboard",
+        "A parrot talks to its reflection in a mirror.",
+        "an owl turns its head and looks into the camera",
+        "leaves blowing across an empty playground",
+        "a baker takes loaves out of a wood-fired oven",
+        "a mermaid swims through a sunken city",
+    ),
+}
+"""As people type them: none tells anything of the footage."""

@@ -84,10 +84,11 @@ def render(
         raise ConfigError(f"cannot draw {found}; expected at least 1 frame of {SMALLEST}x{SMALLEST}")
     side = min(height, width)
     staging = stage(scene, rng=rng, frames=frames, half_2=(width / side / 2, height / side / 2))
-    brightness, other, *phases = rng.random(4)
+    brightness, other = rng.random(2)
+    first, second = rng.uniform(0, 2 * np.pi, 2)
     gain = np.float32(_BRIGHTNESS[0] + brightness * (_BRIGHTNESS[1] - _BRIGHTNESS[0]))
     picture_THWC = _backdrop(scene, staging, rng, gain, (width, height))
-    _add_things(picture_THWC, scene, staging, gain=gain, other=other, phases=(phases[0] * 6.28, phases[1] * 6.28))
+    _add_things(picture_THWC, scene, staging, gain=gain, other=other, phases=(first, second))
     return _pixelated(picture_THWC) if scene.style is Style.PIXELATED else picture_THWC
 
 
@@ -180,7 +181,7 @@ def _toned(colour_C: Floats, scene: Scene) -> Floats:
 
 def _without_colour(values: Floats) -> Floats:
     """Grey, half luma and half the brightest channel: by luma alone, purple things would be lost on the sand."""
-    grey = (values @ _GREY + values.max(axis=-1)) / 2
+    grey = ((values * _GREY).sum(axis=-1) + values.max(axis=-1)) / 2
     return np.repeat(grey[..., None], 3, axis=-1)
 
 

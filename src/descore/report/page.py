@@ -1,0 +1,121 @@
+"""Evaluation runs as one page of HTML that stands alone: no network, no font, no script but a few lines for sorting.
+
+In: runs, and stress results as they were stored. Out: the page, the same letters for the same records. A pure function:
+no clock, no disk but the templates. All text of records is untrusted: it is escaped, and the page's own policy forbids
+scripts and addresses that it does not carry itself."""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from descore.evaluation.runs import Run
+from descore.report import charts, figures, mistakes, plots, tables
+from descore.report.findings import ThinkingEffect, sources, thinking_effect, worst_mistakes
+from descore.report.naming import NamedRun, by_benchmark, name_runs, thinking_and_not
+from descore.report.words import MARK_WORDS, plain
+from descore.types import DIMENSIONS
+
+MOST = 12
+"""Mistakes, failures and turned pairs that are shown: a page stays readable however large a run is."""
+MOST_ROWS = 40
+"""Lines of a table of generators or aspects."""
+
+_POLICY = (
+    "default-src 'none'; img-src data:; style-src 'sha256-{style}'; script-src 'sha256-{script}'; "
+    "base-uri 'none'; form-action 'none'"
+)
+
+
+def render(runs: Sequence[Run], *, stress: Sequence[Mapping[str, Any]] = ()) -> str:
+    """The page.
+
+    runs: as `read_run` gives them, in the order in which they are shown; those of one benchmark are shown together.
+    stress: the objects of stress.json files. Either may be empty."""
+    named = name_runs(runs)
+    groups = list(by_benchmark(named).values())
+    boards, effects = [tables.board(group) for group in groups], _effects(named)
+    by_source = [(group[0].run.title, group, sources(group)) for group in groups]
+    by_aspect = [table for group in groups if (table := tables.aspects(group)).lines]
+    template = _environment().get_template("page.html.j2")
+    return template.render(
+        **_head(),
+        runs=named,
+        boards=boards,
+        failures=tables.failures(named),
+        distributions=[plots.distributions(group) for group in groups],
+        differences=[chart for group in groups for chart in plots.differences(group)],
+        reliabilities=[chart for group in groups for chart in plots.reliabilities(group)],
+        correlated=[band for board in boards for band in tables.correlated(board)],
+        overview=tables.overview(boards),
+        effects=effects,
+        flips=mistakes.flips(effects, most=MOST),
+        mistakes=[mistakes.mistake_view(mistake) for mistake in worst_mistakes(named, most=MOST)],
+        groups=by_source,
+        aspect_tables=by_aspect,
+        grouped=bool(by_aspect) or any(found for *_, found in by_source),
+        stress=stress,
+        most=MOST,
+        most_rows=MOST_ROWS,
+        dimensions=DIMENSIONS,
+        marked=(*DIMENSIONS, "all", "asked"),
+        mark_words=MARK_WORDS,
+    )
+
+
+def _effects(named: Sequence[NamedRun]) -> list[ThinkingEffect]:
+    found = [
+        thinking_effect(on, off, label)
+        for on, off in thinking_and_not(named)
+        for label in on.run.results["labels"]
+        if label in off.run.results["labels"]
+    ]
+    return [effect for effect in found if effect is not None]
+
+
+def _head() -> dict[str, Markup]:
+    """Style sheet and script, and the policy that allows just these."""
+    style, script = _source("page.css"), _source("page.js")
+    policy = _POLICY.format(style=_digest(style), script=_digest(script))
+    return {"style": Markup(style), "script": Markup(script), "policy": Markup(policy)}  # our own files
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _source(name: str) -> str:
+    environment = _environment()
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("descore.report"),
+        autoescape=True,
+        finalize=_readable,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "decimal": figures.decimal,
+        "difference": figures.difference,
+        "span": figures.span,
+        "count": figures.count,
+        "number": figures.number,
+        "known": figures.known,
+    }
+    environment.globals |= {"key": charts.key, "interval": charts.interval, "short_path": mistakes.short_path}
+    return environment
+
+
+def _readable(value: Any) -> Any:  # noqa: ANN401
+    """Any text that reaches the page without being markup: control characters and lone surrogates are replaced."""
+    return plain(value) if type(value) is str else value

@@ -1,0 +1,226 @@
+"""The page is whole, says what the records say, is the same for the same records, and takes any text."""
+
+import base64
+import hashlib
+import re
+from dataclasses import replace
+from html import unescape
+from html.parser import HTMLParser
+
+import pytest
+from tests.report.made_runs import HOSTILE, made_runs, made_stress, with_records
+
+from descore.report.figures import decimal, difference, number, span
+from descore.report.page import render
+
+VOID = {"meta", "link", "br", "img"}
+
+
+class Page(HTMLParser):
+    """Elements with their attributes and texts; what is not closed is an error."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.text = [], [], ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, self.getpos()
+
+    def handle_data(self, data):
+        if self.open[-1:] not in (["script"], ["style"]):
+            self.text += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def ids(self):
+        return [attributes["id"] for _, attributes in self.elements if "id" in attributes]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return made_runs(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def html(runs):
+    return render(runs, stress=[made_stress()])
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    return Page(html)
+
+
+def section(html, name):
+    return re.search(rf'<section id="{name}".*?</section>', html, re.S)[0]
+
+
+def words(html):
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())
+
+
+def test_the_same_records_give_the_same_page(html, runs):
+    assert render(runs, stress=[made_stress()]) == html
+
+
+def test_every_section_is_there_and_every_link_leads_to_one(page):
+    sections = [attributes["id"] for attributes in page.all("section")]
+    assert len(sections) == 10
+    assert [link["href"] for link in page.all("a")] == [f"#{name}" for name in sections]
+    assert len(set(page.ids())) == len(page.ids())
+
+
+def test_nothing_is_fetched(html, page):
+    for _, attributes in page.elements:
+        for name in ("src", "href", "srcset", "action", "data"):
+            assert attributes.get(name, "#").startswith(("data:", "#"))
+    assert not re.search(r"@import|url\(|https?:", html)
+
+
+def test_the_policy_names_the_style_sheet_and_the_script_and_nothing_else(html, page):
+    policy = next(m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    for tag in ("style", "script"):
+        [inside] = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.S)
+        digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+
+
+def test_what_could_not_be_scored_comes_first(html):
+    said = words(section(html, "runs"))
+    # every thirtieth of 72 clips, in each of eight runs
+    assert said.startswith("What was run 560 of 576 clips were scored, 16 were not.")
+    assert "videos/cogvideo-x/007.mp4 of FETV : the file ends in the middle of a frame" in said
+    assert html.index("were not") < html.index('id="agreement"')
+
+
+def test_the_table_says_what_the_results_say(html, runs):
+    said = words(section(html, "agreement"))
+    for run in runs:
+        for found in run.results["labels"].values():
+            accuracy, tied = found["accuracy"], found["with_ties"]["figure"]
+            assert (
+                f"{decimal(accuracy['value'])} {span(accuracy)} {accuracy['n']} ({accuracy['failed']} failed)" in said
+            )
+            assert (
+                f"{decimal(tied['value'])} {span(tied)} {decimal(found['with_ties_held_out']['figure']['value'])}"
+                in said
+            )
+            for kind in (found["correlation"] or {}).get("within", {}).values():
+                assert f"{decimal(kind['value'])} {span(kind)}" in said
+
+
+def test_published_figures_stand_beside_with_their_source(html):
+    said = words(section(html, "agreement"))
+    assert "VideoAlign published .728 .494 arXiv 2605.05922, table 1" in said
+    assert said.count("arXiv 2605.05922, table 1") == 1  # though four runs carry it
+
+
+def test_runs_of_other_pairs_are_marked(runs):
+    some = [runs[0], replace(runs[1], pairs=runs[1].pairs[:-1])]
+    assert "judged on different pairs" in render(some)
+    assert "judged on different pairs" not in render(runs[:2])
+
+
+def test_mistakes_show_frames_chains_marks_and_what_people_said(html, page):
+    said = section(html, "mistakes")
+    assert said.count("<article>") == 12
+    assert 0 < len(page.all("img")) <= 24
+    assert all(image["src"].startswith("data:image/jpeg;base64,") and image["alt"] for image in page.all("img"))
+    for shown in ("people prefer this clip", "the model prefers this clip", "The camera holds still", "in truth"):
+        assert shown in words(said)
+    assert "dimensional_scores" not in said  # the answer was read: the marks say the same
+
+
+def test_thinking_is_set_against_scoring_at_once(html):
+    said = words(section(html, "thinking"))
+    assert len(re.findall(r"Thinking helped \d+ and hurt \d+ of \d+ pairs: [+−]?[.\d]+ \[", said)) == 4
+    assert section(html, "thinking").count("<tr><th") <= 2 * 4 + 1 + 12
+
+
+def test_stress_results_are_shown(html):
+    said = words(section(html, "stress"))
+    assert "swap the prompt lower .930 [.850, 1.000] 72 −1.62" in said
+    assert "half the frames per second same – 0 –" in said
+    assert "1 clip has no score" in said
+
+
+def test_charts_say_in_words_what_they_show(page):
+    drawn = [attributes for attributes in page.all("svg") if "chart" in attributes["class"]]
+    assert all(attributes["role"] == "img" and len(attributes["aria-label"]) > 40 for attributes in drawn)
+    rest = [attributes for attributes in page.all("svg") if "chart" not in attributes["class"]]
+    assert all(attributes["aria-hidden"] == "true" for attributes in rest)
+
+
+def test_tables_have_heads(page):
+    assert all(attributes.get("scope") for attributes in page.all("th"))
+
+
+def test_hostile_text_stays_text(tmp_path):
+    page = Page(render(made_runs(tmp_path, hostile=HOSTILE), stress=[made_stress(HOSTILE)]))
+    assert len(page.all("script")) == 1
+    assert all(image["src"].startswith("data:image/jpeg") for image in page.all("img"))
+    assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
+    assert "{{7*7}}" in page.text
+    assert "\x1b" not in page.text
+    assert len({attributes["id"] for attributes in page.all("section")}) == 10
+
+
+def test_a_lone_surrogate_can_be_written(runs):
+    odd = with_records(runs[0], thinking="half a letter: \udc80")
+    assert "half a letter: \N{REPLACEMENT CHARACTER}" in render([odd]).encode().decode()
+
+
+def test_many_clips_make_no_larger_page(tmp_path, html):
+    large = render(made_runs(tmp_path, prompts=40), stress=[made_stress()])
+    assert large.count("<") < 1.15 * html.count("<")
+    assert len(large) < 1.3 * len(html)
+
+
+def test_a_long_chain_is_cut(runs):
+    page = render([with_records(runs[0], thinking="word " * 10_000)])
+    assert "more letters)" in page
+    assert len(page) < 400_000
+
+
+def test_a_run_without_a_single_score_can_be_shown(tmp_path):
+    page = Page(render(made_runs(tmp_path, failing=True)))
+    assert "0 of 576 clips were scored" in words(page.text)
+    assert "nan" not in page.text.lower().split()
+
+
+def test_what_nobody_knows_has_no_section(runs):
+    clips = tuple(replace(clip, source=None) for clip in runs[0].clips)
+    plain = [replace(runs[0], clips=clips, results=runs[0].results | {"by_aspect": {}})]
+    sections = [attributes["id"] for attributes in Page(render(plain)).all("section")]
+    assert sections == ["runs", "agreement", "rewards", "difference", "reliability", "mistakes", "reading"]
+
+
+def test_stress_alone_and_nothing_at_all_make_pages_too():
+    assert [a["id"] for a in Page(render([], stress=[made_stress()])).all("section")] == ["stress", "reading"]
+    assert [a["id"] for a in Page(render([])).all("section")] == ["reading"]
+
+
+def test_figures_are_written_alike():
+    assert [decimal(value) for value in (0.7341, 1.0, -0.05, 0.0, -0.0001, None, float("nan"))] == [
+        ".734",
+        "1.000",
+        "−.050",
+        ".000",
+        ".000",
+        "–",
+        "–",
+    ]
+    assert [difference(value) for value in (0.05, -0.05, 0.0, 1.5)] == ["+.050", "−.050", ".000", "+1.500"]
+    assert span({"low": 0.1, "high": 0.25}) == "[.100, .250]"
+    assert span({"low": None, "high": None}) == span(None) == ""
+    assert [number(value) for value in (1234.5, -0.000355, None)] == ["1,234", "−0.000355", "–"]

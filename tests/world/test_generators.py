@@ -7,16 +7,26 @@ import numpy as np
 import pytest
 
 from descore.world.degrading import DEGRADATIONS, STRONG
-from descore.world.generators import HELD_OUT_GENERATORS, TRAINING_GENERATORS, Flaw, flaws_of, random_flaw, shoot, shows
+from descore.world.generators import (
+    HELD_OUT_GENERATORS,
+    TRAINING_GENERATORS,
+    Flaw,
+    flaws_of,
+    is_plain,
+    random_flaw,
+    shoot,
+)
 from descore.world.script import (
     KINDS,
     MOVES,
     Action,
     Camera,
     Colour,
+    Light,
     Scene,
     Setting,
     Shape,
+    Size,
     Speed,
     Style,
     is_held_out,
@@ -59,7 +69,7 @@ def test_flaws_are_few_known_and_visible(generator):
     for _, shown, flaws in takes(generator, count=400):
         assert [flaw.harms for flaw in flaws] in ([], ["picture"], ["motion"], ["picture", "motion"])
         assert {flaw.name for flaw in flaws} <= {*generator.picture, *generator.motion}
-        assert all(shows(flaw.name, shown) for flaw in flaws)
+        assert all(is_plain(flaw, shown) for flaw in flaws)
         assert shown.action in MOVES or shown.speed is Speed.SLOW
 
 
@@ -93,8 +103,8 @@ def test_the_static_one_leaves_things_standing():
 
 def test_strengths_keep_away_from_the_border():
     rng = np.random.default_rng(0)
-    mild = [random_flaw("blur", rng, strong=0).strength for _ in range(200)]
-    strong = [random_flaw("blur", rng, strong=1).strength for _ in range(200)]
+    mild = [random_flaw(("blur", "noise"), rng, strong=0).strength for _ in range(200)]
+    strong = [random_flaw(("blur", "noise"), rng, strong=1).strength for _ in range(200)]
     assert max(mild) < STRONG - 0.05
     assert min(strong) > STRONG + 0.1
     assert max(strong) <= 1
@@ -103,27 +113,49 @@ def test_strengths_keep_away_from_the_border():
 def test_a_frozen_clip_still_shows_where_its_things_go():
     rng = np.random.default_rng(0)
     for _ in range(200):
-        kept = 7 - np.ceil(7 * random_flaw("freeze", rng, strong=1).strength)
+        kept = 7 - np.ceil(7 * random_flaw(("freeze",), rng, strong=1).strength)
         assert kept >= 2
+
+
+STANDING = {"action": Action.STILL, "speed": Speed.SLOW}
 
 
 @pytest.mark.parametrize(
     ("name", "changes", "shown"),
     [
         ("freeze", {}, True),
-        ("freeze", {"action": Action.STILL, "speed": Speed.SLOW}, False),
-        ("freeze", {"action": Action.STILL, "speed": Speed.SLOW, "camera": Camera.ZOOM_IN}, True),
-        ("freeze", {"action": Action.VANISH, "speed": Speed.SLOW, "camera": Camera.ZOOM_IN}, False),
-        ("freeze", {"action": Action.BOUNCE, "speed": Speed.SLOW}, False),
+        ("freeze", STANDING, False),
+        ("freeze", {**STANDING, "camera": Camera.ZOOM_IN}, True),
+        ("freeze", {**STANDING, "action": Action.VANISH, "camera": Camera.ZOOM_IN}, False),
+        ("freeze", {**STANDING, "action": Action.BOUNCE}, False),
         ("drops", {"camera": Camera.SHAKE}, False),
-        ("flicker", {"action": Action.STILL, "speed": Speed.SLOW}, True),
+        ("flicker", STANDING, True),
         ("blur", {"style": Style.PIXELATED}, False),
         ("noise", {"style": Style.PIXELATED}, True),
         ("blur", {}, True),
     ],
 )
-def test_what_can_be_seen(name, changes, shown):
-    assert shows(name, replace(MOVING, **changes)) is shown
+def test_a_flaw_must_be_seen(name, changes, shown):
+    assert is_plain(Flaw(name=name, strength=0.7), replace(MOVING, **changes)) is shown
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "mild", "strong"),
+    [
+        ("noise", {"light": Light.DUSK}, True, False),
+        ("noise", {"style": Style.GREY}, True, False),
+        ("noise", {"style": Style.GREY, "light": Light.DUSK}, False, False),
+        ("compression", {}, True, True),
+        ("compression", {"light": Light.DUSK}, False, False),
+        ("compression", {"size": Size.SMALL}, True, False),
+        ("compression", {"camera": Camera.PAN_LEFT}, True, False),
+        ("blur", {"size": Size.SMALL}, True, False),
+        ("blur", {"light": Light.DUSK}, True, True),
+    ],
+)
+def test_a_flaw_must_leave_the_rest_to_be_seen(name, changes, mild, strong):
+    scene = replace(MOVING, **changes)
+    assert [is_plain(Flaw(name=name, strength=strength), scene) for strength in (0.3, 0.7)] == [mild, strong]
 
 
 def test_flaws_come_as_often_as_they_can_show():

@@ -37,7 +37,7 @@ COLUMNS = (
 _MOST_IN_PICTURE = 40
 _NOTE = (
     "What was asked, what is to be seen in both clips, and their true marks; the letter of the preferred clip stands "
-    "on colour. Below each clip: what a judge who sees everything writes, and which generator made it."
+    "on colour. Below each clip: what a judge who sees everything writes. Under the marks: which generator made it."
 )
 
 
@@ -111,12 +111,12 @@ def _entry(number: int, drawn: PairExample) -> Entry:
 
 
 def _side(example: Example) -> Side:
-    seen = example.chain.split("\n")[0]
     return Side(
         clip=example.clip,
         marks=example.verdict.marks,
         rating=example.verdict.overall,
-        note=f"{seen} [{example.generator}]",
+        note=example.chain.split("\n")[0],
+        source=f"by {example.generator}",
     )
 
 

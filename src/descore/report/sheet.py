@@ -14,8 +14,8 @@ from descore.report.words import mark_sign, one_line, plain
 from descore.types import DIMENSIONS, Clip, Mark, Preference
 
 _MARGIN, _PADDING, _GAP = 40, 22, 6
-_FRAMES, _FRAME_HEIGHT = 8, 104
-_STRIP, _LETTER, _MARKS = 8 * (_FRAME_HEIGHT + _GAP) - _GAP, 46, 176
+_FRAMES, _CELL, _TALLEST = 8, 104, 160
+_STRIP, _LETTER, _MARKS = _FRAMES * (_CELL + _GAP) - _GAP, 46, 176
 _INNER = _LETTER + _STRIP + 24 + _MARKS
 _WIDTH = _INNER + 2 * (_PADDING + _MARGIN)
 _PAGE, _PANEL, _BORDER = "#f5f3ee", "#ffffff", "#e4e0d8"
@@ -32,6 +32,8 @@ class Side:
     """1.00 to 5.00."""
     note: str = ""
     """What is said below the frames."""
+    source: str = ""
+    """What made the clip."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +79,11 @@ def _row(letter: str, side: Side, *, best: bool) -> Image.Image:
 
 
 def _strip(clip: Clip) -> Image.Image:
-    """As many frames as there is room for, spread over the clip; pixels stay pixels where they are enlarged."""
-    width = round(_FRAME_HEIGHT * clip.size[0] / clip.size[1])
-    count = max(1, min(len(clip.times), _FRAMES, (_STRIP + _GAP) // (width + _GAP)))
-    size = min(width, _STRIP), round(min(width, _STRIP) * clip.size[1] / clip.size[0])
-    way = Image.Resampling.NEAREST if size[0] > clip.size[0] else Image.Resampling.LANCZOS
+    """Eight frames, or as many as there are, spread over the clip; pixels stay pixels where they are enlarged."""
+    count = min(len(clip.times), _FRAMES)
+    scale = min(_CELL / clip.size[0], _TALLEST / clip.size[1])
+    size = max(1, round(clip.size[0] * scale)), max(1, round(clip.size[1] * scale))
+    way = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
     chosen = [round(k * (len(clip.times) - 1) / max(1, count - 1)) for k in range(count)]
     return draw.beside(
         [Image.fromarray(clip.frames[index]).resize(size, way) for index in chosen], gap=_GAP, paper=_PANEL
@@ -97,7 +99,8 @@ def _marks(side: Side) -> Image.Image:
         draw.apart(_text(name, 13, _SOFT), _pill(side.marks[name]), width=_MARKS, paper=_PANEL) for name in DIMENSIONS
     ]
     overall = draw.apart(_text("overall", 14, _INK), _text(f"{side.rating:.2f}", 14, _INK), width=_MARKS, paper=_PANEL)
-    return draw.stack([*rows, overall], gap=3, paper=_PANEL)
+    source = [_text(draw.shorten(side.source, width=_MARKS, size=12), 12, _SOFT)] if side.source else []
+    return draw.stack([*rows, overall, *source], gap=3, paper=_PANEL)
 
 
 def _pill(mark: Mark) -> Image.Image:

@@ -20,7 +20,9 @@ from descore.world.script import (
     MOVES,
     Action,
     Camera,
+    Light,
     Scene,
+    Size,
     Style,
     any_scene,
     change,
@@ -30,8 +32,8 @@ from descore.world.script import (
 )
 
 _MILD, _STRONG = (0.25, 0.42), (0.62, 1.0)  # strengths apart from the border, where nobody could tell which it is
-_MOST = {"freeze": 0.7, "stutter": 0.7}  # beyond it too little is left of a motion to see where it goes
-_LOSSES_OF_DETAIL = frozenset({"blur", "compression"})
+_MOST = {"blur": 0.75, "noise": 0.75, "compression": 0.7, "freeze": 0.7, "stutter": 0.7}
+"""Strengths beyond which too little is left to see what is there, or where it goes."""
 _SEEN_IN_ANYTHING = frozenset({"flicker", "wobble"})
 
 
@@ -81,8 +83,9 @@ class Generator:
     """Degradations of the picture that it makes."""
     picture_rate: float
     motion: tuple[str, ...]
-    """Degradations of the motion that it makes, where the scene has a motion that shows them."""
+    """Degradations of the motion that it makes."""
     motion_rate: float
+    """As often it makes one of them. Where the scene cannot have it, the clip has none."""
     strong: float = 0.5
     """That a flaw is strong."""
 
@@ -92,7 +95,7 @@ TRAINING_GENERATORS = (
         name="careful",
         slip=0.1,
         picture=("blur", "noise"),
-        picture_rate=0.2,
+        picture_rate=0.25,
         motion=("flicker", "freeze"),
         motion_rate=0.25,
         strong=0.2,
@@ -102,7 +105,7 @@ TRAINING_GENERATORS = (
         slip=0.2,
         slips={"count": 0.6, "size": 0.5, "colour": 0.4, "shape": 0.4},
         picture=("blur",),
-        picture_rate=0.35,
+        picture_rate=0.45,
         motion=("flicker", "wobble"),
         motion_rate=0.3,
     ),
@@ -112,7 +115,7 @@ TRAINING_GENERATORS = (
         slips={"action": 0.5, "camera": 0.5, "speed": 0.5},
         habits={"action": Action.STILL, "camera": Camera.STILL},
         picture=("noise",),
-        picture_rate=0.25,
+        picture_rate=0.35,
         motion=("freeze",),
         motion_rate=0.7,
         strong=0.7,
@@ -123,7 +126,7 @@ TRAINING_GENERATORS = (
         slips={"setting": 0.5, "light": 0.5, "style": 0.5},
         ignores=0.3,
         picture=("noise", "blur"),
-        picture_rate=0.4,
+        picture_rate=0.5,
         motion=("flicker", "wobble"),
         motion_rate=0.5,
         strong=0.6,
@@ -137,7 +140,7 @@ HELD_OUT_GENERATORS = (
         slip=0.2,
         slips={"colour": 0.4, "shape": 0.4},
         picture=("compression",),
-        picture_rate=0.6,
+        picture_rate=0.9,
         motion=("flicker",),
         motion_rate=0.2,
     ),
@@ -146,7 +149,7 @@ HELD_OUT_GENERATORS = (
         slip=0.2,
         slips={"action": 0.4, "speed": 0.5},
         picture=("noise",),
-        picture_rate=0.2,
+        picture_rate=0.25,
         motion=("stutter", "jerk"),
         motion_rate=0.8,
         strong=0.6,
@@ -157,7 +160,7 @@ HELD_OUT_GENERATORS = (
         slips={"camera": 0.6, "setting": 0.5, "count": 0.4},
         habits={"camera": Camera.SHAKE},
         picture=("compression", "blur"),
-        picture_rate=0.35,
+        picture_rate=0.45,
         motion=("drops",),
         motion_rate=0.5,
     ),
@@ -176,30 +179,43 @@ def shoot(
 
 
 def flaws_of(generator: Generator, shown: Scene, rng: np.random.Generator) -> Flaws:
-    """Flaws that the generator makes and that this scene lets show."""
+    """Flaws that the generator makes and that this scene can have."""
     wanted = ((generator.picture, generator.picture_rate), (generator.motion, generator.motion_rate))
-    flaws = []
-    for names, rate in wanted:
-        makes = rng.random() < rate
-        options = [name for name in names if shows(name, shown)]
-        if makes and options:
-            flaws.append(random_flaw(options[int(rng.integers(len(options)))], rng, strong=generator.strong))
-    return tuple(flaws)
+    drawn = [random_flaw(names, rng, strong=generator.strong) for names, rate in wanted if rng.random() < rate]
+    return tuple(flaw for flaw in drawn if is_plain(flaw, shown))
 
 
-def random_flaw(name: str, rng: np.random.Generator, *, strong: float) -> Flaw:
-    """A flaw that is clearly mild or, with this probability, clearly strong."""
+def random_flaw(names: tuple[str, ...], rng: np.random.Generator, *, strong: float) -> Flaw:
+    """A flaw of one of these names that is clearly mild or, with this probability, clearly strong."""
+    name = names[int(rng.integers(len(names)))]
     low, high = _STRONG if rng.random() < strong else _MILD
     return Flaw(name=name, strength=round(float(rng.uniform(low, min(high, _MOST.get(name, high)))), 3))
 
 
-def shows(name: str, scene: Scene) -> bool:
-    """Whether a degradation of this scene can be seen. Large pixels hide a loss of detail; only a steady motion shows
-    that it stops or jumps, and an event (say, vanishing) might fall into what is left out."""
+def is_plain(flaw: Flaw, scene: Scene) -> bool:
+    """Whether the flaw can be seen in this scene, and all else that is told of the scene can be seen beside it."""
+    return _shows(flaw.name, scene) and not _buries(flaw, scene)
+
+
+def _shows(name: str, scene: Scene) -> bool:
+    """Large pixels hide a loss of detail. Only a steady motion shows that it stops or jumps; what happens at one moment
+    (say, vanishing) might fall into what is left out."""
     if DEGRADATIONS[name].harms == "picture":
-        return scene.style is not Style.PIXELATED or name not in _LOSSES_OF_DETAIL
+        return scene.style is not Style.PIXELATED or name == "noise"
     steady = scene.action in MOVES or (scene.action is Action.STILL and scene.camera is not Camera.STILL)
     return name in _SEEN_IN_ANYTHING or (steady and scene.camera is not Camera.SHAKE)
+
+
+def _buries(flaw: Flaw, scene: Scene) -> bool:
+    """What is faint drowns in noise and falls to compression; so does a backdrop by which a camera's motion is seen. A
+    small shape cannot be told from another in a strong blur."""
+    strong, dim, grey = flaw.mark == 0, scene.light is Light.DUSK, scene.style is Style.GREY
+    if flaw.name == "noise":
+        return (dim and grey) or (strong and (dim or grey))
+    if flaw.name == "compression":
+        moves = scene.camera is not Camera.STILL
+        return dim or (strong and (grey or moves or scene.size is Size.SMALL))
+    return flaw.name == "blur" and strong and scene.size is Size.SMALL
 
 
 def _attempt(asked: Scene, generator: Generator, rng: np.random.Generator) -> Scene:

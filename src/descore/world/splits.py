@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 
 from descore.types import Clip, Preference, Verdict
-from descore.world.degrading import DEGRADATIONS, degrade
+from descore.world.degrading import degrade
 from descore.world.generators import (
     HELD_OUT_GENERATORS,
     TRAINING_GENERATORS,
     Flaws,
     Generator,
     flaws_of,
+    is_plain,
     random_flaw,
     random_generator,
     shoot,
-    shows,
 )
 from descore.world.painting import FRAMES, drawn_clip
 from descore.world.script import (
@@ -249,20 +249,20 @@ def _nearly(split: Split, wish: _Wish, shot: _Shot, rng: np.random.Generator) ->
 
 
 def _turned(wish: _Wish, shot: _Shot, name: str, rng: np.random.Generator) -> _Shot:
-    """One attribute set right if it was wrong, and wrong if it was right. Flaws that no longer show are gone."""
+    """One attribute set right if it was wrong, and wrong if it was right. Flaws that do not go with it are gone."""
     asked = getattr(wish.asked, name)
     right = getattr(shot.shown, name) is asked
     shown = tidy(change(shot.shown, name, rng) if right else with_value(shot.shown, name, asked))
-    return replace(shot, shown=shown, flaws=tuple(flaw for flaw in shot.flaws if shows(flaw.name, shown)))
+    return replace(shot, shown=shown, flaws=tuple(flaw for flaw in shot.flaws if is_plain(flaw, shown)))
 
 
 def _flawed(shot: _Shot, harms: str, rng: np.random.Generator) -> _Shot:
-    """A flaw of this kind gone if there was one; else there, if the generator makes one that shows."""
+    """A flaw of this kind gone if there was one; else there, if the scene can have it."""
     kept = [flaw for flaw in shot.flaws if flaw.harms != harms]
-    makes = [*shot.generator.picture, *shot.generator.motion]
-    names = [name for name in makes if DEGRADATIONS[name].harms == harms and shows(name, shot.shown)]
-    if len(kept) == len(shot.flaws) and names:
-        kept.append(random_flaw(names[int(rng.integers(len(names)))], rng, strong=shot.generator.strong))
+    if len(kept) == len(shot.flaws):
+        names = shot.generator.picture if harms == "picture" else shot.generator.motion
+        flaw = random_flaw(names, rng, strong=shot.generator.strong)
+        kept += [flaw] if is_plain(flaw, shot.shown) else []
     return replace(shot, flaws=tuple(sorted(kept, key=lambda flaw: flaw.harms != "picture")))
 
 

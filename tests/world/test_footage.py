@@ -35,7 +35,7 @@ SIZE = 180, 120
 RATE = 24
 
 
-def scene(seed, frames, *, speed=2):
+def scene(seed, frames, *, speed=1):
     """A texture of a colour of its own that drifts by `speed` pixels a frame."""
     rng = np.random.default_rng(seed)
     width, height = SIZE

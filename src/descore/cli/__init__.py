@@ -11,6 +11,7 @@ from descore.cli.benchmarks import benchmarks
 from descore.cli.compare import compare
 from descore.cli.demo import demo
 from descore.cli.doctor import doctor
+from descore.cli.evaluate import evaluate
 from descore.cli.rank import rank
 from descore.cli.report import report
 from descore.cli.score import score
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (score, compare, rank, report, benchmarks, demo, doctor):
+for verb in (score, compare, rank, evaluate, report, benchmarks, demo, doctor):
     app.command()(verb)
 app.add_typer(world)
 

@@ -1,15 +1,16 @@
-"""Results as the JSON objects that --json prints.
+"""Results as the JSON objects that --json prints and that runs keep.
 
 In: a result, and what was asked. Out: a dict of plain values, always with the same keys; what is absent is None.
-Knows records; knows nothing of screens."""
+Knows records; knows nothing of screens or of run directories."""
 
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from descore.errors import VideoError
-from descore.types import Score
+from descore.types import RatedClip, Score
 
 KEYS = (
     "video",
@@ -26,6 +27,8 @@ KEYS = (
     "times",
     "error",
 )
+RUN_KEYS = (*KEYS, "rewards", "tokens", "seconds")
+"""A run's record also has the reward of each named dimension, the tokens of all chains, and the seconds it took."""
 
 
 def to_record(result: Score | VideoError, *, video: str, prompt: str, model: str) -> dict[str, Any]:
@@ -49,9 +52,43 @@ def to_record(result: Score | VideoError, *, video: str, prompt: str, model: str
     }
 
 
+def to_run_record(result: Score | VideoError, *, clip: RatedClip, model: str, seconds: float) -> dict[str, Any]:
+    """The record of a benchmark's clip, with the keys of RUN_KEYS. `seconds` is its share of its batch's time."""
+    record = dict.fromkeys(RUN_KEYS) | to_record(result, video=clip.video, prompt=clip.prompt, model=model)
+    record["seconds"] = seconds
+    if isinstance(result, VideoError):
+        return record
+    return record | {"rewards": dict(result.rewards), "tokens": sum(sample.tokens for sample in result.samples)}
+
+
+def plain_record(
+    clip: RatedClip, *, model: str, rewards: Mapping[str, float] | None = None, **known: object
+) -> dict[str, Any]:
+    """A run's record of a clip that no chain was written for. The reward is the mean of `rewards` unless it is among
+    the `known` values; other keys than RUN_KEYS are refused."""
+    if unknown := set(known) - set(RUN_KEYS):
+        raise TypeError(f"no such keys in a record: {', '.join(sorted(unknown))}")
+    record: dict[str, Any] = dict.fromkeys(RUN_KEYS)
+    record |= {"video": clip.video, "prompt": clip.prompt, "model": model}
+    if rewards:
+        record |= {"rewards": dict(rewards), "reward": math.fsum(rewards.values()) / len(rewards)}
+    return record | known
+
+
 def to_line(record: Mapping[str, Any]) -> str:
     """One line of JSON. ASCII only, so that any terminal and any file name can be written; never NaN."""
     return json.dumps(record, allow_nan=False)
+
+
+def to_plain(value: object) -> Any:  # noqa: ANN401
+    """Records, mappings and sequences as JSON knows them; a number that is not finite becomes None."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return to_plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    return _number(value) if isinstance(value, float) else value
 
 
 def _number(value: float | None) -> float | None:

@@ -36,7 +36,7 @@ CLIP_FRAMES = 8
 SPAN = STRIDE * (CLIP_FRAMES - 1) + 1
 """Stored frames from a clip's first to its last."""
 
-CUT = 0.35
+CUT = 0.3
 """Two frames are of two shots if the histograms of most blocks of the picture differ by this share of their pixels."""
 LEAST_SPREAD = 16.0
 """Standard deviation of brightness, in levels: below it, a frame is black, a title on a plain ground, or fog."""

@@ -1,0 +1,227 @@
+"""The statistics of a run: a pure function of its labels and records.
+
+In: rated clips, pairs, and the record that counts of each clip. Out: the object of results.json, plain values only,
+with None for a number that is not known. A clip without a score is counted as failed wherever it would count, and is
+never a number. Knows records and the statistics in `maths`; knows nothing of files, models or screens.
+
+Shapes: B pairs, N clips."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from descore.evaluation.records import to_plain
+from descore.maths.agreement import (
+    accuracy_with_ties,
+    accuracy_with_ties_compatible,
+    accuracy_without_ties,
+    preference_probability,
+    share,
+)
+from descore.maths.calibration import reliability
+from descore.maths.correlation import correlations
+from descore.types import DIMENSIONS, Pair, RatedClip
+
+Key = tuple[str, str]
+"""A clip's video and prompt."""
+Records = Mapping[Key, Mapping[str, Any]]
+
+WORST = 12
+"""Mistakes that are told apart at most."""
+
+_SIGN = {"a": 1, "b": -1, "tie": 0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Margins:
+    """The pairs that have one label, as the statistics take them."""
+
+    pairs: Sequence[Pair]
+    margin_B: NDArray[np.float64]
+    """Reward of a minus reward of b; nan where one of the two has no score."""
+    preference_B: NDArray[np.int64]
+    """1 a, -1 b, 0 a tie."""
+    group_B: NDArray[np.str_]
+
+
+def results_of(clips: Sequence[RatedClip], pairs: Sequence[Pair], records: Records) -> dict[str, Any]:
+    """All figures of a run.
+
+    scored, of: clips with a score, and clips; failures: the others, with their `error`; truncated: chains that were cut
+    at the limit; unreadable: chains without a verdict; seconds: spent in all. Per label in `labels`, the agreement with
+    people; per dimension in `marks`, how often the written mark is the true one; by_source, by_aspect; and `worst`:
+    the decided pairs whose order is most wrong, `margin` in root mean squares of the label's margins."""
+    counted = [records[key_of(clip)] for clip in clips if key_of(clip) in records]
+    scored = [record for record in counted if record["reward"] is not None]
+    margins = {label: margins_of(label, pairs, records) for label in labels_of(clips, pairs)}
+    return to_plain(  # type: ignore[no-any-return]
+        {
+            "scored": len(scored),
+            "of": len(clips),
+            "failures": _failures(clips, records),
+            "truncated": sum(bool(record.get("truncated")) for record in scored),
+            "unreadable": sum(record.get("thinking") is not None and record.get("marks") is None for record in scored),
+            "seconds": sum(record.get("seconds") or 0.0 for record in counted),
+            "labels": {label: _agreement(label, found, clips, records) for label, found in margins.items()},
+            "marks": _marks(clips, records),
+            "by_source": _by_source(clips, records),
+            "by_aspect": {label: by for label, found in margins.items() if (by := _by_aspect(found))},
+            "worst": _worst(pairs, margins),
+        }
+    )
+
+
+def key_of(clip: RatedClip) -> Key:
+    """What a clip's record is found by."""
+    return clip.video, clip.prompt
+
+
+def labels_of(clips: Sequence[RatedClip], pairs: Sequence[Pair]) -> tuple[str, ...]:
+    """Every label that a pair or a clip has, in the order in which they are first seen."""
+    return tuple(dict.fromkeys(chain(*(pair.preference for pair in pairs), *(clip.ratings for clip in clips))))
+
+
+def reward_name(label: str, records: Records) -> str | None:
+    """Which reward stands for a label: the named dimension of its name, or else the mean of all; None if there is no
+    score at all."""
+    names: Mapping[str, float] | None = next((r["rewards"] for r in records.values() if r.get("rewards")), None)
+    if names is None:
+        return next(("reward" for r in records.values() if r["reward"] is not None), None)
+    return label if label in names else " + ".join(names)
+
+
+def reward_of(record: Mapping[str, Any] | None, label: str) -> float:
+    """The reward that stands for a label; nan without a score."""
+    if record is None or record["reward"] is None:
+        return float("nan")
+    reward: float = (record.get("rewards") or {}).get(label, record["reward"])
+    return reward
+
+
+def margins_of(label: str, pairs: Sequence[Pair], records: Records) -> Margins:
+    """The pairs of a label."""
+    chosen = [pair for pair in pairs if label in pair.preference]
+    a, b = (
+        [reward_of(records.get((video, pair.prompt)), label) for pair, video in each]
+        for each in (((p, p.video_a) for p in chosen), ((p, p.video_b) for p in chosen))
+    )
+    return Margins(
+        pairs=chosen,
+        margin_B=np.asarray(a, np.float64) - np.asarray(b, np.float64),
+        preference_B=np.asarray([_SIGN[pair.preference[label]] for pair in chosen], np.int64),
+        group_B=np.asarray([pair.group for pair in chosen], np.str_),
+    )
+
+
+def _failures(clips: Sequence[RatedClip], records: Records) -> list[dict[str, str]]:
+    found = []
+    for clip in clips:
+        record = records.get(key_of(clip))
+        if record is None or record["reward"] is None:
+            error = "never tried" if record is None else record["error"]
+            found.append({"video": clip.video, "prompt": clip.prompt, "error": error})
+    return found
+
+
+def _agreement(label: str, found: Margins, clips: Sequence[RatedClip], records: Records) -> dict[str, Any]:
+    margin_B, preference_B, group_B = found.margin_B, found.preference_B, found.group_B
+    probability_B = np.asarray([preference_probability(margin, 0.0) for margin in margin_B], np.float64)
+    return {
+        "reward": reward_name(label, records),
+        "accuracy": accuracy_without_ties(margin_B, preference_B, group_B),
+        "with_ties": accuracy_with_ties(margin_B, preference_B, group_B),
+        "with_ties_held_out": accuracy_with_ties(margin_B, preference_B, group_B, held_out=True),
+        "compatible": accuracy_with_ties_compatible(margin_B, preference_B),
+        "calibration": reliability(probability_B, preference_B, group_B),
+        "correlation": _correlation(label, clips, records),
+    }
+
+
+def _correlation(label: str, clips: Sequence[RatedClip], records: Records) -> dict[str, Any] | None:
+    rated = [clip for clip in clips if label in clip.ratings]
+    if not rated:
+        return None
+    reward_N = np.asarray([reward_of(records.get(key_of(clip)), label) for clip in rated])
+    rating_N = np.asarray([clip.ratings[label] for clip in rated], np.float64)
+    group_N = np.asarray([clip.group for clip in rated], np.str_)
+    return {
+        "all": correlations(reward_N, rating_N, group_N, within=False),
+        "within": correlations(reward_N, rating_N, group_N, within=True),
+    }
+
+
+def _marks(clips: Sequence[RatedClip], records: Records) -> dict[str, Any] | None:
+    """Right marks among the clips whose true ones are known; a chain without a verdict has failed. "asked" counts the
+    marks that the prompt asks for, which are harder: N/A can be told from the prompt alone. None if no chain says."""
+    known = [clip for clip in clips if clip.marks is not None]
+    if not any((records.get(key_of(clip)) or {}).get("thinking") for clip in known):
+        return None
+    hits = {name: np.asarray([_hit(clip, name, records) for clip in known]) for name in DIMENSIONS}
+    asked = {
+        name: np.asarray([clip.marks is not None and clip.marks[name] is not None for clip in known]) for name in hits
+    }
+    group_N = np.asarray([clip.group for clip in known], np.str_)
+    pooled_N = np.concatenate(list(hits.values()))
+    pooled_group_N, asked_N = np.tile(group_N, len(hits)), np.concatenate(list(asked.values()))
+    return {
+        **{name: share(hit_N, group_N) for name, hit_N in hits.items()},
+        "all": share(pooled_N, pooled_group_N),
+        "asked": share(pooled_N[asked_N], pooled_group_N[asked_N]),
+    }
+
+
+def _hit(clip: RatedClip, name: str, records: Records) -> float:
+    marks = (records.get(key_of(clip)) or {}).get("marks")
+    if marks is None or clip.marks is None:
+        return float("nan")
+    return float(marks[name] == clip.marks[name])
+
+
+def _by_source(clips: Sequence[RatedClip], records: Records) -> dict[str, Any]:
+    found = {}
+    for source in sorted({clip.source for clip in clips if clip.source is not None}):
+        own = [clip for clip in clips if clip.source == source]
+        rewards = [r["reward"] for clip in own if (r := records.get(key_of(clip))) and r["reward"] is not None]
+        found[source] = {
+            "reward": fmean(rewards) if rewards else None,
+            "n": len(rewards),
+            "failed": len(own) - len(rewards),
+            "ratings": {
+                label: fmean(clip.ratings[label] for clip in own if label in clip.ratings)
+                for label in labels_of(own, ())
+            },
+        }
+    return found
+
+
+def _by_aspect(found: Margins) -> dict[str, Any]:
+    aspect_B = np.asarray([pair.aspect or "" for pair in found.pairs], np.str_)
+    return {
+        str(aspect): accuracy_without_ties(
+            found.margin_B[aspect_B == aspect],
+            found.preference_B[aspect_B == aspect],
+            found.group_B[aspect_B == aspect],
+        )
+        for aspect in np.unique(aspect_B[aspect_B != ""])
+    }
+
+
+def _worst(pairs: Sequence[Pair], margins: Mapping[str, Margins]) -> list[dict[str, Any]]:
+    """A pair is told once, under the label where it is most wrong."""
+    place = {id(pair): index for index, pair in enumerate(pairs)}
+    worst: dict[int, dict[str, Any]] = {}
+    for label, found in margins.items():
+        # About 0, not about their mean: which clip is called a is arbitrary.
+        spread = math.sqrt(np.nan_to_num(found.margin_B**2).sum() / max(1, np.isfinite(found.margin_B).sum())) or 1.0
+        for pair, margin, preference in zip(found.pairs, found.margin_B, found.preference_B, strict=True):
+            index, wrong = place[id(pair)], -margin * preference / spread
+            if wrong > worst.get(index, {"wrong": 0.0})["wrong"]:
+                worst[index] = {"pair": index, "label": label, "margin": float(margin / spread), "wrong": wrong}
+    ranked = sorted(worst.values(), key=lambda mistake: -mistake["wrong"])[:WORST]
+    return [{key: value for key, value in mistake.items() if key != "wrong"} for mistake in ranked]

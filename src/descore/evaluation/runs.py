@@ -1,0 +1,219 @@
+"""Run directories: score every clip of a benchmark once, keep a record of each, and read it all back.
+
+    run.json        what was run: the config, which a resumed run must equal, and when it started
+    labels.json     what people say: title, published figures, rated clips, pairs
+    clips.jsonl     a record per clip (RUN_KEYS), append-only; of a clip's records the last one counts
+    results.json    the statistics, written when every clip has been tried
+    frames/N.jpg    strips of the clips in the worst mistakes; N is the clip's place in labels.json
+
+In: a judge, a benchmark's judgements, a folder. Out: a `Run`. Knows files and when a run may go on; knows nothing of
+models, and nothing of what a report does with a run."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from descore.errors import ConfigError, DataError
+from descore.evaluation.journal import append, locked, mend, read_lines, write_whole
+from descore.evaluation.records import to_plain
+from descore.evaluation.results import Key, results_of
+from descore.evaluation.strips import write_strips
+from descore.types import Pair, RatedClip
+
+if TYPE_CHECKING:
+    from descore.evaluation.benchmarks import Judgements
+
+SCHEMA = 1
+RUN_FILE, CLIPS_FILE, LABELS_FILE = "run.json", "clips.jsonl", "labels.json"
+RESULTS_FILE, FRAMES = "results.json", "frames"
+
+Open = Callable[[str], Any]
+"""From a clip's `video` to what a scorer reads: a path, or a Clip."""
+
+
+class Judge(Protocol):
+    """Whatever gives clips their rewards; see `scorers`."""
+
+    @property
+    def batch_size(self) -> int:
+        """Clips that are judged at a time; their records are on the disk before the next ones are begun."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the rewards depend on."""
+
+    def judge(self, clips: Sequence[RatedClip], *, open_video: Open) -> list[dict[str, Any]]:
+        """A record for each clip."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A finished run, as it lies on the disk."""
+
+    folder_name: str
+    config: Mapping[str, Any]
+    """The contents of run.json."""
+    title: str
+    """Of the benchmark."""
+    published: Sequence[Mapping[str, Any]]
+    """Figures that others report on this benchmark: model, label, figure, value, source."""
+    clips: tuple[RatedClip, ...]
+    pairs: tuple[Pair, ...]
+    records: Mapping[Key, dict[str, Any]]
+    """The record that counts of each clip, by video and prompt."""
+    results: Mapping[str, Any]
+    """See `results`."""
+    frames: Mapping[int, bytes]
+    """JPEG strips, by the clip's place in `clips`."""
+
+
+def evaluate(
+    judge: Judge,
+    judgements: "Judgements",
+    *,
+    folder: Path,
+    benchmark: str,
+    title: str,
+    published: Sequence[Any] = (),
+    limit: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
+) -> Run:
+    """Score the clips that have no score yet, and write the results.
+
+    A folder that holds a run of the same config goes on where it stopped; clips that failed are tried again. One of
+    another config, or one that another process is writing, raises ConfigError. `progress` hears how many clips of how
+    many have been tried."""
+    clips, pairs = judgements.clips, judgements.pairs
+    told = {"clips": [to_plain(clip) for clip in clips], "pairs": [to_plain(pair) for pair in pairs]}
+    config = {
+        "schema": SCHEMA,
+        **judge.config,
+        "benchmark": benchmark,
+        "limit": limit,
+        "labels": hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16],
+    }
+    _make(folder)
+    with locked(folder):
+        _start(folder, config, {"title": title, "published": to_plain(list(published)), **told})
+        _score(judge, clips, open_video=judgements.open, folder=folder, progress=progress)
+        _finish(folder, clips, pairs, open_video=judgements.open)
+    return read_run(folder)
+
+
+def read_run(folder: Path) -> Run:
+    """The run in a folder. A file that is missing or broken raises DataError, an unfinished run too."""
+    config, labels = _read_json(folder / RUN_FILE), _read_json(folder / LABELS_FILE)
+    if not (folder / RESULTS_FILE).is_file():
+        raise DataError(
+            str(folder / RESULTS_FILE), 1, "is not there: the run is not finished; give its command again to go on"
+        )
+    strips = sorted((folder / FRAMES).glob("*.jpg"))
+    return Run(
+        folder_name=folder.resolve().name,
+        config=config,
+        title=_part(labels, "title", folder),
+        published=_part(labels, "published", folder),
+        clips=tuple(_rows(RatedClip, _part(labels, "clips", folder), folder)),
+        pairs=tuple(_rows(Pair, _part(labels, "pairs", folder), folder)),
+        records=_counting(folder),
+        results=_read_json(folder / RESULTS_FILE),
+        frames={int(strip.stem): strip.read_bytes() for strip in strips if strip.stem.isdecimal()},
+    )
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise ConfigError(f"{folder}: cannot be made: {fault.strerror}; choose another folder with --out") from fault
+
+
+def _start(folder: Path, config: Mapping[str, Any], labels: Mapping[str, Any]) -> None:
+    """Begin a run, or make sure that the one that is there is this one."""
+    if (folder / RUN_FILE).is_file():
+        _compare(folder, config)
+        return
+    if (folder / CLIPS_FILE).exists():
+        raise ConfigError(f"{folder}: has {CLIPS_FILE} but no {RUN_FILE} to say of which run; choose another --out")
+    write_whole(folder / LABELS_FILE, _json(labels))
+    write_whole(folder / RUN_FILE, _json({**config, "started": datetime.now(UTC).isoformat(timespec="seconds")}))
+
+
+def _compare(folder: Path, config: Mapping[str, Any]) -> None:
+    there = _read_json(folder / RUN_FILE)
+    there.pop("started", None)
+    odd = [key for key in {**there, **config} if there.get(key) != config.get(key)]
+    if odd:
+        told = "; ".join(f"{key} is {there.get(key)!r} there, {config.get(key)!r} here" for key in odd)
+        raise ConfigError(f"{folder}: holds another run ({told}); choose another --out, or the same options")
+
+
+def _score(
+    judge: Judge,
+    clips: Sequence[RatedClip],
+    *,
+    open_video: Open,
+    folder: Path,
+    progress: Callable[[int, int], None],
+) -> None:
+    mend(folder / CLIPS_FILE)
+    scored = {key for key, record in _counting(folder).items() if record["error"] is None}
+    missing = [clip for clip in clips if (clip.video, clip.prompt) not in scored]
+    if missing:
+        (folder / RESULTS_FILE).unlink(missing_ok=True)  # they will not be of these records
+    progress(len(clips) - len(missing), len(clips))
+    for start in range(0, len(missing), judge.batch_size):
+        batch = missing[start : start + judge.batch_size]
+        append(folder / CLIPS_FILE, judge.judge(batch, open_video=open_video))
+        progress(len(clips) - len(missing) + start + len(batch), len(clips))
+
+
+def _finish(folder: Path, clips: Sequence[RatedClip], pairs: Sequence[Pair], *, open_video: Open) -> None:
+    results = results_of(clips, pairs, _counting(folder))
+    write_strips(folder / FRAMES, clips, pairs=[pairs[worst["pair"]] for worst in results["worst"]], open_=open_video)
+    write_whole(folder / RESULTS_FILE, _json(results))
+
+
+def _counting(folder: Path) -> dict[Key, dict[str, Any]]:
+    """The last record of each clip."""
+    path, found = folder / CLIPS_FILE, {}
+    for number, record in enumerate(read_lines(path), start=1):
+        if lacking := [key for key in ("video", "prompt", "reward", "error") if key not in record]:
+            raise DataError(str(path), number, f"has no {', '.join(lacking)}; expected a record of a run")
+        found[record["video"], record["prompt"]] = record
+    return found
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode("ascii")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise DataError(str(path), 1, "is not there; expected a folder that descore evaluate has written")
+    try:
+        found = json.loads(path.read_bytes())
+    except json.JSONDecodeError as fault:
+        raise DataError(str(path), fault.lineno, f"is not JSON: {fault.msg}; give the run's command again") from None
+    except UnicodeDecodeError as fault:
+        raise DataError(str(path), 1, f"is not UTF-8 at byte {fault.start}; give the run's command again") from None
+    if not isinstance(found, dict):
+        raise DataError(str(path), 1, f"found {type(found).__name__}, expected a JSON object")
+    return found
+
+
+def _part(labels: Mapping[str, Any], key: str, folder: Path) -> Any:  # noqa: ANN401
+    if key not in labels:
+        raise DataError(str(folder / LABELS_FILE), 1, f"has no {key!r}; expected the labels of a run")
+    return labels[key]
+
+
+def _rows(kind: type[Any], rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Any]:
+    try:
+        return [kind(**row) for row in rows]
+    except TypeError as fault:
+        raise DataError(str(folder / LABELS_FILE), 1, f"holds no {kind.__name__} ({fault})") from None

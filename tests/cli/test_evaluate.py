@@ -1,0 +1,175 @@
+"""`descore evaluate` end to end: on drawn clips and on files, killed and resumed, and from a table of scores."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from descore.evaluation.records import RUN_KEYS
+from descore.evaluation.runs import read_run
+
+BENCHMARK = ("--benchmark", "drawn", "--limit", 3)
+
+
+@pytest.fixture(scope="module")
+def run(descore, model, tmp_path_factory):
+    """A finished run of the micro model on three drawn pairs."""
+    folder = tmp_path_factory.mktemp("evaluate") / "run"
+    result = descore("evaluate", "--model", model, *BENCHMARK, "--out", folder)
+    return folder, result
+
+
+@pytest.fixture
+def table(films, tmp_path):
+    """The user's own table: four clips of two prompts, one of which is not there."""
+    for number, film in enumerate(films[0]):
+        shutil.copy(film, tmp_path / f"{number}.mp4")
+    rows = ["prompt,video,rating.look", "a ball,0.mp4,1", "a ball,1.mp4,3", "a cat,2.mp4,2", "a cat,gone.mp4,4"]
+    (tmp_path / "mine.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "mine.csv"
+
+
+def test_people_see_figures_marks_and_the_next_command(run):
+    folder, result = run
+    assert result.exit_code == 0
+    for said in ("thinking, on Drawn scenes", "scored 6 of 6", "overall", "Spearman", "s a clip", "have no verdict"):
+        assert said in result.stdout
+    assert f"Next: descore report {folder}" in result.stdout
+    assert max(len(line) for line in result.stdout.splitlines() if str(folder) not in line) <= 80
+
+
+def test_the_folder_holds_all_that_a_report_needs(run):
+    found = read_run(run[0])
+    assert len(found.clips) == len(found.records) == 6
+    assert all(tuple(record) == RUN_KEYS for record in found.records.values())
+    assert found.config["seed"] == 0
+    assert {"torch", "transformers"} <= set(found.config["versions"])
+    assert found.clips[0].marks is not None
+    mistaken = {video for pair in found.results["worst"] for video in _videos(found.pairs[pair["pair"]])}
+    assert {found.clips[index].video for index in found.frames} == mistaken
+
+
+def _videos(pair):
+    return pair.video_a, pair.video_b
+
+
+def test_the_same_command_again_scores_nothing_and_json_is_the_results(run, descore, model, lines):
+    folder, _ = run
+    before = (folder / "clips.jsonl").read_bytes()
+    result = descore("evaluate", "--model", model, *BENCHMARK, "--out", folder, "--json")
+    [printed] = lines(result)
+    assert printed == json.loads((folder / "results.json").read_text())
+    assert (folder / "clips.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "named"), [(("--think", "off"), "think is 'on' there, 'off' here"), (("--seed", 1), "seed is 0 there")]
+)
+def test_another_config_is_refused_in_one_line(run, descore, model, options, named):
+    result = descore("evaluate", "--model", model, *BENCHMARK, "--out", run[0], *options)
+    [error] = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert result.exit_code == 3
+    assert named in error
+
+
+def test_failures_come_first_and_are_tried_again(descore, model, table, films, lines):
+    command = ("evaluate", "--model", model, "--benchmark", table, "--out", table.parent / "run", "--think", "off")
+    result = descore(*command, "--json")
+    [found] = lines(result)
+    assert result.exit_code == 4
+    assert "error: scored 3 of 4; not scored: gone.mp4: no such file" in result.stderr
+    assert (found["scored"], found["of"]) == (3, 4)
+    assert (found["labels"]["look"]["accuracy"]["n"], found["labels"]["look"]["accuracy"]["failed"]) == (1, 1)
+    shutil.copy(films[0][0], table.parent / "gone.mp4")
+    again = descore(*command)
+    assert again.exit_code == 0
+    assert "scored 4 of 4" in again.stdout
+    assert len((table.parent / "run" / "clips.jsonl").read_text().splitlines()) == 5
+
+
+def test_hand_made_features_are_models_too(descore, table, lines):
+    result = descore("evaluate", "--model", "sharpness", "--benchmark", table, "--out", table.parent / "run", "--json")
+    [found] = lines(result)
+    assert found["labels"]["look"]["reward"] == "sharpness"
+    assert (found["scored"], result.exit_code) == (3, 4)
+
+
+def test_scores_of_another_system_go_through_the_same_statistics(descore, table, lines):
+    (table.parent / "theirs.csv").write_text("video,reward\n0.mp4,1\n1.mp4,2\n2.mp4,3\ngone.mp4,4\n")
+    command = ("evaluate", "--scores", table.parent / "theirs.csv", "--benchmark", table)
+    result = descore(*command, "--out", table.parent / "run", "--json")
+    [found] = lines(result)
+    assert result.exit_code == 0
+    assert found["labels"]["look"]["accuracy"]["value"] == 1.0
+    assert read_run(table.parent / "run").config["model"] == "theirs"
+
+
+def test_the_lines_of_descore_score_are_such_scores(descore, model, table, lines):
+    scored = descore("score", *(table.parent / f"{n}.mp4" for n in (0, 1)), "-p", "a ball", "-m", model, "--json")
+    (table.parent / "lines.jsonl").write_text(scored.stdout)
+    out = ("--out", table.parent / "run", "--json")
+    result = descore("evaluate", "--scores", table.parent / "lines.jsonl", "--benchmark", table, *out)
+    [found] = lines(result)
+    assert (found["scored"], found["of"], result.exit_code) == (2, 4, 4)
+    assert found["failures"][0]["error"] == "lines.jsonl has no score of it"
+
+
+def test_without_out_the_folder_is_named_by_the_options(descore, table, monkeypatch):
+    monkeypatch.chdir(table.parent)
+    assert "The run: runs/jerk-mine" in descore("evaluate", "--model", "jerk", "--benchmark", table).stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message", "code"),
+    [
+        (("--benchmark", "drwn"), "did you mean drawn", 3),
+        (("--benchmark", "fetv"), "--root", 3),
+        (("--benchmark", "drawn", "--samples", 2, "--think", "off"), "one sample only", 3),
+        (("--benchmark", "drawn", "--model", "no/such/folder"), "no such folder", 3),
+        (("--benchmark", "drawn", "--scores", "absent.csv"), "no such file", 3),
+    ],
+)
+def test_what_cannot_be_run_is_one_line(descore, tmp_path, options, message, code):
+    result = descore("evaluate", *options, "--out", tmp_path / "run")
+    [error] = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert message in error
+    assert result.exit_code == code
+    assert not (tmp_path / "run").exists()
+
+
+def test_narrow_terminals_get_a_list(run, descore, model, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    printed = descore("evaluate", "--model", model, *BENCHMARK, "--out", run[0]).stdout
+    assert "\n  accuracy " in printed
+
+
+def test_a_run_that_is_killed_goes_on_with_nothing_lost_and_nothing_scored_twice(descore, model, tmp_path):
+    folder = tmp_path / "run"
+    options = ("--model", model, *("--benchmark", "drawn", "--limit", "12", "--batch-size", "2", "--think", "off"))
+    command = [sys.executable, "-m", "descore", "evaluate", *options, "--out", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        before = wait_for_records(folder / "clips.jsonl", process)
+        process.send_signal(signal.SIGKILL)
+    written = (folder / "clips.jsonl").read_bytes()
+    assert process.returncode == -signal.SIGKILL
+    assert 0 < before <= written.count(b"\n") < 24
+    assert not (folder / "results.json").exists()
+    with (folder / "clips.jsonl").open("ab") as file:
+        file.write(b'{"video": "drawn:9')  # as if it had died while writing
+    assert descore("evaluate", *options, "--out", folder).exit_code == 0
+    records = [json.loads(line) for line in (folder / "clips.jsonl").read_text().splitlines()]
+    assert (folder / "clips.jsonl").read_bytes().startswith(written[: written.rfind(b"\n") + 1])
+    assert len(records) == len({(record["video"], record["prompt"]) for record in records}) == 24
+
+
+def wait_for_records(path, process):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if path.exists() and (count := path.read_bytes().count(b"\n")):
+            return count
+        time.sleep(0.02)
+    raise AssertionError("no record was written")

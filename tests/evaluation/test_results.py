@@ -1,0 +1,132 @@
+"""The statistics of a run, on records small enough to do by hand."""
+
+import json
+
+import pytest
+from tests.evaluation.cases import GOOD, Judged, TellJudge, clip, four_clips, pair
+
+from descore.evaluation.results import key_of, results_of
+from descore.types import DIMENSIONS
+
+MARKS = dict(zip(DIMENSIONS, (2, 1, None, None, 0), strict=True))
+
+
+def results(judged, rewards, **changes):
+    records = {
+        key_of(c): record
+        for c, record in zip(judged.clips, TellJudge(rewards).judge(judged.clips, open_video=judged.open), strict=True)
+    }
+    for video, change in changes.items():
+        next(record for record in records.values() if record["video"] == video).update(change)
+    return results_of(judged.clips, judged.pairs, records)
+
+
+@pytest.mark.parametrize(("sign", "value"), [(1, 1.0), (-1, 0.0)])
+def test_a_gold_scorer_is_always_right_and_its_mirror_never(sign, value):
+    found = results(four_clips(), {video: sign * reward for video, reward in GOOD.items()})
+    assert found["labels"]["overall"]["accuracy"]["value"] == value
+    assert found["labels"]["overall"]["accuracy"]["groups"] == 2
+    assert (found["scored"], found["of"], found["failures"]) == (4, 4, [])
+    assert found["seconds"] == 2.0
+
+
+def test_a_failed_clip_is_a_failure_and_never_a_number():
+    found = results(four_clips(), {**GOOD, "v1": None})
+    accuracy = found["labels"]["overall"]["accuracy"]
+    assert (accuracy["value"], accuracy["n"], accuracy["failed"]) == (1.0, 1, 1)
+    assert (found["scored"], found["of"]) == (3, 4)
+    assert found["failures"] == [{"video": "v1", "prompt": "p", "error": "broken"}]
+    assert results_of(four_clips().clips, (), {})["failures"][0]["error"] == "never tried"
+
+
+def test_nothing_scored_gives_null_and_is_json():
+    found = results(four_clips(), {})
+    assert found["labels"]["overall"]["accuracy"]["value"] is None
+    assert found["labels"]["overall"]["reward"] is None
+    assert found["worst"] == []
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_label_has_the_reward_of_its_name_and_otherwise_the_mean():
+    judged = Judged(clips=(clip("v0"), clip("v1")), pairs=(pair("v0", "v1", {"motion": "a", "look": "b", "all": "a"}),))
+    found = results(judged, {"v0": {"motion": 3.0, "look": 1.0}, "v1": {"motion": 1.0, "look": 2.0}})["labels"]
+    assert {label: found[label]["reward"] for label in found} == {
+        "motion": "motion",
+        "look": "look",
+        "all": "motion + look",
+    }
+    assert [found[label]["accuracy"]["value"] for label in ("motion", "look", "all")] == [1.0, 1.0, 1.0]
+
+
+def test_ties_have_a_threshold_and_a_rate():
+    judged = four_clips()
+    judged.pairs += (pair("v0", "v1", {"other": "tie"}), pair("v2", "v3", {"other": "b"}, prompt="q"))
+    found = results(judged, {**GOOD, "v1": 0.9})["labels"]["other"]
+    assert found["with_ties"]["tie_rate"] == 0.5
+    assert found["with_ties"]["threshold"] == pytest.approx(0.1)
+    assert found["with_ties"]["figure"]["value"] == found["compatible"] == 1.0
+    assert found["with_ties_held_out"]["fitted_on"] == "the other half"
+
+
+def test_ratings_are_correlated_and_their_absence_is_null():
+    rated = tuple(clip(f"v{i}", ratings={"quality": float(i)}) for i in range(4))
+    found = results(Judged(clips=rated, pairs=()), {f"v{i}": i**2 for i in range(4)})["labels"]["quality"]
+    assert found["correlation"]["all"]["spearman"]["value"] == pytest.approx(1)
+    assert found["correlation"]["within"]["kendall"]["value"] == pytest.approx(1)
+    assert results(four_clips(), GOOD)["labels"]["overall"]["correlation"] is None
+
+
+def test_marks_are_counted_where_the_truth_is_known_and_apart_where_they_were_asked():
+    judged = four_clips()
+    judged.clips = tuple(clip(c.video, prompt=c.prompt, marks=MARKS if c.video != "v3" else None) for c in judged.clips)
+    right, wrong_na = dict(MARKS), {**MARKS, "camera": 2}
+    changes = {
+        "v0": {"thinking": "t", "marks": right},
+        "v1": {"thinking": "t", "marks": wrong_na},
+        "v2": {"thinking": "babble", "marks": None},
+        "v3": {"thinking": "t", "marks": right},
+    }
+    found = results(judged, GOOD, **changes)
+    assert found["unreadable"] == 1
+    assert found["marks"]["camera"]["value"] == 0.5  # v0 right, v1 wrong, v2 says nothing
+    assert found["marks"]["camera"]["failed"] == 1
+    assert (found["marks"]["all"]["value"], found["marks"]["all"]["n"]) == (0.9, 10)
+    assert (found["marks"]["asked"]["value"], found["marks"]["asked"]["n"]) == (1.0, 6)
+    assert results(judged, GOOD)["marks"] is None  # nothing was written
+
+
+def test_cut_chains_are_counted():
+    assert results(four_clips(), GOOD, v0={"truncated": True})["truncated"] == 1
+
+
+def test_sources_and_aspects():
+    clips = tuple(clip(f"v{i}", source="east" if i < 2 else "west", ratings={"look": float(i)}) for i in range(4))
+    pairs = (pair("v0", "v1", "b", aspect="faces"), pair("v2", "v3", "a", aspect="hands"), pair("v0", "v3", "a"))
+    found = results(Judged(clips=clips, pairs=pairs), {"v0": 1.0, "v1": 2.0, "v2": 3.0})
+    assert found["by_source"] == {
+        "east": {"reward": 1.5, "n": 2, "failed": 0, "ratings": {"look": 0.5}},
+        "west": {"reward": 3.0, "n": 1, "failed": 1, "ratings": {"look": 2.5}},
+    }
+    assert {aspect: figure["n"] for aspect, figure in found["by_aspect"]["overall"].items()} == {"faces": 1, "hands": 0}
+
+
+def test_the_worst_mistakes_come_first_once_each_and_ties_are_none():
+    clips = tuple(clip(f"v{i}") for i in range(4))
+    pairs = (
+        pair("v0", "v1", {"x": "b"}),  # margin 1, wrong
+        pair("v0", "v2", {"x": "b"}),  # margin 4, wrong
+        pair("v0", "v3", {"x": "a"}),  # margin 9, right
+        pair("v1", "v3", {"x": "tie"}),
+    )
+    found = results(Judged(clips=clips, pairs=pairs), {"v0": 9.0, "v1": 8.0, "v2": 5.0, "v3": 0.0})["worst"]
+    assert [(mistake["pair"], mistake["label"]) for mistake in found] == [(1, "x"), (0, "x")]
+    # In root mean squares: the mean square of 1, 4, 9 and 8 (the tie's) is 40.5.
+    assert found[0]["margin"] == pytest.approx(4 / 40.5**0.5)
+    assert found[1]["margin"] == pytest.approx(1 / 40.5**0.5)
+
+
+def test_a_mistake_is_told_under_the_label_where_it_is_worst():
+    pairs = (pair("v0", "v1", {"x": "b", "y": "b"}), pair("v0", "v2", {"x": "a"}))
+    rewards = {"v0": {"x": 1.0, "y": 1.0}, "v1": {"x": 0.0, "y": 0.0}, "v2": {"x": -7.0, "y": 0.0}}
+    [mistake] = results(Judged(clips=tuple(clip(f"v{i}") for i in range(3)), pairs=pairs), rewards)["worst"]
+    assert (mistake["pair"], mistake["label"], mistake["margin"]) == (0, "y", 1.0)  # under x 1 of 5

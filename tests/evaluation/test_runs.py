@@ -1,0 +1,200 @@
+"""A run survives being killed, is never mixed with another, and reads back as it was."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+from tests.conftest import noise_clip
+from tests.evaluation.cases import GOOD, TellJudge, clip, four_clips
+
+from descore.errors import ConfigError, DataError, VideoError
+from descore.evaluation.journal import append, locked, mend, read_lines
+from descore.evaluation.runs import evaluate, read_run
+from descore.evaluation.strips import draw_strip
+
+
+class Killed(BaseException):
+    """Stands in for the end of the process: nothing of ours catches it."""
+
+
+def run(judge, folder, *, judged=None, **options):
+    options = {"benchmark": "four", "title": "Four clips", **options}
+    return evaluate(judge, judged or four_clips(), folder=folder, **options)
+
+
+def lines(folder):
+    return (folder / "clips.jsonl").read_text().splitlines()
+
+
+def test_a_run_reads_back_as_it_was(tmp_path):
+    published = [{"model": "m", "label": "overall", "figure": "accuracy", "value": 0.7, "source": "s"}]
+    found = run(TellJudge(GOOD), tmp_path / "run", published=published)
+    judged = four_clips()
+    assert (found.clips, found.pairs) == (judged.clips, judged.pairs)
+    assert (found.folder_name, found.title, found.published) == ("run", "Four clips", published)
+    assert found.records["v3", "q"]["rewards"] == {"overall": 1.0}
+    assert found.results["labels"]["overall"]["accuracy"]["value"] == 1.0
+    assert found.config["benchmark"] == "four"
+    assert found == read_run(tmp_path / "run")
+
+
+def test_each_clip_is_scored_once_however_many_pairs_hold_it(tmp_path):
+    judged, judge = four_clips(), TellJudge(GOOD)
+    judged.pairs *= 5
+    run(judge, tmp_path, judged=judged)
+    assert judge.seen == ["v0", "v1", "v2", "v3"]
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
+    def die(count):
+        if count > 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(TellJudge(GOOD, after=die), tmp_path)
+    before = lines(tmp_path)
+    with pytest.raises(DataError, match=r"not finished; give its command again"):
+        read_run(tmp_path)
+    told = []
+    judge = TellJudge(GOOD)
+    run(judge, tmp_path, progress=lambda done, total: told.append((done, total)))
+    assert judge.seen == ["v2", "v3"]
+    assert lines(tmp_path)[:2] == before
+    assert told == [(2, 4), (4, 4)]
+
+
+def test_a_finished_run_scores_nothing_again(tmp_path):
+    first = run(TellJudge(GOOD), tmp_path)
+    judge = TellJudge(GOOD)
+    assert run(judge, tmp_path) == first
+    assert judge.seen == []
+
+
+def test_failed_clips_are_tried_again_and_the_last_record_counts(tmp_path):
+    run(TellJudge({**GOOD, "v1": None}), tmp_path)
+    judge = TellJudge(GOOD)
+    found = run(judge, tmp_path)
+    assert judge.seen == ["v1"]
+    assert found.results["failures"] == []
+    assert len(lines(tmp_path)) == 5
+
+
+def test_a_torn_last_line_is_dropped_and_its_clip_scored_again(tmp_path):
+    run(TellJudge(GOOD), tmp_path)
+    path = tmp_path / "clips.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-10])
+    (tmp_path / "results.json").unlink()
+    judge = TellJudge(GOOD)
+    run(judge, tmp_path)
+    assert judge.seen == ["v3"]
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("judge", "options", "message"),
+    [
+        (TellJudge(GOOD, model="other"), {}, r"model is 'told' there, 'other' here"),
+        (TellJudge(GOOD), {"limit": 2}, r"limit is None there, 2 here"),
+        (TellJudge(GOOD), {"benchmark": "five"}, r"benchmark is 'four' there, 'five' here"),
+    ],
+)
+def test_a_run_of_another_config_is_refused(tmp_path, judge, options, message):
+    run(TellJudge(GOOD), tmp_path)
+    before = lines(tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        run(judge, tmp_path, **options)
+    assert lines(tmp_path) == before
+
+
+def test_changed_judgements_are_another_run(tmp_path):
+    run(TellJudge(GOOD), tmp_path)
+    judged = four_clips()
+    judged.clips = (*judged.clips, clip("v4"))
+    with pytest.raises(ConfigError, match="labels is"):
+        run(TellJudge(GOOD), tmp_path, judged=judged)
+
+
+def test_records_without_a_config_are_left_alone(tmp_path):
+    (tmp_path / "clips.jsonl").write_text("{}\n")
+    with pytest.raises(ConfigError, match=r"no run\.json"):
+        run(TellJudge(GOOD), tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be made"):
+        run(TellJudge(GOOD), tmp_path / "file")
+
+
+def test_a_second_process_is_refused_while_the_first_lives_and_not_after(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from descore.evaluation.journal import locked\n"
+        "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(ConfigError, match="another process"):
+            run(TellJudge(GOOD), tmp_path)
+        holder.kill()
+    with locked(tmp_path):
+        pass
+
+
+def test_frames_of_the_worst_mistakes_are_kept(tmp_path):
+    found = run(TellJudge({**GOOD, "v0": -1.0}), tmp_path)
+    assert sorted(found.frames) == [0, 1]
+    with Image.open(tmp_path / "frames" / "1.jpg") as strip:
+        assert strip.size == (4 * 192 + 3 * 4, 96)
+    assert sorted(run(TellJudge({**GOOD, "v0": -1.0}), tmp_path).frames) == [0, 1]
+
+
+def test_a_video_that_cannot_be_opened_has_no_frames(tmp_path):
+    def refuse(name):
+        raise VideoError(name, "gone")
+
+    judged = four_clips()
+    judged.open = refuse
+    assert run(TellJudge({**GOOD, "v0": -1.0}), tmp_path, judged=judged).frames == {}
+
+
+def test_strips_of_short_clips_show_each_frame_once():
+    assert draw_strip(noise_clip(0, frames=2, width=30, height=60)).size == (2 * 48 + 4, 96)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("run.json", None, r"run\.json:1: is not there"),
+        ("labels.json", "{", r"labels\.json:1: is not JSON"),
+        ("labels.json", "[]", r"labels\.json:1: found list"),
+        ("labels.json", '{"title": "t"}', r"labels\.json:1: has no 'published'"),
+        ("labels.json", '{"title": "", "published": [], "clips": [{"x": 1}], "pairs": []}', r"holds no RatedClip"),
+        ("results.json", '{\n "scored": }', r"results\.json:2: is not JSON"),
+        ("clips.jsonl", '{"video": "v0"}\n', r"clips\.jsonl:1: has no prompt, reward, error"),
+        ("clips.jsonl", "\x00\x00\n{}\n", r"clips\.jsonl:1: is not JSON"),
+        ("clips.jsonl", "3\n", r"clips\.jsonl:1: found int"),
+    ],
+)
+def test_broken_files_are_one_line_with_their_place(tmp_path, name, content, message):
+    run(TellJudge(GOOD), tmp_path)
+    if content is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_run(tmp_path)
+
+
+def test_a_journal_keeps_whole_lines_only(tmp_path):
+    path = tmp_path / "clips.jsonl"
+    assert read_lines(path) == []
+    append(path, [{"a": 1}, {"a": 2}])
+    with path.open("a") as file:
+        file.write('{"a": 3')
+    assert [record["a"] for record in read_lines(path)] == [1, 2]
+    mend(path)
+    append(path, [{"a": 4}])
+    assert [json.loads(line)["a"] for line in path.read_text().splitlines()] == [1, 2, 4]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from descore.maths.losses import bradley_terry, next_token
+from descore.maths.losses import bradley_terry, next_token_sum
 
 
 def test_equal_rewards_cost_log_2():
@@ -46,4 +46,4 @@ def test_large_margins_do_not_overflow():
 def test_next_token_by_hand():
     """Uniform over 4 costs log 4; certainty costs nothing; the mean of both is half of log 4."""
     logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [100.0, 0.0, 0.0, 0.0]])
-    assert next_token(logits, torch.tensor([2, 0])).item() == pytest.approx(math.log(4) / 2)
+    assert next_token_sum(logits, torch.tensor([2, 0])).item() == pytest.approx(math.log(4))

@@ -15,6 +15,7 @@ from descore.cli.evaluate import evaluate
 from descore.cli.rank import rank
 from descore.cli.report import report
 from descore.cli.score import score
+from descore.cli.train import app as train
 from descore.cli.world import app as world
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 for verb in (score, compare, rank, evaluate, report, benchmarks, demo, doctor):
     app.command()(verb)
+app.add_typer(train)
 app.add_typer(world)
 
 

@@ -15,6 +15,6 @@ def bradley_terry(margin_B: Tensor, decided_B: Tensor) -> Tensor:
     return -(F.logsigmoid(margin_B) * weight_B).sum() / weight_B.sum().clamp(min=1)
 
 
-def next_token(logits_NV: Tensor, target_N: Tensor) -> Tensor:
-    """Mean of -log p(target) over tokens, computed in float32: scalar. Without any token it is 0."""
-    return F.cross_entropy(logits_NV.float(), target_N, reduction="sum") / max(len(target_N), 1)
+def next_token_sum(logits_NV: Tensor, target_N: Tensor) -> Tensor:
+    """Sum of -log p(target) over tokens, computed in float32: scalar. Without any token it is 0."""
+    return F.cross_entropy(logits_NV.float(), target_N, reduction="sum")

@@ -1,9 +1,10 @@
 """What is particular to the Qwen3-VL family. The next family is one more file like this one.
 
-Knows the family's position rule; knows nothing of queries, heads or rewards.
+Knows the family's position rule and the names of its parts; knows nothing of queries, heads or rewards.
 
 Shapes: B sequences, T tokens."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +12,20 @@ from torch import Tensor
 from descore.data.chat import Inputs
 
 MODEL_TYPES = ("qwen3_vl", "qwen3_vl_moe")
+
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "merger": ("model.visual.merger.", "model.visual.deepstack_merger_list."),
+    "vision_tower": ("model.visual.",),
+    "language_model": ("model.language_model.", "lm_head."),
+}
+"""Part → how the names of its weights and modules begin. The first part that fits has the name."""
+
+LORA_TARGETS: Mapping[str, tuple[str, ...]] = {
+    "merger": ("linear_fc1", "linear_fc2"),
+    "vision_tower": ("qkv", "proj", "linear_fc1", "linear_fc2"),
+    "language_model": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+}
+"""Part → last names of the linear layers that get an adapter, unless a config says otherwise."""
 
 
 def positions(backbone: Any, inputs: Inputs) -> Tensor:  # noqa: ANN401  # the family's classes share no typed base

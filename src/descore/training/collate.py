@@ -31,14 +31,33 @@ class Written(Protocol):
         """What a good judge writes about it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreadable:
+    """An example whose video cannot be read."""
+
+    table: str
+    line: int
+    video: str
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class ChainCollator:
-    """B written examples → inputs without the query, with `chain_mask`."""
+    """B written examples → inputs without the query, with `chain_mask`.
+
+    Examples that are unreadable are left out, and come under the key `unreadable` if there are any; a batch of nothing
+    else has no inputs, and a `chain_mask` of no rows."""
 
     chat: Chat
 
-    def __call__(self, examples: Sequence[Written]) -> dict[str, Any]:
+    def __call__(self, examples: Sequence[Written | Unreadable]) -> dict[str, Any]:
         """Inputs of whole sequences."""
+        lost = [e for e in examples if isinstance(e, Unreadable)]
+        there = [e for e in examples if not isinstance(e, Unreadable)]
+        inputs = self._lay_out(there) if there else {"chain_mask": torch.zeros(0, 0, dtype=torch.bool)}
+        return {**inputs, "unreadable": lost} if lost else inputs
+
+    def _lay_out(self, examples: Sequence[Written]) -> dict[str, Any]:
         prompts = self.chat.lay_out_prompts([e.clip for e in examples], [e.prompt for e in examples])
         chains = [self.chat.encode_chain(e.chain) for e in examples]
         return dict(self.chat.lay_out_chains(prompts, chains, query=False))

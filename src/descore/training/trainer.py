@@ -1,61 +1,163 @@
 """transformers' Trainer for a DescoreModel: our losses, our checkpoint directory, our record of metrics.
 
-A checkpoint-N folder holds `model/`, a whole checkpoint directory of its own, beside the Trainer's optimizer,
-scheduler and random states, so that a run killed at any moment goes on from its last checkpoint."""
+A checkpoint-N folder holds what was learned beside the Trainer's optimizer, scheduler and random states, so that a run
+killed at any moment goes on from its last checkpoint: `model/`, a whole checkpoint directory of its own; or, where
+adapters learn, `learned.safetensors`, the weights that have a gradient."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_model
+from safetensors.torch import load_file, load_model, save_file
 from torch import Tensor, nn
-from transformers import Trainer, TrainingArguments
+from torch.utils.data import DataLoader, Subset
+from transformers import Trainer, TrainerControl, TrainingArguments
 
+from descore.model.adapters import has_adapters
 from descore.model.checkpoint import read_head
 from descore.model.descore_model import DescoreModel
+from descore.training.collate import Unreadable
+from descore.training.trainable import learned_weights
 
 Loss = Callable[[DescoreModel, dict[str, Any]], tuple[Tensor, dict[str, Tensor]]]
-"""From the model and a collated batch to the loss and what to log beside it."""
+"""From the model and a collated batch to the loss and what to log beside it: a scalar, or a sum and its count (2)."""
+Count = Callable[[dict[str, Any]], int]
+"""How many items a collated batch holds."""
+Lost = Callable[[Sequence[Unreadable]], None]
+"""Told of the examples that a batch lacks."""
+
+LEARNED_FILE = "learned.safetensors"
+
+
+class Learner(nn.Module):
+    """A model whose forward is its loss, so that what wraps a forward (mixed precision, processes) wraps all."""
+
+    def __init__(self, model: DescoreModel, loss: Loss) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and metrics."""
+        return self.loss(self.model, batch)
 
 
 class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not typed
-    """Trainer with `loss(model, batch) -> (loss, metrics)`. Metrics are logged as means since the last log."""
+    """Trainer with `loss(model, batch) -> (loss, metrics)`. Metrics are logged as means since the last log.
 
-    def __init__(self, *, loss: Loss, **trainer: Any) -> None:  # noqa: ANN401  # Trainer's own arguments
-        super().__init__(**trainer)
-        self.descore_loss = loss
-        self._metrics: dict[str, list[Tensor]] = {}
+    With `count`, the loss is a sum over a batch's items, and is averaged over all items of an update, whatever forwards
+    and processes they are spread over. Without it, the loss is a batch's mean, and forwards weigh alike."""
+
+    control: TrainerControl
+
+    def __init__(
+        self,
+        *,
+        model: DescoreModel,
+        loss: Loss,
+        count: Count | None = None,
+        lost: Lost = lambda _: None,
+        **trainer: Any,  # noqa: ANN401  # Trainer's own arguments
+    ) -> None:
+        self.learner = Learner(model, loss)
+        super().__init__(model=self.learner, **trainer)
+        self.count, self.lost = count, lost
+        self.loss_is_scaled_for_ga = count is not None
+        self._metrics: dict[str, Tensor] = {}
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | None]:
+        """The batches of an update, and how many items they have in all processes together."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        for batch in batches:
+            self.lost(batch.pop("unreadable", ()))
+        if self.count is None:
+            return batches, None
+        items = torch.tensor(sum(map(self.count, batches)), device=self.args.device)
+        return batches, self.accelerator.reduce(items).clamp(min=1)
 
     def compute_loss(
         self,
         model: nn.Module,
         inputs: dict[str, Any],
         return_outputs: bool = False,
-        num_items_in_batch: Tensor | None = None,  # noqa: ARG002  # Trainer's signature
+        num_items_in_batch: Tensor | None = None,
     ) -> Any:  # noqa: ANN401
         """The loss of a batch; Trainer calls this."""
-        # Mixed precision otherwise reaches `model.forward` only, and losses call other methods as well.
-        with self.accelerator.autocast():
-            loss, metrics = self.descore_loss(self.accelerator.unwrap_model(model), inputs)
-        for name, value in metrics.items():
-            self._metrics.setdefault(name, []).append(value.detach())
+        loss, metrics = model(inputs)
+        self._add(self._metrics, inputs, loss, metrics)
+        if num_items_in_batch is not None:
+            # Several processes average their gradients, where their sum is wanted.
+            loss = loss * self.accelerator.num_processes / num_items_in_batch
         return (loss, {}) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the means of the metrics to what Trainer logs."""
-        means = {name: sum(float(v) for v in values) / len(values) for name, values in self._metrics.items()}
-        self._metrics.clear()
-        super().log({**logs, **means}, start_time)
+        """Put the means of the loss and the metrics since the last log to what Trainer logs. Where there was no item,
+        there is no mean: a loss of nothing is not 0."""
+        means = self._means(self._metrics)
+        rest = {name: value for name, value in logs.items() if not (name == "loss" and self._metrics)}
+        self._metrics = {}
+        super().log({**rest, **means}, start_time)
+
+    @torch.no_grad()
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:  # noqa: ANN401  # Trainer's own arguments
+        """Means over the eval data set of the loss (over items, with `count`) and the metrics."""
+        self.learner.eval()
+        totals: dict[str, Tensor] = {}
+        for batch in self._eval_batches():
+            self.lost(batch.pop("unreadable", ()))
+            with self.accelerator.autocast():
+                loss, metrics = self.learner(self._prepare_inputs(batch))
+            self._add(totals, batch, loss, metrics)
+        means = {f"eval_{name}": mean for name, mean in self._means(totals).items()}
+        super().log(means)  # not our own: the metrics of training steps since the last log stay as they are
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, means)
+        return means
+
+    def _add(self, totals: dict[str, Tensor], batch: dict[str, Any], loss: Tensor, metrics: dict[str, Tensor]) -> None:
+        """Add what a batch came to, each as a sum and its count."""
+        items = 1 if self.count is None else self.count(batch)
+        found = {"loss": torch.stack([loss.detach(), torch.full_like(loss, items)]), **metrics}
+        for name, value in found.items():
+            totals[name] = totals.get(name, 0) + _sum_and_count(value)
+
+    def _means(self, totals: dict[str, Tensor]) -> dict[str, float]:
+        """Over all processes; of what was never counted there is none."""
+        whole = {name: self.accelerator.reduce(total) for name, total in totals.items()}
+        return {name: float(total[0] / total[1]) for name, total in whole.items() if total[1]}
+
+    def _eval_batches(self) -> DataLoader[dict[str, Any]]:
+        """One process's share of the eval data set. Each example is in one share, so none counts twice."""
+        mine = range(self.args.process_index, len(self.eval_dataset), self.args.world_size)
+        return DataLoader(
+            Subset(self.eval_dataset, mine),
+            batch_size=self.args.per_device_eval_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            generator=torch.Generator(),  # evaluating must not move the random numbers that training draws
+        )
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:  # noqa: ARG002
-        model: DescoreModel = self.accelerator.unwrap_model(self.model)
-        model.save_pretrained(Path(output_dir or self.args.output_dir) / "model")
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        if has_adapters(self.learner.model.backbone):
+            save_file(learned_weights(self.learner.model), folder / LEARNED_FILE)
+        else:
+            self.learner.model.save_pretrained(folder / "model")
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        target: DescoreModel = self.accelerator.unwrap_model(model or self.model)
-        load_weights(target, Path(resume_from_checkpoint) / "model")
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:  # noqa: ARG002
+        self.load_learned(Path(resume_from_checkpoint))
+
+    def load_learned(self, checkpoint: Path) -> None:
+        """Read what was learned from a checkpoint-N folder into the model."""
+        model = self.learner.model
+        if has_adapters(model.backbone):
+            load_learned(model, checkpoint / LEARNED_FILE)
+        else:
+            load_weights(model, checkpoint / "model")
 
 
 def training_arguments(out: Path, *, steps: int, batch: int, learning_rate: float, seed: int) -> TrainingArguments:
@@ -90,7 +192,21 @@ def load_weights(model: DescoreModel, folder: Path) -> None:
     model.head.weight.data.copy_(weights["head"])
 
 
+def load_learned(model: DescoreModel, file: Path) -> None:
+    """Read the weights that learn into a model of which the same ones do, in place."""
+    learned, found = learned_weights(model), load_file(file)
+    assert learned.keys() == found.keys(), f"{file} holds other weights than those that learn here"
+    for name, weight in learned.items():
+        weight.data.copy_(found[name])
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint of a run that was written to its end; None if there is none."""
     whole = [p for p in folder.glob("checkpoint-*") if (p / "trainer_state.json").is_file()]
     return max(whole, key=lambda p: int(re.sub(r"\D", "", p.name)), default=None)
+
+
+def _sum_and_count(value: Tensor) -> Tensor:
+    """A metric as a sum and its count (2)."""
+    value = value.detach().float()
+    return value if value.ndim else torch.stack([value, torch.ones_like(value)])

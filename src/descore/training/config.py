@@ -1,0 +1,205 @@
+"""What a training run is told: groups of settings, each field with its unit.
+
+    model       what learns, and in which precision
+    data        tables of examples, and how clips are read
+    trainable   which parts learn, and how fast
+    optim       how long and along which learning rate
+    run         where it is written, and how often
+
+Paths in a table are relative to the table; paths here, to the working directory. Knows settings; knows nothing of
+models or data."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from descore.data.sampling import VideoSampling
+from descore.training.checked import BELOW_ONE, NOT_EMPTY, NOT_NEGATIVE, POSITIVE, SHARE, Checked
+
+Mode = Literal["frozen", "lora", "full"]
+PARTS = ("vision_tower", "merger", "language_model")
+"""The parts of a backbone that learn or do not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig(Checked):
+    """What learns. Exactly one of `backbone` and `checkpoint`."""
+
+    backbone: str | None = None
+    """Folder or hub id of a plain Qwen3-VL model; a new reward model starts from it."""
+    checkpoint: str | None = None
+    """Folder, hub id or bundled name of a descore checkpoint to go on with. An adapter in it is folded into its
+    weights first."""
+    rubric: Path | None = None
+    """Text file of the judging text, with {prompt} once. null: the checkpoint's, or the built-in one for a backbone."""
+    max_chain_tokens: Annotated[int, POSITIVE] | None = None
+    """Tokens that a chain may have when the trained model writes one. null: as the checkpoint says, 1,024 for a
+    backbone."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of the forward and of all weights that do not learn. What learns is held in float32 in any case."""
+    gradient_checkpointing: bool = False
+    """Recompute each layer in the backward pass: less memory, about a third more time."""
+
+    def disagreements(self) -> Iterator[tuple[str, str]]:
+        """One start, not none and not two."""
+        if (self.backbone is None) == (self.checkpoint is None):
+            found = "neither" if self.backbone is None else "both"
+            yield "backbone", f"or checkpoint: give exactly one of them, found {found}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig(Checked):
+    """Examples, and how their clips are read."""
+
+    train: Path
+    """Table (CSV, JSON Lines, JSON or Parquet) with columns prompt, video, chain; or prompt, video_a, chain_a, video_b,
+    chain_b, which gives two examples a row."""
+    eval: Path | None = None
+    """A table of the same form that nothing is trained on."""
+    sampling: VideoSampling | None = None
+    """How a video becomes a clip; kept in the trained checkpoint. null: as the checkpoint says."""
+    workers: Annotated[int, NOT_NEGATIVE] = 2
+    """Processes that read clips ahead of the step; 0 reads them in the step itself."""
+    prefetch: Annotated[int, POSITIVE] = 4
+    """Batches that each worker reads ahead."""
+    max_unreadable: Annotated[float, SHARE] = 0.01
+    """Share of a table's examples whose video may be unreadable; the run stops when there are more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartConfig(Checked):
+    """Whether and how fast one part learns."""
+
+    mode: Mode = "frozen"
+    """frozen: nothing changes. lora: low-rank adapters beside its linear layers. full: all its weights."""
+    learning_rate: Annotated[float, POSITIVE] | None = None
+    """Peak of this part. null: `optim.learning_rate`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraConfig(Checked):
+    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685), for every part whose mode is lora."""
+
+    r: Annotated[int, POSITIVE] = 64
+    """Rank."""
+    alpha: Annotated[float, POSITIVE] = 128
+    """The adapter's output is scaled by alpha / r."""
+    dropout: Annotated[float, BELOW_ONE] = 0.0
+    """Share of an adapter's inputs that are dropped in training."""
+    targets: Annotated[tuple[str, ...], NOT_EMPTY] | None = None
+    """Last names of the linear layers that get one, such as q_proj. null: the family's own choice, all of a layer's
+    attention and feed-forward projections."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainableConfig(Checked):
+    """Which parts of the backbone learn. The query and the head are not touched by learning to write."""
+
+    vision_tower: PartConfig = field(default_factory=PartConfig)
+    """What turns frames into features."""
+    merger: PartConfig = field(default_factory=PartConfig)
+    """What turns features into the language model's tokens."""
+    language_model: PartConfig = field(default_factory=lambda: PartConfig(mode="lora"))
+    """Embedding, layers and output."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """For the parts whose mode is lora."""
+
+    @property
+    def modes(self) -> dict[str, Mode]:
+        """By part, its mode."""
+        return {part: getattr(self, part).mode for part in PARTS}
+
+    def disagreements(self) -> Iterator[tuple[str, str]]:
+        """Something must learn."""
+        if set(self.modes.values()) == {"frozen"}:
+            yield "language_model.mode", "is frozen as all parts are; let at least one learn (lora or full)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimConfig(Checked):
+    """AdamW (Loshchilov & Hutter 2019). Exactly one of `epochs` and `steps`."""
+
+    learning_rate: Annotated[float, POSITIVE] = 2e-6
+    """Peak, for every part that names none of its own. 2e-6 is the authors' for LoRA on 8 billion parameters."""
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    """After warm-up: stay, or fall to 0 at the end."""
+    warmup: Annotated[float, BELOW_ONE] = 0.05
+    """Share of all updates in which the learning rate rises from 0."""
+    weight_decay: Annotated[float, NOT_NEGATIVE] = 0.0
+    """Of matrices; biases and norms have none."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the running mean of the gradient, and of its square."""
+    max_grad_norm: Annotated[float, POSITIVE] = 1.0
+    """Longer gradients are scaled down to it."""
+    epochs: Annotated[float, POSITIVE] | None = None
+    """Passes over the table."""
+    steps: Annotated[int, POSITIVE] | None = None
+    """Updates of the weights."""
+    batch_size: Annotated[int, POSITIVE] = 1
+    """Examples in one forward, in each process."""
+    accumulate: Annotated[int, POSITIVE] = 1
+    """Forwards whose gradients make one update. The loss is averaged over the tokens of all of them."""
+    seed: Annotated[int, NOT_NEGATIVE] = 0
+    """Of the order of examples, dropout, and weights that start from nothing."""
+
+    def disagreements(self) -> Iterator[tuple[str, str]]:
+        """One length, not none and not two; decays below 1."""
+        if (self.epochs is None) == (self.steps is None):
+            yield "epochs", f"or steps: give exactly one of them, found {'neither' if self.steps is None else 'both'}"
+        if not all(0 <= beta < 1 for beta in self.betas):
+            yield "betas", f"must be at least 0 and below 1, got {list(self.betas)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig(Checked):
+    """Where the run is written, and how often."""
+
+    out: Path
+    """The run directory. One that holds a run of other settings is refused."""
+    save_steps: Annotated[int, POSITIVE] = 200
+    """Updates between checkpoints; there is always one at the end."""
+    save_total_limit: Annotated[int, POSITIVE] = 2
+    """Checkpoints that are kept."""
+    log_steps: Annotated[int, POSITIVE] = 10
+    """Updates between lines of metrics.jsonl."""
+    eval_steps: Annotated[int, POSITIVE] | None = None
+    """Updates between evaluations. null: one at the end, if there is an eval table."""
+    resume: bool = True
+    """Go on from the last checkpoint in `out`, if there is one. false: refuse a directory with a run in it."""
+    merge: bool = False
+    """Fold adapters into the weights of the trained model. false: they stay beside the weights, as adapters."""
+
+
+WITHOUT_EFFECT = (
+    "data.workers",
+    "data.prefetch",
+    "run.out",
+    "run.save_steps",
+    "run.save_total_limit",
+    "run.log_steps",
+    "run.eval_steps",
+    "run.resume",
+)
+"""Keys that may change when a run is gone on with: what is learned does not depend on them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SftConfig(Checked):
+    """Next-token training on written chains."""
+
+    model: ModelConfig
+    """What learns."""
+    data: DataConfig
+    """From what."""
+    trainable: TrainableConfig = field(default_factory=TrainableConfig)
+    """Which parts of it."""
+    optim: OptimConfig
+    """How."""
+    run: RunConfig
+    """Where to."""
+
+    def disagreements(self) -> Iterator[tuple[str, str]]:
+        """Evaluations need a table."""
+        if self.run.eval_steps and self.data.eval is None:
+            yield "run.eval_steps", "needs data.eval, a table to evaluate on"

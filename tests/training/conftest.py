@@ -1,0 +1,85 @@
+"""A micro model on disk, small films, a table of chains, and a config that a test changes by overrides."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from tests.conftest import build_micro
+
+from descore.cli.film import write_mp4
+from descore.training.config import SftConfig
+from descore.training.config_file import read_config
+from descore.training.sft import train_sft
+
+EXAMPLES = 10
+
+
+def noise_film(path, seed):
+    frames = np.random.default_rng(seed).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    write_mp4(path, frames, fps=4)
+
+
+def write_table(path, rows):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def chain_rows(count=EXAMPLES):
+    """Chains of unlike lengths, so that batches weigh unlike."""
+    return [
+        {"prompt": f"a red ball {i}", "video": f"{i}.mp4", "chain": "a red ball rolls to the left " * (1 + i % 3)}
+        for i in range(count)
+    ]
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """A folder with a model, films, train.csv and eval.csv."""
+    folder = tmp_path_factory.mktemp("sft")
+    build_micro().save_pretrained(folder / "micro")
+    for seed in range(EXAMPLES):
+        noise_film(folder / f"{seed}.mp4", seed)
+    write_table(folder / "train.csv", chain_rows())
+    write_table(folder / "eval.csv", chain_rows(3))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def config_of(data):
+    """A config of six updates on the CPU; keyword `part__key=value` texts are overrides."""
+
+    def make(out, *overrides):
+        file = data / "sft.yaml"
+        settings = {
+            "model": {"checkpoint": str(data / "micro"), "precision": "float32"},
+            "data": {"train": str(data / "train.csv"), "workers": 0},
+            "trainable": {"lora": {"r": 4, "alpha": 8, "dropout": 0.1}},
+            "optim": {"learning_rate": 3e-3, "schedule": "cosine", "steps": 6, "batch_size": 4},
+            "run": {"out": str(out), "log_steps": 1, "save_steps": 3},
+        }
+        file.write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
+        return read_config(file, SftConfig, overrides=overrides)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def train(config_of):
+    """Train in a run directory, and give back what came of it."""
+
+    def run(out, *overrides, **options):
+        torch.manual_seed(99)  # whatever was drawn before must not matter
+        return train_sft(config_of(out, *overrides), **options)
+
+    return run
+
+
+def curve(out):
+    """Losses by step; of steps that a resumed run did again, the last."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}

@@ -1,0 +1,142 @@
+"""A config says all that is wrong with it at once, reads back equal, and takes overrides."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from descore.errors import ConfigError
+from descore.training.checked import SettingsError
+from descore.training.config import OptimConfig, PartConfig, SftConfig
+from descore.training.config_file import differences, read_config, write_config
+
+GOOD = """
+model: {checkpoint: tiny}
+data: {train: train.csv}
+optim: {steps: 10}
+run: {out: runs/a}
+"""
+
+
+@pytest.fixture
+def read(tmp_path):
+    def from_text(text, *overrides):
+        file = tmp_path / "sft.yaml"
+        file.write_text(text)
+        return read_config(file, SftConfig, overrides=overrides)
+
+    return from_text
+
+
+def page(fault):
+    return fault.value.page.splitlines()
+
+
+def test_all_faults_come_at_once_each_with_its_key(read):
+    text = """
+model: {checkpoint: tiny, precision: float16}
+data: {trian: train.csv, workers: -1, sampling: {fsp: 2}}
+trainable: {language_model: {mode: lora, learning_rate: fast}, lora: {r: 0}}
+optim: {learning_rate: 0, steps: 2.5, betas: [0.9]}
+runs: {}
+"""
+    with pytest.raises(SettingsError) as fault:
+        read(text)
+    assert page(fault) == [
+        "sft.yaml: 12 problems",
+        "  runs                                    unknown key; did you mean run?",
+        "  model.precision                         expected one of float32, bfloat16, found 'float16'",
+        "  data.trian                              unknown key; did you mean data.train?",
+        "  data.train                              missing; expected a path",
+        "  data.sampling.fsp                       unknown key; did you mean data.sampling.fps?",
+        "  data.workers                            must not be negative, got -1",
+        "  trainable.language_model.learning_rate  expected a number or null, found 'fast'",
+        "  trainable.lora.r                        must be positive, got 0",
+        "  optim.learning_rate                     must be positive, got 0",
+        "  optim.betas                             expected a list of 2, each number, found [0.9]",
+        "  optim.steps                             expected a whole number or null, found 2.5",
+        "  run                                     missing; expected keys and values",
+    ]
+
+
+def test_one_problem_is_one_line_as_an_error_of_the_family(read):
+    with pytest.raises(ConfigError, match=r"^sft.yaml: 1 problem: optim.steps must be positive, got 0$"):
+        read(GOOD, "optim.steps=0")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model.backbone=x", "model.backbone  or checkpoint: give exactly one of them, found both"),
+        ("model.checkpoint=null", "model.backbone  or checkpoint: give exactly one of them, found neither"),
+        ("optim.epochs=1", "optim.epochs  or steps: give exactly one of them, found both"),
+        ("optim.betas=[0.9, 1.0]", "optim.betas  must be at least 0 and below 1, got [0.9, 1.0]"),
+        ("trainable.language_model.mode=frozen", "trainable.language_model.mode  is frozen as all parts are"),
+        ("run.eval_steps=5", "run.eval_steps  needs data.eval, a table to evaluate on"),
+        ("optim.warmup=1", "optim.warmup  must be at least 0 and below 1, got 1"),
+        ("data.sampling.max_frames=2", "data.sampling  video sampling: max_frames must be at least min_frames"),
+        ("optim.seed=true", "optim.seed  expected a whole number, found True"),
+        ("optim.learning_rate=.inf", "optim.learning_rate  expected a number, found inf"),
+        ("data=3", "data  expected keys and values, found 3"),
+        ("optim.batch=2", "optim.batch  unknown key; did you mean optim.batch_size?"),
+        ("steps", "steps  cannot be read; write an override as key.path=value"),
+        ("optim.steps=[", "optim.steps  has a value that is not YAML: '['"),
+    ],
+)
+def test_what_an_override_breaks_is_named(read, override, said):
+    with pytest.raises(SettingsError) as fault:
+        read(GOOD, override)
+    assert page(fault)[0] == "sft.yaml: 1 problem"
+    assert said in page(fault)[1].strip()
+
+
+def test_overrides_are_put_over_the_file(read):
+    config = read(GOOD, "optim.learning_rate=1e-5", "trainable.merger.mode=full", "data.sampling.fps=4")
+    assert config.optim.learning_rate == 1e-5  # without a point, YAML 1.1 takes it for text
+    assert config.trainable.merger == PartConfig(mode="full")
+    assert config.data.sampling.fps == 4
+    assert config.data.train == Path("train.csv")
+
+
+def test_it_reads_back_equal(read, tmp_path):
+    config = read(GOOD, "trainable.lora.targets=[q_proj]", "data.sampling.fps=4", "data.eval=e.csv")
+    write_config(config, tmp_path / "config.yaml")
+    assert read_config(tmp_path / "config.yaml", SftConfig) == config
+    assert differences(config, read_config(tmp_path / "config.yaml", SftConfig)) == []
+
+
+def test_differences_are_named_by_key(read):
+    here, there = read(GOOD, "optim.seed=1", "data.sampling.fps=4", "run.out=runs/b"), read(GOOD)
+    assert [d.key for d in differences(here, there, but=["run.out"])] == ["data.sampling", "optim.seed"]
+    [fps] = differences(here, read(GOOD, "optim.seed=1", "data.sampling.fps=5", "run.out=runs/b"))
+    assert (fps.key, fps.here, fps.there) == ("data.sampling.fps", 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [", r"sft.yaml:\d+: "),
+        ("optim: {seed: 1, seed: 2}", "key 'seed' is given twice"),
+        ("- 1", "found list, expected keys and values"),
+    ],
+)
+def test_a_file_that_is_no_config_is_one_line(read, text, said):
+    with pytest.raises(ConfigError, match=said) as fault:
+        read(text)
+    assert "\n" not in str(fault.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=re.escape("absent.yaml: cannot be opened")):
+        read_config(tmp_path / "absent.yaml", SftConfig)
+
+
+def test_settings_made_in_python_check_themselves():
+    with pytest.raises(SettingsError, match=r"OptimConfig: 2 problems: learning_rate must be positive, got -1; warmup"):
+        OptimConfig(learning_rate=-1, warmup="none", steps=1)
+
+
+def test_the_example_config_can_be_read():
+    file = Path(__file__).parents[2] / "configs" / "sft.yaml"
+    config = read_config(file, SftConfig)
+    assert config.trainable.modes == {"vision_tower": "frozen", "merger": "frozen", "language_model": "lora"}

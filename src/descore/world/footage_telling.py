@@ -17,7 +17,7 @@ from descore.rubric import overall_of, write_answer
 from descore.types import DIMENSIONS, Clip, Mark, Preference, Verdict
 from descore.world.degrading import DEGRADATIONS, SOUND, VISIBLE, Harms, degrade, harm
 from descore.world.footage import PIXELS, Footage, Split
-from descore.world.generators import Flaw, Flaws, random_flaw
+from descore.world.generators import Flaw
 from descore.world.truth import prefer
 
 KINDS: tuple[Harms, ...] = ("motion", "picture")
@@ -39,6 +39,7 @@ P_TRUE_PROMPT = 0.05
 _LEAST_HARM: dict[Harms, float] = {"motion": 8.0, "picture": VISIBLE}
 """Of what is said, in levels. In a picture full of small movements, mixed-up time takes more to be seen."""
 
+_MILD, _STRONG = (0.2, 0.42), (0.62, 1.0)  # strengths apart from the border, where nobody could tell which it is
 _WORLD = 4202
 _NUMBERS: dict[Split, int] = {"train": 1, "test": 2}
 _EXAMPLE, _PAIR = 1, 2
@@ -56,7 +57,7 @@ class FootageExample:
     chain: str
     """What a judge writes who sees the state of picture and motion and claims no more."""
     verdict: Verdict
-    flaws: Flaws
+    flaws: tuple[Flaw, ...]
     """What was done to it: at most one degradation of the motion, and behind it at most one of the picture."""
 
 
@@ -78,7 +79,7 @@ def footage_example(footage: Footage, split: Split, index: int, *, pixels: int =
     kinds = () if draw < P_SOUND else KINDS if draw < P_SOUND + P_BOTH else (KINDS[int(rng.integers(2))],)
     flaws: list[Flaw] = []
     for kind in kinds:
-        harmed, flaw = _harm(clip.frames, kind, rng, strong=P_STRONG)
+        harmed, flaw = _harm(clip.frames, kind, rng)
         clip, flaws = replace(clip, frames=harmed), [*flaws, *flaw]
     return _tell(clip, prompt, tuple(flaws))
 
@@ -90,13 +91,13 @@ def footage_pair(footage: Footage, split: Split, index: int, *, pixels: int = PI
     worse = _tell(_degraded(sound, flaw, seed), prompt, (flaw,))
     better = _tell(sound, prompt, ())
     if rng.random() < P_TWO_STRENGTHS:
-        mild, strong = (random_flaw(flaw.name, rng, strong=share) for share in (0, 1))
+        mild, strong = (_random_flaw((flaw.name,), rng, strong=share) for share in (0, 1))
         better, worse = (_tell(_degraded(sound, one, seed), prompt, (one,)) for one in (mild, strong))
     a, b = (better, worse) if rng.random() < 0.5 else (worse, better)
     return FootagePair(a=a, b=b, preference=prefer(a.verdict, b.verdict))
 
 
-def true_chain(flaws: Flaws) -> str:
+def true_chain(flaws: tuple[Flaw, ...]) -> str:
     """What is to be seen; a line for each dimension; the answer."""
     verdict = true_verdict(flaws)
     state = {kind: _state(flaws, kind) for kind in KINDS}
@@ -113,7 +114,7 @@ def true_chain(flaws: Flaws) -> str:
 _UNKNOWN = "cannot be known, N/A."
 
 
-def true_verdict(flaws: Flaws) -> Verdict:
+def true_verdict(flaws: tuple[Flaw, ...]) -> Verdict:
     """Dynamics by the motion, style by the picture: 2 if sound, else as the flaw leaves it. The others are unknown."""
     marks: dict[str, Mark] = dict.fromkeys(DIMENSIONS)
     for kind in KINDS:
@@ -121,22 +122,29 @@ def true_verdict(flaws: Flaws) -> Verdict:
     return Verdict(marks=marks, overall=overall_of(marks))
 
 
-def _state(flaws: Flaws, kind: Harms) -> str:
+def _state(flaws: tuple[Flaw, ...], kind: Harms) -> str:
     return next((flaw.words for flaw in flaws if flaw.harms == kind), SOUND[kind])
 
 
-def _tell(clip: Clip, prompt: str, flaws: Flaws) -> FootageExample:
+def _tell(clip: Clip, prompt: str, flaws: tuple[Flaw, ...]) -> FootageExample:
     return FootageExample(clip=clip, prompt=prompt, chain=true_chain(flaws), verdict=true_verdict(flaws), flaws=flaws)
 
 
-def _harm(frames_THWC: Frames, kind: Harms, rng: np.random.Generator, *, strong: float) -> tuple[Frames, Flaws]:
+def _harm(frames_THWC: Frames, kind: Harms, rng: np.random.Generator) -> tuple[Frames, tuple[Flaw, ...]]:
     """The frames with a random degradation that can be seen; as they are, without one, if none of several can."""
     for _ in range(_TRIES):
-        flaw = random_flaw(_ALONE[kind][int(rng.integers(len(_ALONE[kind])))], rng, strong=strong)
+        flaw = _random_flaw(_ALONE[kind], rng, strong=P_STRONG)
         harmed_THWC = degrade(frames_THWC, flaw.name, strength=flaw.strength, rng=rng)
         if harm(frames_THWC, harmed_THWC) >= _LEAST_HARM[kind]:
             return harmed_THWC, (flaw,)
     return frames_THWC, ()
+
+
+def _random_flaw(names: tuple[str, ...], rng: np.random.Generator, *, strong: float) -> Flaw:
+    """One of these degradations, clearly strong with this probability, else clearly mild."""
+    name = names[int(rng.integers(len(names)))]
+    low, high = _STRONG if rng.random() < strong else _MILD
+    return Flaw(name=name, strength=round(float(rng.uniform(low, high)), 3))
 
 
 def _harmed_window(
@@ -145,8 +153,7 @@ def _harmed_window(
     """A clip, its prompt, and a flaw that can be seen in it, with the seed that it is seen with."""
     while True:
         clip = footage.window(split, rng=rng, pixels=pixels)
-        names = _ALONE[KINDS[int(rng.integers(2))]]
-        flaw = random_flaw(names[int(rng.integers(len(names)))], rng, strong=P_STRONG)
+        flaw = _random_flaw(_ALONE[KINDS[int(rng.integers(2))]], rng, strong=P_STRONG)
         seed = int(rng.integers(2**32))
         if harm(clip.frames, _degraded(clip, flaw, seed).frames) >= _LEAST_HARM[flaw.harms]:
             return clip, _write_prompt(footage, clip, split, rng), flaw, seed

@@ -88,11 +88,11 @@ def footage_pair(footage: Footage, split: Split, index: int, *, pixels: int = PI
     """Pair number `index` of a split: one clip sound and degraded, or degraded mildly and strongly."""
     rng = np.random.default_rng([_WORLD, _NUMBERS[split], _PAIR, index])
     sound, prompt, flaw, seed = _harmed_window(footage, split, rng, pixels)
-    worse = _tell(_degraded(sound, flaw, seed), prompt, (flaw,))
-    better = _tell(sound, prompt, ())
-    if rng.random() < P_TWO_STRENGTHS:
-        mild, strong = (_random_flaw((flaw.name,), rng, strong=share) for share in (0, 1))
+    mild, strong = (_random_flaw((flaw.name,), rng, strong=share) for share in (0, 1))
+    if rng.random() < P_TWO_STRENGTHS and _shows(sound, mild, seed):
         better, worse = (_tell(_degraded(sound, one, seed), prompt, (one,)) for one in (mild, strong))
+    else:
+        better, worse = _tell(sound, prompt, ()), _tell(_degraded(sound, flaw, seed), prompt, (flaw,))
     a, b = (better, worse) if rng.random() < 0.5 else (worse, better)
     return FootagePair(a=a, b=b, preference=prefer(a.verdict, b.verdict))
 
@@ -155,8 +155,12 @@ def _harmed_window(
         clip = footage.window(split, rng=rng, pixels=pixels)
         flaw = _random_flaw(_ALONE[KINDS[int(rng.integers(2))]], rng, strong=P_STRONG)
         seed = int(rng.integers(2**32))
-        if harm(clip.frames, _degraded(clip, flaw, seed).frames) >= _LEAST_HARM[flaw.harms]:
+        if _shows(clip, flaw, seed):
             return clip, _write_prompt(footage, clip, split, rng), flaw, seed
+
+
+def _shows(clip: Clip, flaw: Flaw, seed: int) -> bool:
+    return harm(clip.frames, _degraded(clip, flaw, seed).frames) >= _LEAST_HARM[flaw.harms]
 
 
 def _degraded(clip: Clip, flaw: Flaw, seed: int) -> Clip:

@@ -106,3 +106,9 @@ def test_the_options_name_every_split():
     from descore.cli.world import SplitChoice
 
     assert [choice.value for choice in SplitChoice] == [split.value for split in Split]
+
+
+def test_both_commands_are_listed(descore):
+    listed = descore("world", "--help").stdout
+    assert "sample" in listed
+    assert "footage" in listed

@@ -13,6 +13,7 @@ from descore.world.generators import (
     Flaw,
     flaws_of,
     is_plain,
+    likely_flaw,
     random_flaw,
     shoot,
 )
@@ -103,17 +104,24 @@ def test_the_static_one_leaves_things_standing():
 
 def test_strengths_keep_away_from_the_border():
     rng = np.random.default_rng(0)
-    mild = [random_flaw(("blur", "noise"), rng, strong=0).strength for _ in range(200)]
-    strong = [random_flaw(("blur", "noise"), rng, strong=1).strength for _ in range(200)]
+    mild = [random_flaw("blur", rng, strong=0).strength for _ in range(200)]
+    strong = [random_flaw("blur", rng, strong=1).strength for _ in range(200)]
     assert max(mild) < STRONG - 0.05
     assert min(strong) > STRONG + 0.1
-    assert max(strong) <= 1
+    assert 0.9 < max(strong) <= 1
+
+
+def test_drawn_things_get_flaws_that_they_can_bear():
+    rng = np.random.default_rng(0)
+    flaws = [likely_flaw(("blur", "noise"), rng, strong=1) for _ in range(200)]
+    assert {flaw.name for flaw in flaws} == {"blur", "noise"}
+    assert 0.7 < max(flaw.strength for flaw in flaws) <= 0.75
 
 
 def test_a_frozen_clip_still_shows_where_its_things_go():
     rng = np.random.default_rng(0)
     for _ in range(200):
-        kept = 7 - np.ceil(7 * random_flaw(("freeze",), rng, strong=1).strength)
+        kept = 7 - np.ceil(7 * random_flaw("freeze", rng, strong=1).strength)
         assert kept >= 2
 
 

@@ -25,7 +25,7 @@ from descore.world.truth import prefer, true_chain, true_verdict
 from descore.world.wording import WORDINGS
 
 EVERY = pytest.mark.parametrize("split", list(Split), ids=lambda split: split.value)
-COUNT = 1500
+COUNT = 900
 
 
 def plans(split, *, count=COUNT, **options):

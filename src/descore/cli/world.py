@@ -11,8 +11,11 @@ import typer
 
 from descore.cli import options as opt
 from descore.cli.manners import manners
+from descore.cli.world_footage import footage
 
-app = typer.Typer(name="world", help="The drawn world: clips whose truth is known.", no_args_is_help=True)
+app = typer.Typer(
+    name="world", help="The drawn world, whose truth is known, and real footage to degrade.", no_args_is_help=True
+)
 
 
 class SplitChoice(StrEnum):
@@ -36,7 +39,10 @@ Noise = Annotated[float, typer.Option("--label-noise", min=0, max=1, help="How o
 
 @app.callback()
 def _world() -> None:
-    """The drawn world: clips whose truth is known."""
+    """The drawn world, whose truth is known, and real footage to degrade."""
+
+
+app.command()(footage)
 
 
 @app.command()

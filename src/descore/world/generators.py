@@ -32,8 +32,8 @@ from descore.world.script import (
 )
 
 _MILD, _STRONG = (0.25, 0.42), (0.62, 1.0)  # strengths apart from the border, where nobody could tell which it is
-_MOST = {"blur": 0.75, "noise": 0.75, "compression": 0.7, "freeze": 0.7, "stutter": 0.7}
-"""Strengths beyond which too little is left to see what is there, or where it goes."""
+_MOST = {"freeze": 0.7, "stutter": 0.7}  # beyond it too little is left of a motion to see where it goes
+_MOST_DRAWN = {"blur": 0.75, "noise": 0.75, "compression": 0.7}  # beyond it small drawn things are lost
 _SEEN_IN_ANYTHING = frozenset({"flicker", "wobble"})
 
 
@@ -181,15 +181,21 @@ def shoot(
 def flaws_of(generator: Generator, shown: Scene, rng: np.random.Generator) -> Flaws:
     """Flaws that the generator makes and that this scene can have."""
     wanted = ((generator.picture, generator.picture_rate), (generator.motion, generator.motion_rate))
-    drawn = [random_flaw(names, rng, strong=generator.strong) for names, rate in wanted if rng.random() < rate]
-    return tuple(flaw for flaw in drawn if is_plain(flaw, shown))
+    made = [likely_flaw(names, rng, strong=generator.strong) for names, rate in wanted if rng.random() < rate]
+    return tuple(flaw for flaw in made if is_plain(flaw, shown))
 
 
-def random_flaw(names: tuple[str, ...], rng: np.random.Generator, *, strong: float) -> Flaw:
-    """A flaw of one of these names that is clearly mild or, with this probability, clearly strong."""
+def likely_flaw(names: tuple[str, ...], rng: np.random.Generator, *, strong: float) -> Flaw:
+    """A flaw of one of these names, each as likely, that drawn things can bear."""
     name = names[int(rng.integers(len(names)))]
+    return random_flaw(name, rng, strong=strong, most=_MOST_DRAWN.get(name, 1.0))
+
+
+def random_flaw(name: str, rng: np.random.Generator, *, strong: float, most: float = 1.0) -> Flaw:
+    """A flaw that is clearly mild or, with the probability `strong`, clearly strong; of a strength up to `most`."""
     low, high = _STRONG if rng.random() < strong else _MILD
-    return Flaw(name=name, strength=round(float(rng.uniform(low, min(high, _MOST.get(name, high)))), 3))
+    high = min(high, most, _MOST.get(name, 1.0))
+    return Flaw(name=name, strength=round(float(rng.uniform(low, high)), 3))
 
 
 def is_plain(flaw: Flaw, scene: Scene) -> bool:

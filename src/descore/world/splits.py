@@ -22,7 +22,7 @@ from descore.world.generators import (
     Generator,
     flaws_of,
     is_plain,
-    random_flaw,
+    likely_flaw,
     random_generator,
     shoot,
 )
@@ -261,7 +261,7 @@ def _flawed(shot: _Shot, harms: str, rng: np.random.Generator) -> _Shot:
     kept = [flaw for flaw in shot.flaws if flaw.harms != harms]
     if len(kept) == len(shot.flaws):
         names = shot.generator.picture if harms == "picture" else shot.generator.motion
-        flaw = random_flaw(names, rng, strong=shot.generator.strong)
+        flaw = likely_flaw(names, rng, strong=shot.generator.strong)
         kept += [flaw] if is_plain(flaw, shot.shown) else []
     return replace(shot, flaws=tuple(sorted(kept, key=lambda flaw: flaw.harms != "picture")))
 

@@ -21,6 +21,7 @@ from descore.rubric import overall_of
 from descore.types import Clip, RatedClip
 
 FIXTURES = Path(__file__).parent / "fixtures"
+HERE = [name for name in BENCHMARKS if name != "footage"]  # its store is made by a download
 ON_DISK = [name for name, row in BENCHMARKS.items() if not row.drawn]
 SIGN = {"a": 1, "b": -1, "tie": 0}
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -43,9 +44,9 @@ def loaded(name, roots, **options) -> Judgements:
     return load(BENCHMARKS[name], root=None if BENCHMARKS[name].drawn else roots / name, **options)
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", HERE)
 def test_a_gold_scorer_is_always_right_and_its_mirror_always_wrong(name, roots):
-    judgements = loaded(name, roots, limit=4 if name == "drawn" else None)
+    judgements = loaded(name, roots, limit=4 if BENCHMARKS[name].drawn else None)
     assert judgements.pairs
     for label in BENCHMARKS[name].labels:
         judged = [pair for pair in judgements.pairs if label in pair.preference]
@@ -57,9 +58,9 @@ def test_a_gold_scorer_is_always_right_and_its_mirror_always_wrong(name, roots):
             assert figure.value == expected
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", HERE)
 def test_each_clip_of_a_pair_is_there_once(name, roots):
-    judgements = loaded(name, roots, limit=4 if name == "drawn" else None)
+    judgements = loaded(name, roots, limit=4 if BENCHMARKS[name].drawn else None)
     clips = [(clip.video, clip.prompt) for clip in judgements.clips]
     assert len(clips) == len(set(clips))
     of_pairs = {(video, pair.prompt) for pair in judgements.pairs for video in (pair.video_a, pair.video_b)}
@@ -175,13 +176,13 @@ def test_drawn_pairs_are_true_and_open_as_clips():
     assert isinstance(clip, Clip)
     assert (clip.frames == load(BENCHMARKS["drawn"], limit=1).open("drawn:2/b").frames).all()
     for wrong in ("drawn:x/a", "drawn:1/c", "clip.mp4"):
-        with pytest.raises(ConfigError, match="no drawn clip; expected drawn:NUMBER/a or /b"):
+        with pytest.raises(ConfigError, match="no clip of drawn; expected drawn:NUMBER/a or /b"):
             judgements.open(wrong)
 
 
 def test_an_unknown_name_lists_the_known_with_the_nearest():
     with pytest.raises(
-        ConfigError, match="unknown benchmark 'fetf'; did you mean fetv\\? Known: drawn, videogen-reward"
+        ConfigError, match="unknown benchmark 'fetf'; did you mean fetv\\? Known: drawn-simple, drawn, "
     ):
         find_benchmark("fetf")
     with pytest.raises(ConfigError, match="unknown benchmark 'qqqq'\\. Known: "):
@@ -194,6 +195,8 @@ def test_missing_files_are_said_with_what_to_get(tmp_path):
         ConfigError, match=r"fetv: where is it\? Name its folder with --root; a folder with ratings.csv"
     ):
         load(BENCHMARKS["fetv"])
+    with pytest.raises(ConfigError, match=r"footage: where is its store\? Name its folder with --root; `descore world"):
+        load(BENCHMARKS["footage"])
     with pytest.raises(
         ConfigError, match=r"monetbench: no monetbench/test-00000-of-00001.parquet in .*; get monetbench/"
     ):

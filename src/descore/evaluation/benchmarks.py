@@ -6,7 +6,7 @@ Knows tables and names; knows nothing of models, scores or statistics."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -30,24 +30,61 @@ from descore.data.pairs import (
 from descore.data.tables import columns_of, is_table, nearest, read_rows
 from descore.errors import ConfigError, DataError
 from descore.evaluation.catalogue import PUBLIC
-from descore.evaluation.drawn import PAIRS, draw_judgements, open_drawn
+from descore.evaluation.drawn import PAIRS, make_judgements
 from descore.evaluation.layouts import Benchmark, Published
 from descore.types import Pair, RatedClip
 
 __all__ = ["BENCHMARKS", "Benchmark", "Judgements", "Published", "find_benchmark", "load"]
 
-DRAWN = Benchmark(
+_DRAWN = Benchmark(
     name="drawn",
-    title="Drawn scenes, test split",
+    title="Drawn scenes, in-domain",
     kind="pairs",
     size=f"{PAIRS} pairs, or as many as are asked for",
     drawn=(OVERALL,),
     how_to_get="nothing to get: the clips are drawn when they are opened",
-    notes="Every second pair differs in one attribute only. True marks and overall are known. The bundled model learned"
-    " on other scenes of the same world.",
+    notes="Several things, nine actions, six cameras, light, styles and flaws. Half the pairs differ in one attribute"
+    " or flaw only. True marks and overall are known.",
 )
 
-BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType({row.name: row for row in (DRAWN, *PUBLIC)})
+MADE = (
+    replace(
+        _DRAWN,
+        name="drawn-simple",
+        title="Drawn scenes of one thing",
+        notes="Every second pair differs in one attribute only. The bundled model learned on other such scenes.",
+    ),
+    _DRAWN,
+    replace(
+        _DRAWN,
+        name="drawn-combinations",
+        title="Drawn scenes, new combinations",
+        notes="Every prompt asks for a shape and colour, or an action and camera, that training never combines.",
+    ),
+    replace(
+        _DRAWN,
+        name="drawn-wordings",
+        title="Drawn scenes, new wordings",
+        notes="Every prompt is of words and sentences that no training prompt has.",
+    ),
+    replace(
+        _DRAWN,
+        name="drawn-generators",
+        title="Drawn scenes, new generators",
+        notes="Every clip has the mistakes and flaws of a generator that training does not know.",
+    ),
+    replace(
+        _DRAWN,
+        name="footage",
+        title="Real footage, degraded against pristine",
+        how_to_get="`descore world footage --out DIR` fetches and checks it; then --root DIR",
+        notes="Unseen scenes, mostly of Big Buck Bunny: the same clip twice, one of them harmed more. What the prompt"
+        " asks cannot be judged; picture and motion can.",
+    ),
+)
+"""Those whose clips are made when they are opened."""
+
+BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType({row.name: row for row in (*MADE, *PUBLIC)})
 """By name."""
 
 
@@ -84,8 +121,9 @@ def load(benchmark: Benchmark, *, root: Path | None = None, limit: int | None = 
     if limit is not None and limit < 1:
         raise ConfigError(f"limit is {limit}; expected at least 1")
     if benchmark.drawn:
-        clips, pairs = draw_judgements(benchmark.name, count=PAIRS if limit is None else limit)
-        return Judgements(clips=clips, pairs=pairs, open=open_drawn)
+        count = PAIRS if limit is None else limit
+        clips, pairs, open_clip = make_judgements(benchmark.name, count=count, root=root)
+        return Judgements(clips=clips, pairs=pairs, open=open_clip)
     folder = _folder_of(benchmark, root)
     open_video = partial(_open, folder=folder, frames_per_second=benchmark.frames_per_second)
     if isinstance(benchmark.columns, PairColumns):

@@ -1,67 +1,126 @@
-"""Benchmarks that need no files: splits of the drawn world, where the truth is known because it was drawn.
+"""Benchmarks whose truth is known because we made the clips: splits of the drawn world, and real footage degraded.
 
-In: a split and a number. Out: clips, and records of their true marks and of which fits its prompt better.
-Knows the drawn world; a split is one row of SPLITS."""
+In: a row's name, a number, and for footage the folder of its store. Out: clips, and records of their true marks and of
+which fits its prompt better. Knows the drawn world; a row is one entry of MAKERS."""
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Protocol
 
 from descore.data.pairs import OVERALL
 from descore.errors import ConfigError
-from descore.types import Clip, Pair, RatedClip
-from descore.world.telling import TEST_SEED, PairExample, pair
+from descore.types import Clip, Pair, Preference, RatedClip, Verdict
+from descore.world import splits, telling
+from descore.world.footage import Footage
+from descore.world.footage_telling import footage_pair
 
 PAIRS = 500
-"""Pairs of a split, if nothing else is asked for."""
+"""Pairs of a benchmark, if nothing else is asked for."""
 
-_KEPT = 512  # pairs, of some 200 kB each, that are not drawn a second time when their clips are opened
+SIZE = (128, 128)
+"""Width and height of drawn frames, in pixels."""
 
-
-@lru_cache(maxsize=_KEPT)
-def _test_pair(index: int) -> PairExample:
-    return pair(TEST_SEED, index)
+_KEPT = 512  # pairs, of some 800 kB each, that are not made a second time when their clips are opened
 
 
-SPLITS: Mapping[str, Callable[[int], PairExample]] = {"drawn": _test_pair}
-"""By the benchmark's name, the pair of a number."""
+class Made(Protocol):
+    """A clip and what is true of it."""
+
+    @property
+    def clip(self) -> Clip:
+        """The clip."""
+
+    @property
+    def prompt(self) -> str:
+        """What it was generated from."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Its true marks and overall."""
 
 
-def draw_judgements(split: str, *, count: int) -> tuple[tuple[RatedClip, ...], tuple[Pair, ...]]:
-    """The first `count` pairs of a split: both clips of each with true marks and overall, and the better one."""
-    drawn = {f"{split}:{index}": SPLITS[split](index) for index in range(count)}
-    clips = tuple(clip for name, example in drawn.items() for clip in _rated(name, example))
-    pairs = tuple(
-        Pair(
-            prompt=example.a.prompt,
-            video_a=f"{name}/a",
-            video_b=f"{name}/b",
-            preference={OVERALL: example.preference},
-            group=name,
+class MadePair(Protocol):
+    """Two clips of one prompt, and the better one."""
+
+    @property
+    def a(self) -> Made:
+        """One clip."""
+
+    @property
+    def b(self) -> Made:
+        """The other."""
+
+    @property
+    def preference(self) -> Preference:
+        """The one with the better overall."""
+
+
+Maker = Callable[[int], MadePair]
+"""From a number to its pair."""
+
+
+def _simple(_root: Path | None) -> Maker:
+    return partial(telling.pair, telling.TEST_SEED)
+
+
+def _drawn(split: splits.Split, _root: Path | None) -> Maker:
+    return partial(splits.pair, split, size=SIZE)
+
+
+def _footage(root: Path | None) -> Maker:
+    if root is None:
+        raise ConfigError("footage: where is its store? Name its folder with --root; `descore world footage` makes it")
+    return partial(footage_pair, Footage.open(root), "test")
+
+
+MAKERS: Mapping[str, Callable[[Path | None], Maker]] = {
+    "drawn-simple": _simple,
+    "drawn": partial(_drawn, splits.Split.IN_DOMAIN),
+    "drawn-combinations": partial(_drawn, splits.Split.COMBINATIONS),
+    "drawn-wordings": partial(_drawn, splits.Split.WORDINGS),
+    "drawn-generators": partial(_drawn, splits.Split.GENERATORS),
+    "footage": _footage,
+}
+"""By the benchmark's name: from the folder that --root names to what makes its pairs."""
+
+
+def make_judgements(
+    name: str, *, count: int, root: Path | None
+) -> tuple[tuple[RatedClip, ...], tuple[Pair, ...], Callable[[str], Clip]]:
+    """The first `count` pairs of a benchmark: both clips of each with true marks and overall; the better one; and what
+    opens a clip by its name, such as 'drawn:17/a'."""
+    make = lru_cache(maxsize=_KEPT)(MAKERS[name](root))
+    clips: list[RatedClip] = []
+    pairs: list[Pair] = []
+    for index in range(count):
+        made, group = make(index), f"{name}:{index}"
+        clips += [_rated(group, "a", made.a), _rated(group, "b", made.b)]
+        pairs.append(
+            Pair(
+                prompt=made.a.prompt,
+                video_a=f"{group}/a",
+                video_b=f"{group}/b",
+                preference={OVERALL: made.preference},
+                group=group,
+            )
         )
-        for name, example in drawn.items()
+
+    def open_clip(video: str) -> Clip:
+        number, _, side = video.removeprefix(f"{name}:").partition("/")
+        if not number.isdecimal() or side not in ("a", "b"):
+            raise ConfigError(f"{video}: no clip of {name}; expected {name}:NUMBER/a or /b")
+        made = make(int(number))
+        return (made.a if side == "a" else made.b).clip
+
+    return tuple(clips), tuple(pairs), open_clip
+
+
+def _rated(group: str, side: str, made: Made) -> RatedClip:
+    return RatedClip(
+        prompt=made.prompt,
+        video=f"{group}/{side}",
+        group=group,
+        ratings={OVERALL: made.verdict.overall},
+        marks=made.verdict.marks,
     )
-    return clips, pairs
-
-
-def open_drawn(video: str) -> Clip:
-    """The clip of a name such as 'drawn:17/a'."""
-    split, _, place = video.partition(":")
-    index, _, side = place.partition("/")
-    if split not in SPLITS or not index.isdecimal() or side not in ("a", "b"):
-        raise ConfigError(f"{video}: no drawn clip; expected {next(iter(SPLITS))}:NUMBER/a or /b")
-    example = SPLITS[split](int(index))
-    return (example.a if side == "a" else example.b).clip
-
-
-def _rated(name: str, example: PairExample) -> tuple[RatedClip, RatedClip]:
-    a, b = (
-        RatedClip(
-            prompt=told.prompt,
-            video=f"{name}/{side}",
-            group=name,
-            ratings={OVERALL: told.verdict.overall},
-            marks=told.verdict.marks,
-        )
-        for side, told in (("a", example.a), ("b", example.b))
-    )
-    return a, b

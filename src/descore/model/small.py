@@ -29,6 +29,15 @@ CHAT_TEMPLATE = (
 )
 
 
+PIECES = (
+    r'<answer>\{"[a-z_]+": \{|[,}]* ?"[a-z_]+": |\}</answer>'  # the answer's frame, key by key
+    r"|<\p{N}+\.\p{N} seconds>"
+    r"| ?N/A\.?| ?\p{L}+[.,:]?|\p{N}\.\p{N}+| ?\p{N}[.,]?| ?\"?[^\s\p{L}\p{N}]+|\s+"
+)
+"""Where texts are cut before byte pairs are joined. A word keeps the mark behind it, and what every chain repeats stays
+in one piece: a small model's sequences are a third shorter than in words and marks apart."""
+
+
 def small_processor(texts: Iterable[str], *, vocabulary: int = 1024, patch: int = 8) -> Any:  # noqa: ANN401
     """A processor with a byte-level BPE tokenizer trained on `texts`: it takes any text, and knows these well.
 
@@ -46,12 +55,17 @@ def small_processor(texts: Iterable[str], *, vocabulary: int = 1024, patch: int 
 
 def small_tokenizer(texts: Iterable[str], *, vocabulary: int) -> Any:  # noqa: ANN401
     """Byte-level BPE, with Qwen's special tokens."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     special = list(SPECIAL_TOKENS.values())
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.train_from_iterator(
         texts,

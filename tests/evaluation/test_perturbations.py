@@ -22,6 +22,7 @@ from descore.evaluation.perturbations import (
     motion,
     one_repeated,
     perturb,
+    read,
     sampled,
     shuffled,
 )
@@ -199,6 +200,18 @@ def test_a_clip_given_as_such_is_sampled_from_the_frames_that_it_has():
     larger = sampled(case(clip), pixels=64 * 64).clip
     assert (larger.times, larger.size) == (clip.times, (64, 64))
     assert perturb(case(clip), PERTURBATIONS["twice the frames"]) is None  # there are no frames in between
+
+
+def test_a_clip_that_does_not_fit_is_sampled_from_its_frames():
+    """Sixteen frames at 4 a second, of 96 x 96: too many and too large."""
+    times = tuple(index / 4 for index in range(16))
+    clip = replace(noise_clip(0, frames=16, width=96, height=96), times=times)
+    found = read(clip, sampling=SAMPLING)
+    assert (found.times, found.size) == ((0.0, 1.25, 2.5, 3.75), (64, 64))
+    fitting = noise_clip(0)
+    assert read(fitting, sampling=SAMPLING) is fitting
+    with pytest.raises(VideoError, match="no such file"):
+        read("gone.mp4", sampling=SAMPLING)
 
 
 def test_no_clip_is_read_beyond_what_the_checkpoint_permits():

@@ -15,6 +15,7 @@ from descore.cli.evaluate import evaluate
 from descore.cli.rank import rank
 from descore.cli.report import report
 from descore.cli.score import score
+from descore.cli.stress import stress
 from descore.cli.train import app as train
 from descore.cli.world import app as world
 
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (score, compare, rank, evaluate, report, benchmarks, demo, doctor):
+for verb in (score, compare, rank, evaluate, stress, report, benchmarks, demo, doctor):
     app.command()(verb)
 app.add_typer(train)
 app.add_typer(world)

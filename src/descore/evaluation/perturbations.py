@@ -17,6 +17,7 @@ from PIL import Image
 
 from descore.data.sampling import VideoSampling
 from descore.data.video import read_clip
+from descore.errors import VideoError
 from descore.evaluation.handmade import LUMA
 from descore.rubric import write_answer
 from descore.types import DIMENSIONS, Clip, Mark, Verdict
@@ -146,19 +147,34 @@ def cropped(frames_THWC: Frames, *, margin: float = MARGIN) -> Frames:
 def sampled(case: Case, *, frames: int | None = None, pixels: int | None = None) -> Case | None:
     """The video read again, with so many frames or so many pixels a frame; None where the checkpoint's sampling does
     not permit it. A clip that was given as such is sampled once more, from the frames that it has."""
-    kept, clip = case.sampling, case.clip
+    kept = case.sampling
     if frames is not None and not kept.min_frames <= frames <= kept.max_frames:
         return None
     if pixels is not None and not kept.min_pixels <= pixels <= kept.max_pixels:
         return None
     if frames is None and isinstance(case.video, Clip):
-        frames = len(clip.times)  # whatever its own rate is
+        frames = len(case.clip.times)  # whatever its own rate is
     sampling = kept if frames is None else replace(kept, min_frames=frames, max_frames=frames)
     if pixels is not None:
         sampling = replace(sampling, min_pixels=pixels, max_pixels=pixels)
     if isinstance(case.video, Clip):
-        return replace(case, clip=read_clip(clip.frames, sampling=sampling, fps=_rate(clip)))
+        return replace(case, clip=_from_frames(case.video, sampling=sampling))
     return replace(case, clip=read_clip(case.video, sampling=sampling))
+
+
+def read(video: Any, *, sampling: VideoSampling) -> Clip:  # noqa: ANN401  # what `read_clip` takes
+    """The clip of a video. One that is given as a clip but does not fit the sampling, as drawn clips may not, is
+    sampled from the frames that it has. VideoError if it cannot be read."""
+    try:
+        return read_clip(video, sampling=sampling)
+    except VideoError:
+        if not isinstance(video, Clip):
+            raise
+        return _from_frames(video, sampling=sampling)
+
+
+def _from_frames(clip: Clip, *, sampling: VideoSampling) -> Clip:
+    return read_clip(clip.frames, sampling=sampling, fps=_rate(clip))
 
 
 def _rate(clip: Clip) -> float:

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from descore.data.sampling import VideoSampling
-from descore.data.video import read_clip
 from descore.errors import ConfigError, DescoreError, VideoError
-from descore.evaluation.perturbations import PERTURBATIONS, Case, Expected, Perturbation, perturb
+from descore.evaluation.perturbations import PERTURBATIONS, Case, Expected, Perturbation, perturb, read
 from descore.evaluation.runs import Judge
 from descore.maths.agreement import share
 from descore.maths.bootstrap import Figure
@@ -134,7 +133,7 @@ def _open(
 ) -> Case:
     video = judgements.open(rated.video)
     return Case(
-        clip=read_clip(video, sampling=sampling),
+        clip=read(video, sampling=sampling),
         prompt=rated.prompt,
         video=video,
         sampling=sampling,

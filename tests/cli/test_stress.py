@@ -1,0 +1,136 @@
+"""`descore stress` end to end: on files, on drawn clips, on a table, beside a run, and refused."""
+
+import json
+import shutil
+
+import pytest
+
+from descore.evaluation.perturbations import PERTURBATIONS
+
+DRAWN = ("--limit", 2, "--think", "off")
+
+
+@pytest.fixture(scope="module")
+def test(descore, model, tmp_path_factory):
+    """A stress test of the micro model on two drawn pairs."""
+    folder = tmp_path_factory.mktemp("stress") / "test"
+    return folder, descore("stress", "--model", model, *DRAWN, "--out", folder)
+
+
+@pytest.fixture
+def table(films, tmp_path):
+    """The user's own table: three clips, one of which is not there."""
+    for number in (0, 1):
+        shutil.copy(films[0][number], tmp_path / f"{number}.mp4")
+    rows = ["prompt,video,rating.look", "a ball,0.mp4,1", "a cat,1.mp4,3", "a cat,gone.mp4,2"]
+    (tmp_path / "mine.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "mine.csv"
+
+
+def test_people_see_each_change_and_what_to_do_next(test, model):
+    folder, result = test
+    assert result.exit_code == 0
+    assert all(name in result.stdout for name in PERTURBATIONS)
+    for said in ("without thinking, on drawn", "scored 4 of 4", "Not as expected for most clips:", "in deviations"):
+        assert said in result.stdout
+    assert f"Next: descore report {folder}" in result.stdout
+    short = [line for line in result.stdout.splitlines() if str(folder) not in line and model not in line]
+    assert max(map(len, short)) <= 80
+
+
+def test_the_file_holds_what_was_run_and_every_row(test, model):
+    found = json.loads((test[0] / "stress.json").read_text())
+    assert (found["schema"], found["model"], found["think"], found["seed"]) == (1, model, "off", 0)
+    assert {"descore", "torch", "transformers"} <= set(found["versions"])
+    assert (found["clips"], found["scored"], found["failures"]) == (4, 4, [])
+    assert [row["perturbation"] for row in found["rows"]] == list(PERTURBATIONS)
+    by_name = {row["perturbation"]: row for row in found["rows"]}
+    flattery = by_name["flattery in the prompt"]
+    assert {"expected", "why", "figure", "shift", "n", "left_out", "failures"} <= set(flattery)
+    assert (flattery["expected"], flattery["n"], flattery["figure"]["groups"]) == ("same", 4, 2)
+    assert by_name["larger frames"]["shift"] is None  # drawn at the size that is the largest for this model
+
+
+def test_json_is_a_row_a_line_and_the_same_again(descore, table, lines):
+    shutil.copy(table.parent / "0.mp4", table.parent / "gone.mp4")
+    command = ("stress", "--benchmark", table, "--model", "sharpness", "--out", table.parent / "test", "--json")
+    result = descore(*command)
+    assert result.exit_code == 0
+    assert lines(result) == json.loads((table.parent / "test" / "stress.json").read_text())["rows"]
+    assert lines(descore(*command, "--batch-size", 3)) == lines(result)
+
+
+def test_the_report_shows_it(test, descore, tmp_path):
+    assert descore("report", test[0], "--out", tmp_path / "report.html").exit_code == 0
+    assert "flattery in the prompt" in (tmp_path / "report.html").read_text()
+
+
+def test_clips_of_one_prompt_are_held_against_foreign_prompts(descore, model, films, lines):
+    result = descore("stress", *films[0][:2], "--prompt", "a red ball", "--model", model, "--json")
+    by_name = {row["perturbation"]: row for row in lines(result)}
+    assert result.exit_code == 0
+    assert by_name["another prompt"]["n"] == 2
+    assert (by_name["another prompt"]["figure"]["groups"], by_name["another prompt"]["figure"]["low"]) == (1, None)
+    assert by_name["frames reversed"]["n"] == 2
+
+
+def test_failures_come_first(descore, table, lines):
+    result = descore("stress", "--benchmark", table, "--model", "sharpness", "--json")
+    assert result.exit_code == 4
+    assert "error: scored 2 of 3; not scored: gone.mp4" in result.stderr
+    assert all(row["figure"]["failed"] == 1 for row in lines(result))
+
+
+def test_a_change_that_leaves_no_score_is_named(descore, table):
+    shutil.copy(table.parent / "0.mp4", table.parent / "gone.mp4")
+    result = descore("stress", "--benchmark", table, "--model", "jerk")
+    assert result.exit_code == 4
+    assert "error: one frame repeated: 3 clips not scored: 0.mp4: nothing changes from frame to frame" in result.stderr
+    assert "scored 3 of 3" in result.stdout
+
+
+def test_it_stands_beside_a_run_of_the_same_model_only(descore, table):
+    shutil.copy(table.parent / "0.mp4", table.parent / "gone.mp4")
+    folder, options = table.parent / "run", ("--benchmark", table, "--out", table.parent / "run")
+    assert descore("evaluate", "--model", "sharpness", *options).exit_code == 0
+    assert descore("stress", "--model", "sharpness", *options).exit_code == 0
+    assert {"run.json", "results.json", "stress.json"} <= {path.name for path in folder.iterdir()}
+    before = (folder / "stress.json").read_bytes()
+    for other, named in {
+        ("--model", "jerk"): "digest is",
+        ("--model", "sharpness", "--seed", 1): "seed is 0 there",
+    }.items():
+        refused = descore("stress", *options, *other)
+        assert refused.exit_code == 3
+        assert named in refused.stderr
+    assert (folder / "stress.json").read_bytes() == before
+
+
+def test_narrow_terminals_get_a_list(descore, table, monkeypatch):
+    shutil.copy(table.parent / "0.mp4", table.parent / "gone.mp4")
+    monkeypatch.setenv("COLUMNS", "40")
+    printed = descore("stress", "--benchmark", table, "--model", "sharpness").stdout
+    assert "grey\n  lower: 0." in printed
+    assert max(map(len, printed.splitlines())) <= 40
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("a.mp4", "--benchmark", "drawn"), "give one of the two"),
+        (("a.mp4",), "--prompt"),
+        (("a.mp4", "--prompt", " "), "--prompt"),
+        (("--prompt", "a ball"), "name the clips"),
+        (("--benchmark", "drwn"), "did you mean drawn"),
+        (("a.mp4", "--prompt", "a ball", "--model", "jerk"), "found 1 clip, expected 2"),
+        (("--model", "no/such/folder"), "no such folder"),
+        (("--model", "jerk", "--out", "here.txt"), "cannot be made"),
+    ],
+)
+def test_what_cannot_be_run_is_one_line(descore, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.txt").write_text("a file")
+    result = descore("stress", *options)
+    [error] = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert message in error
+    assert result.exit_code == 3

@@ -96,10 +96,11 @@ def test_it_stands_beside_a_run_of_the_same_model_only(descore, table):
     assert descore("stress", "--model", "sharpness", *options).exit_code == 0
     assert {"run.json", "results.json", "stress.json"} <= {path.name for path in folder.iterdir()}
     before = (folder / "stress.json").read_bytes()
-    for other, named in {
-        ("--model", "jerk"): "digest is",
-        ("--model", "sharpness", "--seed", 1): "seed is 0 there",
-    }.items():
+    for other, named in (
+        (("--model", "jerk"), "digest is"),
+        (("--model", "sharpness", "--seed", 1), "seed is 0 there"),
+        (("--model", "sharpness", "--limit", 2), "limit is None there, 2 here; asked is"),
+    ):
         refused = descore("stress", *options, *other)
         assert refused.exit_code == 3
         assert named in refused.stderr

@@ -8,7 +8,7 @@ import typer
 from descore.cli import options as opt
 from descore.cli.manners import manners
 
-Clips = Annotated[list[str] | None, typer.Argument(metavar="[CLIP...]", help="Video files of one prompt.")]
+Clips = Annotated[list[str] | None, typer.Argument(metavar="CLIP", help="Video files of one prompt.")]
 Prompt = Annotated[str | None, typer.Option("--prompt", "-p", help="The text that the clips were generated from.")]
 Model = Annotated[
     str,
@@ -24,7 +24,14 @@ Benchmark = Annotated[
 ]
 Root = Annotated[Path | None, typer.Option("--root", help="Folder that the benchmark was unpacked to.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only so many of the benchmark's rows.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for stress.json, as of descore evaluate.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        help="Folder for stress.json. That of a run of descore evaluate will do, if it is of the same model.",
+    ),
+]
 
 
 def stress(

@@ -3,7 +3,9 @@
 In: options as the command line gives them. Out: a table for people or JSON lines for programs, stress.json, and the
 exit code. Knows stress tests and the terminal; knows nothing of what a change does or how it is counted."""
 
+import hashlib
 import json as json_text
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,7 +68,7 @@ def run_and_show(
         source, judgements = _clips_of(clips, prompt=prompt, benchmark=benchmark, root=root, limit=limit)
         bar.update(task, description=f"opening {model}")
         judge, sampling = _judge(model, think=think, seed=seed, batch_size=batch_size, device=device)
-        config = {"schema": SCHEMA, **judge.config, "seed": seed, **source}
+        config = {"schema": SCHEMA, **judge.config, "seed": seed, **source, "asked": _digest(judgements)}
         if out is not None:
             _make(out, config)
         bar.update(task, description="changing and scoring")
@@ -101,6 +103,12 @@ def _clips_of(
     return {"benchmark": row.name, "limit": limit}, load(row, root=root, limit=limit)
 
 
+def _digest(judgements: Judgements) -> str:
+    """A short name for the clips and their prompts."""
+    told = [(clip.video, clip.prompt) for clip in judgements.clips]
+    return hashlib.sha256(json_text.dumps(told).encode()).hexdigest()[:16]
+
+
 def _judge(model: str, *, think: Think, seed: int, batch_size: int, device: str | None) -> tuple[Judge, VideoSampling]:
     """The judge, and how it reads clips."""
     if model in FEATURES:
@@ -118,7 +126,7 @@ def _make(out: Path, config: Mapping[str, Any]) -> None:
         raise ConfigError(f"{out}: cannot be made: {fault.strerror}; choose another folder with --out") from fault
     for name, keys in {RUN_FILE: ("digest", "think"), STRESS_FILE: tuple(config)}.items():
         there = _read(out / name)
-        odd = [key for key in keys if there is not None and there.get(key) != config[key]]
+        odd = [] if there is None else [key for key in keys if there.get(key) != config[key]]
         if there is not None and odd:
             told = "; ".join(f"{key} is {there.get(key)!r} there, {config[key]!r} here" for key in odd)
             raise ConfigError(f"{out / name}: of other options ({told}); choose another --out, or the same options")
@@ -218,11 +226,11 @@ def _show_rows(screen: Console, rows: Sequence[Row]) -> None:
 
 def _cells(row: Row) -> tuple[str, str, str]:
     figure = row.figure
-    shift = _NONE if row.shift != row.shift else signed(row.shift, digits=2)
+    shift = _NONE if math.isnan(row.shift) else signed(row.shift, digits=2)
     left_out = f"{row.left_out:,}" if row.left_out else ""
     if not row.n:
         return _NONE, shift, left_out
     told = f"{figure.value:.2f} ({figure.n:,})"
-    if figure.low == figure.low:
+    if not math.isnan(figure.low):
         told += f"\n{figure.low:.2f}–{figure.high:.2f}"
     return told, shift, left_out

@@ -9,8 +9,9 @@ from tests.conftest import noise_clip
 from descore.cli.film import write_mp4
 from descore.data.video import VideoSampling, read_clip
 from descore.errors import VideoError
-from descore.evaluation.records import KEYS, to_line, to_record
-from descore.types import Sample, Score, Verdict
+from descore.evaluation.records import KEYS, RUN_KEYS, plain_record, to_line, to_plain, to_record, to_run_record
+from descore.maths.bootstrap import Figure
+from descore.types import RatedClip, Sample, Score, Verdict
 
 MARKS = {"subject": 2, "dynamics": 1, "camera": None, "environment": 0, "style": 2}
 
@@ -42,6 +43,30 @@ def test_a_verdict_is_told_with_null_for_marks_that_do_not_apply():
 def test_keys_are_always_the_same():
     for result in (score_of(), VideoError("v", "why")):
         assert tuple(record_of(result)) == KEYS
+
+
+def test_a_runs_record_also_has_rewards_tokens_and_seconds():
+    clip = RatedClip(prompt="p", video="v", group="p")
+    record = to_run_record(score_of(reward=2.0), clip=clip, model="m", seconds=0.5)
+    failed = to_run_record(VideoError("v", "why"), clip=clip, model="m", seconds=0.5)
+    assert tuple(record) == tuple(failed) == RUN_KEYS
+    assert (record["rewards"], record["tokens"], record["seconds"]) == ({"overall": 2.0}, 3, 0.5)
+    assert (failed["rewards"], failed["tokens"], failed["seconds"], failed["error"]) == (None, None, 0.5, "why")
+
+
+def test_a_plain_record_has_the_mean_of_its_rewards_and_no_unknown_key():
+    clip = RatedClip(prompt="p", video="v", group="p")
+    assert plain_record(clip, model="m", rewards={"a": 1.0, "b": 2.0})["reward"] == 1.5
+    assert plain_record(clip, model="m", rewards={"a": 1.0}, reward=7.0)["reward"] == 7.0
+    assert tuple(plain_record(clip, model="m", error="why")) == RUN_KEYS
+    with pytest.raises(TypeError, match="no such keys in a record: mark"):
+        plain_record(clip, model="m", mark=1)
+
+
+def test_figures_become_plain_and_what_is_not_finite_null():
+    figure = Figure(value=1.0, low=math.nan, high=math.inf, n=1, failed=0, groups=1)
+    found = to_plain({"f": (figure,), 1: None})
+    assert found == {"f": [{"value": 1.0, "low": None, "high": None, "n": 1, "failed": 0, "groups": 1}], "1": None}
 
 
 def test_no_line_holds_a_nan_or_a_letter_that_cannot_be_written():

@@ -53,6 +53,14 @@ def test_a_model_gives_the_scorers_rewards_with_all_keys(judge):
         assert record["error"] is None
 
 
+def test_a_drawn_clip_that_is_too_large_is_scaled_as_a_file_would_be(judge):
+    large = noise_clip(0, width=160, height=96)
+    [record] = judge.judge([clip("large", prompt=PROMPT)], open_video=lambda _: large)
+    alone = judge.scorer.score(large.frames, prompt=PROMPT, fps=large.source_fps)
+    assert record["reward"] == pytest.approx(alone.reward, abs=1e-5)
+    assert len(record["times"]) == 4
+
+
 def test_what_cannot_be_scored_is_recorded_and_the_others_go_on(judge):
     clips = [
         clip("0", prompt=PROMPT),

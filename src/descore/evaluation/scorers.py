@@ -16,7 +16,7 @@ from descore.evaluation.handmade import SAMPLING, Feature
 from descore.evaluation.records import plain_record, to_run_record
 from descore.evaluation.runs import Open
 from descore.scorer import Request, Scorer, Thinking
-from descore.types import RatedClip, Score
+from descore.types import Clip, RatedClip, Score
 
 Record = dict[str, Any]
 
@@ -62,7 +62,7 @@ class ModelJudge:
     def _score(self, clips: Sequence[RatedClip], open_video: Open) -> list[Score | VideoError]:
         how = self.thinking
         try:
-            requests = (Request(video=open_video(clip.video), prompt=clip.prompt) for clip in clips)
+            requests = (request_of(open_video(clip.video), clip.prompt) for clip in clips)
             return list(
                 self.scorer.score_each(
                     requests,
@@ -110,6 +110,13 @@ class FeatureJudge:
         return plain_record(
             rated, model=name, rewards=found, fps=clip.source_fps, times=list(clip.times), seconds=seconds
         )
+
+
+def request_of(video: Any, prompt: str) -> Request:  # noqa: ANN401  # whatever a benchmark opens
+    """A drawn clip is sampled and scaled as a file of the same frames would be: models differ in what they read."""
+    if isinstance(video, Clip):
+        return Request(video=video.frames, prompt=prompt, fps=video.source_fps)
+    return Request(video=video, prompt=prompt)
 
 
 def versions(*packages: str) -> dict[str, str]:

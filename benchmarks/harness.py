@@ -1,0 +1,58 @@
+"""A whole evaluation run against Scorer.score_each alone on the same clips: records, fsync, statistics, strips and
+reading the run back come on top. At most 5 % is asked.
+
+Without thinking scoring is at its quickest, so that the harness weighs most. `beside` is the part of the run's own
+time that it does not spend in the scorer: less troubled by whatever else the machine does than the ratio.
+
+    python benchmarks/harness.py [--repeats 2] [--pairs 64]"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from _bench import environment, interleaved
+
+from descore.evaluation.benchmarks import find_benchmark, load
+from descore.evaluation.runs import evaluate
+from descore.evaluation.scorers import ModelJudge, request_of
+from descore.scorer import Scorer, Thinking
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--pairs", type=int, default=64)
+    options = parser.parse_args()
+    print(environment())
+    judgements = load(find_benchmark("drawn"), limit=options.pairs)
+    scorer = Scorer.from_pretrained("tiny")
+    print(f"{'thinking':>8} {'clips':>6} {'score_each':>11} {'the run':>8} {'ratio':>6} {'beside':>7}")
+    for think in ("off", "on"):
+        thinking = Thinking(think=think, max_chain_tokens=32)
+
+        def alone(thinking: Thinking = thinking) -> None:
+            requests = (request_of(judgements.open(clip.video), clip.prompt) for clip in judgements.clips)
+            for _ in scorer.score_each(requests, think=thinking.think, max_chain_tokens=thinking.max_chain_tokens):
+                pass
+
+        beside: list[float] = []
+
+        def run(thinking: Thinking = thinking, beside: list[float] = beside) -> None:
+            start = time.perf_counter()
+            with tempfile.TemporaryDirectory() as folder:
+                judge = ModelJudge(scorer=scorer, thinking=thinking)
+                found = evaluate(judge, judgements, folder=Path(folder), benchmark="drawn", title="Drawn scenes")
+            assert not found.results["failures"], found.results["failures"][0]
+            beside.append(1 - found.results["seconds"] / (time.perf_counter() - start))
+
+        seconds = interleaved({"alone": alone, "run": run}, repeats=options.repeats)
+        own, other, share = seconds["run"], seconds["alone"], statistics.median(beside[1:])
+        counted = f"{think:>8} {len(judgements.clips):>6} {other:>10.2f}s {own:>7.2f}s"
+        print(f"{counted} {own / other:>6.3f} {share:>7.1%}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -37,10 +38,8 @@ def chain_rows(count=EXAMPLES):
     ]
 
 
-@pytest.fixture(scope="session")
-def data(tmp_path_factory):
-    """A folder with a model, films, train.csv and eval.csv."""
-    folder = tmp_path_factory.mktemp("sft")
+def make_data(folder):
+    """A model, films, train.csv and eval.csv."""
     build_micro().save_pretrained(folder / "micro")
     for seed in range(EXAMPLES):
         noise_film(folder / f"{seed}.mp4", seed)
@@ -49,23 +48,27 @@ def data(tmp_path_factory):
     return folder
 
 
+def make_config(folder, out, *overrides):
+    """Six updates on adapters with dropout, in float32."""
+    settings = {
+        "model": {"checkpoint": str(folder / "micro"), "precision": "float32"},
+        "data": {"train": str(folder / "train.csv"), "workers": 0},
+        "trainable": {"lora": {"r": 4, "alpha": 8, "dropout": 0.1}},
+        "optim": {"learning_rate": 3e-3, "schedule": "cosine", "steps": 6, "batch_size": 4},
+        "run": {"out": str(out), "log_steps": 1, "save_steps": 3},
+    }
+    (folder / "sft.yaml").write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
+    return read_config(folder / "sft.yaml", SftConfig, overrides=overrides)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("sft"))
+
+
 @pytest.fixture(scope="session")
 def config_of(data):
-    """A config of six updates on the CPU; keyword `part__key=value` texts are overrides."""
-
-    def make(out, *overrides):
-        file = data / "sft.yaml"
-        settings = {
-            "model": {"checkpoint": str(data / "micro"), "precision": "float32"},
-            "data": {"train": str(data / "train.csv"), "workers": 0},
-            "trainable": {"lora": {"r": 4, "alpha": 8, "dropout": 0.1}},
-            "optim": {"learning_rate": 3e-3, "schedule": "cosine", "steps": 6, "batch_size": 4},
-            "run": {"out": str(out), "log_steps": 1, "save_steps": 3},
-        }
-        file.write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
-        return read_config(file, SftConfig, overrides=overrides)
-
-    return make
+    return partial(make_config, data)
 
 
 @pytest.fixture(scope="session")

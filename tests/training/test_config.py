@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.training.settings_page import PAGE, settings_table
 
 from descore.errors import ConfigError
 from descore.training.checked import SettingsError
@@ -140,3 +141,8 @@ def test_the_example_config_can_be_read():
     file = Path(__file__).parents[2] / "configs" / "sft.yaml"
     config = read_config(file, SftConfig)
     assert config.trainable.modes == {"vision_tower": "frozen", "merger": "frozen", "language_model": "lora"}
+
+
+def test_the_page_lists_every_setting_as_it_is():
+    """`python -m tests.training.settings_page` writes the list anew."""
+    assert PAGE.read_text(encoding="utf-8").endswith(settings_table())

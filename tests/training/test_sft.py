@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.conftest import noise_clip
-from tests.training.conftest import chain_rows, curve, noise_film, write_table
+from tests.training.conftest import chain_rows, curve, make_data, noise_film, write_table
+from tests.training.golden import RECORD, golden_curve
 
 from descore.errors import ConfigError, DataError, DescoreWarning
 from descore.model.descore_model import DescoreModel
@@ -47,12 +48,18 @@ def straight(train, tmp_path_factory):
     return out, train(out)
 
 
-def test_it_learns(straight, train, tmp_path):
+def test_it_learns(straight):
     losses = curve(straight[0])
     assert list(losses) == [1, 2, 3, 4, 5, 6]
-    train(tmp_path / "run", *FULL, "optim.steps=12")
-    full = curve(tmp_path / "run")
-    assert full[12] < 0.8 * full[1]
+    assert losses[6] < 0.97 * losses[1]
+
+
+@pytest.mark.slow
+def test_the_golden_run(tmp_path):
+    losses = golden_curve(make_data(tmp_path))
+    assert losses[-1] < 0.8 * losses[0]
+    # Another processor or release sums in another order; twelve updates of Adam amplify that, but not to a thousandth.
+    assert losses == pytest.approx(json.loads(RECORD.read_text())["losses"], rel=1e-3)
 
 
 def test_a_line_of_metrics_says_how_it_goes(straight):
@@ -134,6 +141,24 @@ def test_batch_4_and_4_times_batch_1_are_the_same(train, tmp_path):
     fours, ones = curve(tmp_path / "four"), curve(tmp_path / "ones")
     # Sums in another order, and padding: float32 roundings, amplified by three updates of Adam.
     assert list(ones.values()) == pytest.approx(list(fours.values()), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_curve_of_one(config_of, data, train, tmp_path):
+    """Of a table that divides evenly: accelerate fills a ragged last batch up with examples from the start."""
+    table = write_table(data / "eight.csv", chain_rows(8))
+    options = (f"data.train={table}", "trainable.lora.dropout=0", "run.merge=true")
+    train(tmp_path / "one", *options)
+    config = config_of(tmp_path / "two", *options, "optim.batch_size=2", "data.workers=1")
+    write_config(config, tmp_path / "two.yaml")
+    launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*launched, "-m", "descore", "train", "sft", tmp_path / "two.yaml"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trained: ") == 1
+    one, two = list(curve(tmp_path / "one").values()), list(curve(tmp_path / "two").values())
+    assert two == pytest.approx(one, rel=1e-4)
 
 
 @pytest.mark.slow

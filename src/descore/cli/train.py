@@ -49,7 +49,13 @@ def sft(config: Config, overrides: Overrides = None, debug: opt.Debug = False) -
             transformers.utils.logging.set_verbosity_error()
             transformers.utils.logging.disable_progress_bar()
             trained = train_sft(settings, watch=watch)
-        typer.echo(_closing(trained))
+        if _speaks():
+            typer.echo(_closing(trained))
+
+
+def _speaks() -> bool:
+    """Whether this is the one of several processes that a launcher lets speak."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
@@ -72,7 +78,9 @@ def _bar(opening: str) -> Iterator["Watch"]:
     """A bar that shows steps, loss and token accuracy."""
     from descore.cli.judging import progress_bar
 
-    with progress_bar() as bar:
+    bar = progress_bar()
+    bar.disable |= not _speaks()
+    with bar:
         task = bar.add_task(opening, total=None)
 
         def watch(step: int, of: int, metrics: Mapping[str, Any]) -> None:

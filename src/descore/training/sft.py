@@ -81,6 +81,7 @@ def train_sft(config: SftConfig, *, watch: Watch = lambda *_: None) -> Trained:
     run_to_the_end(trainer, out)
     if trainer.is_world_process_zero():
         finish(model, config)
+    trainer.accelerator.wait_for_everyone()
     return _trained(out, before=False)
 
 

@@ -1,0 +1,61 @@
+"""The list of all settings in docs/training.md, made from the config's own fields and what stands under them.
+
+    python -m tests.training.settings_page
+
+writes it anew; a test holds the page to it."""
+
+import ast
+import inspect
+from dataclasses import MISSING, fields, is_dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Union, get_args, get_origin, get_type_hints
+
+from descore.training.checked import describe, without_rules
+from descore.training.config import SftConfig
+
+PAGE = Path(__file__).parents[2] / "docs" / "training.md"
+HEADING = "| key | what | default | meaning |\n|---|---|---|---|\n"
+
+
+def settings_table():
+    return HEADING + "".join(_rows(SftConfig, ""))
+
+
+def _rows(settings, at):
+    told, hints = _told(settings), get_type_hints(settings, include_extras=True)
+    for field in fields(settings):
+        hint = without_rules(hints[field.name])[0]
+        options = get_args(hint) if get_origin(hint) is Union else (hint,)
+        group = next((option for option in options if is_dataclass(option)), None)
+        if group:
+            yield from _rows(group, f"{at}{field.name}.")
+        else:
+            cells = (f"`{at}{field.name}`", describe(hint), _default(field), told[field.name])
+            yield f"| {' | '.join(cells)} |\n"
+
+
+def _default(field):
+    if field.default is MISSING:
+        return "needed"
+    value = list(field.default) if isinstance(field.default, tuple) else field.default
+    return f"`{'null' if value is None else str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _told(settings):
+    """By field, the text that stands under it."""
+    body = ast.parse(inspect.getsource(settings)).body[0].body
+    return {
+        field.target.id: " ".join(text.value.value.split())
+        for field, text in pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
+    }
+
+
+def main():
+    before, _, _ = PAGE.read_text(encoding="utf-8").partition(HEADING)
+    PAGE.write_text(before + settings_table(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 
 import pytest
 import yaml
@@ -79,3 +80,12 @@ def test_what_is_not_there_is_one_line(descore, drawn, overrides, code, said):
 def test_help_names_the_stage(descore):
     assert "sft" in descore("train", "--help").output
     assert "CONFIG.yaml" in descore("train", "sft", "--help").output
+
+
+def test_packages_that_are_not_there_are_named(descore, drawn, monkeypatch):
+    # By its module's name: in `descore.cli`, `train` is the sub-command.
+    module = sys.modules["descore.cli.train"]
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name in ("peft", "yaml") else name)
+    wrong = descore("train", "sft", drawn / "sft.yaml")
+    assert wrong.exit_code == 3
+    assert wrong.stderr == "error: training needs peft, PyYAML; run pip install 'descore[train]'\n"

@@ -5,6 +5,7 @@ Knows configs and the bar on standard error; knows nothing of how a model learns
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,9 @@ from descore.cli.manners import manners
 if TYPE_CHECKING:
     from descore.training.records import Watch
     from descore.training.sft import Trained
+
+_PACKAGES = {"accelerate": "accelerate", "peft": "peft", "pyarrow": "pyarrow", "PyYAML": "yaml"}
+"""Package → the module that it brings."""
 
 app = typer.Typer(name="train", help="Train a reward model, stage by stage.", no_args_is_help=True)
 
@@ -36,6 +40,7 @@ def sft(config: Config, overrides: Overrides = None, debug: opt.Debug = False) -
 
     A run that was killed goes on from its last checkpoint when the same command is given again."""
     with manners(debug=debug), _faults_one_a_line(debug=debug):
+        _need_packages()
         from descore.training.config import SftConfig
         from descore.training.config_file import read_config
 
@@ -53,6 +58,15 @@ def sft(config: Config, overrides: Overrides = None, debug: opt.Debug = False) -
             typer.echo(_closing(trained))
 
 
+def _need_packages() -> None:
+    """ConfigError where the packages that only training needs are not there."""
+    from descore.errors import ConfigError
+
+    missing = [package for package, module in _PACKAGES.items() if find_spec(module) is None]
+    if missing:
+        raise ConfigError(f"training needs {', '.join(missing)}; run pip install 'descore[train]'")
+
+
 def _speaks() -> bool:
     """Whether this is the one of several processes that a launcher lets speak."""
     return os.environ.get("RANK", "0") == "0"
@@ -61,16 +75,17 @@ def _speaks() -> bool:
 @contextmanager
 def _faults_one_a_line(*, debug: bool) -> Iterator[None]:
     """A config's faults are shown one a line, since there may be many."""
-    from descore.training.checked import SettingsError
+    from descore.errors import ConfigError
 
     try:
         yield
-    except SettingsError as faults:
-        if debug:
+    except ConfigError as fault:
+        from descore.training.checked import SettingsError
+
+        if debug or not isinstance(fault, SettingsError):
             raise
-        for line in faults.page.splitlines():
-            typer.echo(line, err=True)
-        raise typer.Exit(faults.exit_code) from None
+        typer.echo(fault.page, err=True)
+        raise typer.Exit(fault.exit_code) from None
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def stress(
     """Change clips and prompts on purpose, and see whether the reward falls or stays as it should.
 
     The frames are shuffled, frozen, greyed; the prompt is another clip's, or has praise and commands in it; and so on.
-    Clips come from the command line, from a benchmark, or, without either, from drawn scenes."""
+    Clips come from the command line, from a benchmark, or, without either, from a dozen pairs of drawn scenes."""
     with manners(debug=debug):
         from descore.cli.stressing import run_and_show
 

@@ -128,9 +128,9 @@ def test_without_out_the_folder_is_named_by_the_options(descore, table, monkeypa
     [
         (("--benchmark", "drwn"), "did you mean drawn", 3),
         (("--benchmark", "fetv"), "--root", 3),
-        (("--benchmark", "drawn", "--samples", 2, "--think", "off"), "one sample only", 3),
-        (("--benchmark", "drawn", "--model", "no/such/folder"), "no such folder", 3),
-        (("--benchmark", "drawn", "--scores", "absent.csv"), "no such file", 3),
+        ((*BENCHMARK, "--samples", 2, "--think", "off"), "one sample only", 3),
+        ((*BENCHMARK, "--model", "no/such/folder"), "no such folder", 3),
+        ((*BENCHMARK, "--scores", "absent.csv"), "no such file", 3),
     ],
 )
 def test_what_cannot_be_run_is_one_line(descore, tmp_path, options, message, code):

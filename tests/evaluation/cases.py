@@ -26,13 +26,14 @@ class TellJudge:
     rewards: Mapping[str, Any]
     batch_size: int = 2
     model: str = "told"
+    versions: Mapping[str, str] = field(default_factory=dict)
     seen: list[str] = field(default_factory=list)
     after: Callable[[int], None] = lambda _: None
     """Called with the number of clips judged so far, before records are given back."""
 
     @property
     def config(self):
-        return {"model": self.model, "think": None}
+        return {"model": self.model, "think": None, "versions": dict(self.versions)}
 
     def judge(self, clips, *, open_video):  # noqa: ARG002
         self.seen += [clip.video for clip in clips]

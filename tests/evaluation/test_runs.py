@@ -109,6 +109,12 @@ def test_a_run_of_another_config_is_refused(tmp_path, judge, options, message):
     assert lines(tmp_path) == before
 
 
+def test_another_version_is_named_alone(tmp_path):
+    run(TellJudge(GOOD, versions={"torch": "1", "av": "1"}), tmp_path)
+    with pytest.raises(ConfigError, match=r"holds another run \(versions\.torch is '1' there, '2' here\)"):
+        run(TellJudge(GOOD, versions={"torch": "2", "av": "1"}), tmp_path)
+
+
 def test_changed_judgements_are_another_run(tmp_path):
     run(TellJudge(GOOD), tmp_path)
     judged = four_clips()

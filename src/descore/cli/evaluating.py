@@ -203,9 +203,10 @@ def _threshold(tied: Mapping[str, Any]) -> str:
 def _figure(figure: Mapping[str, Any]) -> str:
     if figure["value"] is None:
         return _NONE
-    told, low, high = f"{figure['value']:.3f} ({figure['n']:,})", figure["low"], figure["high"]
-    if low is None:
+    told = f"{figure['value']:.3f} ({figure['n']:,})"
+    if figure["low"] is None:
         return told
+    low, high = (round(figure[end], 2) + 0.0 for end in ("low", "high"))  # no "-0.00"
     return f"{told}\n{low:.2f}{' to ' if low < 0 else '–'}{high:.2f}"
 
 

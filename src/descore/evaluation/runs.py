@@ -144,12 +144,17 @@ def _start(folder: Path, config: Mapping[str, Any], labels: Mapping[str, Any]) -
 
 
 def _compare(folder: Path, config: Mapping[str, Any]) -> None:
-    there = _read_json(folder / RUN_FILE)
-    there.pop("started", None)
-    odd = [key for key in {**there, **config} if there.get(key) != config.get(key)]
+    there, here = _flat(_read_json(folder / RUN_FILE)), _flat(config)
+    odd = [key for key in {**there, **here} if there.get(key) != here.get(key) and key != "started"]
     if odd:
-        told = "; ".join(f"{key} is {there.get(key)!r} there, {config.get(key)!r} here" for key in odd)
+        told = "; ".join(f"{key} is {there.get(key)!r} there, {here.get(key)!r} here" for key in odd)
         raise ConfigError(f"{folder}: holds another run ({told}); choose another --out, or the same options")
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """With `versions.torch` in the place of `versions`, so that a message names what differs and no more."""
+    versions = {f"versions.{package}": version for package, version in (config.get("versions") or {}).items()}
+    return {key: value for key, value in config.items() if key != "versions"} | versions
 
 
 def _score(

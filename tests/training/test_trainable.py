@@ -1,11 +1,14 @@
 """Exactly the weights that the table says move; all others stay, bit for bit."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.conftest import build_micro, noise_clip
 
 from descore.errors import ConfigError
 from descore.model.adapters import fold_adapters, has_adapters
+from descore.model.descore_model import DescoreModel
 from descore.training.collate import ChainCollator
 from descore.training.config import PARTS, LoraConfig, OptimConfig, PartConfig, TrainableConfig
 from descore.training.examples import ChainExample
@@ -131,3 +134,18 @@ def test_folding_an_adapter_changes_names_and_not_what_the_model_says():
         # A sum of two products against one product of the sum: a few roundings in each of two layers.
         torch.testing.assert_close(model.hidden(batch), beside, atol=1e-4, rtol=1e-4)
     assert model.state_dict().keys() == build_micro().state_dict().keys()
+
+
+def test_a_model_that_was_opened_with_adapters_is_saved_whole(tmp_path):
+    model = build_micro()
+    set_trainable(model, table(language_model="lora"), precision=torch.float32)
+    for name, weight in model.named_parameters():
+        if ".lora_B" in name:
+            torch.nn.init.normal_(weight.data, std=0.1)
+    model.settings = replace(model.settings, trained_on="noise")
+    model.save_pretrained(tmp_path / "first")
+    DescoreModel.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
+    batch = ChainCollator(model.chat)([ChainExample(clip=noise_clip(0, frames=2), prompt="p", chain="a red ball")])
+    with torch.no_grad():
+        again = DescoreModel.from_pretrained(tmp_path / "second").hidden(batch)
+        torch.testing.assert_close(again, model.eval().hidden(batch), atol=1e-5, rtol=1e-5)

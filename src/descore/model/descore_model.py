@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from descore.data.chat import QUERY_TOKEN, Chat, Inputs
 from descore.errors import ConfigError
+from descore.model.adapters import has_adapters, write_what_they_stand_beside
 from descore.model.backbone import family_of, open_backbone, open_processor
 from descore.model.checkpoint import (
     Settings,
@@ -98,6 +99,8 @@ class DescoreModel(nn.Module):
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         self.backbone.save_pretrained(aside)
+        if has_adapters(self.backbone):
+            write_what_they_stand_beside(self.backbone, aside)
         self.chat.processor.save_pretrained(aside)
         write_descore_files(
             aside, settings=self.settings, rubric=self.chat.rubric, query=self.query, head=self.head.weight

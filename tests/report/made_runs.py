@@ -215,6 +215,7 @@ def made_stress(hostile=""):
         "schema": 1,
         "model": f"tiny{hostile}",
         "think": "on",
+        "tolerance": 0.25,
         "failures": [{"video": f"a.mp4{hostile}", "error": f"no such file{hostile}"}],
         "rows": [
             {

@@ -147,7 +147,7 @@ def test_thinking_is_set_against_scoring_at_once(html):
 
 def test_stress_results_are_shown(html):
     said = words(section(html, "stress"))
-    assert "swap the prompt lower .930 [.850, 1.000] 72 −1.62" in said
+    assert "swap the prompt lower .930 [.850, 1.000] 72 −1.62 because" in said
     assert "half the frames per second same – 0 –" in said
     assert "1 clip has no score" in said
 

@@ -165,7 +165,11 @@ def write_run(folder, *, benchmark, model, think, skill, seed, clips, pairs, fai
         "started": f"2026-02-0{1 + seed % 9}T10:00:00+00:00",
     }
     records = list(made_records(clips, model=model, think=think, skill=skill, seed=seed, failing=failing))
-    labels = {"title": TITLES[benchmark], "published": PUBLISHED if benchmark != "fetv" else []}
+    labels = {
+        "title": TITLES[benchmark],
+        "licence": "CC0, made up",
+        "published": PUBLISHED if benchmark != "fetv" else [],
+    }
     labels |= {"clips": [asdict(clip) for clip in clips], "pairs": [asdict(pair) for pair in pairs]}
     results = results_of(clips, pairs, {(r["video"], r["prompt"]): r for r in records})
     for name, content in ((RUN_FILE, config), (LABELS_FILE, labels), (RESULTS_FILE, results)):

@@ -30,6 +30,7 @@ def run_of(margins, preferences, *, ratings=None, sources=(None, None), **config
         folder_name="folder",
         config=known | config,
         title="Bench",
+        licence="",
         published=[],
         clips=tuple(clips),
         pairs=tuple(pairs),

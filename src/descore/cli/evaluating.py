@@ -65,6 +65,7 @@ def run_and_show(
             folder=folder,
             benchmark=benchmark.name,
             title=benchmark.title,
+            licence=benchmark.licence,
             published=benchmark.published,
             limit=limit,
             progress=advance,

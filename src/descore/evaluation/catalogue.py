@@ -153,7 +153,7 @@ FETV = Benchmark(
         aspect="aspect",
     ),
     place=Place(),
-    licence="CC BY 4.0",
+    licence="CC BY 4.0, FETV (Liu et al., arXiv 2311.01813)",
     how_to_get="a folder with ratings.csv (video, prompt, generator, aspect, spatial_quality, temporal_quality,"
     " alignment) and the clips that it names; made of the clips and ratings of arXiv 2311.01813",
     notes="Means of three raters, 1 to 5; a prompt was rated for quality or for alignment. With 40 to 55 decided pairs"
@@ -173,7 +173,7 @@ VIDEOALIGN = Benchmark(
         values=_A_B_SAME,
     ),
     place=Place(),
-    licence="MIT",
+    licence="MIT, VideoAlign (Kuaishou)",
     how_to_get="a folder with pairs.csv (path_A, path_B, prompt, VQ, MQ, TA) and the six clips of the examples at"
     " github.com/KlingAIResearch/VideoAlign",
     notes="An example, not a measurement: three pairs.",

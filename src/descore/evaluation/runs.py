@@ -1,7 +1,7 @@
 """Run directories: score every clip of a benchmark once, keep a record of each, and read it all back.
 
     run.json        what was run: the config, which a resumed run must equal, and when it started
-    labels.json     what people say: title, published figures, rated clips, pairs
+    labels.json     what people say: title, licence, published figures, rated clips, pairs
     clips.jsonl     a record per clip (RUN_KEYS), append-only; of a clip's records the last one counts
     results.json    the statistics, written when every clip has been tried
     frames/N.jpg    strips of the clips in the worst mistakes; N is the clip's place in labels.json
@@ -59,6 +59,8 @@ class Run:
     """The contents of run.json."""
     title: str
     """Of the benchmark."""
+    licence: str
+    """Of the benchmark's clips, whose frames a page may show; empty if nobody said."""
     published: Sequence[Mapping[str, Any]]
     """Figures that others report on this benchmark: model, label, figure, value, source."""
     clips: tuple[RatedClip, ...]
@@ -78,6 +80,7 @@ def evaluate(
     folder: Path,
     benchmark: str,
     title: str,
+    licence: str = "",
     published: Sequence[Any] = (),
     limit: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
@@ -98,7 +101,7 @@ def evaluate(
     }
     _make(folder)
     with locked(folder):
-        _start(folder, config, {"title": title, "published": to_plain(list(published)), **told})
+        _start(folder, config, {"title": title, "licence": licence, "published": to_plain(list(published)), **told})
         _score(judge, clips, open_video=judgements.open, folder=folder, progress=progress)
         _finish(folder, clips, pairs, open_video=judgements.open)
     return read_run(folder)
@@ -116,6 +119,7 @@ def read_run(folder: Path) -> Run:
         folder_name=folder.resolve().name,
         config=config,
         title=_part(labels, "title", folder),
+        licence=_part(labels, "licence", folder),
         published=_part(labels, "published", folder),
         clips=tuple(_rows(RatedClip, _part(labels, "clips", folder), folder)),
         pairs=tuple(_rows(Pair, _part(labels, "pairs", folder), folder)),

@@ -44,7 +44,8 @@ grow: $(READY)   ## grow the bundled model from nothing (resumes where it was ki
 	$(KEEP_MEMORY) $(BIN)/python experiments/grow_tiny/grow.py --out runs/tiny
 
 evaluate: $(READY)  ## the bundled model on drawn clips that it never saw
-	$(BIN)/python experiments/grow_tiny/evaluate.py
+	$(BIN)/descore evaluate --benchmark drawn-simple --batch-size 32 --out runs/evaluation/on
+	$(BIN)/descore evaluate --benchmark drawn-simple --batch-size 32 --out runs/evaluation/off --think off
 
 wheel: $(READY)  ## build the wheel
 	$(BIN)/python -m build --wheel

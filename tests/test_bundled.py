@@ -44,7 +44,7 @@ def accuracy(scorer, count, think):
 
 @pytest.mark.slow
 def test_with_thinking_at_least_80_percent_of_unseen_pairs_are_right(tiny):
-    found = accuracy(tiny, 500, "on")  # the pairs of experiments/grow_tiny/evaluation.json
+    found = accuracy(tiny, 500, "on")  # the pairs of `make evaluate`
     assert found.n > 400
     assert found.value >= 0.80
 

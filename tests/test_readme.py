@@ -47,15 +47,19 @@ def test_starting_from_a_backbone(folder, micro):
 
 
 def commands():
-    lines = [line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines()]
-    return [line for line in lines if line.startswith("descore ")]
+    """Those of a block, which may build on one another."""
+    for block in blocks("console"):
+        lines = [line.removeprefix("$ ") for line in block.splitlines()]
+        if found := [line for line in lines if line.startswith("descore ")]:
+            yield found
 
 
-@pytest.mark.parametrize("command", commands())
-def test_each_command(folder, command):
-    words = [w for word in shlex.split(command, comments=True) for w in expanded(folder, word)]
-    done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("block", list(commands()), ids=lambda block: " ".join(block[0].split()[:2]))
+def test_the_commands_of_a_block(folder, block):
+    for command in block:
+        words = [w for word in shlex.split(command, comments=True) for w in expanded(folder, word)]
+        done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
 
 
 def expanded(folder, word):

@@ -134,8 +134,9 @@ def test_mistakes_show_frames_chains_marks_and_what_people_said(html, page):
     assert said.count("<article>") == 12
     assert 0 < len(page.all("img")) <= 24
     assert all(image["src"].startswith("data:image/jpeg;base64,") and image["alt"] for image in page.all("img"))
-    for shown in ("people prefer this clip", "the model prefers this clip", "The camera holds still", "in truth", "frames: CC0, made up"):
+    for shown in ("people prefer this clip", "the model prefers this clip", "The camera holds still", "in truth"):
         assert shown in words(said)
+    assert "frames: CC0, made up" in words(said)
     assert "dimensional_scores" not in said  # the answer was read: the marks say the same
 
 

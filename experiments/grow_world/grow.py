@@ -1,0 +1,242 @@
+"""Grow a small model from nothing in the whole drawn world and on degraded real footage: the next bundled one.
+
+    descore world footage --out runs/footage
+    python experiments/grow_world/grow.py --footage runs/footage --out runs/world
+
+Three lessons, each resumed where it was killed: look (describe what is there), judge (write whole chains), prefer
+(Bradley-Terry at the query under the random mask, beside the next-token loss). The first two share one constant
+learning rate, so that more of them can be added later; the third decays. At the end the reward's mean and deviation
+are measured on a split of its own. `record.json` beside the model says what was done, in which environment, and how the
+curves went."""
+
+import argparse
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import torch
+from lessons import SIDE, Judge, Lesson, Look, Prefer
+from torch import Tensor
+from transformers import TrainingArguments
+
+from descore.data.sampling import VideoSampling
+from descore.model.checkpoint import Settings
+from descore.model.descore_model import DescoreModel
+from descore.model.small import small_config, small_processor
+from descore.scorer import Scorer
+from descore.training.collate import ChainCollator, PairCollator
+from descore.training.losses import chain_loss, pair_loss
+from descore.training.trainer import DescoreTrainer, last_checkpoint
+from descore.world.footage import Footage
+from descore.world.footage_telling import footage_example
+from descore.world.splits import Split, corpus, example
+
+RUBRIC = "Prompt: {prompt}\nDescribe the video. Then judge its subject, dynamics, camera, environment and style."
+
+PATCH = 16
+SAMPLING = VideoSampling(
+    fps=4.0, min_frames=4, max_frames=8, min_pixels=64 * 64, max_pixels=SIDE * SIDE, size_multiple=2 * PATCH
+)
+VOCABULARY = 1536
+CALIBRATION_START = 10**9
+"""Number of the first example of real footage for calibration, beyond all that training uses."""
+FOOTAGE_PROMPTS = 400
+"""Examples of real footage whose words the tokenizer learns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How much of what."""
+
+    look_steps: int = 1600
+    """Updates on descriptions."""
+    judge_steps: int = 800
+    """Updates on whole chains."""
+    batch: int = 32
+    """Clips in an update of either."""
+    learning_rate: float = 8e-4
+    """Of either, after `warmup_steps`."""
+    warmup_steps: int = 100
+    prefer_steps: int = 500
+    """Updates on pairs."""
+    pair_batch: int = 16
+    """Pairs in an update: twice as many clips."""
+    prefer_learning_rate: float = 6e-4
+    """Peak, for all weights; down to nothing along a cosine."""
+    head_learning_rate: float = 2e-3
+    """Peak, for the query and the head, which start from nothing."""
+    chain_drop: float = 0.5
+    """The random mask."""
+    chain_weight: float = 1.0
+    """Of the next-token loss beside Bradley-Terry."""
+    calibration_clips: int = 256
+    """Clips for the mean and deviation of the reward: one half drawn, the other real."""
+    seed: int = 0
+    """Of the weights."""
+
+
+def seedling(plan: Plan, footage: Footage, out: Path) -> DescoreModel:
+    """The model that the run began with: a tokenizer that is made again could number its tokens otherwise."""
+    if not out.is_dir():
+        new_model(plan, footage).save_pretrained(out)
+    model = DescoreModel.from_pretrained(out, device="cpu")
+    # On a CPU and at these lengths, attention that writes its weights down is the faster one to learn with.
+    model.backbone.set_attn_implementation({"text_config": "eager"})
+    return model
+
+
+def new_model(plan: Plan, footage: Footage) -> DescoreModel:
+    """The tokenizer trained on the texts of both worlds, and random weights."""
+    torch.manual_seed(plan.seed)
+    real = (footage_example(footage, "train", index) for index in range(FOOTAGE_PROMPTS))
+    texts = [RUBRIC, "user\nassistant\n", *(f"<{tenth / 10:.1f} seconds>" for tenth in range(40))]
+    texts += [text for shown in real for text in (shown.prompt, shown.chain)]
+    processor = small_processor([*texts, *corpus(4000)], vocabulary=VOCABULARY, patch=PATCH)
+    settings = Settings(sampling=SAMPLING, max_chain_tokens=192)
+    config = small_config(processor, vocabulary=VOCABULARY, frame_edge=SIDE)
+    return DescoreModel.from_backbone(config, processor=processor, settings=settings, rubric=RUBRIC)
+
+
+def arguments(out: Path, *, steps: int, batch: int, plan: Plan, **more: Any) -> TrainingArguments:  # noqa: ANN401
+    """bf16, AdamW, a checkpoint every 100 updates, one process reading ahead, items in their order."""
+    return TrainingArguments(
+        output_dir=str(out),
+        max_steps=steps,
+        per_device_train_batch_size=batch,
+        learning_rate=plan.learning_rate,
+        weight_decay=0.05,
+        adam_beta2=0.98,
+        bf16=True,
+        use_cpu=not torch.cuda.is_available(),
+        save_steps=100,
+        save_total_limit=2,
+        logging_steps=20,
+        dataloader_num_workers=1,
+        dataloader_prefetch_factor=4,
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        report_to=[],
+        seed=plan.seed,
+        **more,
+    )
+
+
+def learn_chains(model: DescoreModel, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Next-token loss."""
+    return chain_loss(model, batch, model.hidden(batch)), {}
+
+
+def learn_pairs(model: DescoreModel, batch: dict[str, Any], *, chain_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """Bradley-Terry at the query, and the next-token loss of the same forward."""
+    preference_B = batch.pop("preference")
+    hidden_RTD = model.hidden(batch)
+    preferring, accuracy = pair_loss(model, hidden_RTD, preference_B)
+    writing = chain_loss(model, batch, hidden_RTD)
+    metrics = {"bradley_terry": preferring, "next_token": writing, "pair_accuracy": accuracy}
+    return preferring + chain_weight * writing, metrics
+
+
+def write(model: DescoreModel, plan: Plan, out: Path, lesson: Lesson, *, warmup: int) -> list[dict[str, float]]:
+    """A lesson in writing chains, at the constant learning rate."""
+    args = arguments(
+        out,
+        steps=len(lesson) // plan.batch,
+        batch=plan.batch,
+        plan=plan,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=warmup,
+    )
+    trainer = DescoreTrainer(
+        model=model, loss=learn_chains, args=args, train_dataset=lesson, data_collator=ChainCollator(model.chat)
+    )
+    return train(trainer)
+
+
+def prefer(model: DescoreModel, plan: Plan, out: Path, lesson: Lesson) -> list[dict[str, float]]:
+    """The lesson in preferring. Query and head learn faster than what has learned already."""
+    new = [model.query, model.head.weight]
+    old = [p for p in model.backbone.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        [{"params": old, "lr": plan.prefer_learning_rate}, {"params": new, "lr": plan.head_learning_rate}],
+        betas=(0.9, 0.98),
+        weight_decay=0.05,
+    )
+    args = arguments(
+        out, steps=plan.prefer_steps, batch=plan.pair_batch, plan=plan, lr_scheduler_type="cosine", warmup_steps=20
+    )
+    trainer = DescoreTrainer(
+        model=model,
+        loss=partial(learn_pairs, chain_weight=plan.chain_weight),
+        args=args,
+        train_dataset=lesson,
+        data_collator=PairCollator(chat=model.chat, chain_drop=plan.chain_drop, seed=plan.seed),
+        optimizers=(optimizer, None),
+    )
+    return train(trainer)
+
+
+def train(trainer: DescoreTrainer) -> list[dict[str, float]]:
+    """To the end, from the last whole checkpoint if there is one. The curve."""
+    found = last_checkpoint(Path(trainer.args.output_dir))
+    trainer.train(resume_from_checkpoint=None if found is None else str(found))
+    return list(trainer.state.log_history)
+
+
+def calibrate(model: DescoreModel, plan: Plan, footage: Footage) -> Settings:
+    """Settings with the mean and deviation of the reward on clips that nothing was trained on."""
+    model.settings = replace(model.settings, trained_on="drawn clips")  # it is, only its settings do not know yet
+    scorer = Scorer(model.eval(), name="grown", batch_size=32)
+    half = plan.calibration_clips // 2
+    drawn = [example(Split.CALIBRATION, index, size=(SIDE, SIDE)) for index in range(half)]
+    real = [footage_example(footage, "train", CALIBRATION_START + index, pixels=SIDE**2) for index in range(half)]
+    rewards = [s.reward for s in scorer.score_batch((e.clip, e.prompt) for e in [*drawn, *real])]
+    clips = (plan.look_steps + plan.judge_steps) * plan.batch + 2 * plan.prefer_steps * plan.pair_batch
+    return replace(
+        model.settings,
+        reward_mean={"overall": round(fmean(rewards), 6)},
+        reward_std={"overall": round(stdev(rewards), 6)},
+        trained_on=f"{clips:,} clips: drawn scenes, and real footage (Big Buck Bunny), sound and degraded",
+    )
+
+
+def environment() -> dict[str, str]:
+    """What the run depends on."""
+    packages = {name: version(name) for name in ("torch", "transformers", "accelerate", "tokenizers", "numpy")}
+    return {"python": platform.python_version(), "cores": str(os.cpu_count()), **packages}
+
+
+def main() -> None:
+    """Grow, or go on growing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--footage", type=Path, default=Path("runs/footage"))
+    parser.add_argument("--out", type=Path, default=Path("runs/world"))
+    for name, value in asdict(Plan()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    options = vars(parser.parse_args())
+    out, footage = options.pop("out"), Footage.open(options.pop("footage"))
+    plan = Plan(**options)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # clips are collated in a forked worker
+
+    model = seedling(plan, footage, out / "start")
+    look, judge = plan.look_steps * plan.batch, plan.judge_steps * plan.batch
+    curves = {
+        "look": write(model, plan, out / "look", Lesson(Look(footage), look), warmup=plan.warmup_steps),
+        "judge": write(model, plan, out / "judge", Lesson(Judge(footage), judge, start=look), warmup=0),
+        "prefer": prefer(model, plan, out / "prefer", Lesson(Prefer(footage), plan.prefer_steps * plan.pair_batch)),
+    }
+    model.settings = calibrate(model, plan, footage)
+    model.backbone.to(torch.bfloat16)
+    model.save_pretrained(out / "model")
+    record = {"plan": asdict(plan), "environment": environment(), "curves": curves}
+    (out / "record.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(f"grown: {out / 'model'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,7 @@ import warnings
 import pytest
 
 from descore import __version__
+from descore.cli import main
 from descore.cli.manners import manners
 from descore.errors import CheckpointError, ConfigError, DescoreError
 
@@ -61,6 +62,41 @@ def test_misuse_exits_with_2(descore, args):
     result = descore(*args)
     assert result.exit_code == 2
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("score a.mp4", "error: Missing option '--prompt' / '-p'; see descore score --help\n"),
+        ("scroe a.mp4", "error: No such command 'scroe'. Did you mean 'score'?; see descore --help\n"),
+        ("score a.mp4 --prompt x --samples none", "see descore score --help\n"),
+        ("train sft", "see descore train sft --help\n"),
+    ],
+)
+def test_misuse_is_one_line(monkeypatch, capsys, line, said):
+    monkeypatch.setattr("sys.argv", ["descore", *line.split()])
+    with pytest.raises(SystemExit) as left:
+        main()
+    out, err = capsys.readouterr()
+    assert left.value.code == 2
+    assert out == ""
+    assert err.endswith(said)
+    assert err.count("\n") == 1
+
+
+def test_without_arguments_the_help_comes(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["descore", "train"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "sft" in "".join(capsys.readouterr())
+
+
+def test_an_error_of_ours_keeps_its_exit_code(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["descore", "benchmarks", "no-such"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 3
+    assert capsys.readouterr().err.startswith("error: unknown benchmark")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 Nothing heavy is imported before a verb runs, so --help and --version answer at once."""
 
-from typing import Annotated
+import sys
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +13,7 @@ from descore.cli.compare import compare
 from descore.cli.demo import demo
 from descore.cli.doctor import doctor
 from descore.cli.evaluate import evaluate
+from descore.cli.manners import complain
 from descore.cli.rank import rank
 from descore.cli.report import report
 from descore.cli.score import score
@@ -32,6 +34,9 @@ app.add_typer(train)
 app.add_typer(world)
 
 
+_USAGE_ERROR: Any = typer.BadParameter.__base__  # Typer gives its own error's base no public name
+
+
 def _say_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"descore {__version__}")
@@ -48,5 +53,13 @@ def _descore(
 
 
 def main() -> None:
-    """The console entry."""
-    app(prog_name="descore")
+    """The console entry. What is wrong with the command line is one line, as every other error."""
+    try:
+        sys.exit(app(prog_name="descore", standalone_mode=False))
+    except _USAGE_ERROR as fault:
+        message, where = fault.format_message(), fault.ctx.command_path if fault.ctx else "descore"
+        if "\n" in message:  # the help, where arguments are wanting
+            typer.echo(message, err=True)
+        else:
+            complain(f"{message.rstrip('.')}; see {where} --help")
+        sys.exit(fault.exit_code)

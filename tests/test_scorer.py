@@ -116,12 +116,22 @@ def test_frames_tensors_and_images_are_the_same_clip(scorer):
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"seed": -1}, "seed is -1"),
         ({"max_chain_tokens": 0}, "max_chain_tokens is 0"),
-        ({"max_chain_tokens": 9000}, "reads 8192 in all"),
+        ({"max_chain_tokens": 9000}, "reads 8192 tokens in all"),
     ],
 )
 def test_options_that_cannot_be_used(scorer, options, message):
     with pytest.raises(ConfigError, match=message):
         scorer.score(noise_clip(0), prompt=PROMPT, **options)
+
+
+def test_a_prompt_that_leaves_no_room_fails_alone(scorer):
+    prompts = [PROMPT, "and then " * 3000, "a blue box"]
+    first, long, last = scorer.score_each((noise_clip(0), prompt) for prompt in prompts)
+    assert isinstance(long, VideoError)
+    assert "the chain up to 12; micro reads 8192 in all: shorten the prompt" in long.reason
+    assert [first.reward, last.reward] == pytest.approx(
+        [scorer.score(noise_clip(0), prompt=prompt).reward for prompt in (prompts[0], prompts[2])], abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n"])

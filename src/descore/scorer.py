@@ -168,7 +168,11 @@ class Scorer:
         clips, prompts = [clip for clip, _ in readable], [prompt for _, prompt in readable]
         laid_out = self.model.chat.lay_out_prompts(clips, prompts)
         limit = how.max_chain_tokens or self.model.settings.max_chain_tokens
-        self._check_length(laid_out, limit)
+        too_long = self._too_long(clips, laid_out, limit)
+        if too_long:
+            fitting = [one for index, one in enumerate(readable) if index not in too_long]
+            scores = iter(self._score_clips(fitting, how) if fitting else [])
+            return [too_long.get(index) or next(scores) for index in range(len(readable))]
         inputs = {key: value.to(self.model.device) for key, value in laid_out.items()}
         thoughts = self._think(inputs, how, limit)
         return [
@@ -191,14 +195,20 @@ class Scorer:
             seeds=[how.seed] * rows,
         )
 
-    def _check_length(self, inputs: Inputs, limit: int) -> None:
-        longest = int(inputs["attention_mask"].sum(dim=1).max())
+    def _too_long(self, clips: Sequence[Clip], inputs: Inputs, limit: int) -> dict[int, VideoError]:
+        """The rows that leave no room for a chain, and why. A limit that nothing could fit beside is a ConfigError."""
         room = self.model.backbone.config.get_text_config().max_position_embeddings
-        if longest + limit + 2 > room:
-            raise ConfigError(
-                f"clip and prompt take {longest} tokens and the chain up to {limit}; {self.name} reads {room} in all: "
-                "shorten the prompt, sample fewer frames, or lower max_chain_tokens"
+        if limit + 2 >= room:
+            raise ConfigError(f"max_chain_tokens is {limit}; {self.name} reads {room} tokens in all, the clip included")
+        return {
+            index: VideoError(
+                clips[index].source,
+                f"clip and prompt take {length} tokens and the chain up to {limit}; {self.name} reads {room} in all: "
+                "shorten the prompt, sample fewer frames, or lower max_chain_tokens",
             )
+            for index, length in enumerate(inputs["attention_mask"].sum(dim=1).tolist())
+            if length + limit + 2 > room
+        }
 
     def _sample(self, thought: Thought, think: Think) -> Sample:
         thinking = self.model.chat.decode_chain(thought.chain)

@@ -3,9 +3,9 @@
     descore world footage --out runs/footage
     python experiments/grow_world/grow.py --footage runs/footage --out runs/world
 
-Three lessons, each resumed where it was killed: look (describe what is there), judge (write whole chains), prefer
-(Bradley-Terry at the query under the random mask, beside the next-token loss). The first two share one constant
-learning rate, so that more of them can be added later; the third decays. At the end the reward's mean and deviation
+Four lessons, each resumed where it was killed: see (the vision tower alone, asked about every part of the picture), look
+(describe what is there), judge (write whole chains), prefer (Bradley-Terry at the query under the random mask, beside the
+next-token loss). Look and judge share one constant learning rate, so that more of them can be added later. At the end the reward's mean and deviation
 are measured on a split of its own. `record.json` beside the model says what was done, in which environment, and how the
 curves went."""
 
@@ -22,7 +22,9 @@ from typing import Any
 
 import torch
 from lessons import SIDE, Judge, Lesson, Look, Prefer
-from torch import Tensor
+from optimizer import MuonAndAdamW, split
+from seeing import see
+from torch import Tensor, nn
 from transformers import TrainingArguments
 
 from descore.data.sampling import VideoSampling
@@ -54,21 +56,27 @@ FOOTAGE_PROMPTS = 400
 class Plan:
     """How much of what."""
 
-    look_steps: int = 1600
+    see_steps: int = 1800
+    """Updates of the vision tower alone."""
+    look_steps: int = 500
     """Updates on descriptions."""
-    judge_steps: int = 800
+    judge_steps: int = 900
     """Updates on whole chains."""
     batch: int = 32
-    """Clips in an update of either."""
+    """Clips in an update of these."""
     learning_rate: float = 8e-4
-    """Of either, after `warmup_steps`."""
+    """Of look and judge, after `warmup_steps`, for what AdamW moves."""
+    matrix_learning_rate: float = 0.01
+    """The same for what Muon moves."""
+    vision_share: float = 0.3
+    """Of these rates, for the vision tower: it has learned before."""
     warmup_steps: int = 100
     prefer_steps: int = 500
     """Updates on pairs."""
     pair_batch: int = 16
     """Pairs in an update: twice as many clips."""
-    prefer_learning_rate: float = 6e-4
-    """Peak, for all weights; down to nothing along a cosine."""
+    prefer_share: float = 0.75
+    """Of these rates, at the peak of the last lesson; down to nothing along a cosine."""
     head_learning_rate: float = 2e-3
     """Peak, for the query and the head, which start from nothing."""
     chain_drop: float = 0.5
@@ -104,14 +112,12 @@ def new_model(plan: Plan, footage: Footage) -> DescoreModel:
 
 
 def arguments(out: Path, *, steps: int, batch: int, plan: Plan, **more: Any) -> TrainingArguments:  # noqa: ANN401
-    """bf16, AdamW, a checkpoint every 100 updates, one process reading ahead, items in their order."""
+    """bf16, a checkpoint every 100 updates, one process reading ahead, items in their order."""
     return TrainingArguments(
         output_dir=str(out),
         max_steps=steps,
         per_device_train_batch_size=batch,
         learning_rate=plan.learning_rate,
-        weight_decay=0.05,
-        adam_beta2=0.98,
         bf16=True,
         use_cpu=not torch.cuda.is_available(),
         save_steps=100,
@@ -142,6 +148,25 @@ def learn_pairs(model: DescoreModel, batch: dict[str, Any], *, chain_weight: flo
     return preferring + chain_weight * writing, metrics
 
 
+def new_optimizer(model: DescoreModel, plan: Plan, *, share: float = 1.0, head: bool = False) -> MuonAndAdamW:
+    """At this share of the plan's learning rates; `head`: query and head learn, too, and faster."""
+    parts = {"vision": model.backbone.model.visual.named_parameters(), "language": language_weights(model)}
+    shares = {"vision": share * plan.vision_share, "language": share}
+    matrices, others = list[dict[str, Any]](), list[dict[str, Any]]()
+    for part, named in parts.items():
+        inside, outside = split(named)
+        matrices.append({"params": inside, "lr": shares[part] * plan.matrix_learning_rate})
+        others.append({"params": outside, "lr": shares[part] * plan.learning_rate})
+    if head:
+        others.append({"params": [model.query, model.head.weight], "lr": plan.head_learning_rate})
+    return MuonAndAdamW(matrices, others)
+
+
+def language_weights(model: DescoreModel) -> list[tuple[str, nn.Parameter]]:
+    """Of the backbone, all but the vision tower's."""
+    return [(name, weight) for name, weight in model.backbone.named_parameters() if ".visual." not in name]
+
+
 def write(model: DescoreModel, plan: Plan, out: Path, lesson: Lesson, *, warmup: int) -> list[dict[str, float]]:
     """A lesson in writing chains, at the constant learning rate."""
     args = arguments(
@@ -153,20 +178,18 @@ def write(model: DescoreModel, plan: Plan, out: Path, lesson: Lesson, *, warmup:
         warmup_steps=warmup,
     )
     trainer = DescoreTrainer(
-        model=model, loss=learn_chains, args=args, train_dataset=lesson, data_collator=ChainCollator(model.chat)
+        model=model,
+        loss=learn_chains,
+        args=args,
+        train_dataset=lesson,
+        data_collator=ChainCollator(model.chat),
+        optimizers=(new_optimizer(model, plan), None),
     )
     return train(trainer)
 
 
 def prefer(model: DescoreModel, plan: Plan, out: Path, lesson: Lesson) -> list[dict[str, float]]:
-    """The lesson in preferring. Query and head learn faster than what has learned already."""
-    new = [model.query, model.head.weight]
-    old = [p for p in model.backbone.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        [{"params": old, "lr": plan.prefer_learning_rate}, {"params": new, "lr": plan.head_learning_rate}],
-        betas=(0.9, 0.98),
-        weight_decay=0.05,
-    )
+    """The lesson in preferring."""
     args = arguments(
         out, steps=plan.prefer_steps, batch=plan.pair_batch, plan=plan, lr_scheduler_type="cosine", warmup_steps=20
     )
@@ -176,7 +199,7 @@ def prefer(model: DescoreModel, plan: Plan, out: Path, lesson: Lesson) -> list[d
         args=args,
         train_dataset=lesson,
         data_collator=PairCollator(chat=model.chat, chain_drop=plan.chain_drop, seed=plan.seed),
-        optimizers=(optimizer, None),
+        optimizers=(new_optimizer(model, plan, share=plan.prefer_share, head=True), None),
     )
     return train(trainer)
 
@@ -196,7 +219,7 @@ def calibrate(model: DescoreModel, plan: Plan, footage: Footage) -> Settings:
     drawn = [example(Split.CALIBRATION, index, size=(SIDE, SIDE)) for index in range(half)]
     real = [footage_example(footage, "train", CALIBRATION_START + index, pixels=SIDE**2) for index in range(half)]
     rewards = [s.reward for s in scorer.score_batch((e.clip, e.prompt) for e in [*drawn, *real])]
-    clips = (plan.look_steps + plan.judge_steps) * plan.batch + 2 * plan.prefer_steps * plan.pair_batch
+    clips = (plan.see_steps + plan.look_steps + plan.judge_steps) * plan.batch + 2 * plan.prefer_steps * plan.pair_batch
     return replace(
         model.settings,
         reward_mean={"overall": round(fmean(rewards), 6)},
@@ -226,6 +249,7 @@ def main() -> None:
     model = seedling(plan, footage, out / "start")
     look, judge = plan.look_steps * plan.batch, plan.judge_steps * plan.batch
     curves = {
+        "see": see(model, footage, out / "see", steps=plan.see_steps, batch=plan.batch, side=SIDE),
         "look": write(model, plan, out / "look", Lesson(Look(footage), look), warmup=plan.warmup_steps),
         "judge": write(model, plan, out / "judge", Lesson(Judge(footage), judge, start=look), warmup=0),
         "prefer": prefer(model, plan, out / "prefer", Lesson(Prefer(footage), plan.prefer_steps * plan.pair_batch)),

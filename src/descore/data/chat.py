@@ -3,6 +3,9 @@
     user:       <video> rubric with the prompt
     assistant:  chain ... <end of turn> <query>
 
+A checkpoint that was trained elsewhere may have its query in another place, and its video within the rubric, where
+{video} stands: see `Layout`.
+
 Rows are padded on the left, so a chain is continued, and the query is read, at the last column.
 Knows a transformers processor and a rubric; knows nothing of the model that will read the ids.
 
@@ -10,21 +13,38 @@ Shapes: B sequences, T tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from descore.errors import ConfigError
-from descore.rubric import fill_rubric
+from descore.rubric import PLACEHOLDER, fill_rubric
 from descore.types import Clip
 
 QUERY_TOKEN = "<|query|>"
+VIDEO_PLACE = "{video}"
+"""Where a rubric has it, the video stands; otherwise the video comes first."""
 
 Tokens: TypeAlias = list[int]
 Inputs: TypeAlias = dict[str, Tensor]
 """What a backbone's forward takes: `input_ids`, `attention_mask` and `mm_token_type_ids` (B, T), and the vision inputs
 of all rows behind one another."""
+
+
+class Layout(StrEnum):
+    """Where the query stands. The first is the project's own; the others are those of the DeScore reference code, for
+    checkpoints that were trained with it."""
+
+    QUERY_LAST = "chain, end of turn, query"
+    QUERY_INSIDE = "chain, query, end of turn"
+    """The chain is the assistant's, and the query closes it: the reference's second stage of training. The end of turn
+    behind the query is not seen by it, so it is left out."""
+    USER_TURN = "chain and query in the user's turn"
+    """The chain is written as the assistant's, and then read as the end of the user's turn: the reference's first
+    stage, and its inference. What was read to write the chain does not serve to score it."""
+
 
 _PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids")
 
@@ -35,6 +55,7 @@ class Chat:
 
     processor: Any
     rubric: str
+    layout: Layout = Layout.QUERY_LAST
 
     def __post_init__(self) -> None:
         if QUERY_TOKEN not in self.tokenizer.get_vocab():
@@ -85,10 +106,13 @@ class Chat:
 
         `chains` are ids that end with the end of turn; `no_thinking` is the chain of a model that does not think. The
         result has one more key, `chain_mask` (B, T), true at the chain's columns."""
-        tails = [[*chain, self.query_id] if query else list(chain) for chain in chains]
+        tails = [[*self.seen(chain), self.query_id] if query else list(chain) for chain in chains]
         heads = [row[mask.bool()] for row, mask in zip(prompts["input_ids"], prompts["attention_mask"], strict=True)]
+        if query and self.layout is Layout.USER_TURN:
+            heads = [head[: self._end_of_user(head)] for head in heads]
         kinds = [
-            row[mask.bool()] for row, mask in zip(prompts["mm_token_type_ids"], prompts["attention_mask"], strict=True)
+            row[mask.bool()][: len(head)]
+            for row, mask, head in zip(prompts["mm_token_type_ids"], prompts["attention_mask"], heads, strict=True)
         ]
         width = max(len(head) + len(tail) for head, tail in zip(heads, tails, strict=True))
         shape, device = (len(heads), width), prompts["input_ids"].device
@@ -104,6 +128,10 @@ class Chat:
             out["chain_mask"][row, chain_start : width - int(query)] = 1
         return {**prompts, **out, "chain_mask": out["chain_mask"].bool()}
 
+    def seen(self, chain: Tokens) -> Tokens:
+        """What of a chain the query sees: all, or all but its end of turn."""
+        return list(chain) if self.layout is Layout.QUERY_LAST else chain[:-1]
+
     @property
     def no_thinking(self) -> Tokens:
         """The empty chain: the assistant's turn ends at once."""
@@ -118,16 +146,25 @@ class Chat:
         return str(self.tokenizer.decode(chain, skip_special_tokens=True)).strip()
 
     def _user_turn(self, prompt: str) -> str:
-        judging = fill_rubric(self.rubric, prompt=self._plain(prompt))
-        content = [{"type": "video"}, {"type": "text", "text": judging}]
         turn = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+            [{"role": "user", "content": self._parts(self._plain(prompt))}], add_generation_prompt=True, tokenize=False
         )
         # Processors write a timestamp and a wrapper for each frame; the template's own wrapper around the
         # placeholder would stand around them a second time (Qwen's release and vLLM drop it, transformers 5 keeps it).
         video = self.processor.video_token
         wrapped = f"{self.processor.vision_start_token}{video}{self.processor.vision_end_token}"
         return str(turn).replace(wrapped, video, 1)
+
+    def _parts(self, prompt: str) -> list[dict[str, str]]:
+        """The video, and the rubric around it. Cut before the prompt is filled in: a prompt places no video."""
+        fill_rubric(self.rubric, prompt="")
+        before, _, after = self.rubric.rpartition(VIDEO_PLACE)
+        texts = [{"type": "text", "text": text.replace(PLACEHOLDER, prompt)} for text in (before, after)]
+        return [part for part in (texts[0], {"type": "video"}, texts[1]) if part.get("text") != ""]
+
+    def _end_of_user(self, head: Tensor) -> int:
+        """The column of the user's end of turn; nothing that a user writes can hold another."""
+        return int((head == self.end_id).nonzero()[-1])
 
     def _plain(self, text: str) -> str:
         """The text with special tokens taken apart: a user's prompt must not be able to end the user's turn."""

@@ -22,13 +22,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from descore.data.chat import QUERY_TOKEN
+from descore.data.chat import QUERY_TOKEN, Layout
 from descore.data.sampling import VideoSampling
 from descore.errors import CheckpointError, ConfigError
 from descore.rubric import fill_rubric
 
 SCHEMA = 1
-LAYOUT = "chain, end of turn, query"
 SETTINGS_FILE, RUBRIC_FILE, HEAD_FILE = "descore.json", "rubric.txt", "reward_head.safetensors"
 BUNDLED = ("tiny",)
 
@@ -43,8 +42,8 @@ class Settings:
     """Names of the head's outputs, in order."""
     query_token: str = QUERY_TOKEN
     """The token behind the chain."""
-    layout: str = LAYOUT
-    """What follows the prompt; there is one layout, and another one's checkpoint is refused."""
+    layout: str = Layout.QUERY_LAST
+    """Where the query stands, one of `Layout`; a checkpoint of any other is refused."""
     sampling: VideoSampling = field(default_factory=VideoSampling)
     """How clips are read."""
     max_chain_tokens: int = 1024
@@ -64,9 +63,10 @@ class Settings:
 
 def _faults(settings: Settings) -> list[str]:
     names, mean, std = settings.dimensions, settings.reward_mean, settings.reward_std
+    layouts = [layout.value for layout in Layout]
     checks = {
         f"schema is {settings.schema!r}, expected {SCHEMA}": settings.schema == SCHEMA,
-        f"layout is {settings.layout!r}, expected {LAYOUT!r}": settings.layout == LAYOUT,
+        f"layout is {settings.layout!r}, expected one of {layouts}": settings.layout in layouts,
         f"query_token is {settings.query_token!r}, expected {QUERY_TOKEN!r}": settings.query_token == QUERY_TOKEN,
         f"dimensions is {names!r}, expected one or more unlike names": 0 < len(set(names)) == len(names),
         f"max_chain_tokens is {settings.max_chain_tokens!r}, expected a positive number": settings.max_chain_tokens > 0,

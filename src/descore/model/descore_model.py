@@ -15,7 +15,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from descore.data.chat import QUERY_TOKEN, Chat, Inputs
+from descore.data.chat import QUERY_TOKEN, Chat, Inputs, Layout
 from descore.errors import ConfigError
 from descore.model.adapters import has_adapters, write_what_they_stand_beside
 from descore.model.backbone import family_of, open_backbone, open_processor
@@ -70,7 +70,8 @@ class DescoreModel(nn.Module):
         processor.tokenizer.add_tokens([QUERY_TOKEN], special_tokens=True)
         if len(processor.tokenizer) > backbone.get_input_embeddings().weight.shape[0]:
             backbone.resize_token_embeddings(len(processor.tokenizer), pad_to_multiple_of=64)
-        return cls(backbone, chat=Chat(processor, rubric), settings=settings or Settings())
+        settings = settings or Settings()
+        return cls(backbone, chat=Chat(processor, rubric, Layout(settings.layout)), settings=settings)
 
     @classmethod
     def from_pretrained(
@@ -84,7 +85,7 @@ class DescoreModel(nn.Module):
         settings, rubric = read_settings(folder), read_rubric(folder)
         device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
-        chat = Chat(open_processor(folder), rubric)
+        chat = Chat(open_processor(folder), rubric, Layout(settings.layout))
         model = cls(open_backbone(folder, dtype=dtype), chat=chat, settings=settings)
         weights = read_head(folder, width=model.query.shape[0], outputs=len(settings.dimensions))
         with torch.no_grad():

@@ -1,5 +1,6 @@
 """Think, then score, in one pass: chains are written in a batch, their KV cache is kept, and one more masked step
-with the query reads each row's reward.
+with the query reads each row's reward. Only where a checkpoint's layout puts the chain into the user's turn is the
+whole sequence encoded again.
 
 The prompt is encoded once however many chains are written behind it: its cache is repeated. Sampling draws each row's
 uniform numbers from its own seed, so a clip's chain is the same alone, in a batch, and on the next run.
@@ -17,7 +18,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import Cache, DynamicCache
 
-from descore.data.chat import Inputs, Tokens
+from descore.data.chat import Inputs, Layout, Tokens
 from descore.model.descore_model import DescoreModel
 from descore.model.roomy_cache import with_room
 
@@ -54,7 +55,11 @@ def think_and_score(
         [np.random.default_rng([seed, s]).random(limit + 1) for seed in seeds for s in range(samples)]
     )
     chains, cache = _write_chains(model, rows, limit=limit, temperature=temperature, uniform_RN=uniform_RN)
-    rewards_RK = _read_rewards(model, rows, chains, cache).cpu()
+    if model.chat.layout is Layout.USER_TURN:
+        by_sample = [score_chains(model, prompts, chains[s::samples]) for s in range(samples)]
+        rewards_RK = torch.stack(by_sample, dim=1).flatten(0, 1)
+    else:
+        rewards_RK = _read_rewards(model, rows, chains, cache).cpu()
     thoughts = [
         Thought(chain=chain, truncated=len(chain) > limit, rewards_K=rewards_K)
         for chain, rewards_K in zip(chains, rewards_RK, strict=True)
@@ -125,25 +130,27 @@ def _write_chains(
 
 
 def _read_rewards(model: DescoreModel, rows: _Rows, chains: list[Tokens], cache: Cache) -> Tensor:
-    """One masked step: the longest chains' last token, which is not in the cache yet, and the query.
+    """One masked step of n = 2 columns: the longest chains' last token, which is not in the cache yet, and the query.
+    Where the query does not see the end of turn, it is the only column.
 
-    Shorter chains hide what generation padded behind them, and the query stands right behind each chain's end."""
-    device = rows.mask_RT.device
-    length_R = torch.tensor([len(chain) for chain in chains], device=device)
-    longest = int(length_R.max())
-    written_RN = torch.arange(longest, device=device) < length_R[:, None]
-    mask_RT = torch.cat([rows.mask_RT, written_RN.long(), torch.ones_like(length_R)[:, None]], dim=1)
+    Shorter chains hide what generation padded behind them, and the query stands right behind what it sees of each."""
+    device, chat = rows.mask_RT.device, model.chat
+    seen_R = torch.tensor([len(chat.seen(chain)) for chain in chains], device=device)
+    longest = int(seen_R.max())
+    written_RN = torch.arange(longest, device=device) < seen_R[:, None]
+    mask_RT = torch.cat([rows.mask_RT, written_RN.long(), torch.ones_like(seen_R)[:, None]], dim=1)
     next_R = rows.position_3RT.amax(dim=(0, 2)) + 1
-    position_R2 = torch.stack([next_R + longest - 1, next_R + length_R], dim=1)
-    step_R2 = torch.tensor([[model.chat.end_id, model.chat.query_id]], device=device).expand(len(chains), 2)
-    hidden_R2D = model.backbone.model(
-        input_ids=step_R2,
+    columns = 2 if chat.layout is Layout.QUERY_LAST else 1
+    position_Rn = torch.stack([next_R + longest - 1, next_R + seen_R], dim=1)[:, -columns:]
+    step_Rn = torch.tensor([[chat.end_id, chat.query_id]], device=device)[:, -columns:].expand(len(chains), columns)
+    hidden_RnD = model.backbone.model(
+        input_ids=step_Rn,
         attention_mask=mask_RT,
-        position_ids=position_R2.expand(3, -1, -1),
+        position_ids=position_Rn.expand(3, -1, -1),
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state
-    return model.rewards(hidden_R2D)
+    return model.rewards(hidden_RnD)
 
 
 class SeededSampling(LogitsProcessor):  # type: ignore[misc]  # transformers is not typed

@@ -10,6 +10,8 @@ import typer
 from descore import __version__
 from descore.cli.benchmarks import benchmarks
 from descore.cli.compare import compare
+from descore.cli.convert_checkpoint import convert_checkpoint
+from descore.cli.data import app as data
 from descore.cli.demo import demo
 from descore.cli.doctor import doctor
 from descore.cli.evaluate import evaluate
@@ -28,8 +30,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (score, compare, rank, evaluate, stress, report, benchmarks, demo, doctor):
+for verb in (score, compare, rank, evaluate, stress, report, benchmarks, demo, doctor, convert_checkpoint):
     app.command()(verb)
+app.add_typer(data)
 app.add_typer(train)
 app.add_typer(world)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -26,8 +27,8 @@ from descore.data.sampling import VideoSampling
 from descore.model.checkpoint import Settings
 from descore.model.descore_model import DescoreModel
 from descore.model.small import small_config, small_processor
-from descore.training.collate import ChainCollator, PairCollator, WrittenPair
-from descore.training.losses import chain_loss, pair_loss
+from descore.training.collate import SIGN, ChainCollator, PairCollator, TrainingPair
+from descore.training.losses import chain_loss, pair_losses, sequences
 from descore.training.trainer import DescoreTrainer, last_checkpoint, training_arguments
 from descore.world.telling import TRAIN_SEED, Example, corpus, example, pair
 
@@ -89,9 +90,10 @@ class DrawnExamples(Dataset):  # type: ignore[type-arg]
 class DrawnPairs(DrawnExamples):
     """Pairs 0 to n - 1 of a training split of their own."""
 
-    def __getitem__(self, index: int) -> WrittenPair:  # type: ignore[override]
+    def __getitem__(self, index: int) -> TrainingPair:  # type: ignore[override]
         drawn = pair(PAIR_SEED, index)
-        return WrittenPair(a=drawn.a, b=drawn.b, preference={"a": 1, "b": -1, "tie": 0}[drawn.preference], number=index)
+        preference_K = np.array([SIGN[drawn.preference]], dtype=np.int8)
+        return TrainingPair(a=drawn.a, b=drawn.b, preference_K=preference_K, number=index)
 
 
 def new_model(plan: Plan) -> DescoreModel:
@@ -111,11 +113,11 @@ def learn_chains(model: DescoreModel, batch: dict[str, Any]) -> tuple[Tensor, di
 
 def learn_pairs(model: DescoreModel, batch: dict[str, Any], *, chain_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
     """Bradley-Terry at the query, and the next-token loss of the same forward."""
-    preference_B = batch.pop("preference")
-    hidden_RTD = model.hidden(batch)
-    preferring, accuracy = pair_loss(model, hidden_RTD, preference_B)
+    hidden_RTD = model.hidden(sequences(batch))
+    pairs = pair_losses(model, hidden_RTD, batch, kind="bradley-terry")
+    preferring = pairs.loss / pairs.count.clamp(min=1)
     writing = chain_loss(model, batch, hidden_RTD)
-    metrics = {"bradley_terry": preferring, "next_token": writing, "pair_accuracy": accuracy}
+    metrics = {"bradley_terry": preferring, "next_token": writing, "pair_accuracy": pairs.metrics["pair_accuracy"]}
     return preferring + chain_weight * writing, metrics
 
 

@@ -33,7 +33,7 @@ from descore.model.descore_model import DescoreModel
 from descore.model.small import small_config, small_processor
 from descore.scorer import Scorer
 from descore.training.collate import ChainCollator, PairCollator
-from descore.training.losses import chain_loss, pair_loss
+from descore.training.losses import chain_loss, pair_losses, sequences
 from descore.training.trainer import DescoreTrainer, last_checkpoint
 from descore.world.footage import Footage
 from descore.world.footage_telling import footage_example
@@ -140,11 +140,11 @@ def learn_chains(model: DescoreModel, batch: dict[str, Any]) -> tuple[Tensor, di
 
 def learn_pairs(model: DescoreModel, batch: dict[str, Any], *, chain_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
     """Bradley-Terry at the query, and the next-token loss of the same forward."""
-    preference_B = batch.pop("preference")
-    hidden_RTD = model.hidden(batch)
-    preferring, accuracy = pair_loss(model, hidden_RTD, preference_B)
+    hidden_RTD = model.hidden(sequences(batch))
+    pairs = pair_losses(model, hidden_RTD, batch, kind="bradley-terry")
+    preferring = pairs.loss / pairs.count.clamp(min=1)
     writing = chain_loss(model, batch, hidden_RTD)
-    metrics = {"bradley_terry": preferring, "next_token": writing, "pair_accuracy": accuracy}
+    metrics = {"bradley_terry": preferring, "next_token": writing, "pair_accuracy": pairs.metrics["pair_accuracy"]}
     return preferring + chain_weight * writing, metrics
 
 

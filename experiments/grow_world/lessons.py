@@ -5,9 +5,10 @@ Each item is a function of its lesson and number alone, made when it is asked fo
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 from torch.utils.data import Dataset
 
-from descore.training.collate import Written, WrittenPair
+from descore.training.collate import SIGN, TrainingPair, Written
 from descore.types import Clip, Preference
 from descore.world.footage import Footage
 from descore.world.footage_telling import footage_example, footage_pair
@@ -19,8 +20,6 @@ SIDE = 128
 
 REAL_EVERY = 5
 """One item in so many is real footage."""
-
-SIGN: dict[Preference, int] = {"a": 1, "b": -1, "tie": 0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,14 +35,14 @@ class Told:
 class Lesson(Dataset):  # type: ignore[type-arg]
     """Items `start` to `start` + `size` - 1 of what `make` makes from (number, progress from 0 to 1)."""
 
-    make: Callable[[int, float], Written | WrittenPair]
+    make: Callable[[int, float], Written | TrainingPair]
     size: int
     start: int = 0
 
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, index: int) -> Written | WrittenPair:
+    def __getitem__(self, index: int) -> Written | TrainingPair:
         return self.make(self.start + index, index / self.size)
 
 
@@ -87,14 +86,19 @@ class Prefer:
 
     footage: Footage
 
-    def __call__(self, number: int, progress: float) -> WrittenPair:  # noqa: ARG002
+    def __call__(self, number: int, progress: float) -> TrainingPair:  # noqa: ARG002
         """One pair."""
         if number % REAL_EVERY:
             drawn = pair(Split.TRAIN, number, size=(SIDE, SIDE))
-            return WrittenPair(a=drawn.a, b=drawn.b, preference=SIGN[drawn.preference], number=number)
+            return preferred(drawn.a, drawn.b, drawn.preference, number=number)
         if number // REAL_EVERY % 2:
             same = footage_pair(self.footage, "train", number, pixels=SIDE**2)
-            return WrittenPair(a=same.a, b=same.b, preference=SIGN[same.preference], number=number)
+            return preferred(same.a, same.b, same.preference, number=number)
         a, b = (footage_example(self.footage, "train", 2 * number + side, pixels=SIDE**2) for side in (0, 1))
         other = Told(clip=b.clip, prompt=a.prompt, chain=b.chain)
-        return WrittenPair(a=a, b=other, preference=SIGN[prefer(a.verdict, b.verdict)], number=number)
+        return preferred(a, other, prefer(a.verdict, b.verdict), number=number)
+
+
+def preferred(a: Written, b: Written, preference: Preference, *, number: int) -> TrainingPair:
+    """Two clips of one prompt, of which one is preferred over all, or neither."""
+    return TrainingPair(a=a, b=b, preference_K=np.array([SIGN[preference]], dtype=np.int8), number=number)

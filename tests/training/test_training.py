@@ -7,8 +7,8 @@ import torch
 from tests.conftest import build_micro, noise_clip
 from torch.utils.data import Dataset
 
-from descore.training.collate import ChainCollator, PairCollator, WrittenPair
-from descore.training.losses import chain_loss, pair_loss
+from descore.training.collate import ChainCollator
+from descore.training.losses import chain_loss
 from descore.training.trainer import DescoreTrainer, last_checkpoint, training_arguments
 from descore.types import Clip
 
@@ -24,13 +24,6 @@ def example(seed):
     return Example(noise_clip(seed, frames=2), f"a red ball {seed}", f"I see {'noise ' * (seed % 3)}.")
 
 
-def pairs(count):
-    return [
-        WrittenPair(a=example(2 * i), b=example(2 * i + 1), preference=(1, -1, 0)[i % 3], number=i)
-        for i in range(count)
-    ]
-
-
 def test_chain_loss_against_the_backbones_own(micro):
     """transformers' loss with labels on the chain's tokens, over all columns of all logits."""
     batch = ChainCollator(micro.chat)([example(i) for i in range(3)])
@@ -38,42 +31,6 @@ def test_chain_loss_against_the_backbones_own(micro):
     inputs = {key: value for key, value in batch.items() if key != "chain_mask"}
     theirs = micro.backbone(**inputs, labels=labels).loss
     torch.testing.assert_close(chain_loss(micro, batch, micro.hidden(batch)), theirs, atol=1e-5, rtol=0)
-
-
-def test_pair_loss_by_a_plain_loop(micro):
-    batch = PairCollator(chat=micro.chat, chain_drop=0.0, seed=0)(pairs(3))
-    preference = batch.pop("preference")
-    hidden = micro.hidden(batch)
-    rewards = micro.rewards(hidden)[:, 0].tolist()
-    margins = [(rewards[i] - rewards[3 + i]) * preference[i].item() for i in range(2)]  # the third is a tie
-    by_hand = sum(torch.log1p(torch.tensor(-m).exp()).item() for m in margins) / 2
-    loss, accuracy = pair_loss(micro, hidden, preference)
-    assert loss.item() == pytest.approx(by_hand, abs=1e-5)
-    assert accuracy.item() == pytest.approx(sum(m > 0 for m in margins) / 2)
-
-
-def test_both_chains_of_a_pair_drop_out_together_and_by_its_number(micro):
-    chat, some = micro.chat, pairs(40)
-
-    def dropped(collate, batch):
-        """Rows (2, B) without a chain."""
-        return ~collate(batch)["chain_mask"].any(dim=1).reshape(2, len(batch))
-
-    collate = PairCollator(chat=chat, chain_drop=0.5, seed=1)
-    a, b = dropped(collate, some)
-    assert torch.equal(a, b)
-    assert 10 < a.sum() < 30
-    assert [dropped(collate, [pair])[0, 0].item() for pair in some] == a.tolist()
-    assert not dropped(PairCollator(chat=chat, chain_drop=0.0, seed=1), some).any()
-    assert dropped(PairCollator(chat=chat, chain_drop=1.0, seed=1), some).all()
-
-
-def test_a_dropped_chain_leaves_the_empty_turn_and_is_not_imitated(micro):
-    chat = micro.chat
-    inputs = PairCollator(chat=chat, chain_drop=1.0, seed=1)(pairs(1))
-    row = inputs["input_ids"][0][inputs["attention_mask"][0].bool()]
-    assert chat.tokenizer.decode(row).endswith("<|im_start|>assistant\n<|im_end|><|query|>")
-    assert not inputs["chain_mask"].any()
 
 
 class Examples(Dataset):

@@ -2,17 +2,25 @@
 
 Knows records and the token layout; knows nothing of models or losses.
 
-Shapes: B examples or pairs, R = 2 B sequences (all a, then all b), T tokens."""
+Shapes: B examples or pairs, R = 2 B sequences (all a, then all b), T tokens, K named dimensions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from descore.data.chat import Chat
-from descore.types import Clip
+from descore.types import Clip, Preference
+
+SIGN: Mapping[Preference, int] = {"a": 1, "b": -1, "tie": 0}
+"""How a preference is written in an array."""
+
+MISSING = -128
+"""What stands in such an array where nobody gave a label."""
 
 
 class Written(Protocol):
@@ -31,9 +39,25 @@ class Written(Protocol):
         """What a good judge writes about it."""
 
 
+class Shown(Protocol):
+    """A clip with its prompt, and a chain where there is one."""
+
+    @property
+    def clip(self) -> Clip:
+        """The clip."""
+
+    @property
+    def prompt(self) -> str:
+        """What it was generated from."""
+
+    @property
+    def chain(self) -> str | None:
+        """What a good judge writes about it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreadable:
-    """An example whose video cannot be read."""
+    """An example whose video, or a pair one of whose videos, cannot be read."""
 
     table: str
     line: int
@@ -63,39 +87,106 @@ class ChainCollator:
         return dict(self.chat.lay_out_chains(prompts, chains, query=False))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WrittenPair:
-    """Two written examples of one prompt, and which of them is preferred."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainingPair:
+    """Two clips of one prompt, and what people say of them."""
 
-    a: Written
-    b: Written
-    preference: int
-    """1 for a, -1 for b, 0 for a tie."""
+    a: Shown
+    b: Shown
+    preference_K: NDArray[np.int8]
+    """1 for a, -1 for b, 0 for a tie, MISSING where nobody said."""
+    rating_a_K: NDArray[np.float32] | None = None
+    """Higher is better; nan where nobody said. None: nobody rated anything."""
+    rating_b_K: NDArray[np.float32] | None = None
+    """The same for b."""
     number: int
-    """The pair's place in its data set: with the seed, it decides whether its chains drop out."""
+    """The pair's place in its data set: with seed and epoch, it decides whether its chains drop out."""
+    epoch: int = 0
+    """In which pass over the data set it is shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RatingScale:
+    """Mean and standard deviation of ratings, by which they are standardized: one number for each dimension."""
+
+    mean_K: tuple[float, ...]
+    std_K: tuple[float, ...]
+
+
+def chains_drop(seed: int, epoch: int, number: int, *, chain_drop: float) -> bool:
+    """Whether the random mask of stage 1 takes the chains of a pair: with probability `chain_drop`, drawn from
+    (seed, epoch, number) alone, so that neither batches, workers, processes nor a restart change it."""
+    return bool(np.random.default_rng([seed, epoch, number]).random() < chain_drop)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairCollator:
-    """B pairs → inputs of 2 B sequences with the query, and `preference` (B).
+    """B pairs → inputs of R sequences with the query, and their labels:
 
-    Both chains of a pair drop out together with probability `chain_drop` (the random mask of stage 1), drawn from
-    (seed, pair), so that neither workers nor a restart change it."""
+        preference (B, K)   1 for a, -1 for b, 0 for a tie or where there is no label
+        labelled   (B, K)   whether there is one
+        rating     (R, K)   float32, nan where there is none
+        dropped    (B)      whether the pair is without its chains
+
+    Both chains of a pair drop out together, by `chains_drop`; a pair that lacks a chain is without both in any case.
+    To evaluate with the chains given, let `chain_drop` be 0; without them, as for the discriminative baseline, 1.
+
+    Pairs that are unreadable are left out, and come under the key `unreadable` if there are any; a batch of nothing
+    else has no inputs, and a `chain_mask` and labels of no rows."""
 
     chat: Chat
     chain_drop: float
+    """Probability, from 0 to 1."""
     seed: int
+    rating_scale: RatingScale | None = None
+    """Ratings are standardized by it. None: they stay as they are."""
 
-    def __call__(self, pairs: Sequence[WrittenPair]) -> dict[str, Any]:
-        """Inputs of whole sequences, and the preferences."""
-        both: list[Written] = [p.a for p in pairs] + [p.b for p in pairs]
-        dropped = [np.random.default_rng([self.seed, p.number]).random() < self.chain_drop for p in pairs]
+    def __call__(self, pairs: Sequence[TrainingPair | Unreadable]) -> dict[str, Any]:
+        """Inputs of whole sequences, and the labels."""
+        lost = [p for p in pairs if isinstance(p, Unreadable)]
+        there = [p for p in pairs if not isinstance(p, Unreadable)]
+        batch = {**self._lay_out(there), **self._labels(there)} if there else _nothing()
+        return {**batch, "unreadable": lost} if lost else batch
+
+    def _lay_out(self, pairs: Sequence[TrainingPair]) -> dict[str, Any]:
+        both = [p.a for p in pairs] + [p.b for p in pairs]
+        dropped = [self._is_without(p) for p in pairs]
         chains = [
-            self.chat.no_thinking if drop else self.chat.encode_chain(e.chain)
+            self.chat.no_thinking if drop or e.chain is None else self.chat.encode_chain(e.chain)
             for e, drop in zip(both, dropped * 2, strict=True)
         ]
         prompts = self.chat.lay_out_prompts([e.clip for e in both], [e.prompt for e in both])
         inputs = self.chat.lay_out_chains(prompts, chains)
         # A dropped chain is not one to imitate: the next-token loss would teach the model to end its turn at once.
         inputs["chain_mask"] &= ~torch.tensor(dropped * 2)[:, None]
-        return {**inputs, "preference": torch.tensor([p.preference for p in pairs])}
+        return {**inputs, "dropped": torch.tensor(dropped)}
+
+    def _is_without(self, pair: TrainingPair) -> bool:
+        lacks = pair.a.chain is None or pair.b.chain is None
+        return lacks or chains_drop(self.seed, pair.epoch, pair.number, chain_drop=self.chain_drop)
+
+    def _labels(self, pairs: Sequence[TrainingPair]) -> dict[str, Tensor]:
+        preference_BK = torch.from_numpy(np.stack([p.preference_K for p in pairs]).astype(np.int64))
+        labelled_BK = preference_BK != MISSING
+        ratings = [p.rating_a_K for p in pairs] + [p.rating_b_K for p in pairs]
+        unrated_K = np.full(preference_BK.shape[1], np.nan, dtype=np.float32)
+        rating_RK = np.stack([unrated_K if r is None else r for r in ratings])
+        if self.rating_scale:
+            rating_RK = (rating_RK - np.array(self.rating_scale.mean_K)) / np.array(self.rating_scale.std_K)
+        return {
+            "preference": preference_BK.masked_fill(~labelled_BK, 0),
+            "labelled": labelled_BK,
+            "rating": torch.from_numpy(rating_RK).float(),
+        }
+
+
+def _nothing() -> dict[str, Any]:
+    """A batch of no pair. One column goes with any number of dimensions."""
+    none = torch.zeros(0, 1)
+    return {
+        "chain_mask": torch.zeros(0, 0, dtype=torch.bool),
+        "preference": none.long(),
+        "labelled": none.bool(),
+        "rating": none,
+        "dropped": torch.zeros(0, dtype=torch.bool),
+    }

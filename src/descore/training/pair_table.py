@@ -64,11 +64,11 @@ class PairTable(Dataset):  # type: ignore[type-arg]  # torch's Dataset is generi
     def __getitem__(self, key: Key) -> TrainingPair | Unreadable:
         epoch, number = key if isinstance(key, tuple) else (0, key)
         cells = self.rows[number]
-        sides = [self._side(cells, side) for side in ("a", "b")]
-        lost = next((side for side in sides if isinstance(side, Unreadable)), None)
-        if lost:
-            return lost
-        a, b = (side for side in sides if isinstance(side, PairSide))
+        a, b = self._side(cells, "a"), self._side(cells, "b")
+        if isinstance(a, Unreadable):
+            return a
+        if isinstance(b, Unreadable):
+            return b
         return TrainingPair(
             a=a,
             b=b,

@@ -32,6 +32,8 @@ def fold_adapters(backbone: Any) -> None:  # noqa: ANN401
     # A model that is marked so is saved as its adapters alone.
     backbone._hf_peft_config_loaded = False
     del backbone.peft_config
+    # Nor is it saved by the names of the adapters' file that it was read from.
+    vars(backbone).pop("_weight_conversions", None)
 
 
 def write_what_they_stand_beside(backbone: Any, folder: Path) -> None:  # noqa: ANN401

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -164,3 +166,22 @@ def test_help_names_both(descore):
     said = descore("data", "--help").output
     assert "check" in said
     assert "convert" in said
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_the_tables_of_the_page_are_tables(descore, tmp_path, kind):
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    [example] = re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL)
+    file = tmp_path / f"example.{kind}"
+    file.write_text(example, encoding="utf-8")
+    done = descore("data", "check", file, "--no-open", "--strict")
+    assert done.exit_code == 0, done.stdout
+
+
+def test_the_page_names_every_option(descore):
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    for verb in ("check", "convert"):
+        said = descore("data", verb, "--help").output
+        options = set(re.findall(r"--[a-z-]+", said)) - {"--help", "--debug", "--open"}
+        assert options
+        assert {option for option in options if option not in page} == set()

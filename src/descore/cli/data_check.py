@@ -9,6 +9,7 @@ import typer
 
 from descore.cli import options as opt
 from descore.cli.manners import manners
+from descore.errors import DataError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +31,9 @@ Checkpoint = Annotated[
 Open = Annotated[
     bool, typer.Option("--open/--no-open", help="Open every video; without it, clips are told apart by their paths.")
 ]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Videos opened at a time. Default: a core each.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Videos opened at a time. Default: one a core, 8 at most.")
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Take warnings for faults.")]
 All = Annotated[bool, typer.Option("--all", help=f"Show every finding, not the first {_SHOWN} only.")]
 
@@ -50,9 +53,9 @@ def check(
 
     A fault ends the command with exit code 5; a warning does so with --strict only."""
     with manners(debug=debug):
-        from descore.data.checking import Check
+        from descore.data.checking import Check, find_tables
 
-        Check(tables, looks={})  # a table that is not there is said before a checkpoint or a video is opened
+        find_tables(tables)  # before a checkpoint or a video is opened
         length_of, unit = _words() if checkpoint is None else (_tokens_of(checkpoint), "tokens")
         looks = _look(tables, workers=workers or _threads()) if open_videos else {}
         checked = Check(tables, looks=looks, length_of=length_of, unit=unit)
@@ -60,13 +63,7 @@ def check(
         if not json:
             _conclude(faults, warnings)
         if faults:
-            raise typer.Exit(_exit_code())
-
-
-def _exit_code() -> int:
-    from descore.errors import DataError
-
-    return DataError.exit_code
+            raise typer.Exit(DataError.exit_code)
 
 
 def _words() -> tuple[Callable[[str], int], str]:
@@ -141,7 +138,7 @@ def _say_finding(finding: "Finding", *, kind: str) -> None:
 
 
 def _say_rest(counts: Mapping[str, int]) -> None:
-    rest = [f"{counted(count - _SHOWN, kind)}" for kind, count in counts.items() if count > _SHOWN]
+    rest = [counted(count - _SHOWN, kind) for kind, count in counts.items() if count > _SHOWN]
     if rest:
         typer.echo(f"and {' and '.join(rest)} more; --all shows them")
 

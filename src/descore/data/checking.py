@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from sys import intern
 
 from descore.data.cells import Cells
 from descore.data.pairs import PairColumns, beside, own_pair_columns
@@ -51,6 +52,15 @@ class Finding:
 class _Place:
     table: int
     line: int
+
+
+def find_tables(tables: Sequence[Path]) -> None:
+    """ConfigError if one is not there, or is named twice."""
+    for table in tables:
+        if not table.is_file():
+            raise ConfigError(f"{table}: {'not a file' if table.exists() else 'no such file'}; expected a table")
+    if len({table.resolve() for table in tables}) < len(tables):
+        raise ConfigError(f"{', '.join(map(str, tables))}: a table is there twice; name each once")
 
 
 def look_at_videos(tables: Iterable[Path], *, workers: int, watch: Callable[[], object] = lambda: None) -> Looks:
@@ -92,11 +102,7 @@ class Check:
         self, tables: Sequence[Path], *, looks: Looks, length_of: LengthOf = words_in, unit: str = "words"
     ) -> None:
         """`looks` is empty if no video was opened. ConfigError if a table is not there, or is there twice."""
-        for table in tables:
-            if not table.is_file():
-                raise ConfigError(f"{table}: {'not a file' if table.exists() else 'no such file'}; expected a table")
-        if len({table.resolve() for table in tables}) < len(tables):
-            raise ConfigError(f"{', '.join(map(str, tables))}: a table is there twice; name each once")
+        find_tables(tables)
         self.tables = tuple(tables)
         self.looks = looks
         self.tallies = tuple(Tally(file=str(table), length_of=length_of, unit=unit) for table in tables)
@@ -123,6 +129,8 @@ class Check:
 
     def elsewhere(self, known: dict[bytes, _Place], key: bytes, here: _Place) -> str | None:
         """Where another table has the same, if one has it."""
+        if len(self.tables) == 1:
+            return None
         first = known.setdefault(key, here)
         return None if first.table == here.table else f"{self.tables[first.table]}:{first.line}"
 
@@ -189,7 +197,8 @@ class _Part:
         """A letter for each label that the table had so far."""
         self.labels += [label for label in row.preference if label not in self.labels]
         told = [row.preference.get(label, _NONE)[0] for label in self.labels]
-        return "".join(_TURNED.get(letter, letter) if turned else letter for letter in told)
+        # A table has few combinations of preferences, and each row keeps one.
+        return intern("".join(_TURNED.get(letter, letter) if turned else letter for letter in told))
 
     def _clip(self, key: bytes) -> bytes:
         """What makes a clip itself: its bytes if they are known, and else its path."""

@@ -1,4 +1,4 @@
-"""A micro model on disk, small films, a table of chains, and a config that a test changes by overrides."""
+"""A micro model on disk, small films, tables of chains and of pairs, and configs that a test changes by overrides."""
 
 import csv
 import json
@@ -10,7 +10,8 @@ import torch
 from tests.conftest import build_micro
 
 from descore.cli.film import write_mp4
-from descore.training.config import SftConfig
+from descore.training.cold_start import train_cold_start
+from descore.training.config import ColdStartConfig, SftConfig
 from descore.training.config_file import read_config
 from descore.training.sft import train_sft
 
@@ -38,13 +39,33 @@ def chain_rows(count=EXAMPLES):
     ]
 
 
+def pair_rows(count=8):
+    """Pairs of two dimensions with ties, a missing label, and chains of unlike lengths; one pair has no chains."""
+    return [
+        {
+            "prompt": f"a red ball {i // 2}",
+            "video_a": f"{2 * i % EXAMPLES}.mp4",
+            "video_b": f"{(2 * i + 1) % EXAMPLES}.mp4",
+            "preference": ("a", "b", "tie", "b")[i % 4],
+            "preference.motion": ("b", "", "a", "tie")[i % 4],
+            "chain_a": "" if i == 5 else "a red ball rolls to the left " * (1 + i % 3),
+            "chain_b": "" if i == 5 else "a ball " * (1 + i % 4),
+            "rating_a": 3.0 + i % 4,
+            "rating_b": 3.5,
+        }
+        for i in range(count)
+    ]
+
+
 def make_data(folder):
-    """A model, films, train.csv and eval.csv."""
+    """A model, films, train.csv and eval.csv, pairs.csv and pairs_eval.csv."""
     build_micro().save_pretrained(folder / "micro")
     for seed in range(EXAMPLES):
         noise_film(folder / f"{seed}.mp4", seed)
     write_table(folder / "train.csv", chain_rows())
     write_table(folder / "eval.csv", chain_rows(3))
+    write_table(folder / "pairs.csv", pair_rows())
+    write_table(folder / "pairs_eval.csv", pair_rows(6))
     return folder
 
 
@@ -59,6 +80,20 @@ def make_config(folder, out, *overrides):
     }
     (folder / "sft.yaml").write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
     return read_config(folder / "sft.yaml", SftConfig, overrides=overrides)
+
+
+def make_cold_config(folder, out, *overrides):
+    """Six updates of query, head and adapters with dropout, in float32, beside the next-token loss."""
+    settings = {
+        "model": {"checkpoint": str(folder / "micro"), "precision": "float32"},
+        "data": {"train": str(folder / "pairs.csv"), "workers": 0},
+        "loss": {"chain_weight": 0.1},
+        "trainable": {"lora": {"r": 4, "alpha": 8, "dropout": 0.1}, "head": {"learning_rate": 3e-2}},
+        "optim": {"learning_rate": 3e-3, "schedule": "cosine", "steps": 6, "batch_size": 4},
+        "run": {"out": str(out), "log_steps": 1, "save_steps": 3},
+    }
+    (folder / "cold.yaml").write_text(json.dumps(settings), encoding="utf-8")
+    return read_config(folder / "cold.yaml", ColdStartConfig, overrides=overrides)
 
 
 @pytest.fixture(scope="session")
@@ -78,6 +113,22 @@ def train(config_of):
     def run(out, *overrides, **options):
         torch.manual_seed(99)  # whatever was drawn before must not matter
         return train_sft(config_of(out, *overrides), **options)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def cold_config_of(data):
+    return partial(make_cold_config, data)
+
+
+@pytest.fixture(scope="session")
+def cold_start(cold_config_of):
+    """Learn to score in a run directory, and give back what came of it."""
+
+    def run(out, *overrides, **options):
+        torch.manual_seed(99)  # whatever was drawn before must not matter
+        return train_cold_start(cold_config_of(out, *overrides), **options)
 
     return run
 

@@ -1,19 +1,23 @@
-"""The golden run of `descore train sft`: a short curve that shows a change of any step of it.
+"""The golden runs of `descore train`: for each stage a short curve that shows a change of any step of it.
 
-    python -m tests.training.golden
+    python -m tests.training.golden sft
+    python -m tests.training.golden cold-start
 
-records it anew, beside what it was recorded with. The reason belongs into the commit's message."""
+records one anew, beside what it was recorded with. The reason belongs into the commit's message."""
 
 import json
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.training.conftest import curve, make_config, make_data
+from tests.training.conftest import curve, make_cold_config, make_config, make_data
 
+from descore.training.cold_start import train_cold_start
 from descore.training.records import versions
 from descore.training.sft import train_sft
 
 RECORD = Path(__file__).with_name("golden_sft.json")
+COLD_START = RECORD.with_name("golden_cold_start.json")
 PARTS = (
     "trainable.merger.mode=full",
     "trainable.vision_tower.mode=lora",
@@ -28,10 +32,18 @@ def golden_curve(folder):
     return list(curve(folder / "golden").values())
 
 
+def golden_cold_start(folder):
+    """Losses of twelve updates: all parts learn, two dimensions with ties, and the chains beside them."""
+    options = (*PARTS, "dimensions=[overall, motion]", "loss.kind=ties", "data.group_by_length=true")
+    train_cold_start(make_cold_config(folder, folder / "golden", *options, "optim.steps=12"))
+    return list(curve(folder / "golden").values())
+
+
 def main():
+    file, run = {"sft": (RECORD, golden_curve), "cold-start": (COLD_START, golden_cold_start)}[sys.argv[1]]
     with TemporaryDirectory() as folder:
-        record = {"environment": versions(), "losses": golden_curve(make_data(Path(folder)))}
-    RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        record = {"environment": versions(), "losses": run(make_data(Path(folder)))}
+    file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The list of all settings in docs/training.md, made from the config's own fields and what stands under them.
+"""The list of all settings in docs/training.md, made from the configs' own fields and what stands under them.
 
     python -m tests.training.settings_page
 
@@ -12,14 +12,22 @@ from pathlib import Path
 from typing import Union, get_args, get_origin, get_type_hints
 
 from descore.training.checked import describe, without_rules
-from descore.training.config import SftConfig
+from descore.training.config import ColdStartConfig, SftConfig
 
 PAGE = Path(__file__).parents[2] / "docs" / "training.md"
-HEADING = "| key | what | default | meaning |\n|---|---|---|---|\n"
+HEADING = "| key | stage | what | default | meaning |\n|---|---|---|---|---|\n"
 
 
 def settings_table():
-    return HEADING + "".join(_rows(SftConfig, ""))
+    """A row for each key; two where the stages mean different things by it."""
+    written, scored = dict(_rows(SftConfig, "")), dict(_rows(ColdStartConfig, ""))
+    assert written.keys() <= scored.keys()
+    lines = []
+    for key, cells in scored.items():
+        if key in written and written[key] != cells:
+            lines.append((key, "0", *written[key]))
+        lines.append((key, "0, 1" if written.get(key) == cells else "1", *cells))
+    return HEADING + "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def _rows(settings, at):
@@ -31,8 +39,7 @@ def _rows(settings, at):
         if group:
             yield from _rows(group, f"{at}{field.name}.")
         else:
-            cells = (f"`{at}{field.name}`", describe(hint), _default(field), told[field.name])
-            yield f"| {' | '.join(cells)} |\n"
+            yield f"`{at}{field.name}`", (describe(hint), _default(field), told[field.name])
 
 
 def _default(field):
@@ -43,17 +50,20 @@ def _default(field):
 
 
 def _told(settings):
-    """By field, the text that stands under it."""
-    body = ast.parse(inspect.getsource(settings)).body[0].body
-    return {
-        field.target.id: " ".join(text.value.value.split())
-        for field, text in pairwise(body)
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
-    }
+    """By field, the text that stands under it, here or in the class that it comes from."""
+    told = {}
+    for kind in (kind for kind in reversed(settings.__mro__) if is_dataclass(kind)):
+        body = ast.parse(inspect.getsource(kind)).body[0].body
+        told |= {
+            field.target.id: " ".join(text.value.value.split())
+            for field, text in pairwise(body)
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
+        }
+    return told
 
 
 def main():
-    before, _, _ = PAGE.read_text(encoding="utf-8").partition(HEADING)
+    before, _, _ = PAGE.read_text(encoding="utf-8").partition("| key |")
     PAGE.write_text(before + settings_table(), encoding="utf-8")
 
 

@@ -106,6 +106,13 @@ def test_it_reads_back_equal(read, tmp_path):
     assert differences(config, read_config(tmp_path / "config.yaml", SftConfig)) == []
 
 
+def test_words_stay_words(read):
+    """YAML 1.1, which PyYAML reads, takes off for false."""
+    with pytest.raises(SettingsError, match=r"run.resume expected true or false, found 'off'"):
+        read(GOOD, "run.resume=off")
+    assert read(GOOD, "run.resume=False").run.resume is False
+
+
 def test_differences_are_named_by_key(read):
     here, there = read(GOOD, "optim.seed=1", "data.sampling.fps=4", "run.out=runs/b"), read(GOOD)
     assert [d.key for d in differences(here, there, but=["run.out"])] == ["data.sampling", "optim.seed"]

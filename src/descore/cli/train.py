@@ -3,7 +3,7 @@
 Knows configs and the bar on standard error; knows nothing of how a model learns."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,11 +15,22 @@ from descore.cli import options as opt
 from descore.cli.manners import manners
 
 if TYPE_CHECKING:
+    from descore.training.config import ModelConfig
     from descore.training.records import Watch
-    from descore.training.sft import Trained
+    from descore.training.running import Trained
+
+Metrics = Mapping[str, Any]
 
 _PACKAGES = {"accelerate": "accelerate", "peft": "peft", "pyarrow": "pyarrow", "PyYAML": "yaml"}
 """Package → the module that it brings."""
+
+_CHAINS = (
+    "descore score CLIP --prompt TEXT --model {model} shows the chains that it writes; its reward means nothing until "
+    "query and head are fitted on pairs"
+)
+_SCORES = (
+    "descore score CLIP --prompt TEXT --model {model} scores a clip; {model}/README.md says how well the model does"
+)
 
 app = typer.Typer(name="train", help="Train a reward model, stage by stage.", no_args_is_help=True)
 
@@ -45,17 +56,29 @@ def sft(config: Config, overrides: Overrides = None, debug: opt.Debug = False) -
         from descore.training.config_file import read_config
 
         settings = read_config(config, SftConfig, overrides=overrides or [])
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # batches are collated in forked workers
-        with _bar("opening " + (settings.model.checkpoint or settings.model.backbone or "")) as watch:
-            import transformers
-
+        with _bar(settings.model, pulse=_pulse_of_writing) as watch:
             from descore.training.sft import train_sft
 
-            transformers.utils.logging.set_verbosity_error()
-            transformers.utils.logging.disable_progress_bar()
             trained = train_sft(settings, watch=watch)
-        if _speaks():
-            typer.echo(_closing(trained))
+        _close(trained, figures=_tokens_right, held_out=_held_out_tokens, following=_CHAINS)
+
+
+@app.command("cold-start")
+def cold_start(config: Config, overrides: Overrides = None, debug: opt.Debug = False) -> None:
+    """Teach a backbone to score: Bradley-Terry training on pairs, with the chains of a share of them left out.
+
+    A run that was killed goes on from its last checkpoint when the same command is given again."""
+    with manners(debug=debug), _faults_one_a_line(debug=debug):
+        _need_packages()
+        from descore.training.config import ColdStartConfig
+        from descore.training.config_file import read_config
+
+        settings = read_config(config, ColdStartConfig, overrides=overrides or [])
+        with _bar(settings.model, pulse=_pulse_of_scoring) as watch:
+            from descore.training.cold_start import train_cold_start
+
+            trained = train_cold_start(settings, watch=watch)
+        _close(trained, figures=_pairs_right, held_out=_held_out_pairs, following=_SCORES)
 
 
 def _need_packages() -> None:
@@ -89,41 +112,70 @@ def _faults_one_a_line(*, debug: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _bar(opening: str) -> Iterator["Watch"]:
-    """A bar that shows steps, loss and token accuracy."""
+def _bar(model: "ModelConfig", *, pulse: Callable[[Metrics], str]) -> Iterator["Watch"]:
+    """A bar that shows updates and how they go; transformers' own messages and bars are kept off the terminal."""
     from descore.cli.judging import progress_bar
 
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # batches are collated in forked workers
     bar = progress_bar()
     bar.disable |= not _speaks()
     with bar:
-        task = bar.add_task(opening, total=None)
+        task = bar.add_task("opening " + (model.checkpoint or model.backbone or ""), total=None)
+        import transformers
 
-        def watch(step: int, of: int, metrics: Mapping[str, Any]) -> None:
-            bar.update(task, completed=step, total=of, description=_pulse(metrics))
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+
+        def watch(step: int, of: int, metrics: Metrics) -> None:
+            bar.update(task, completed=step, total=of, description=pulse(metrics))
 
         yield watch
 
 
-def _pulse(metrics: Mapping[str, Any]) -> str:
-    if not metrics:
-        return "learning to write"
-    return f"loss {metrics['loss']:.3f}, {metrics['token_accuracy']:.1%} of tokens right"
+def _pulse_of_writing(metrics: Metrics) -> str:
+    return f"loss {metrics['loss']:.3f}, {_tokens_right(metrics)}" if metrics else "learning to write"
 
 
-def _closing(trained: "Trained") -> str:
+def _pulse_of_scoring(metrics: Metrics) -> str:
+    return f"loss {metrics['loss']:.3f}, {_pairs_right(metrics)}" if metrics else "learning to score"
+
+
+def _close(
+    trained: "Trained",
+    *,
+    figures: Callable[[Metrics], str],
+    held_out: Callable[[Metrics], str],
+    following: str,
+) -> None:
     """Where the model is, how it came out, what next."""
-    m = trained.metrics
-    figures = f"step {m['step']:,}, loss {m['loss']:.3f}, {m['token_accuracy']:.1%} of tokens right"
-    if "eval_loss" in m:
-        figures += f"; held out: loss {m['eval_loss']:.3f}, {m['eval_token_accuracy']:.1%}"
-    lost = (
-        f"left out {trained.unreadable:,} unreadable examples, named in unreadable.jsonl\n"
-        if trained.unreadable
-        else ""
-    )
-    done = "was trained before" if trained.before else "trained"
-    return (
-        f"{done}: {trained.model} ({figures})\n{lost}"
-        f"next: descore score CLIP --prompt TEXT --model {trained.model} shows the chains that it writes; "
-        "its reward means nothing until query and head are fitted on pairs"
-    )
+    if not _speaks():
+        return
+    metrics, apart = trained.metrics, held_out(trained.metrics)
+    came_out = f"step {metrics['step']:,}, loss {metrics['loss']:.3f}, {figures(metrics)}"
+    came_out += f"; held out: {apart}" if apart else ""
+    typer.echo(f"{'was trained before' if trained.before else 'trained'}: {trained.model} ({came_out})")
+    if trained.unreadable:
+        typer.echo(f"left out {trained.unreadable:,} unreadable examples, named in unreadable.jsonl")
+    typer.echo("next: " + following.format(model=trained.model))
+
+
+def _tokens_right(metrics: Metrics) -> str:
+    return f"{metrics['token_accuracy']:.1%} of tokens right"
+
+
+def _held_out_tokens(metrics: Metrics) -> str:
+    if "eval_loss" not in metrics:
+        return ""
+    return f"loss {metrics['eval_loss']:.3f}, {metrics['eval_token_accuracy']:.1%}"
+
+
+def _pairs_right(metrics: Metrics) -> str:
+    """None of the last updates' pairs may have been decided."""
+    return f"{metrics['pair_accuracy']:.1%} of pairs right" if "pair_accuracy" in metrics else "no decided pair"
+
+
+def _held_out_pairs(metrics: Metrics) -> str:
+    from descore.training.evaluating import IN_WORDS
+
+    found = {words: metrics.get(f"eval_{way}_pair_accuracy") for way, words in IN_WORDS.items()}
+    return ", ".join(f"{share:.1%} {words}" for words, share in found.items() if share is not None)

@@ -26,6 +26,7 @@ class Rule:
 POSITIVE = Rule("must be positive", lambda x: x > 0)
 NOT_NEGATIVE = Rule("must not be negative", lambda x: x >= 0)
 SHARE = Rule("must be from 0 to 1", lambda x: 0 <= x <= 1)
+ABOVE_ONE = Rule("must be above 1", lambda x: x > 1)
 BELOW_ONE = Rule("must be at least 0 and below 1", lambda x: 0 <= x < 1)
 NOT_EMPTY = Rule("must not be empty", lambda x: len(x) > 0)
 

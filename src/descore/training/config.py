@@ -6,20 +6,32 @@
     optim       how long and along which learning rate
     run         where it is written, and how often
 
+and for learning to score also
+
+    dimensions  what the head has a row for
+    loss        what is asked of the rewards
+    evaluate    how held-out pairs are judged
+
 Paths in a table are relative to the table; paths here, to the working directory. Knows settings; knows nothing of
 models or data."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from descore.data.sampling import VideoSampling
-from descore.training.checked import BELOW_ONE, NOT_EMPTY, NOT_NEGATIVE, POSITIVE, SHARE, Checked
+from descore.training.checked import ABOVE_ONE, BELOW_ONE, NOT_EMPTY, NOT_NEGATIVE, POSITIVE, SHARE, Checked
 
 Mode = Literal["frozen", "lora", "full"]
 PARTS = ("vision_tower", "merger", "language_model")
 """The parts of a backbone that learn or do not."""
+ROWS = ("query", "head")
+"""What a reward model has beside its backbone."""
+
+LossKind = Literal["bradley-terry", "ties", "margin", "regression"]
+Way = Literal["given", "written", "off"]
+"""Which chain stands before the query: the table's, the model's own, or none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +80,25 @@ class DataConfig(Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PairDataConfig(DataConfig):
+    """Pairs, and how their clips and chains are read."""
+
+    train: Path
+    """Table (CSV, JSON Lines, JSON or Parquet) with columns prompt, video_a, video_b, preference (a, b or tie) or a
+    preference.NAME for each dimension; and where known chain_a, chain_b, rating_a, rating_b (or rating_a.NAME ...)."""
+    eval: Path | None = None
+    """A table of the same form that nothing is trained on."""
+    calibration: Path | None = None
+    """A table of the same form whose clips give the reward's mean and deviation. null: the eval table; without either,
+    the trained model has no standardized score."""
+    chain_drop: Annotated[float, SHARE] = 0.5
+    """The random mask: probability with which both chains of a pair drop out, drawn from seed, epoch and pair. 1 is the
+    discriminative baseline, which never sees a chain."""
+    group_by_length: bool = False
+    """Let pairs with chains of about one length share an update: less padding, an order that is less random."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PartConfig(Checked):
     """Whether and how fast one part learns."""
 
@@ -75,6 +106,16 @@ class PartConfig(Checked):
     """frozen: nothing changes. lora: low-rank adapters beside its linear layers. full: all its weights."""
     learning_rate: Annotated[float, POSITIVE] | None = None
     """Peak of this part. null: `optim.learning_rate`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowConfig(Checked):
+    """Whether and how fast the query or the head learns."""
+
+    mode: Literal["frozen", "full"] = "full"
+    """frozen: nothing changes. full: all of it learns; of the embedding, only the query's row."""
+    learning_rate: Annotated[float, POSITIVE] | None = None
+    """Peak. null: `optim.learning_rate`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +137,9 @@ class LoraConfig(Checked):
 class TrainableConfig(Checked):
     """Which parts of the backbone learn. The query and the head are not touched by learning to write."""
 
+    parts: ClassVar[tuple[str, ...]] = PARTS
+    """What there is a mode and a learning rate for."""
+
     vision_tower: PartConfig = field(default_factory=PartConfig)
     """What turns frames into features."""
     merger: PartConfig = field(default_factory=PartConfig)
@@ -108,12 +152,34 @@ class TrainableConfig(Checked):
     @property
     def modes(self) -> dict[str, Mode]:
         """By part, its mode."""
-        return {part: getattr(self, part).mode for part in PARTS}
+        return {part: getattr(self, part).mode for part in self.parts}
+
+    @property
+    def backbone_modes(self) -> dict[str, Mode]:
+        """By part of the backbone, its mode."""
+        return {part: self.modes[part] for part in PARTS}
+
+    @property
+    def rates(self) -> dict[str, float | None]:
+        """By part, the learning rate of its own."""
+        return {part: getattr(self, part).learning_rate for part in self.parts}
 
     def disagreements(self) -> Iterator[tuple[str, str]]:
         """Something must learn."""
         if set(self.modes.values()) == {"frozen"}:
             yield "language_model.mode", "is frozen as all parts are; let at least one learn (lora or full)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairTrainableConfig(TrainableConfig):
+    """Which parts of the reward model learn."""
+
+    parts: ClassVar[tuple[str, ...]] = (*PARTS, *ROWS)
+
+    query: RowConfig = field(default_factory=RowConfig)
+    """The learnable token behind the chain."""
+    head: RowConfig = field(default_factory=RowConfig)
+    """What maps the hidden state at the query to rewards."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +205,7 @@ class OptimConfig(Checked):
     batch_size: Annotated[int, POSITIVE] = 1
     """Examples in one forward, in each process."""
     accumulate: Annotated[int, POSITIVE] = 1
-    """Forwards whose gradients make one update. The loss is averaged over the tokens of all of them."""
+    """Forwards whose gradients make one update. The loss is averaged over the tokens or pairs of all of them."""
     seed: Annotated[int, NOT_NEGATIVE] = 0
     """Of the order of examples, dropout, and weights that start from nothing."""
 
@@ -167,6 +233,9 @@ class RunConfig(Checked):
     """Updates between evaluations. null: one at the end, if there is an eval table."""
     resume: bool = True
     """Go on from the last checkpoint in `out`, if there is one. false: refuse a directory with a run in it."""
+    tensorboard: bool = False
+    """Also write TensorBoard's event files, to `tensorboard` in the run directory (pip install
+    'descore[tensorboard]')."""
     merge: bool = False
     """Fold adapters into the weights of the trained model. false: they stay beside the weights, as adapters."""
 
@@ -180,6 +249,9 @@ WITHOUT_EFFECT = (
     "run.log_steps",
     "run.eval_steps",
     "run.resume",
+    "run.tensorboard",
+    "evaluate.ways",
+    "evaluate.written_pairs",
 )
 """Keys that may change when a run is gone on with: what is learned does not depend on them."""
 
@@ -203,3 +275,73 @@ class SftConfig(Checked):
         """Evaluations need a table."""
         if self.run.eval_steps and self.data.eval is None:
             yield "run.eval_steps", "needs data.eval, a table to evaluate on"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossConfig(Checked):
+    """What is asked of the rewards, and of the chains beside them."""
+
+    kind: LossKind = "bradley-terry"
+    """bradley-terry: decided pairs in the right order (Bradley & Terry 1952). ties: ties too have a probability (Rao &
+    Kupper 1967). margin: ordered with a distance that grows with that of the ratings. regression: rewards are the
+    ratings, standardized (mean squared error)."""
+    k: Annotated[float, ABOVE_ONE] = 5.0
+    """For ties: the ratio of strengths up to which a pair is rather a tie. The default is VideoAlign's (arXiv
+    2501.13918)."""
+    margin_scale: Annotated[float, POSITIVE] = 1.0
+    """For margin: reward per point of rating."""
+    chain_weight: Annotated[float, NOT_NEGATIVE] = 0.0
+    """Of the next-token loss on chains that did not drop out, averaged over its own tokens. 0: chains are read, not
+    learned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateConfig(Checked):
+    """How held-out pairs are judged."""
+
+    ways: Annotated[tuple[Way, ...], NOT_EMPTY] = ("given", "written", "off")
+    """With the table's chains, with chains that the model writes itself, without any. Pairs without chains in the
+    table are not judged on given ones."""
+    written_pairs: Annotated[int, POSITIVE] | None = 200
+    """Pairs, the table's first, for which the model writes chains itself: this takes longer than all else. null: all.
+    """
+
+    def disagreements(self) -> Iterator[tuple[str, str]]:
+        """Each way once."""
+        if len(set(self.ways)) < len(self.ways):
+            yield "ways", f"names one twice: {list(self.ways)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColdStartConfig(Checked):
+    """Learning to score pairs: the discriminative cold start (DESIGN 3, stage 1)."""
+
+    model: ModelConfig
+    """What learns."""
+    data: PairDataConfig
+    """From what."""
+    dimensions: Annotated[tuple[str, ...], NOT_EMPTY] = ("overall",)
+    """What the head has a row for: NAME of each column preference.NAME; overall is the column preference."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """What is asked of the rewards."""
+    trainable: PairTrainableConfig = field(default_factory=PairTrainableConfig)
+    """Which parts of the model learn."""
+    optim: OptimConfig
+    """How."""
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    """How it is judged."""
+    run: RunConfig
+    """Where to."""
+
+    def disagreements(self) -> Iterator[tuple[str, str]]:
+        """Evaluations need a table, names are unlike, and what learns needs something to learn from."""
+        if self.run.eval_steps and self.data.eval is None:
+            yield "run.eval_steps", "needs data.eval, a table to evaluate on"
+        if len(set(self.dimensions)) < len(self.dimensions):
+            yield "dimensions", f"names one twice: {list(self.dimensions)}"
+        if self.loss.chain_weight and self.data.chain_drop == 1:
+            yield "loss.chain_weight", "needs chains to learn from; data.chain_drop is 1, all drop out"
+
+
+TrainingConfig = SftConfig | ColdStartConfig
+"""A stage's settings."""

@@ -7,10 +7,11 @@ unknown (with the nearest known one), missing, of a wrong type, or out of bounds
 knows nothing of what the settings mean."""
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -42,7 +43,7 @@ def read_config(path: Path, settings: type[S], *, overrides: Sequence[str] = ())
 def write_config(config: Any, path: Path) -> None:  # noqa: ANN401  # any Checked dataclass
     """All settings, defaults included, as a file that reads back equal. Written aside and then put in place."""
     aside = path.with_name(path.name + ".partial")
-    aside.write_text(yaml.safe_dump(_plain(asdict(config)), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    aside.write_text(yaml.safe_dump(plain(asdict(config)), sort_keys=False, allow_unicode=True), encoding="utf-8")
     aside.replace(path)
 
 
@@ -52,8 +53,17 @@ def differences(here: Any, there: Any, *, but: Sequence[str] = ()) -> list[Diffe
     return [difference for difference in found if difference.key not in but]
 
 
+_BOOL = "tag:yaml.org,2002:bool"
+
+
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice, where PyYAML would keep the last one and say nothing."""
+    """Refuses a key that is given twice, where PyYAML would keep the last one and say nothing. Takes on, off, yes and
+    no for words, as YAML 1.2 does: only true and false are truth values."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, Any]]]] = {
+        first: [(tag, form) for tag, form in known if tag != _BOOL]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -61,6 +71,9 @@ class _Loader(yaml.SafeLoader):
         if twice is not None:
             raise yaml.MarkedYAMLError(problem=f"key {twice!r} is given twice", problem_mark=node.start_mark)
         return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(_BOOL, re.compile(r"(?:true|false)$", re.IGNORECASE), list("tTfF"))
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -149,11 +162,12 @@ def _unknown(key: object, known: Mapping[str, Any], *, at: str) -> Fault:
     return Fault(f"{at}{key}", f"unknown key; {hint}")
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401
+def plain(value: Any) -> Any:  # noqa: ANN401
+    """Values as YAML has them: lists for tuples, text for paths."""
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
 
 

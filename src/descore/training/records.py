@@ -1,7 +1,8 @@
 """What a run writes beside its weights: a line of metrics per log, the videos that could not be read, versions.
 
-    metrics.jsonl      step, epoch, loss, token_accuracy, learning_rate by part, samples_per_second, seconds ...;
-                       an evaluation's line has eval_loss and eval_token_accuracy; where a run goes on, one `resumed_at`
+    metrics.jsonl      step, epoch, loss, learning_rate by part, samples_per_second, seconds, what the stage measures;
+                       an evaluation's line has what it found, each name with eval_ before it; where a run goes on, one
+                       line `resumed_at`
     unreadable.jsonl   table, line, video and reason of each example that was left out
     versions.json      what the run began with
 
@@ -66,7 +67,7 @@ class Metrics(TrainerCallback):  # type: ignore[misc]  # transformers is not typ
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
         """A line for each log of training or evaluation; Trainer's closing summary is not one."""
-        if "loss" not in logs and "eval_loss" not in logs:
+        if "loss" not in logs and not _is_evaluation(logs):
             return
         record = {"step": state.global_step, **{name: value for name, value in logs.items() if name != "step"}}
         if "loss" in logs:
@@ -134,7 +135,7 @@ def last_metrics(out: Path) -> dict[str, Any]:
     """The last line on training, and the last evaluation's figures put to it."""
     lines = [json.loads(line) for line in (out / METRICS_FILE).read_text(encoding="utf-8").splitlines()]
     trained: dict[str, Any] = next((line for line in reversed(lines) if "loss" in line), {})
-    judged: dict[str, Any] = next((line for line in reversed(lines) if "eval_loss" in line), {})
+    judged: dict[str, Any] = next((line for line in reversed(lines) if _is_evaluation(line)), {})
     return {**trained, **{name: value for name, value in judged.items() if name.startswith("eval_")}}
 
 
@@ -169,6 +170,10 @@ def append(file: Path, record: Mapping[str, Any]) -> None:
         out.write(json.dumps(record) + "\n")
         out.flush()
         os.fsync(out.fileno())
+
+
+def _is_evaluation(line: Mapping[str, Any]) -> bool:
+    return any(name.startswith("eval_") for name in line)
 
 
 def _rates(first: float, optimizer: torch.optim.Optimizer) -> dict[str, float]:

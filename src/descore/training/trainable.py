@@ -1,4 +1,5 @@
-"""What learns is a table: each part of the backbone is frozen, learns beside low-rank adapters, or learns in full.
+"""What learns is a table: each part of the backbone is frozen, learns beside low-rank adapters, or learns in full;
+query and head learn or do not. The query is a weight of its own: a frozen embedding has no row that learns.
 
 In: a DescoreModel and a `TrainableConfig`. Out: the model with its weights set to learn or not, and the groups that an
 optimizer takes. Knows names and shapes of weights; knows nothing of data or losses."""
@@ -29,6 +30,8 @@ def set_trainable(model: DescoreModel, trainable: TrainableConfig, *, precision:
     ConfigError if there is no layer of the names that `lora.targets` has."""
     fold_adapters(model.backbone)
     model.requires_grad_(False)
+    for part, weight in _rows(model).items():
+        weight.requires_grad_(trainable.modes.get(part) == "full")
     if "lora" in trainable.modes.values():
         _add_adapters(model, trainable)
     for name, weight in model.backbone.named_parameters():
@@ -42,18 +45,28 @@ def learned_weights(model: DescoreModel) -> dict[str, torch.Tensor]:
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
+def no_loss(model: DescoreModel) -> torch.Tensor:
+    """The loss where no video of a batch could be read: 0, with a gradient, since other processes wait for it."""
+    return torch.stack([weight.sum() for weight in learned_weights(model).values()]).sum() * 0.0
+
+
 def parameter_groups(model: DescoreModel, trainable: TrainableConfig, optim: OptimConfig) -> list[dict[str, Any]]:
     """Groups for an optimizer: by part, its matrices (which decay) and its vectors (which do not), each group with
     `params`, `lr`, `weight_decay` and `name`."""
-    rates = {part: getattr(trainable, part).learning_rate or optim.learning_rate for part in trainable.modes}
+    weights = [(part_of(model, name), weight) for name, weight in model.backbone.named_parameters()]
     groups: dict[str, dict[str, Any]] = {}
-    for name, weight in model.backbone.named_parameters():
+    for part, weight in (*weights, *_rows(model).items()):
         if weight.requires_grad:
-            part, kind = part_of(model, name), "matrices" if weight.ndim > 1 else "vectors"
-            decay = optim.weight_decay if kind == "matrices" else 0.0
-            group: dict[str, Any] = {"params": [], "lr": rates[part], "weight_decay": decay, "name": f"{part} {kind}"}
+            kind = "matrices" if weight.ndim > 1 else "vectors"
+            rate, decay = trainable.rates[part] or optim.learning_rate, optim.weight_decay if weight.ndim > 1 else 0.0
+            group: dict[str, Any] = {"params": [], "lr": rate, "weight_decay": decay, "name": f"{part} {kind}"}
             groups.setdefault(f"{part} {kind}", group)["params"].append(weight)
     return list(groups.values())
+
+
+def _rows(model: DescoreModel) -> dict[str, nn.Parameter]:
+    """What there is beside the backbone: the query (D) and the head's matrix (K, D)."""
+    return {"query": model.query, "head": model.head.weight}
 
 
 def _add_adapters(model: DescoreModel, trainable: TrainableConfig) -> None:

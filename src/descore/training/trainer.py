@@ -2,7 +2,9 @@
 
 A checkpoint-N folder holds what was learned beside the Trainer's optimizer, scheduler and random states, so that a run
 killed at any moment goes on from its last checkpoint: `model/`, a whole checkpoint directory of its own; or, where
-adapters learn, `learned.safetensors`, the weights that have a gradient."""
+adapters learn, or query and head alone, `learned.safetensors`, the weights that have a gradient.
+
+Shapes: L terms of a loss."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -12,19 +14,21 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, load_model, save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
-from transformers import Trainer, TrainerControl, TrainingArguments
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from descore.model.adapters import has_adapters
 from descore.model.checkpoint import read_head
 from descore.model.descore_model import DescoreModel
 from descore.training.collate import Unreadable
+from descore.training.order import EpochOrder
 from descore.training.trainable import learned_weights
 
 Loss = Callable[[DescoreModel, dict[str, Any]], tuple[Tensor, dict[str, Tensor]]]
-"""From the model and a collated batch to the loss and what to log beside it: a scalar, or a sum and its count (2)."""
-Count = Callable[[dict[str, Any]], int]
-"""How many items a collated batch holds."""
+"""From the model and a collated batch to the loss (a scalar, or its terms (L)) and what to log beside it: scalars, or
+sums with their counts (2)."""
+Count = Callable[[dict[str, Any]], int | Tensor]
+"""How many items a collated batch holds, or how many for each term of the loss (L)."""
 Lost = Callable[[Sequence[Unreadable]], None]
 """Told of the examples that a batch lacks."""
 
@@ -48,7 +52,10 @@ class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not type
     """Trainer with `loss(model, batch) -> (loss, metrics)`. Metrics are logged as means since the last log.
 
     With `count`, the loss is a sum over a batch's items, and is averaged over all items of an update, whatever forwards
-    and processes they are spread over. Without it, the loss is a batch's mean, and forwards weigh alike."""
+    and processes they are spread over. A loss of several terms, each a sum over items of its own kind, is the sum of
+    their averages. Without `count`, the loss is a batch's mean, and forwards weigh alike.
+
+    With `order`, examples come as this sampler says, which is told each epoch's number."""
 
     control: TrainerControl
 
@@ -59,11 +66,14 @@ class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not type
         loss: Loss,
         count: Count | None = None,
         lost: Lost = lambda _: None,
+        order: EpochOrder | None = None,
         **trainer: Any,  # noqa: ANN401  # Trainer's own arguments
     ) -> None:
         self.learner = Learner(model, loss)
         super().__init__(model=self.learner, **trainer)
-        self.count, self.lost = count, lost
+        self.count, self.lost, self.order = count, lost, order
+        if order is not None:
+            self.add_callback(_TellsEpochs(order))
         self.loss_is_scaled_for_ga = count is not None
         self._metrics: dict[str, Tensor] = {}
 
@@ -76,7 +86,7 @@ class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not type
             self.lost(batch.pop("unreadable", ()))
         if self.count is None:
             return batches, None
-        items = torch.tensor(sum(map(self.count, batches)), device=self.args.device)
+        items = torch.stack([torch.as_tensor(self.count(b), device=self.args.device) for b in batches]).sum(dim=0)
         return batches, self.accelerator.reduce(items).clamp(min=1)
 
     def compute_loss(
@@ -91,7 +101,7 @@ class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not type
         self._add(self._metrics, inputs, loss, metrics)
         if num_items_in_batch is not None:
             # Several processes average their gradients, where their sum is wanted.
-            loss = loss * self.accelerator.num_processes / num_items_in_batch
+            loss = (loss * self.accelerator.num_processes / num_items_in_batch).sum()
         return (loss, {}) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -104,30 +114,39 @@ class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not type
 
     @torch.no_grad()
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:  # noqa: ANN401  # Trainer's own arguments
-        """Means over the eval data set of the loss (over items, with `count`) and the metrics."""
+        """Judge the eval data set, and log what comes of it."""
         self.learner.eval()
+        found = {f"eval_{name}": value for name, value in self.judge().items()}
+        super().log(found)  # not our own: the metrics of training steps since the last log stay as they are
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        return found
+
+    def judge(self) -> dict[str, float]:
+        """Means over the eval data set of the loss (over items, with `count`) and the metrics."""
         totals: dict[str, Tensor] = {}
         for batch in self._eval_batches():
             self.lost(batch.pop("unreadable", ()))
             with self.accelerator.autocast():
                 loss, metrics = self.learner(self._prepare_inputs(batch))
             self._add(totals, batch, loss, metrics)
-        means = {f"eval_{name}": mean for name, mean in self._means(totals).items()}
-        super().log(means)  # not our own: the metrics of training steps since the last log stay as they are
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, means)
-        return means
+        return self._means(totals)
 
     def _add(self, totals: dict[str, Tensor], batch: dict[str, Any], loss: Tensor, metrics: dict[str, Tensor]) -> None:
-        """Add what a batch came to, each as a sum and its count."""
-        items = 1 if self.count is None else self.count(batch)
-        found = {"loss": torch.stack([loss.detach(), torch.full_like(loss, items)]), **metrics}
+        """Add what a batch came to, each as a sum and its count (2), the loss as one or more of them (L, 2)."""
+        items = torch.as_tensor(1 if self.count is None else self.count(batch), device=loss.device)
+        found = {"loss": torch.stack([loss.detach(), items.expand_as(loss)], dim=-1), **metrics}
         for name, value in found.items():
             totals[name] = totals.get(name, 0) + _sum_and_count(value)
 
     def _means(self, totals: dict[str, Tensor]) -> dict[str, float]:
         """Over all processes; of what was never counted there is none."""
-        whole = {name: self.accelerator.reduce(total) for name, total in totals.items()}
-        return {name: float(total[0] / total[1]) for name, total in whole.items() if total[1]}
+        whole = {name: self.accelerator.reduce(total).reshape(-1, 2) for name, total in totals.items()}
+        counted = {name: total[total[:, 1] > 0] for name, total in whole.items()}
+        return {name: float((total[:, 0] / total[:, 1]).sum()) for name, total in counted.items() if len(total)}
+
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[Any] | None:
+        sampler: Sampler[Any] | None = super()._get_train_sampler(train_dataset)
+        return sampler if self.order is None else self.order
 
     def _eval_batches(self) -> DataLoader[dict[str, Any]]:
         """One process's share of the eval data set. Each example is in one share, so none counts twice."""
@@ -143,7 +162,7 @@ class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not type
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:  # noqa: ARG002
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        if has_adapters(self.learner.model.backbone):
+        if _learns_beside(self.learner.model):
             save_file(learned_weights(self.learner.model), folder / LEARNED_FILE)
         else:
             self.learner.model.save_pretrained(folder / "model")
@@ -154,10 +173,22 @@ class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not type
     def load_learned(self, checkpoint: Path) -> None:
         """Read what was learned from a checkpoint-N folder into the model."""
         model = self.learner.model
-        if has_adapters(model.backbone):
+        if _learns_beside(model):
             load_learned(model, checkpoint / LEARNED_FILE)
         else:
             load_weights(model, checkpoint / "model")
+
+
+class _TellsEpochs(TrainerCallback):  # type: ignore[misc]
+    """Tells an order its epoch. Trainer does so too, but not through all that accelerate wraps an order in where
+    several processes go on within an epoch."""
+
+    def __init__(self, order: EpochOrder) -> None:
+        self.order = order
+
+    def on_epoch_begin(self, _args: Any, state: TrainerState, _control: TrainerControl, **_: Any) -> None:  # noqa: ANN401
+        """Also where a run goes on within an epoch."""
+        self.order.set_epoch(int(state.epoch or 0))
 
 
 def training_arguments(out: Path, *, steps: int, batch: int, learning_rate: float, seed: int) -> TrainingArguments:
@@ -198,6 +229,12 @@ def load_learned(model: DescoreModel, file: Path) -> None:
     assert learned.keys() == found.keys(), f"{file} holds other weights than those that learn here"
     for name, weight in learned.items():
         weight.data.copy_(found[name])
+
+
+def _learns_beside(model: DescoreModel) -> bool:
+    """Whether what learns is little beside a backbone that stays: adapters, or query and head alone."""
+    backbone = model.backbone
+    return has_adapters(backbone) or not any(weight.requires_grad for weight in backbone.parameters())
 
 
 def last_checkpoint(folder: Path) -> Path | None:

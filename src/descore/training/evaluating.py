@@ -1,0 +1,182 @@
+"""Held-out pairs, judged in up to three ways: with the table's chains, with the model's own, and without any.
+
+In: a model and a table of pairs. Out: the rewards of each pair's clips by way, and figures of how often they order
+pairs as people do. Knows a model, pairs and rewards; knows nothing of how the model is trained.
+
+Shapes: N pairs, R = 2 B sequences (all a, then all b), K named dimensions."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from descore.maths.agreement import TiedAccuracy, accuracy_with_ties, accuracy_without_ties
+from descore.maths.bootstrap import Figure
+from descore.model.descore_model import DescoreModel
+from descore.model.thinker import score_chains, think_and_score
+from descore.training.collate import MISSING, TrainingPair, Unreadable
+from descore.training.config import Way
+from descore.training.pair_table import PairTable
+
+IN_WORDS: Mapping[Way, str] = {
+    "given": "with the table's chains",
+    "written": "with its own chains",
+    "off": "without chains",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class JudgedPair:
+    """A held-out pair and the rewards of its clips."""
+
+    number: int
+    """Its place in the table."""
+    prompt: str
+    videos: tuple[str, str]
+    """Of a and b."""
+    preference_K: NDArray[np.int8]
+    """1 for a, -1 for b, 0 for a tie, MISSING where nobody said."""
+    rewards: Mapping[Way, NDArray[np.float64]]
+    """By way, the rewards of a and b (2, K)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """How well the rewards of one way and dimension agree with people."""
+
+    way: Way
+    dimension: str
+    accuracy: Figure
+    """Share of decided pairs in the right order; its interval resamples whole prompts."""
+    with_ties: TiedAccuracy | None
+    """Accuracy with the best threshold for ties; None where people call no pair a tie."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judging:
+    """How a table is judged, and which share of it by whom."""
+
+    batch_size: int
+    """Pairs at a time."""
+    workers: int
+    """Processes that read clips ahead."""
+    written_pairs: int | None
+    """Pairs, the first, for which the model writes chains itself; None: all."""
+    autocast: Callable[[], AbstractContextManager[Any]]
+    """The precision that the model trains in."""
+    lost: Callable[[Sequence[Unreadable]], None]
+    """Told of the pairs that cannot be read."""
+    processes: int = 1
+    process: int = 0
+    """Which of them this is. Each judges its share of the pairs."""
+
+
+def judge_pairs(
+    model: DescoreModel, table: PairTable, ways: Sequence[Way], judging: Judging
+) -> Iterator[tuple[TrainingPair, dict[Way, NDArray[np.float64]]]]:
+    """A process's share of a table's readable pairs, each with its rewards (2, K) by way."""
+    for items in _batches(table, judging):
+        judging.lost([item for item in items if isinstance(item, Unreadable)])
+        pairs = [item for item in items if not isinstance(item, Unreadable)]
+        found: list[dict[Way, NDArray[np.float64]]] = [{} for _ in pairs]
+        for way in ways:
+            rows = [row for row, pair in enumerate(pairs) if _applies(way, pair, judging)]
+            with judging.autocast():
+                rewards = _rewards(model, [pairs[row] for row in rows], way) if rows else []
+            for row, reward_2K in zip(rows, rewards, strict=True):
+                found[row][way] = reward_2K
+        yield from zip(pairs, found, strict=True)
+
+
+def record(pair: TrainingPair, rewards: Mapping[Way, NDArray[np.float64]]) -> JudgedPair:
+    """What is kept of a judged pair: no pixels."""
+    return JudgedPair(
+        number=pair.number,
+        prompt=pair.a.prompt,
+        videos=(pair.a.clip.source, pair.b.clip.source),
+        preference_K=pair.preference_K,
+        rewards=rewards,
+    )
+
+
+def quick_metrics(judged: Sequence[JudgedPair], *, dimensions: Sequence[str]) -> dict[str, float]:
+    """By way, `WAY_pair_loss` (Bradley-Terry) and `WAY_pair_accuracy` over decided pairs of all dimensions, and
+    `WAY_pair_accuracy.NAME` where there are several. Of a way without any decided pair there is nothing."""
+    found: dict[str, float] = {}
+    for way in _ways(judged):
+        margin_NK, preference_NK, _ = _margins(judged, way)
+        decided_NK = (preference_NK != 0) & (preference_NK != MISSING)
+        toward_NK = margin_NK * preference_NK
+        if decided_NK.any():
+            found[f"{way}_pair_loss"] = float(np.logaddexp(0, -toward_NK[decided_NK]).mean())
+            found[f"{way}_pair_accuracy"] = float((toward_NK[decided_NK] > 0).mean())
+        for k, name in enumerate(dimensions if len(dimensions) > 1 else ()):
+            if decided_NK[:, k].any():
+                found[f"{way}_pair_accuracy.{name}"] = float((toward_NK[decided_NK[:, k], k] > 0).mean())
+    return found
+
+
+def figures(judged: Sequence[JudgedPair], *, dimensions: Sequence[str]) -> list[Found]:
+    """By way and dimension, accuracy with its interval over the pairs that have a label there."""
+    found = []
+    for way in _ways(judged):
+        margin_NK, preference_NK, prompt_N = _margins(judged, way)
+        for k, name in enumerate(dimensions):
+            rows_N = preference_NK[:, k] != MISSING
+            of_dimension = (margin_NK[rows_N, k], preference_NK[rows_N, k], prompt_N[rows_N])
+            if rows_N.any():
+                ties = accuracy_with_ties(*of_dimension) if (of_dimension[1] == 0).any() else None
+                accuracy = accuracy_without_ties(*of_dimension)
+                found.append(Found(way=way, dimension=name, accuracy=accuracy, with_ties=ties))
+    return found
+
+
+def _applies(way: Way, pair: TrainingPair, judging: Judging) -> bool:
+    if way == "given":
+        return pair.a.chain is not None and pair.b.chain is not None
+    return way == "off" or judging.written_pairs is None or pair.number < judging.written_pairs
+
+
+def _rewards(model: DescoreModel, pairs: Sequence[TrainingPair], way: Way) -> list[NDArray[np.float64]]:
+    """Of each pair, the rewards of a and b (2, K)."""
+    both, chat = [p.a for p in pairs] + [p.b for p in pairs], model.chat
+    laid_out = chat.lay_out_prompts([e.clip for e in both], [e.prompt for e in both])
+    prompts = {name: value.to(model.device) for name, value in laid_out.items()}
+    reward_RK: Tensor
+    if way == "written":
+        thoughts = think_and_score(model, prompts, limit=model.settings.max_chain_tokens)
+        reward_RK = torch.stack([thought.rewards_K for [thought] in thoughts])
+    else:
+        chains = [chat.encode_chain(e.chain) if way == "given" and e.chain else chat.no_thinking for e in both]
+        reward_RK = score_chains(model, prompts, chains)
+    reward_2BK = reward_RK.double().numpy().reshape(2, len(pairs), -1)
+    return [reward_2BK[:, row] for row in range(len(pairs))]
+
+
+def _batches(table: PairTable, judging: Judging) -> DataLoader[Any]:
+    mine = range(judging.process, len(table), judging.processes)
+    return DataLoader(
+        Subset(table, mine),
+        batch_size=judging.batch_size,
+        collate_fn=list,
+        num_workers=judging.workers,
+        generator=torch.Generator(),  # evaluating must not move the random numbers that training draws
+    )
+
+
+def _ways(judged: Sequence[JudgedPair]) -> list[Way]:
+    return list(dict.fromkeys(way for pair in judged for way in pair.rewards))
+
+
+def _margins(judged: Sequence[JudgedPair], way: Way) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.str_]]:
+    """Reward of a minus reward of b (N, K), preferences (N, K) and prompts (N) of the pairs judged this way."""
+    there = [pair for pair in judged if way in pair.rewards]
+    margin_NK = np.stack([pair.rewards[way][0] - pair.rewards[way][1] for pair in there])
+    preference_NK = np.stack([pair.preference_K for pair in there]).astype(np.int64)
+    return margin_NK, preference_NK, np.array([pair.prompt for pair in there])

@@ -1,0 +1,131 @@
+"""The README.md of a trained checkpoint: what it was trained on and how, and how well it does.
+
+In: the run's settings, its tables, what was found on held-out pairs. Out: Markdown, a pure function of these. Knows
+words and numbers; knows nothing of models, and reads no file."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import jinja2
+import yaml
+
+from descore.maths.bootstrap import Figure
+from descore.model.checkpoint import Settings
+from descore.training.config import ColdStartConfig
+from descore.training.config_file import plain
+from descore.training.evaluating import IN_WORDS, Found
+
+_TEMPLATE = """\
+---
+library_name: descore
+{% if config.model.backbone -%}
+base_model: {{ config.model.backbone }}
+{% endif -%}
+tags: [reward-model, video, text-to-video]
+---
+
+# A video reward model
+
+It reads a video and the prompt that the video was generated from, and gives a number that rises with people's
+preference{{ " in " + dimensions if settings.dimensions|length > 1 else "" }}. {{ thinks }}
+
+    from descore import Scorer
+
+    scorer = Scorer.from_pretrained("PATH OF THIS FOLDER")
+    print(scorer.score("clip.mp4", prompt="a red ball rolls to the left"{{ ', think="off"' if never_thinks }}).reward)
+
+Only differences between rewards mean something. The judging text in `rubric.txt` belongs to the model, and so does the
+way clips are sampled in `descore.json`.
+
+## Data
+
+| table | pairs | used to |
+|---|---|---|
+{% for table in tables -%}
+| `{{ table.file }}` | {{ "{:,}".format(table.pairs) }} | {{ table.use }} |
+{% endfor %}
+Started from `{{ config.model.backbone or config.model.checkpoint }}`, {{ origin }}.
+
+## How well it does
+
+{% if found -%}
+Pairs of `{{ held_out }}`, which nothing was trained on. Accuracy is the share of decided pairs that the rewards put in
+people's order, with a 95 % interval that resamples whole prompts. With ties, a pair counts as a tie where the rewards
+differ by no more than a threshold, the best one for these pairs.
+
+| chains | dimension | accuracy | interval | pairs | with ties |
+|---|---|---|---|---|---|
+{% for one in found -%}
+| {{ words[one.way] }} | {{ one.dimension }} | {{ number(one.accuracy.value) }} | {{ interval(one.accuracy) }} \
+| {{ one.accuracy.n }} | {{ number(one.with_ties.figure.value) if one.with_ties else "no ties" }} |
+{% endfor %}
+{%- else -%}
+Nothing was held out: how well it does is not known.
+{% endif %}
+{% if settings.reward_mean -%}
+A score is the reward less its mean, over its deviation, on clips that nothing was trained on: \
+{% for name in settings.dimensions -%}
+{{ name }} mean {{ settings.reward_mean[name] }}, deviation {{ settings.reward_std[name] }}\
+{{ "; " if not loop.last else "." }}
+{%- endfor %}
+{%- else -%}
+The reward was not calibrated: there is no standardized score.
+{%- endif %}
+
+## Settings
+
+```yaml
+{{ settings_yaml }}```
+"""
+
+_USES = {"train": "train", "eval": "judge the model", "calibration": "calibrate the reward"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table of pairs that a run read."""
+
+    name: str
+    """train, eval or calibration."""
+    file: str
+    pairs: int
+
+    @property
+    def use(self) -> str:
+        """What it was read for."""
+        return _USES[self.name]
+
+
+def write_card(
+    config: ColdStartConfig, settings: Settings, *, tables: Sequence[Table], found: Sequence[Found], origin: str
+) -> str:
+    """The card. `origin`: where query and head come from, as `starting.origin_of_head` says it."""
+    never_thinks = config.data.chain_drop == 1
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    return environment.from_string(_TEMPLATE).render(
+        config=config,
+        settings=settings,
+        dimensions=", ".join(settings.dimensions),
+        never_thinks=never_thinks,
+        thinks=_NEVER_THINKS if never_thinks else _THINKS,
+        tables=tables,
+        held_out=next((table.file for table in tables if table.name == "eval"), ""),
+        origin=origin,
+        found=found,
+        words=IN_WORDS,
+        number=_number,
+        interval=_interval,
+        settings_yaml=yaml.safe_dump(plain(asdict(config)), sort_keys=False, allow_unicode=True),
+    )
+
+
+_THINKS = "It writes a chain of thought before it scores; it can also score at once."
+_NEVER_THINKS = "It scores at once: it never saw a chain of thought in training."
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if value == value else "–"  # nan is not equal to itself
+
+
+def _interval(figure: Figure) -> str:
+    return f"{_number(figure.low)} to {_number(figure.high)}"

@@ -74,11 +74,12 @@ def added_peak(work: Callable[[], object]) -> float:
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
+    before = resident("VmRSS")
     work()
-    return (_status("VmHWM") - before) / 1024
+    return resident("VmHWM") - before
 
 
-def _status(key: str) -> int:
+def resident(key: str) -> float:
+    """MiB of this process's memory of a kind, by the names of /proc/self/status (Linux)."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:")) / 1024

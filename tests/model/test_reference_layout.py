@@ -111,6 +111,14 @@ def test_an_adapter_changes_the_reward(tmp_path):
     assert (rewards_by_hand(source, inputs) - without).abs().min() > 0.1
 
 
+def test_an_adapter_is_never_passed_over(tmp_path, monkeypatch):
+    source = adapted(tmp_path / "theirs")
+    convert_reference(source.folder, tmp_path / "ours", **HOW)
+    monkeypatch.setattr("descore.model.backbone.find_spec", lambda _name: None)
+    with pytest.raises(ConfigError, match="has an adapter, which needs peft"):
+        DescoreModel.from_pretrained(tmp_path / "ours")
+
+
 @pytest.mark.parametrize("embedding", ["module", "layer"])
 def test_the_query_row_of_an_adapter_that_saved_the_embedding(tmp_path, embedding):
     source = adapted(tmp_path / "theirs", beside=False, embedding=embedding)

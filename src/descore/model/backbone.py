@@ -3,6 +3,7 @@
 Knows folders, hub ids and model configs; knows nothing of queries, heads or rewards."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,10 +28,14 @@ def family_of(model_type: str) -> ModuleType:
 def open_backbone(source: Any, *, dtype: torch.dtype) -> Any:  # noqa: ANN401  # a path, an id or a transformers config
     """The model of a folder or hub id with its weights, or of a config with random ones, in `dtype` on the CPU.
 
-    A model_type of no known family raises ConfigError; files that are missing or broken, CheckpointError."""
+    A model_type of no known family, and an adapter without the package that reads it, raise ConfigError; files that are
+    missing or broken, CheckpointError."""
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     named = isinstance(source, str | os.PathLike)
+    # Without PEFT, transformers passes an adapter over and opens the weights beside it.
+    if named and (Path(source) / "adapter_config.json").is_file() and find_spec("peft") is None:
+        raise ConfigError(f"{source}: has an adapter, which needs peft; run pip install 'descore[train]'")
     try:
         config = AutoConfig.from_pretrained(source) if named else source
         family_of(config.model_type)

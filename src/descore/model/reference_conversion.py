@@ -21,7 +21,7 @@ from descore.data.chat import QUERY_TOKEN, VIDEO_PLACE, Layout
 from descore.data.sampling import VideoSampling
 from descore.errors import CheckpointError, ConfigError
 from descore.model import reference_layout as reference
-from descore.model.adapters import fold_adapters, has_adapters
+from descore.model.adapters import fold_adapters
 from descore.model.backbone import family_of, open_processor
 from descore.model.checkpoint import Settings, write_descore_files
 from descore.model.descore_model import DescoreModel
@@ -224,8 +224,6 @@ def _renamed(value: Any, names: dict[str, str]) -> Any:  # noqa: ANN401  # JSON
 
 def _merge(unmerged: Path, out: Path, read: _Source) -> None:
     model = DescoreModel.from_pretrained(unmerged, device="cpu", dtype=read.query_D.dtype)
-    if not has_adapters(model.backbone):  # transformers passes them over where PEFT is not there
-        raise ConfigError("--merge needs peft; run pip install 'descore[train]'")
     fold_adapters(model.backbone)
     model.save_pretrained(out)
     shutil.rmtree(unmerged)

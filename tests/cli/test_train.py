@@ -1,7 +1,8 @@
-"""`descore train sft` from a table to a model that scores, on drawn clips; and what it says when it cannot."""
+"""`descore train` from a table to a model that scores, on drawn clips; and what it says when it cannot."""
 
 import csv
 import json
+import re
 import sys
 
 import pytest
@@ -32,6 +33,14 @@ def drawn(tmp_path_factory):
         "run": {"out": str(folder / "run")},
     }
     (folder / "sft.yaml").write_text(yaml.safe_dump(settings))
+    with (folder / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["prompt", "video_a", "video_b", "preference", "chain_a", "chain_b"])
+        for index, preference in enumerate(("a", "b", "tie", "a")):
+            writer.writerow(["a ball", f"{index}.mp4", f"{(index + 1) % 4}.mp4", preference, "a red ball", "rolls"])
+    pairs = {"train": str(folder / "pairs.csv"), "eval": str(folder / "pairs.csv"), "workers": 1}
+    run = {"out": str(folder / "scored")}
+    (folder / "cold.yaml").write_text(yaml.safe_dump({**settings, "data": pairs, "run": run}))
     return folder
 
 
@@ -49,6 +58,34 @@ def test_it_trains_and_says_where_the_model_is_and_what_next(descore, drawn):
 
     again = descore("train", "sft", drawn / "sft.yaml")
     assert again.stdout.startswith("was trained before: ")
+
+
+def test_a_cold_start_says_how_held_out_pairs_came_out_and_its_model_scores(descore, drawn):
+    done = descore("train", "cold-start", drawn / "cold.yaml", "optim.epochs=1")
+    assert done.exit_code == 0, done.stderr
+    trained, following = done.stdout.splitlines()
+    assert trained.startswith(f"trained: {drawn / 'scored' / 'model'} (step 2, loss ")
+    assert re.search(
+        r"held out: \S+% with the table's chains, \S+% with its own chains, \S+% without chains\)$", trained
+    )
+    assert following.startswith("next: descore score CLIP")
+
+    scored = descore("score", drawn / "0.mp4", "--prompt", "a ball", "--model", drawn / "scored" / "model", "--json")
+    assert scored.stderr == ""  # no warning: its head was trained
+    assert json.loads(scored.stdout)["score"] is not None
+
+    other = descore("train", "sft", drawn / "sft.yaml", f"run.out={drawn / 'scored'}")
+    assert other.exit_code == 3
+    assert "holds a run of another stage" in other.stderr
+
+
+def test_a_table_without_preferences_is_one_line(descore, drawn):
+    wrong = descore(
+        "train", "cold-start", drawn / "cold.yaml", f"data.train={drawn / 'train.csv'}", f"run.out={drawn / 'no'}"
+    )
+    assert wrong.exit_code == 5
+    [line] = wrong.stderr.splitlines()
+    assert "preference" in line
 
 
 def test_faults_of_a_config_are_shown_one_a_line(descore, drawn):
@@ -78,8 +115,9 @@ def test_what_is_not_there_is_one_line(descore, drawn, overrides, code, said):
 
 
 def test_help_names_the_stage(descore):
-    assert "sft" in descore("train", "--help").output
-    assert "CONFIG.yaml" in descore("train", "sft", "--help").output
+    for stage in ("sft", "cold-start"):
+        assert stage in descore("train", "--help").output
+        assert "CONFIG.yaml" in descore("train", stage, "--help").output
 
 
 def test_packages_that_are_not_there_are_named(descore, drawn, monkeypatch):

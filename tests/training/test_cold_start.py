@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -152,8 +153,7 @@ def test_batch_4_and_4_times_batch_1_are_the_same(cold_start, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_give_the_curve_of_one(cold_config_of, data, cold_start, tmp_path):
-    """Of a table that divides evenly: accelerate fills a ragged last batch up with pairs from the start. The second run
-    goes on within a pass."""
+    """Of a table that divides evenly: accelerate fills a ragged last batch up with pairs from the start."""
     options = ("trainable.lora.dropout=0", f"data.eval={data / 'pairs_eval.csv'}", "optim.accumulate=1")
     cold_start(tmp_path / "one", *options)
     config = cold_config_of(tmp_path / "two", *options, "optim.batch_size=2", "data.workers=1")
@@ -174,6 +174,19 @@ def test_two_processes_give_the_curve_of_one(cold_config_of, data, cold_start, t
     ]
     assert judged[1] == pytest.approx(judged[0], rel=1e-3)
     assert len(judged[0]) == 3
+
+
+@pytest.mark.slow
+def test_shards_learn_the_same_and_a_whole_model_reads_what_they_learned(tmp_path):
+    launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*launched, "-m", "tests.training.sharded", tmp_path / "learned.safetensors"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def moved(out, start):

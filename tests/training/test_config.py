@@ -8,9 +8,10 @@ from tests.training.settings_page import PAGE, settings_table
 
 from descore.errors import ConfigError
 from descore.training.checked import SettingsError
-from descore.training.config import OptimConfig, PartConfig, SftConfig
+from descore.training.config import ColdStartConfig, OptimConfig, PartConfig, SftConfig
 from descore.training.config_file import differences, read_config, write_config
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 GOOD = """
 model: {checkpoint: tiny}
 data: {train: train.csv}
@@ -145,9 +146,48 @@ def test_settings_made_in_python_check_themselves():
 
 
 def test_the_example_config_can_be_read():
-    file = Path(__file__).parents[2] / "configs" / "sft.yaml"
-    config = read_config(file, SftConfig)
+    config = read_config(CONFIGS / "sft.yaml", SftConfig)
     assert config.trainable.modes == {"vision_tower": "frozen", "merger": "frozen", "language_model": "lora"}
+
+
+def test_the_example_config_of_the_cold_start_can_be_read():
+    config = read_config(CONFIGS / "cold_start.yaml", ColdStartConfig)
+    assert config.trainable.modes["head"] == config.trainable.modes["query"] == "full"
+    assert config.evaluate.ways == ("given", "written", "off")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("run.eval_steps=5", "run.eval_steps  needs data.eval, a table to evaluate on"),
+        ("dimensions=[overall, overall]", "dimensions  names one twice: ['overall', 'overall']"),
+        ("dimensions=[]", "dimensions  must not be empty, got ()"),
+        ("data.chain_drop=1.5", "data.chain_drop  must be from 0 to 1, got 1.5"),
+        ("loss.kind=hinge", "loss.kind  expected one of bradley-terry, ties, margin, regression, found 'hinge'"),
+        ("loss.k=1", "loss.k  must be above 1, got 1"),
+        ("evaluate.ways=[given, given]", "evaluate.ways  names one twice: ['given', 'given']"),
+        ("evaluate.ways=[none]", "evaluate.ways  expected a list, each one of given, written, off, found ['none']"),
+        ("trainable.head.mode=lora", "trainable.head.mode  expected one of frozen, full, found 'lora'"),
+        ("trainable.qurey.mode=full", "trainable.qurey  unknown key; did you mean trainable.query?"),
+    ],
+)
+def test_what_an_override_breaks_in_a_cold_start_is_named(tmp_path, override, said):
+    (tmp_path / "cold.yaml").write_text(GOOD)
+    with pytest.raises(SettingsError) as fault:
+        read_config(tmp_path / "cold.yaml", ColdStartConfig, overrides=[override])
+    assert [line.strip() for line in page(fault)] == ["cold.yaml: 1 problem", said]
+
+
+def test_a_loss_on_chains_needs_chains(tmp_path):
+    (tmp_path / "cold.yaml").write_text(GOOD)
+    with pytest.raises(SettingsError, match=r"data.chain_drop is 1, all drop out"):
+        read_config(tmp_path / "cold.yaml", ColdStartConfig, overrides=["data.chain_drop=1", "loss.chain_weight=1"])
+
+
+def test_query_and_head_alone_may_learn(tmp_path):
+    (tmp_path / "cold.yaml").write_text(GOOD)
+    options = ["trainable.language_model.mode=frozen"]
+    assert read_config(tmp_path / "cold.yaml", ColdStartConfig, overrides=options).trainable.modes["head"] == "full"
 
 
 def test_the_page_lists_every_setting_as_it_is():

@@ -31,6 +31,7 @@ _CHAINS = (
 _SCORES = (
     "descore score CLIP --prompt TEXT --model {model} scores a clip; {model}/README.md says how well the model does"
 )
+_WHOLE = "the same command in a single process, without a launcher, writes the model: its weights were sharded"
 
 app = typer.Typer(name="train", help="Train a reward model, stage by stage.", no_args_is_help=True)
 
@@ -153,10 +154,11 @@ def _close(
     metrics, apart = trained.metrics, held_out(trained.metrics)
     came_out = f"step {metrics['step']:,}, loss {metrics['loss']:.3f}, {figures(metrics)}"
     came_out += f"; held out: {apart}" if apart else ""
-    typer.echo(f"{'was trained before' if trained.before else 'trained'}: {trained.model} ({came_out})")
+    done = "was trained before" if trained.before else "trained"
+    typer.echo(f"{done}: {trained.model or 'the last checkpoint has it all'} ({came_out})")
     if trained.unreadable:
         typer.echo(f"left out {trained.unreadable:,} unreadable examples, named in unreadable.jsonl")
-    typer.echo("next: " + following.format(model=trained.model))
+    typer.echo("next: " + (following.format(model=trained.model) if trained.model else _WHOLE))
 
 
 def _tokens_right(metrics: Metrics) -> str:

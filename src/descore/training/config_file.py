@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -60,7 +60,7 @@ class _Loader(yaml.SafeLoader):
     """Refuses a key that is given twice, where PyYAML would keep the last one and say nothing. Takes on, off, yes and
     no for words, as YAML 1.2 does: only true and false are truth values."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, Any]]]] = {
+    yaml_implicit_resolvers = {  # noqa: RUF012  # PyYAML's own way
         first: [(tag, form) for tag, form in known if tag != _BOOL]
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }

@@ -61,8 +61,8 @@ class Stage:
 class Trained:
     """What a run came to."""
 
-    model: Path
-    """Its directory."""
+    model: Path | None
+    """Its directory. None: the weights were sharded, and a run of one process is to write it."""
     metrics: dict[str, Any]
     """The last line of metrics.jsonl on training, and the last evaluation's figures."""
     unreadable: int
@@ -90,7 +90,8 @@ def train(config: TrainingConfig, stage: Stage) -> Trained:
         write_config(config, out / CONFIG_FILE)
         write_versions(out)
     run_to_the_end(trainer, out)
-    stage.finish(trainer)
+    if not trainer.sharded:
+        stage.finish(trainer)
     trainer.accelerator.wait_for_everyone()
     return _trained(out, before=False)
 
@@ -208,7 +209,10 @@ def _tensorboard(config: TrainingConfig) -> list[TrainerCallback]:
 
 
 def _trained(out: Path, *, before: bool) -> Trained:
-    return Trained(model=out / MODEL, metrics=last_metrics(out), unreadable=unreadable_in(out), before=before)
+    model = out / MODEL
+    return Trained(
+        model=model if model.is_dir() else None, metrics=last_metrics(out), unreadable=unreadable_in(out), before=before
+    )
 
 
 def _is_complete(checkpoint: Path) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, load_model, save_file
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -77,6 +78,12 @@ class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not type
         self.loss_is_scaled_for_ga = count is not None
         self._metrics: dict[str, Tensor] = {}
 
+    @property
+    def sharded(self) -> bool:
+        """Whether no process holds all weights (FSDP, DeepSpeed). Such a run trains and writes its checkpoints; a run
+        of one process goes on from the last of them to judge the model and write it."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | None]:
@@ -114,7 +121,9 @@ class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not type
 
     @torch.no_grad()
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:  # noqa: ANN401  # Trainer's own arguments
-        """Judge the eval data set, and log what comes of it."""
+        """Judge the eval data set, and log what comes of it. Sharded weights cannot be judged: see `sharded`."""
+        if self.sharded:
+            return {}
         self.learner.eval()
         found = {f"eval_{name}": value for name, value in self.judge().items()}
         super().log(found)  # not our own: the metrics of training steps since the last log stay as they are
@@ -159,24 +168,27 @@ class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not type
             generator=torch.Generator(),  # evaluating must not move the random numbers that training draws
         )
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:  # noqa: ARG002
-        folder = Path(output_dir or self.args.output_dir)
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """`state_dict`: the learner's, gathered by Trainer where weights are sharded."""
+        folder, model = Path(output_dir or self.args.output_dir), self.learner.model
         folder.mkdir(parents=True, exist_ok=True)
-        if _learns_beside(self.learner.model):
-            save_file(learned_weights(self.learner.model), folder / LEARNED_FILE)
+        if state_dict is not None:
+            gathered = {name: state_dict[f"model.{name}"].contiguous() for name in learned_weights(model)}
+            save_file(gathered, folder / LEARNED_FILE)
+        elif _learns_beside(model):
+            save_file(learned_weights(model), folder / LEARNED_FILE)
         else:
-            self.learner.model.save_pretrained(folder / "model")
+            model.save_pretrained(folder / "model")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:  # noqa: ARG002
         self.load_learned(Path(resume_from_checkpoint))
 
     def load_learned(self, checkpoint: Path) -> None:
         """Read what was learned from a checkpoint-N folder into the model."""
-        model = self.learner.model
-        if _learns_beside(model):
-            load_learned(model, checkpoint / LEARNED_FILE)
+        if (checkpoint / LEARNED_FILE).is_file():
+            load_learned(self.learner.model, checkpoint / LEARNED_FILE)
         else:
-            load_weights(model, checkpoint / "model")
+            load_weights(self.learner.model, checkpoint / "model")
 
 
 class _TellsEpochs(TrainerCallback):  # type: ignore[misc]
@@ -227,8 +239,8 @@ def load_learned(model: DescoreModel, file: Path) -> None:
     """Read the weights that learn into a model of which the same ones do, in place."""
     learned, found = learned_weights(model), load_file(file)
     assert learned.keys() == found.keys(), f"{file} holds other weights than those that learn here"
-    for name, weight in learned.items():
-        weight.data.copy_(found[name])
+    # Puts whole weights where they belong also where each process holds a shard of the model.
+    set_model_state_dict(model, found, options=StateDictOptions(full_state_dict=True, strict=False))
 
 
 def _learns_beside(model: DescoreModel) -> bool:

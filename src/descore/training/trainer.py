@@ -237,7 +237,8 @@ def load_weights(model: DescoreModel, folder: Path) -> None:
 
 def load_learned(model: DescoreModel, file: Path) -> None:
     """Read the weights that learn into a model of which the same ones do, in place."""
-    learned, found = learned_weights(model), load_file(file)
+    learned = learned_weights(model)
+    found: dict[str, Any] = load_file(file)
     assert learned.keys() == found.keys(), f"{file} holds other weights than those that learn here"
     # Puts whole weights where they belong also where each process holds a shard of the model.
     set_model_state_dict(model, found, options=StateDictOptions(full_state_dict=True, strict=False))

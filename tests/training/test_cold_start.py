@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,12 @@ from tests.conftest import build_micro
 from tests.training.conftest import curve, make_data, pair_rows, write_table
 from tests.training.golden import COLD_START, golden_cold_start
 
+from descore.data.chat import Layout
 from descore.errors import ConfigError, DataError, DescoreWarning
 from descore.model.descore_model import DescoreModel
 from descore.scorer import Scorer
 from descore.training.config_file import write_config
+from descore.training.starting import open_model
 
 FULL = ("trainable.language_model.mode=full", "trainable.merger.mode=full", "trainable.vision_tower.mode=full")
 FROZEN = "trainable.language_model.mode=frozen"
@@ -314,6 +317,14 @@ def test_a_head_of_the_same_dimensions_goes_on_and_another_is_replaced(straight,
     assert "whose head goes on" in (tmp_path / "same" / "model" / "README.md").read_text()
     with pytest.warns(DescoreWarning, match="scores overall, dimensions are motion: its head is replaced"):
         cold_start(tmp_path / "other", start, "dimensions=[motion]", "optim.steps=1")
+
+
+def test_a_run_keeps_the_token_layout_of_the_checkpoint_that_it_starts_from(cold_config_of, tmp_path):
+    model = build_micro()
+    model.settings = replace(model.settings, layout=Layout.QUERY_INSIDE)
+    model.save_pretrained(tmp_path / "other")
+    config = cold_config_of(tmp_path / "run", f"model.checkpoint={tmp_path / 'other'}")
+    assert open_model(config, rubric="Seen: {prompt}").chat.layout is Layout.QUERY_INSIDE
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from descore.data.chat import Chat
 from descore.errors import ConfigError, DescoreWarning
 from descore.model.checkpoint import Settings, find_checkpoint, read_settings
 from descore.model.descore_model import DescoreModel
@@ -30,7 +29,7 @@ def open_model(config: TrainingConfig, *, rubric: str | None) -> DescoreModel:
         settings = Settings(dimensions=dimensions or Settings().dimensions)
         rubric = rubric or DEFAULT_RUBRIC
         model = DescoreModel.from_backbone(told.backbone, settings=settings, rubric=rubric, dtype=dtype)
-    model.chat = Chat(model.chat.processor, rubric or model.chat.rubric)
+    model.chat = replace(model.chat, rubric=rubric or model.chat.rubric)
     model.settings = _settings(model.settings, config)
     _refuse_odd_sizes(model)
     if told.gradient_checkpointing:

@@ -1,0 +1,192 @@
+"""What the random mask of the cold start buys, and what it costs, on pairs whose truth is known.
+
+    python experiments/cold_start/run.py [--start tiny] [--out runs/cold_start_experiment] [--dry]
+
+Trains on pairs of the drawn world with true chains, under each probability p that both chains of a pair drop out, and
+under p = 0.5 and 1 on training sets that double. Each seed has pairs, an order and a mask of its own; a smaller set is
+the beginning of a larger one. All runs make equally many updates, so a small set is shown more often: what differs is
+what there is to learn from, not for how long. Each model judges the drawn splits that nothing is trained on, thinking
+and not.
+
+START should write chains and should never have scored: one whose head was fitted before, as tiny's was, brings that
+along under every p. Clips are drawn at 128x128, the size at which the splits are judged, and lie on the disk as
+`descore world sample` writes them: H.264 with far less loss than the flaws that are to be seen, some 30 kB a clip, a
+third of what FFV1 takes without any loss; 650 MB in all.
+
+Whatever is there is not done again, and what was killed goes on. After each seed the findings so far go to
+record.json and, as tables, to the screen."""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+
+import transformers
+from findings import BENCHMARKS, Cell, Judged, findings, judged_of, tables
+
+from descore.evaluation.benchmarks import find_benchmark, load
+from descore.evaluation.runs import RESULTS_FILE, evaluate, read_run
+from descore.evaluation.scorers import ModelJudge, versions
+from descore.scorer import Scorer, Thinking
+from descore.training.cold_start import train_cold_start
+from descore.training.config import ColdStartConfig
+from descore.training.config_file import read_config
+from descore.types import Think
+
+HERE = Path(__file__).parent
+FIRST_PAIR = 10**6
+"""Number of a seed's first pair, times one more than the seed: beyond all that the bundled model was grown on."""
+THINKING: tuple[Think, ...] = ("on", "off")
+
+SECONDS = {"a pair without chains": 0.13, "chains": 0.19, "on": 0.25, "off": 0.05}
+"""Measured with the bundled model on one quiet core: to train on a pair, on its chains on top, and to judge a clip,
+thinking and not. For the plan, until a run of the same p has told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How much of what."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    drops: tuple[float, ...] = (0.0, 0.5, 1.0)
+    """Values of p that are compared, on `pairs` pairs."""
+    pairs: int = 1024
+    sizes: tuple[int, ...] = (256, 512, 1024, 2048)
+    """Training sets, for p = 0.5 and 1."""
+    steps: int = 128
+    """Updates of each run."""
+    batch: int = 16
+    """Pairs in an update."""
+    limit: int = 250
+    """Pairs of each split that are judged."""
+    max_chain_tokens: int | None = None
+    """Of a chain that is judged by; None: as the start's checkpoint says."""
+    label_noise: float = 0.0
+    """How often a training label is turned round."""
+
+    def cells(self, seed: int) -> list[Cell]:
+        """The runs of a seed, each once; the comparison of all p comes first."""
+        compared = [Cell(pairs=self.pairs, drop=drop, seed=seed) for drop in self.drops]
+        grown = [Cell(pairs=size, drop=drop, seed=seed) for size in self.sizes for drop in (0.5, 1.0)]
+        return list(dict.fromkeys([*compared, *grown]))
+
+
+DRY = Plan(seeds=(0,), pairs=8, sizes=(4, 8), steps=2, batch=4, limit=4, max_chain_tokens=16)
+"""All that the whole does, and nothing to learn from it."""
+
+
+def main() -> None:
+    """Say what will be done, do it, and say what was found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--start", default="tiny", help="checkpoint that all runs start from")
+    parser.add_argument("--out", type=Path, help="clips, models and judgements; not the record")
+    parser.add_argument("--label-noise", type=float, default=0.0)
+    parser.add_argument("--dry", action="store_true", help="a few minutes of everything; its record stays in --out")
+    options = parser.parse_args()
+    plan = DRY if options.dry else Plan(label_noise=options.label_noise)
+    out = options.out or Path("runs/cold_start_dry" if options.dry else "runs/cold_start_experiment")
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    announce(plan, out)
+    judged: Judged = {}
+    for seed in plan.seeds:
+        for cell in plan.cells(seed):
+            judged |= run(cell, plan, start=options.start, out=out)
+        found = findings(judged)
+        told = {"start": options.start, "plan": asdict(plan), "config": (HERE / "config.yaml").read_text("utf-8")}
+        record = {**told, "versions": versions("descore", "torch", "transformers"), **found}
+        path = (out if options.dry else HERE) / "record.json"
+        path.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        print(f"\nAfter seed {seed}, {path}:\n\n{tables(found)}\n", flush=True)
+
+
+def announce(plan: Plan, out: Path) -> None:
+    """The plan of wall-clock, run by run."""
+    cells = [cell for seed in plan.seeds for cell in plan.cells(seed)]
+    took = {cell: json.loads(took_file(cell, out).read_text()) for cell in cells if took_file(cell, out).is_file()}
+    left = 0.0
+    for cell in cells:
+        known = [seconds for other, seconds in took.items() if other.drop == cell.drop]
+        expected = fmean(known) if known else roughly(cell, plan)
+        left += 0.0 if cell in took else expected
+        said = f"done in {took[cell] / 60:.1f} min" if cell in took else f"{expected / 60:.1f} min"
+        print(f"{cell.name:>24}  {said}{'' if known else ', roughly'}")
+    print(f"{len(cells) - len(took)} of {len(cells)} runs to do, {left / 3600:.1f} hours", flush=True)
+
+
+def roughly(cell: Cell, plan: Plan) -> float:
+    """Seconds that a run may take. The size of its table does not matter."""
+    a_pair = SECONDS["a pair without chains"] + (1 - cell.drop) * SECONDS["chains"]
+    clips = 2 * plan.limit * len(BENCHMARKS)
+    return plan.steps * plan.batch * a_pair + clips * (SECONDS["on"] + SECONDS["off"])
+
+
+def run(cell: Cell, plan: Plan, *, start: str, out: Path) -> Judged:
+    """One model, trained and held against every split. How long that took is noted when it is done."""
+    began = time.monotonic()
+    model = trained(cell, plan, start=start, out=out)
+    found: Judged = {}
+    for think in THINKING:
+        for benchmark in BENCHMARKS:
+            folder = out / "judged" / cell.name / f"{benchmark}-{think}"
+            if not (folder / RESULTS_FILE).is_file():
+                judge(model, benchmark, Thinking(think=think, max_chain_tokens=plan.max_chain_tokens), plan, folder)
+            found[cell, benchmark, think] = judged_of(read_run(folder))
+    if not took_file(cell, out).is_file():
+        took_file(cell, out).write_text(json.dumps(time.monotonic() - began))
+        print(f"{cell.name}: {(time.monotonic() - began) / 60:.1f} min", flush=True)
+    return found
+
+
+def took_file(cell: Cell, out: Path) -> Path:
+    """Holds the seconds of the sitting in which the run was finished."""
+    return out / "judged" / cell.name / "took.json"
+
+
+def trained(cell: Cell, plan: Plan, *, start: str, out: Path) -> Path:
+    """The model of a run."""
+    changed = {
+        "model.checkpoint": start,
+        "data.train": drawn(cell, plan, out) / "pairs.csv",
+        "data.chain_drop": cell.drop,
+        "optim.steps": plan.steps,
+        "optim.batch_size": plan.batch,
+        "optim.seed": cell.seed,
+        "run.out": out / "trained" / cell.name,
+    }
+    overrides = [f"{key}={value}" for key, value in changed.items()]
+    found = train_cold_start(read_config(HERE / "config.yaml", ColdStartConfig, overrides=overrides))
+    assert found.model is not None, "a run of one process writes its model"
+    return found.model
+
+
+def drawn(cell: Cell, plan: Plan, out: Path) -> Path:
+    """The folder of a run's pairs; runs that differ in p share it."""
+    noise = f"-noise-{plan.label_noise:g}" if plan.label_noise else ""
+    folder = out / "pairs" / f"{cell.pairs}-seed-{cell.seed}{noise}"
+    if not folder.is_dir():
+        command = [sys.executable, "-m", "descore", "world", "sample", "--split", "train", "--count", str(cell.pairs)]
+        command += ["--seed-offset", str(FIRST_PAIR * (1 + cell.seed)), "--label-noise", str(plan.label_noise)]
+        subprocess.run([*command, "--out", str(folder)], check=True)
+    return folder
+
+
+def judge(model: Path, benchmark: str, thinking: Thinking, plan: Plan, folder: Path) -> None:
+    """What `descore evaluate` does, in this process: opening a model again takes longer than some splits."""
+    row = find_benchmark(benchmark)
+    evaluate(
+        ModelJudge(scorer=Scorer.from_pretrained(str(model), batch_size=32), thinking=thinking),
+        load(row, limit=plan.limit),
+        folder=folder,
+        benchmark=row.name,
+        title=row.title,
+        limit=plan.limit,
+    )
+
+
+if __name__ == "__main__":
+    main()

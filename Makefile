@@ -41,11 +41,11 @@ bench: $(READY)  ## every benchmark: our way beside the other way
 	@for script in benchmarks/[a-z]*.py; do echo; echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 grow: $(READY)   ## grow the bundled model from nothing (resumes where it was killed; an hour or more)
-	$(KEEP_MEMORY) $(BIN)/python experiments/grow_tiny/grow.py --out runs/tiny
+	$(BIN)/descore world footage --out runs/footage
+	$(KEEP_MEMORY) $(BIN)/python experiments/grow_tiny/grow.py --footage runs/footage --out runs/tiny
 
-evaluate: $(READY)  ## the bundled model on drawn clips that it never saw
-	$(BIN)/descore evaluate --benchmark drawn-simple --batch-size 32 --out runs/evaluation/on
-	$(BIN)/descore evaluate --benchmark drawn-simple --batch-size 32 --out runs/evaluation/off --think off
+evaluate: $(READY)  ## the bundled model on drawn clips and real footage that it never saw
+	$(BIN)/python experiments/judged.py --out runs/judged
 
 wheel: $(READY)  ## build the wheel
 	$(BIN)/python -m build --wheel

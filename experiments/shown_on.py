@@ -35,7 +35,7 @@ def main() -> None:
             descore("evaluate", *judge, "--benchmark", benchmark, "--root", root, "--out", run)
     stress = options.out / "stress-tiny"
     if not (stress / "stress.json").is_file():
-        descore("stress", "--benchmark", "drawn-simple", "--limit", "12", "--out", stress)
+        descore("stress", "--benchmark", "drawn", "--limit", "12", "--out", stress)
     descore("report", *sorted(options.out.iterdir()), "--out", PAGE)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from descore import Scorer
 from descore.maths.agreement import accuracy_without_ties
-from descore.world.telling import TEST_SEED, pair
+from descore.world.splits import Split, pair
 
 TINY = Path(str(files("descore") / "bundled" / "tiny"))
 
@@ -25,32 +25,36 @@ def test_its_size(tiny):
 
 def test_it_says_what_it_is(tiny):
     settings = tiny.model.settings
-    assert "drawn clips" in settings.trained_on
+    assert "drawn scenes" in settings.trained_on
     assert settings.dimensions == ("overall",)
     assert settings.reward_std["overall"] > 0
 
 
-def margins(scorer, pairs, think):
-    clips = [(e.clip, e.prompt) for p in pairs for e in (p.a, p.b)]
+@pytest.fixture(scope="module")
+def in_domain():
+    return [pair(Split.IN_DOMAIN, index, size=(128, 128)) for index in range(200)]
+
+
+def accuracy(scorer, pairs, think):
+    clips = [(made.clip, made.prompt) for two in pairs for made in (two.a, two.b)]
     reward_a, reward_b = np.array([s.reward for s in scorer.score_batch(clips, think=think)]).reshape(-1, 2).T
-    return reward_a - reward_b
-
-
-def accuracy(scorer, count, think):
-    pairs = [pair(TEST_SEED, index) for index in range(count)]
-    truth = np.array([{"a": 1, "b": -1, "tie": 0}[p.preference] for p in pairs])
-    return accuracy_without_ties(margins(scorer, pairs, think), truth, np.arange(count))
+    truth = np.array([{"a": 1, "b": -1, "tie": 0}[two.preference] for two in pairs])
+    return accuracy_without_ties(reward_a - reward_b, truth, np.arange(len(pairs)))
 
 
 @pytest.mark.slow
-def test_with_thinking_at_least_80_percent_of_unseen_pairs_are_right(tiny):
-    found = accuracy(tiny, 500, "on")  # the pairs of `make evaluate`
-    assert found.n > 400
-    assert found.value >= 0.80
+def test_with_thinking_most_unseen_pairs_are_right(tiny, in_domain):
+    found = accuracy(tiny, in_domain, "on")  # the first pairs of `make evaluate`
+    assert found.n > 150
+    assert found.value >= 0.75
 
 
 @pytest.mark.slow
-def test_its_chains_can_be_read(tiny):
-    examples = [pair(TEST_SEED, index).a for index in range(64)]
-    scores = tiny.score_batch((e.clip, e.prompt) for e in examples)
+def test_without_thinking_it_looks_too(tiny, in_domain):
+    assert accuracy(tiny, in_domain, "off").low > 0.5
+
+
+@pytest.mark.slow
+def test_its_chains_can_be_read(tiny, in_domain):
+    scores = tiny.score_batch((two.a.clip, two.a.prompt) for two in in_domain[:64])
     assert sum(s.verdict is not None for s in scores) >= 62

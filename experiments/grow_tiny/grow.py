@@ -1,11 +1,13 @@
-"""Grow the bundled model `tiny` from nothing, on drawn clips only.
+"""Grow a small model from nothing in the whole drawn world and on degraded real footage: the next bundled one.
 
-    python experiments/grow_tiny/grow.py --out runs/tiny
+    descore world footage --out runs/footage
+    python experiments/grow_tiny/grow.py --footage runs/footage --out runs/tiny
 
-Three steps, each resumed where it was killed: learn to write chains (next token, with one warm restart), then to score
-(Bradley-Terry at the query, with the random mask, beside the next-token loss), then measure the reward's mean and
-deviation on a split of its own. `record.json` beside the model says what was done, in which environment, and how the
-curves went."""
+Four lessons, each resumed where it was killed: see (the vision tower alone, asked about every part of the picture),
+look (describe what is there), judge (write whole chains), prefer (Bradley-Terry at the query under the random mask,
+beside the next-token loss). Look and judge share one constant learning rate, so that more of them can be added later.
+At the end the reward's mean and deviation are measured on a split of its own. `record.json` beside the model says what
+was done, in which environment, and how the curves went."""
 
 import argparse
 import json
@@ -18,49 +20,63 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
+from lessons import SIDE, Judge, Lesson, Look, Prefer
+from optimizer import MuonAndAdamW, split
+from seeing import see
+from torch import Tensor, nn
+from transformers import TrainingArguments
 
 from descore.data.sampling import VideoSampling
 from descore.model.checkpoint import Settings
 from descore.model.descore_model import DescoreModel
 from descore.model.small import small_config, small_processor
-from descore.training.collate import SIGN, ChainCollator, PairCollator, TrainingPair
+from descore.scorer import Scorer
+from descore.training.collate import ChainCollator, PairCollator
 from descore.training.losses import chain_loss, pair_losses, sequences
-from descore.training.trainer import DescoreTrainer, last_checkpoint, training_arguments
-from descore.world.telling import TRAIN_SEED, Example, corpus, example, pair
+from descore.training.trainer import DescoreTrainer, last_checkpoint
+from descore.world.footage import Footage
+from descore.world.footage_telling import footage_example
+from descore.world.splits import Split, corpus, example
 
 RUBRIC = "Prompt: {prompt}\nDescribe the video. Then judge its subject, dynamics, camera, environment and style."
 
-SAMPLING = VideoSampling(fps=4.0, min_frames=4, max_frames=8, min_pixels=32 * 32, max_pixels=64 * 64, size_multiple=16)
-VOCABULARY = 1024
-# Seeds far from those of the training pairs and of the test split.
-CALIBRATION_SEED = TRAIN_SEED + 2
-PAIR_SEED = TRAIN_SEED + 1
+PATCH = 16
+SAMPLING = VideoSampling(
+    fps=4.0, min_frames=4, max_frames=8, min_pixels=64 * 64, max_pixels=SIDE * SIDE, size_multiple=2 * PATCH
+)
+VOCABULARY = 1536
+CALIBRATION_START = 10**9
+"""Number of the first example of real footage for calibration, beyond all that training uses."""
+FOOTAGE_PROMPTS = 400
+"""Examples of real footage whose words the tokenizer learns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """How much of what."""
 
-    chain_steps: int = 1200
-    """Updates on chains."""
-    chain_batch: int = 32
-    """Clips in an update."""
-    chain_learning_rate: float = 8e-4
-    """Peak, after 5 % of warm-up; then down along a cosine."""
-    again_steps: int = 400
-    """Updates on further chains after a warm restart (Loshchilov & Hutter 2017)."""
-    again_learning_rate: float = 5e-4
-    """Peak of the restart."""
-    pair_steps: int = 130
+    see_steps: int = 1800
+    """Updates of the vision tower alone."""
+    look_steps: int = 500
+    """Updates on descriptions."""
+    judge_steps: int = 900
+    """Updates on whole chains."""
+    batch: int = 32
+    """Clips in an update of these."""
+    learning_rate: float = 8e-4
+    """Of look and judge, after `warmup_steps`, for what AdamW moves."""
+    matrix_learning_rate: float = 0.01
+    """The same for what Muon moves."""
+    vision_share: float = 0.3
+    """Of these rates, for the vision tower: it has learned before."""
+    warmup_steps: int = 100
+    prefer_steps: int = 500
     """Updates on pairs."""
     pair_batch: int = 16
     """Pairs in an update: twice as many clips."""
-    pair_learning_rate: float = 4e-4
-    """Peak, for all weights."""
+    prefer_share: float = 0.75
+    """Of these rates, at the peak of the last lesson; down to nothing along a cosine."""
     head_learning_rate: float = 2e-3
     """Peak, for the query and the head, which start from nothing."""
     chain_drop: float = 0.5
@@ -68,42 +84,53 @@ class Plan:
     chain_weight: float = 1.0
     """Of the next-token loss beside Bradley-Terry."""
     calibration_clips: int = 256
-    """Clips for the mean and deviation of the reward."""
+    """Clips for the mean and deviation of the reward: one half drawn, the other real."""
     seed: int = 0
-    """Of the weights and the order of clips."""
+    """Of the weights."""
 
 
-class DrawnExamples(Dataset):  # type: ignore[type-arg]
-    """Examples `start` to `start` + n - 1 of the training split, drawn when asked for."""
-
-    def __init__(self, n: int, *, start: int = 0) -> None:
-        self.n = n
-        self.start = start
-
-    def __len__(self) -> int:
-        return self.n
-
-    def __getitem__(self, index: int) -> Example:
-        return example(TRAIN_SEED, self.start + index)
+def seedling(plan: Plan, footage: Footage, out: Path) -> DescoreModel:
+    """The model that the run began with: a tokenizer that is made again could number its tokens otherwise."""
+    if not out.is_dir():
+        new_model(plan, footage).save_pretrained(out)
+    model = DescoreModel.from_pretrained(out, device="cpu")
+    # On a CPU and at these lengths, attention that writes its weights down is the faster one to learn with.
+    model.backbone.set_attn_implementation({"text_config": "eager"})
+    return model
 
 
-class DrawnPairs(DrawnExamples):
-    """Pairs 0 to n - 1 of a training split of their own."""
-
-    def __getitem__(self, index: int) -> TrainingPair:  # type: ignore[override]
-        drawn = pair(PAIR_SEED, index)
-        preference_K = np.array([SIGN[drawn.preference]], dtype=np.int8)
-        return TrainingPair(a=drawn.a, b=drawn.b, preference_K=preference_K, number=index)
-
-
-def new_model(plan: Plan) -> DescoreModel:
-    """The tokenizer trained on the world's texts, and random weights."""
+def new_model(plan: Plan, footage: Footage) -> DescoreModel:
+    """The tokenizer trained on the texts of both worlds, and random weights."""
     torch.manual_seed(plan.seed)
+    real = (footage_example(footage, "train", index) for index in range(FOOTAGE_PROMPTS))
     texts = [RUBRIC, "user\nassistant\n", *(f"<{tenth / 10:.1f} seconds>" for tenth in range(40))]
-    processor = small_processor([*texts, *corpus(TRAIN_SEED, 4000)], vocabulary=VOCABULARY)
-    settings = Settings(sampling=SAMPLING, max_chain_tokens=320)
-    config = small_config(processor, vocabulary=VOCABULARY)
+    texts += [text for shown in real for text in (shown.prompt, shown.chain)]
+    processor = small_processor([*texts, *corpus(4000)], vocabulary=VOCABULARY, patch=PATCH)
+    settings = Settings(sampling=SAMPLING, max_chain_tokens=192)
+    config = small_config(processor, vocabulary=VOCABULARY, frame_edge=SIDE)
     return DescoreModel.from_backbone(config, processor=processor, settings=settings, rubric=RUBRIC)
+
+
+def arguments(out: Path, *, steps: int, batch: int, plan: Plan, **more: Any) -> TrainingArguments:  # noqa: ANN401
+    """bf16, a checkpoint every 100 updates, one process reading ahead, items in their order."""
+    return TrainingArguments(
+        output_dir=str(out),
+        max_steps=steps,
+        per_device_train_batch_size=batch,
+        learning_rate=plan.learning_rate,
+        bf16=True,
+        use_cpu=not torch.cuda.is_available(),
+        save_steps=100,
+        save_total_limit=2,
+        logging_steps=20,
+        dataloader_num_workers=1,
+        dataloader_prefetch_factor=4,
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        report_to=[],
+        seed=plan.seed,
+        **more,
+    )
 
 
 def learn_chains(model: DescoreModel, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -121,72 +148,84 @@ def learn_pairs(model: DescoreModel, batch: dict[str, Any], *, chain_weight: flo
     return preferring + chain_weight * writing, metrics
 
 
-def train_chains(
-    model: DescoreModel, plan: Plan, out: Path, *, steps: int, learning_rate: float, start: int = 0
-) -> list[dict[str, float]]:
-    """Step one, and its restart. `start` is the first step's number among all: no example is shown twice."""
+def new_optimizer(model: DescoreModel, plan: Plan, *, share: float = 1.0, head: bool = False) -> MuonAndAdamW:
+    """At this share of the plan's learning rates; `head`: query and head learn, too, and faster."""
+    parts = {"vision": model.backbone.model.visual.named_parameters(), "language": language_weights(model)}
+    shares = {"vision": share * plan.vision_share, "language": share}
+    matrices, others = list[dict[str, Any]](), list[dict[str, Any]]()
+    for part, named in parts.items():
+        inside, outside = split(named)
+        matrices.append({"params": inside, "lr": shares[part] * plan.matrix_learning_rate})
+        others.append({"params": outside, "lr": shares[part] * plan.learning_rate})
+    if head:
+        others.append({"params": [model.query, model.head.weight], "lr": plan.head_learning_rate})
+    return MuonAndAdamW(matrices, others)
+
+
+def language_weights(model: DescoreModel) -> list[tuple[str, nn.Parameter]]:
+    """Of the backbone, all but the vision tower's."""
+    return [(name, weight) for name, weight in model.backbone.named_parameters() if ".visual." not in name]
+
+
+def write(model: DescoreModel, plan: Plan, out: Path, lesson: Lesson, *, warmup: int) -> list[dict[str, float]]:
+    """A lesson in writing chains, at the constant learning rate."""
+    args = arguments(
+        out,
+        steps=len(lesson) // plan.batch,
+        batch=plan.batch,
+        plan=plan,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=warmup,
+    )
     trainer = DescoreTrainer(
         model=model,
         loss=learn_chains,
-        args=training_arguments(
-            out, steps=steps, batch=plan.chain_batch, learning_rate=learning_rate, seed=plan.seed + start
-        ),
-        train_dataset=DrawnExamples(steps * plan.chain_batch, start=start * plan.chain_batch),
+        args=args,
+        train_dataset=lesson,
         data_collator=ChainCollator(model.chat),
+        optimizers=(new_optimizer(model, plan), None),
     )
-    trainer.train(resume_from_checkpoint=resume_from(out))
-    return list(trainer.state.log_history)
+    return train(trainer)
 
 
-def train_pairs(model: DescoreModel, plan: Plan, out: Path) -> list[dict[str, float]]:
-    """Step two. Query and head learn faster than what has learned already."""
-    new = [model.query, model.head.weight]
-    old = [p for p in model.backbone.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        [{"params": old, "lr": plan.pair_learning_rate}, {"params": new, "lr": plan.head_learning_rate}],
-        betas=(0.9, 0.98),
-        weight_decay=0.05,
+def prefer(model: DescoreModel, plan: Plan, out: Path, lesson: Lesson) -> list[dict[str, float]]:
+    """The lesson in preferring."""
+    args = arguments(
+        out, steps=plan.prefer_steps, batch=plan.pair_batch, plan=plan, lr_scheduler_type="cosine", warmup_steps=20
     )
     trainer = DescoreTrainer(
         model=model,
         loss=partial(learn_pairs, chain_weight=plan.chain_weight),
-        args=training_arguments(
-            out, steps=plan.pair_steps, batch=plan.pair_batch, learning_rate=plan.pair_learning_rate, seed=plan.seed
-        ),
-        train_dataset=DrawnPairs(plan.pair_steps * plan.pair_batch),
+        args=args,
+        train_dataset=lesson,
         data_collator=PairCollator(chat=model.chat, chain_drop=plan.chain_drop, seed=plan.seed),
-        optimizers=(optimizer, None),
+        optimizers=(new_optimizer(model, plan, share=plan.prefer_share, head=True), None),
     )
-    trainer.train(resume_from_checkpoint=resume_from(out))
+    return train(trainer)
+
+
+def train(trainer: DescoreTrainer) -> list[dict[str, float]]:
+    """To the end, from the last whole checkpoint if there is one. The curve."""
+    found = last_checkpoint(Path(trainer.args.output_dir))
+    trainer.train(resume_from_checkpoint=None if found is None else str(found))
     return list(trainer.state.log_history)
 
 
-def calibrate(model: DescoreModel, plan: Plan) -> Settings:
+def calibrate(model: DescoreModel, plan: Plan, footage: Footage) -> Settings:
     """Settings with the mean and deviation of the reward on clips that nothing was trained on."""
-    from descore.scorer import Scorer
-
-    scorer = Scorer(model_for_scoring(model), name="tiny", batch_size=32)
-    drawn = (example(CALIBRATION_SEED, index) for index in range(plan.calibration_clips))
-    rewards = [s.reward for s in scorer.score_batch((e.clip, e.prompt) for e in drawn)]
-    clips = (plan.chain_steps + plan.again_steps) * plan.chain_batch + 2 * plan.pair_steps * plan.pair_batch
+    model.settings = replace(model.settings, trained_on="drawn clips")  # it is, only its settings do not know yet
+    scorer = Scorer(model.eval(), name="grown", batch_size=32)
+    half = plan.calibration_clips // 2
+    drawn = [example(Split.CALIBRATION, index, size=(SIDE, SIDE)) for index in range(half)]
+    real = [footage_example(footage, "train", CALIBRATION_START + index, pixels=SIDE**2) for index in range(half)]
+    rewards = [s.reward for s in scorer.score_batch((e.clip, e.prompt) for e in [*drawn, *real])]
+    clips = (plan.see_steps + plan.look_steps + plan.judge_steps) * plan.batch + 2 * plan.prefer_steps * plan.pair_batch
     return replace(
         model.settings,
         reward_mean={"overall": round(fmean(rewards), 6)},
         reward_std={"overall": round(stdev(rewards), 6)},
-        trained_on=f"{clips:,} drawn clips: coloured shapes, their motion, camera, setting and style",
+        trained_on=f"{clips:,} clips: drawn scenes, and real footage (Big Buck Bunny), sound and degraded",
     )
-
-
-def model_for_scoring(model: DescoreModel) -> DescoreModel:
-    """The model, said to be trained: it is, only its settings do not know yet."""
-    model.settings = replace(model.settings, trained_on="drawn clips")
-    return model.eval()
-
-
-def resume_from(out: Path) -> str | None:
-    """The run's last whole checkpoint."""
-    found = last_checkpoint(out)
-    return None if found is None else str(found)
 
 
 def environment() -> dict[str, str]:
@@ -198,23 +237,24 @@ def environment() -> dict[str, str]:
 def main() -> None:
     """Grow, or go on growing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--footage", type=Path, default=Path("runs/footage"))
     parser.add_argument("--out", type=Path, default=Path("runs/tiny"))
     for name, value in asdict(Plan()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     options = vars(parser.parse_args())
-    out: Path = options.pop("out")
+    out, footage = options.pop("out"), Footage.open(options.pop("footage"))
     plan = Plan(**options)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # clips are collated in a forked worker
 
-    model = new_model(plan)
-    first = {"steps": plan.chain_steps, "learning_rate": plan.chain_learning_rate}
-    again = {"steps": plan.again_steps, "learning_rate": plan.again_learning_rate, "start": plan.chain_steps}
+    model = seedling(plan, footage, out / "start")
+    look, judge = plan.look_steps * plan.batch, plan.judge_steps * plan.batch
     curves = {
-        "chains": train_chains(model, plan, out / "chains", **first),
-        "chains_again": train_chains(model, plan, out / "chains-again", **again),
-        "pairs": train_pairs(model, plan, out / "pairs"),
+        "see": see(model, footage, out / "see", steps=plan.see_steps, batch=plan.batch, side=SIDE),
+        "look": write(model, plan, out / "look", Lesson(Look(footage), look), warmup=plan.warmup_steps),
+        "judge": write(model, plan, out / "judge", Lesson(Judge(footage), judge, start=look), warmup=0),
+        "prefer": prefer(model, plan, out / "prefer", Lesson(Prefer(footage), plan.prefer_steps * plan.pair_batch)),
     }
-    model.settings = calibrate(model, plan)
+    model.settings = calibrate(model, plan, footage)
     model.backbone.to(torch.bfloat16)
     model.save_pretrained(out / "model")
     record = {"plan": asdict(plan), "environment": environment(), "curves": curves}

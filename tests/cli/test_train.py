@@ -10,7 +10,7 @@ import yaml
 from tests.conftest import build_micro
 
 from descore.cli.film import write_mp4
-from descore.world.telling import example
+from descore.world.splits import Split, example
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def drawn(tmp_path_factory):
         writer = csv.writer(file)
         writer.writerow(["prompt", "video", "chain"])
         for index in range(4):
-            one = example(5, index)
+            one = example(Split.TRAIN, index)
             write_mp4(folder / f"{index}.mp4", one.clip.frames, fps=4)
             writer.writerow([one.prompt, f"{index}.mp4", one.chain])
     settings = {

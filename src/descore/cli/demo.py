@@ -23,15 +23,19 @@ FPS, PER_DRAWN_FRAME = 24, 6
 """The world draws 4 frames a second; the films have 6 for each, so that people see motion, not a slide show."""
 
 REAL = {
-    "rabbit.mp4": "a white shape moving up on a meadow",
-    "squirrel.mp4": "a solid orange star at rest",
+    "rabbit.mp4": "a rabbit sniffs a flower on a meadow",
+    "squirrel.mp4": "a squirrel on the branch of a tree",
 }
-"""Bundled clips, and for each a prompt in the few words that the bundled model knows."""
+"""Bundled clips and a prompt for each. Each is judged as it is, and blurred."""
+BLUR = 0.9
+"""Strength, of at most 1."""
+REAL_FPS = 12
+"""Of the blurred copies."""
 
 ON_DRAWN = "The asked scene, and three that each depart further from it: {prompt}."
 ON_REAL = (
-    "The bundled model grew up on drawn shapes alone and has never seen real footage; the prompts are put in the few "
-    "words that it knows. This shows that real files go the same way, not a judgement to trust."
+    "Real footage, sound and blurred. The bundled model knows no words for what footage shows: it judges the picture "
+    "and the motion, and marks the rest N/A."
 )
 
 
@@ -62,9 +66,9 @@ def _run(out: Path, *, model: str, device: str | None) -> None:
     from descore.cli.screen import console, show_ranking, show_score
     from descore.types import Score
 
-    prompt, variants = _draw(_made(out / "clips"))
-    folder = Path(str(files("descore") / "bundled" / "clips"))
-    requests = [(str(v.path), prompt) for v in variants] + [(str(folder / name), said) for name, said in REAL.items()]
+    folder = _made(out / "clips")
+    prompt, variants = _draw(folder)
+    requests = [(str(variant.path), prompt) for variant in variants] + _real(folder)
     screen = console()
     scores: list[Score] = []
     for result in judge(requests, model=model, device=device):
@@ -90,23 +94,19 @@ def _draw(folder: Path) -> tuple[str, list[Variant]]:
     import numpy as np
 
     from descore.cli.film import write_mp4
-    from descore.world.drawing import FRAMES, render
-    from descore.world.scenes import Camera, Colour, Motion, Request, Scene, Setting, Shape, Style
-    from descore.world.telling import true_verdict, write_prompt
+    from descore.world.painting import FRAMES, render
+    from descore.world.script import Action, Colour, Scene, Setting, Shape, Speed
+    from descore.world.truth import true_verdict
+    from descore.world.wording import write_prompt
 
     asked = Scene(
-        shape=Shape.STAR,
-        colour=Colour.YELLOW,
-        motion=Motion.LEFT,
-        camera=Camera.STILL,
-        setting=Setting.NIGHT_SKY,
-        style=Style.FILLED,
+        shape=Shape.STAR, colour=Colour.YELLOW, action=Action.LEFT, speed=Speed.FAST, setting=Setting.NIGHT_SKY
     )
-    request = Request(shape=True, colour=True, motion=True, camera=False, setting=True, style=False)
+    request = frozenset({"count", "shape", "colour", "action", "setting"})
     shown = {
         "as-asked": asked,
         "wrong-colour": replace(asked, colour=Colour.BLUE),
-        "stands-still": replace(asked, motion=Motion.STILL),
+        "stands-still": replace(asked, action=Action.STILL, speed=Speed.SLOW),
         "other-thing": replace(asked, shape=Shape.SQUARE, colour=Colour.RED, setting=Setting.MEADOW),
     }
     variants = []
@@ -117,6 +117,27 @@ def _draw(folder: Path) -> tuple[str, list[Variant]]:
         write_mp4(variant.path, pixels, fps=FPS, hold=PER_DRAWN_FRAME, options={"crf": "16"})
         variants.append(variant)
     return write_prompt(asked, request, np.random.default_rng(SEED)), variants
+
+
+def _real(folder: Path) -> list[tuple[str, str]]:
+    """Path and prompt of each real clip, and of its blurred copy."""
+    import numpy as np
+
+    from descore.cli.film import write_mp4
+    from descore.data.sampling import VideoSampling
+    from descore.data.video import read_clip
+    from descore.world.degrading import degrade
+
+    sampling = VideoSampling(fps=REAL_FPS, max_frames=64, size_multiple=2)
+    requests = []
+    for name, prompt in REAL.items():
+        sound = Path(str(files("descore") / "bundled" / "clips")) / name
+        blurred = folder / f"{sound.stem}-blurred.mp4"
+        frames = read_clip(str(sound), sampling=sampling).frames
+        worse = degrade(frames, "blur", strength=BLUR, rng=np.random.default_rng(SEED))
+        write_mp4(blurred, worse, fps=REAL_FPS, options={"crf": "16"})
+        requests += [(str(sound), prompt), (str(blurred), prompt)]
+    return requests
 
 
 def _order(ranked: "Sequence[Score]", variants: Sequence[Variant]) -> str:

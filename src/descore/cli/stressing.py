@@ -98,7 +98,7 @@ def _clips_of(
     if prompt is not None:
         raise ConfigError("--prompt without clips; name the clips, or leave it out: a benchmark has its own prompts")
     if benchmark is None:
-        benchmark, limit = "drawn-simple", limit or DRAWN_PAIRS
+        benchmark, limit = "drawn", limit or DRAWN_PAIRS
     row = find_benchmark(benchmark)
     return {"benchmark": row.name, "limit": limit}, load(row, root=root, limit=limit)
 

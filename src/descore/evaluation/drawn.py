@@ -11,7 +11,7 @@ from typing import Protocol
 from descore.data.pairs import OVERALL
 from descore.errors import ConfigError
 from descore.types import Clip, Pair, Preference, RatedClip, Verdict
-from descore.world import splits, telling
+from descore.world import splits
 from descore.world.footage import Footage
 from descore.world.footage_telling import footage_pair
 
@@ -60,10 +60,6 @@ Maker = Callable[[int], MadePair]
 """From a number to its pair."""
 
 
-def _simple(_root: Path | None) -> Maker:
-    return partial(telling.pair, telling.TEST_SEED)
-
-
 def _drawn(split: splits.Split, _root: Path | None) -> Maker:
     return partial(splits.pair, split, size=SIZE)
 
@@ -75,7 +71,6 @@ def _footage(root: Path | None) -> Maker:
 
 
 MAKERS: Mapping[str, Callable[[Path | None], Maker]] = {
-    "drawn-simple": _simple,
     "drawn": partial(_drawn, splits.Split.IN_DOMAIN),
     "drawn-combinations": partial(_drawn, splits.Split.COMBINATIONS),
     "drawn-wordings": partial(_drawn, splits.Split.WORDINGS),

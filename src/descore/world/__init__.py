@@ -1,1 +1,1 @@
-"""Short drawn clips whose truth is known; import from the modules `scenes`, `drawing` and `telling`."""
+"""Short drawn clips whose truth is known; and real footage made worse on purpose; import from the modules."""

@@ -1,7 +1,7 @@
 """Muon for the matrices inside, AdamW for all else, behind one face.
 
 Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) makes each step of a matrix equally long in all
-directions. What is rare in the gradient, such as the difference between two shapes, is learned beside what is common."""
+directions: what is rare in the gradient, such as the difference of two shapes, is learned beside what is common."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -35,7 +35,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
         for part in self.parts:
             part.step()
 
-    def zero_grad(self, set_to_none: bool = True) -> None:  # noqa: FBT001, FBT002  # torch's own signature
+    def zero_grad(self, set_to_none: bool = True) -> None:  # torch's own signature
         """Both."""
         for part in self.parts:
             part.zero_grad(set_to_none)

@@ -174,6 +174,7 @@ def test_a_head_that_wants_to_run_code_is_refused(whole, tmp_path, legacy):
     assert trace.exists()
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_plain_pickle_that_wants_to_run_code_is_refused(whole, tmp_path):
     (whole.folder / "rm_head.pth").write_bytes(pickle.dumps(Malicious(tmp_path / "it ran")))
     with pytest.raises(CheckpointError, match="is refused"):

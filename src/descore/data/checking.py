@@ -158,7 +158,7 @@ class _Part:
             if key is not None and key not in self._videos:
                 self._videos.add(key)
                 yield from self._about_video(f"video_{letter} {path}", key, row.line)
-        if prompt is not None and keys[0] is not None and keys[1] is not None:
+        if keys[0] is not None and keys[1] is not None:
             yield from self._about_pair(row, prompt, self._clip(keys[0]), self._clip(keys[1]))
 
     def _about_prompt(self, key: bytes, line: int) -> Iterator[tuple[str, bool]]:
@@ -175,9 +175,13 @@ class _Part:
         if other is not None:
             yield f"{name} is the clip of {other} too; keep it on one side of the split", False
 
-    def _about_pair(self, row: SeenRow, prompt: bytes, clip_a: bytes, clip_b: bytes) -> Iterator[tuple[str, bool]]:
+    def _about_pair(
+        self, row: SeenRow, prompt: bytes | None, clip_a: bytes, clip_b: bytes
+    ) -> Iterator[tuple[str, bool]]:
         if clip_a == clip_b:
             yield "video_a and video_b are the same clip; expected two", False
+            return
+        if prompt is None:
             return
         key = _digest(prompt + min(clip_a, clip_b) + max(clip_a, clip_b))
         told = self._letters(row, turned=clip_b < clip_a)

@@ -16,7 +16,7 @@ from descore.data.tables import Row
 from descore.errors import ConfigError
 from descore.types import DIMENSIONS
 
-Write = Callable[[Row], None]
+Write = Callable[[Row], object]
 
 _ROWS = 1024
 """Rows that a Parquet file takes at a time."""
@@ -107,7 +107,7 @@ def _csv_writer(path: Path, columns: Sequence[str]) -> Iterator[Write]:
 def _json_lines_writer(path: Path, columns: Sequence[str]) -> Iterator[Write]:
     with path.open("w", encoding="utf-8") as file:
         # Every column stands in every row: the first row tells a reader which there are.
-        yield lambda row: print(json.dumps({c: row.get(c) for c in columns}, ensure_ascii=False), file=file)
+        yield lambda row: file.write(json.dumps({c: row.get(c) for c in columns}, ensure_ascii=False) + "\n")
 
 
 @contextmanager

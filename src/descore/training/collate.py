@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from descore.data.chat import Chat
-from descore.types import Clip, Preference
+from descore.types import Clip, Mark, Preference
 
 SIGN: Mapping[Preference, int] = {"a": 1, "b": -1, "tie": 0}
 """How a preference is written in an array."""
@@ -40,7 +40,7 @@ class Written(Protocol):
 
 
 class Shown(Protocol):
-    """A clip with its prompt, and a chain where there is one."""
+    """A clip with its prompt, and a chain and marks where there are any."""
 
     @property
     def clip(self) -> Clip:
@@ -53,6 +53,10 @@ class Shown(Protocol):
     @property
     def chain(self) -> str | None:
         """What a good judge writes about it."""
+
+    @property
+    def marks(self) -> Mapping[str, Mark] | None:
+        """What a good judge's marks are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

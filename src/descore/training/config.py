@@ -18,7 +18,7 @@ models or data."""
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Protocol
 
 from descore.data.sampling import VideoSampling
 from descore.training.checked import ABOVE_ONE, BELOW_ONE, NOT_EMPTY, NOT_NEGATIVE, POSITIVE, SHARE, Checked
@@ -343,5 +343,25 @@ class ColdStartConfig(Checked):
             yield "loss.chain_weight", "needs chains to learn from; data.chain_drop is 1, all drop out"
 
 
-TrainingConfig = SftConfig | ColdStartConfig
-"""A stage's settings."""
+class TrainingConfig(Protocol):
+    """What the settings of every stage have."""
+
+    @property
+    def model(self) -> ModelConfig:
+        """What learns."""
+
+    @property
+    def data(self) -> DataConfig:
+        """From what."""
+
+    @property
+    def trainable(self) -> TrainableConfig:
+        """Which parts of it."""
+
+    @property
+    def optim(self) -> OptimConfig:
+        """How."""
+
+    @property
+    def run(self) -> RunConfig:
+        """Where to."""

@@ -1,11 +1,12 @@
 """Pairs from a table of any length, at random access and without memory.
 
 In: a table of pairs in the project's schema (`descore.data.pairs`), and the named dimensions that are to be learned.
-Out: a data set whose items are read when asked for, each with the labels and chains that its row tells. The table is
-checked once, row by row. Knows tables and videos; knows nothing of tokens or models.
+Out: a data set whose items are read when asked for, each with the labels, chains and marks that its row tells. The
+table is checked once, row by row. Knows tables and videos; knows nothing of tokens or models.
 
 Shapes: N pairs, K named dimensions."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,23 +26,27 @@ from descore.data.video import read_clip
 from descore.errors import DataError, VideoError
 from descore.training.collate import MISSING, SIGN, RatingScale, TrainingPair, Unreadable
 from descore.training.mapped import MappedRows, write_rows
-from descore.types import Clip
+from descore.types import Clip, Mark
 
 Key = int | tuple[int, int]
 """A pair's number; or the epoch that shows it, and its number."""
 
 _TEXTS = ("prompt", "video_a", "video_b", "chain_a", "chain_b")
+_MARKS = ("marks_a", "marks_b")
+"""As JSON; null where nobody said."""
 _NUMBERS = {"preference": pa.int8(), "rating_a": pa.float32(), "rating_b": pa.float32()}
 """What a row has for each dimension, in a column 'preference.NAME' and so on; null where nobody said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairSide:
-    """One clip of a pair, the prompt that both were generated from, and its chain where the table has one."""
+    """One clip of a pair, the prompt that both were generated from, and its chain and marks where there are any."""
 
     clip: Clip
     prompt: str
     chain: str | None
+    marks: Mapping[str, Mark] | None = None
+    """One for each of DIMENSIONS, where the table has them and its index was written with them."""
 
 
 class PairTable(Dataset):  # type: ignore[type-arg]  # torch's Dataset is generic in name only
@@ -99,7 +104,9 @@ class PairTable(Dataset):  # type: ignore[type-arg]  # torch's Dataset is generi
             clip = read_clip(video, sampling=self.sampling)
         except VideoError as fault:
             return Unreadable(table=str(self.table), line=cells["line"], video=video, reason=fault.reason)
-        return PairSide(clip=clip, prompt=cells["prompt"], chain=cells[f"chain_{side}"])
+        told = cells.get(f"marks_{side}")
+        marks = None if told is None else json.loads(told)
+        return PairSide(clip=clip, prompt=cells["prompt"], chain=cells[f"chain_{side}"], marks=marks)
 
     def _numbers(self, cells: Mapping[str, Any], what: str, *, missing: float) -> NDArray[np.float32]:
         found = (cells[f"{what}.{name}"] for name in self.dimensions)
@@ -115,14 +122,15 @@ class PairTable(Dataset):  # type: ignore[type-arg]  # torch's Dataset is generi
         return mean, std
 
 
-def index_pairs(table: Path, index: Path, *, dimensions: Sequence[str]) -> None:
-    """Check a table and write the Arrow file of its pairs. One that is there already must be of the same table.
+def index_pairs(table: Path, index: Path, *, dimensions: Sequence[str], marks: bool = False) -> None:
+    """Check a table and write the Arrow file of its pairs, with their `marks` if these are asked for. One that is there
+    already must be of the same table.
 
     Dimension "overall" is the column preference (rating_a, rating_b), any other NAME the column preference.NAME.
     DataError with file and line for a row that cannot be used, for a dimension that the table has no column for or no
     label in; ConfigError if the table is another than the file's."""
     numbers = [(f"{what}.{name}", kind) for what, kind in _NUMBERS.items() for name in dimensions]
-    texts = [(name, pa.string()) for name in _TEXTS]
+    texts = [(name, pa.string()) for name in (*_TEXTS, *(_MARKS if marks else ()))]
     schema = pa.schema([("line", pa.int64()), *texts, *numbers, ("length", pa.int32())])
     write_rows(table, index, _labelled_rows(table, dimensions), schema=schema)
 
@@ -149,8 +157,13 @@ def _flat(row: PairRow, dimensions: Sequence[str]) -> dict[str, Any]:
     }
     texts = dict(zip(_TEXTS, (pair.prompt, pair.video_a, pair.video_b, *chains), strict=True))
     numbers = {f"{what}.{name}": told[what].get(name) for what in _NUMBERS for name in dimensions}
+    marks = {name: _as_json(side.marks) for name, side in zip(_MARKS, (row.a, row.b), strict=True)}
     length = len(pair.prompt) + max(len(chain or "") for chain in chains)
-    return {"line": row.line, **texts, **numbers, "length": length}
+    return {"line": row.line, **texts, **marks, **numbers, "length": length}
+
+
+def _as_json(marks: Mapping[str, Mark] | None) -> str | None:
+    return None if marks is None else json.dumps(marks)
 
 
 def _refuse_unknown(dimensions: Sequence[str], columns: PairColumns, *, table: Path) -> None:

@@ -40,7 +40,8 @@ CONFIG_FILE, TABLES, MODEL, TENSORBOARD = "config.yaml", "tables", "model", "ten
 Tables: TypeAlias = Mapping[str, tuple[Path, Path]]
 """By name (train, eval ...), a table and its Arrow file."""
 
-_SCHEDULES = {"constant": "constant_with_warmup", "cosine": "cosine", "linear": "linear"}
+SCHEDULES = {"constant": "constant_with_warmup", "cosine": "cosine", "linear": "linear"}
+"""A config's schedule in transformers' words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +79,10 @@ def train(config: TrainingConfig, stage: Stage) -> Trained:
     out, rubric = config.run.out, read_rubric_file(config.model.rubric)
     begun = refuse_another_run(config)
     if begun and (out / MODEL).is_dir():
-        return _trained(out, before=True)
+        return trained_in(out, before=True)
     args = training_arguments(config)
     with args.main_process_first():
-        tables = index_tables(stage, out, anew=not begun and args.process_index == 0)
+        tables = index_tables(stage.tables, stage.index, out, anew=not begun and args.process_index == 0)
     set_seed(config.optim.seed)
     model = open_model(config, rubric=rubric)
     set_trainable(model, config.trainable, precision=dtype_of(config.model.precision))
@@ -93,7 +94,7 @@ def train(config: TrainingConfig, stage: Stage) -> Trained:
     if not trainer.sharded:
         stage.finish(trainer)
     trainer.accelerator.wait_for_everyone()
-    return _trained(out, before=False)
+    return trained_in(out, before=False)
 
 
 def refuse_another_run(config: TrainingConfig) -> bool:
@@ -117,13 +118,15 @@ def refuse_another_run(config: TrainingConfig) -> bool:
     return True
 
 
-def index_tables(stage: Stage, out: Path, *, anew: bool) -> Tables:
+def index_tables(
+    named: Mapping[str, Path | None], write: Callable[[Path, Path], None], out: Path, *, anew: bool
+) -> Tables:
     """By name, the tables that are given, and their Arrow files; `anew`: written again, whatever is there."""
-    tables = {n: (table, out / TABLES / f"{n}.arrow") for n, table in stage.tables.items() if table is not None}
+    tables = {name: (table, out / TABLES / f"{name}.arrow") for name, table in named.items() if table is not None}
     for table, index in tables.values():
         if anew:
             index.unlink(missing_ok=True)
-        stage.index(table, index)
+        write(table, index)
     return tables
 
 
@@ -138,7 +141,7 @@ def training_arguments(config: TrainingConfig) -> TrainingArguments:
         per_device_eval_batch_size=optim.batch_size,
         gradient_accumulation_steps=optim.accumulate,
         learning_rate=optim.learning_rate,
-        lr_scheduler_type=_SCHEDULES[optim.schedule],
+        lr_scheduler_type=SCHEDULES[optim.schedule],
         warmup_steps=optim.warmup,
         max_grad_norm=optim.max_grad_norm,
         seed=optim.seed,
@@ -185,7 +188,7 @@ def new_trainer(
 def run_to_the_end(trainer: DescoreTrainer, out: Path) -> None:
     """Train from the last checkpoint, or from the start. A run that lacks only its model reads what it learned."""
     last = last_checkpoint(out)
-    if last is not None and _is_complete(last):
+    if last is not None and is_complete(last):
         trainer.load_learned(last)
     else:
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
@@ -201,20 +204,27 @@ def finish(model: DescoreModel, config: TrainingConfig, *, card: str | None = No
 def _tensorboard(config: TrainingConfig) -> list[TrainerCallback]:
     if not config.run.tensorboard:
         return []
-    if find_spec("tensorboard") is None:
-        raise ConfigError("run.tensorboard: tensorboard is not installed; run pip install 'descore[tensorboard]'")
+    need_tensorboard()
     callback = TensorBoardCallback()
     callback.logging_dir = str(config.run.out / TENSORBOARD)
     return [callback]
 
 
-def _trained(out: Path, *, before: bool) -> Trained:
+def need_tensorboard() -> None:
+    """ConfigError where it is not installed."""
+    if find_spec("tensorboard") is None:
+        raise ConfigError("run.tensorboard: tensorboard is not installed; run pip install 'descore[tensorboard]'")
+
+
+def trained_in(out: Path, *, before: bool) -> Trained:
+    """What a run directory says that its run came to."""
     model = out / MODEL
     return Trained(
         model=model if model.is_dir() else None, metrics=last_metrics(out), unreadable=unreadable_in(out), before=before
     )
 
 
-def _is_complete(checkpoint: Path) -> bool:
+def is_complete(checkpoint: Path) -> bool:
+    """Whether a checkpoint-N folder is that of a run's end."""
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     return bool(state["global_step"] >= state["max_steps"])

@@ -16,7 +16,7 @@ GROUND = {"types", "errors", "rubric", "maths"}
 MAY_IMPORT = {
     "types": set(),
     "errors": set(),
-    "maths": {"types", "errors"},
+    "maths": {"types", "errors", "rubric"},
     "rubric": {"types", "errors"},
     "data": GROUND,
     "world": GROUND | {"data"},

@@ -4,9 +4,10 @@ Knows the family's position rule and the names of its parts; knows nothing of qu
 
 Shapes: B sequences, T tokens."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from descore.data.chat import Inputs
@@ -40,3 +41,13 @@ def positions(backbone: Any, inputs: Inputs) -> Tensor:  # noqa: ANN401  # the f
         attention_mask=inputs["attention_mask"],
     )
     return position_3BT
+
+
+def vision_of(inputs: Inputs, rows: Sequence[int]) -> Inputs:
+    """The vision inputs of some rows. Each row has one video."""
+    grid_B3 = inputs["video_grid_thw"]
+    pixels = inputs["pixel_values_videos"].split(grid_B3.prod(dim=1).tolist())
+    return {
+        "pixel_values_videos": torch.cat([pixels[row] for row in rows]),
+        "video_grid_thw": grid_B3[list(rows)],
+    }

@@ -74,6 +74,13 @@ def score_chains(model: DescoreModel, prompts: Inputs, chains: Sequence[Tokens])
     return rewards_BK.cpu()
 
 
+def never_written(model: DescoreModel) -> Tokens:
+    """What no chain holds: special ids but the end of turn, and rows of the embedding beyond the tokenizer, which stand
+    for nothing."""
+    vocabulary = model.backbone.get_input_embeddings().weight.shape[0]
+    return [*model.chat.forbidden_ids, *range(len(model.chat.tokenizer), vocabulary)]
+
+
 @dataclass(frozen=True, slots=True)
 class _Rows:
     """The prompts, encoded and repeated once for each sample."""
@@ -105,7 +112,7 @@ def _write_chains(
     model: DescoreModel, rows: _Rows, *, limit: int, temperature: float, uniform_RN: np.ndarray
 ) -> tuple[list[Tokens], Cache]:
     """The chains' ids, each ending with the end of turn, and the cache of all that was read to write them."""
-    chat, vocabulary = model.chat, model.backbone.get_input_embeddings().weight.shape[0]
+    chat = model.chat
     draw = SeededSampling(uniform_RN, temperature=temperature, start=rows.input_ids_RT.shape[1])
     out = model.backbone.generate(
         input_ids=rows.input_ids_RT,
@@ -119,8 +126,7 @@ def _write_chains(
             forced_eos_token_id=chat.end_id,
             eos_token_id=chat.end_id,
             pad_token_id=chat.pad_id,
-            # rows of the embedding beyond the tokenizer stand for nothing
-            suppress_tokens=[*chat.forbidden_ids, *range(len(chat.tokenizer), vocabulary)],
+            suppress_tokens=never_written(model),
             repetition_penalty=1.0,
             return_dict_in_generate=True,
         ),

@@ -5,6 +5,7 @@ pairs as people do. Knows a model, pairs and rewards; knows nothing of how the m
 
 Shapes: N pairs, R = 2 B sequences (all a, then all b), K named dimensions."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from descore.errors import AnswerError
 from descore.maths.agreement import TiedAccuracy, accuracy_with_ties, accuracy_without_ties
 from descore.maths.bootstrap import Figure
 from descore.model.descore_model import DescoreModel
-from descore.model.thinker import score_chains, think_and_score
+from descore.model.thinker import Thought, score_chains, think_and_score
+from descore.rubric import read_answer
 from descore.training.collate import MISSING, TrainingPair, Unreadable
 from descore.training.config import Way
 from descore.training.pair_table import PairTable
@@ -80,7 +83,8 @@ class Judging:
 def judge_pairs(
     model: DescoreModel, table: PairTable, ways: Sequence[Way], judging: Judging
 ) -> Iterator[tuple[TrainingPair, dict[Way, NDArray[np.float64]]]]:
-    """A process's share of a table's readable pairs, each with its rewards (2, K) by way."""
+    """A process's share of a table's readable pairs, each with its rewards (2, K) by way. A pair one of whose chains a
+    generative model leaves without a score has none."""
     for items in _batches(table, judging):
         judging.lost([item for item in items if isinstance(item, Unreadable)])
         pairs = [item for item in items if not isinstance(item, Unreadable)]
@@ -90,7 +94,8 @@ def judge_pairs(
             with judging.autocast():
                 rewards = _rewards(model, [pairs[row] for row in rows], way) if rows else []
             for row, reward_2K in zip(rows, rewards, strict=True):
-                found[row][way] = reward_2K
+                if not np.isnan(reward_2K).any():
+                    found[row][way] = reward_2K
         yield from zip(pairs, found, strict=True)
 
 
@@ -151,12 +156,22 @@ def _rewards(model: DescoreModel, pairs: Sequence[TrainingPair], way: Way) -> li
     reward_RK: Tensor
     if way == "written":
         thoughts = think_and_score(model, prompts, limit=model.settings.max_chain_tokens)
-        reward_RK = torch.stack([thought.rewards_K for [thought] in thoughts])
+        reward_RK = torch.stack([_reward(model, thought) for [thought] in thoughts])
     else:
         chains = [chat.encode_chain(e.chain) if way == "given" and e.chain else chat.no_thinking for e in both]
         reward_RK = score_chains(model, prompts, chains)
     reward_2BK = reward_RK.double().numpy().reshape(2, len(pairs), -1)
     return [reward_2BK[:, row] for row in range(len(pairs))]
+
+
+def _reward(model: DescoreModel, thought: Thought) -> Tensor:
+    """A chain's rewards (K,); of a generative model the score that it wrote, nan if that cannot be read."""
+    if model.settings.paradigm == "descore":
+        return thought.rewards_K
+    try:
+        return torch.tensor([read_answer(model.chat.decode_chain(thought.chain)).overall])
+    except AnswerError:
+        return torch.tensor([math.nan])
 
 
 def _batches(table: PairTable, judging: Judging) -> DataLoader[Any]:

@@ -5,13 +5,14 @@ words and numbers; knows nothing of models, and reads no file."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any, cast
 
 import jinja2
 import yaml
 
 from descore.maths.bootstrap import Figure
 from descore.model.checkpoint import Settings
-from descore.training.config import ColdStartConfig
+from descore.training.config import TrainingConfig
 from descore.training.config_file import plain
 from descore.training.evaluating import IN_WORDS, Found
 
@@ -97,17 +98,23 @@ class Table:
 
 
 def write_card(
-    config: ColdStartConfig, settings: Settings, *, tables: Sequence[Table], found: Sequence[Found], origin: str
+    config: TrainingConfig,
+    settings: Settings,
+    *,
+    tables: Sequence[Table],
+    found: Sequence[Found],
+    origin: str,
+    never_thinks: bool = False,
 ) -> str:
     """The card. `origin`: where query and head come from, as `starting.origin_of_head` says it."""
-    never_thinks = config.data.chain_drop == 1
+    thinks = _WRITES_ITS_SCORE if settings.paradigm == "generative" else _THINKS
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     return environment.from_string(_TEMPLATE).render(
         config=config,
         settings=settings,
         dimensions=", ".join(settings.dimensions),
         never_thinks=never_thinks,
-        thinks=_NEVER_THINKS if never_thinks else _THINKS,
+        thinks=_NEVER_THINKS if never_thinks else thinks,
         tables=tables,
         held_out=next((table.file for table in tables if table.name == "eval"), ""),
         origin=origin,
@@ -115,11 +122,12 @@ def write_card(
         words=IN_WORDS,
         number=_number,
         interval=_interval,
-        settings_yaml=yaml.safe_dump(plain(asdict(config)), sort_keys=False, allow_unicode=True),
+        settings_yaml=yaml.safe_dump(plain(asdict(cast(Any, config))), sort_keys=False, allow_unicode=True),
     )
 
 
 _THINKS = "It writes a chain of thought before it scores; it can also score at once."
+_WRITES_ITS_SCORE = "It writes a chain of thought, and the overall score that the chain ends with is its reward."
 _NEVER_THINKS = "It scores at once: it never saw a chain of thought in training."
 
 

@@ -12,7 +12,9 @@ Shapes: B pairs, C = 2 B clips (all a, then all b), G chains for each, R chains 
 dimensions."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,13 +76,20 @@ class Updater:
     Each process has rollouts of its own, maybe none; the gradients of all add up to the update's."""
 
     def __init__(
-        self, model: DescoreModel, *, start: FrozenStart | None, config: RlConfig, accelerator: Accelerator
+        self,
+        model: DescoreModel,
+        *,
+        start: FrozenStart | None,
+        config: RlConfig,
+        accelerator: Accelerator,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        """`start`: None where the config has no KL."""
+        """`start`: None where the config has no KL. autocast: the precision of the forward."""
         self.model = model
         self.start = start
         self.config = config
         self.accelerator = accelerator
+        self.autocast = autocast
         self.scores = config.paradigm == "descore"
         """Whether there are rewards that learn."""
 
@@ -146,7 +155,7 @@ class Updater:
         policy = self.config.policy
         if first and self.start is not None:
             self._read_start(work, tally)
-        with self.accelerator.autocast():
+        with self.autocast():
             read = self._read(self.model, work.pack, entropy=first)
         old_N = read.log_prob_N.detach() if work.old_log_prob_N is None else work.old_log_prob_N
         weight_N = work.weight_R[read.chain_of_N]
@@ -186,7 +195,7 @@ class Updater:
     def _read_start(self, work: Work, tally: Tally) -> None:
         """What the frozen start says of a pack, and how far the rewards have drifted from its."""
         assert self.start is not None
-        with self.start.as_it_was(self.model) as model, self.accelerator.autocast():
+        with self.start.as_it_was(self.model) as model, self.autocast():
             read = self._read(model, work.pack)
         work.start_log_prob_N = read.log_prob_N
         if read.reward_RK is not None:
@@ -197,7 +206,7 @@ class Updater:
     def _read_rewards(self, works: Sequence[Work], rewards: Sequence[Tensor]) -> None:
         """Put the rewards under the weights as they are now in the place of those before."""
         for work in works:
-            with self.accelerator.autocast():
+            with self.autocast():
                 reward_RK = self._read(self.model, work.pack).reward_RK
             assert reward_RK is not None
             rewards[work.rollout][_members(work.pack)] = reward_RK.cpu()

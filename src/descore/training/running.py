@@ -188,7 +188,7 @@ def new_trainer(
 def run_to_the_end(trainer: DescoreTrainer, out: Path) -> None:
     """Train from the last checkpoint, or from the start. A run that lacks only its model reads what it learned."""
     last = last_checkpoint(out)
-    if last is not None and is_complete(last):
+    if last is not None and _is_complete(last):
         trainer.load_learned(last)
     else:
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
@@ -224,7 +224,6 @@ def trained_in(out: Path, *, before: bool) -> Trained:
     )
 
 
-def is_complete(checkpoint: Path) -> bool:
-    """Whether a checkpoint-N folder is that of a run's end."""
+def _is_complete(checkpoint: Path) -> bool:
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     return bool(state["global_step"] >= state["max_steps"])

@@ -14,19 +14,23 @@ from descore.model.checkpoint import Settings, find_checkpoint, read_settings
 from descore.model.descore_model import DescoreModel
 from descore.model.head import RewardHead
 from descore.rubric import DEFAULT_RUBRIC, fill_rubric
-from descore.training.config import ColdStartConfig, TrainingConfig
+from descore.training.cold_start_config import ColdStartConfig
+from descore.training.config import TrainingConfig
+from descore.types import Paradigm
 
 
-def open_model(config: TrainingConfig, *, rubric: str | None) -> DescoreModel:
-    """The model that starts, on the CPU. What learns in full is read in float32, so that no digit of it is lost."""
+def open_model(config: TrainingConfig, *, rubric: str | None, paradigm: Paradigm = "descore") -> DescoreModel:
+    """The model that starts, on the CPU. What learns in full is read in float32, so that no digit of it is lost.
+
+    As generative, any checkpoint starts without its head."""
     told, dimensions = config.model, config.dimensions if isinstance(config, ColdStartConfig) else None
     dtype = torch.float32 if "full" in config.trainable.backbone_modes.values() else dtype_of(told.precision)
     if told.checkpoint is not None:
-        model = DescoreModel.from_pretrained(told.checkpoint, device="cpu", dtype=dtype)
+        model = DescoreModel.from_pretrained(told.checkpoint, paradigm=paradigm, device="cpu", dtype=dtype)
         if dimensions is not None and model.settings.dimensions != dimensions:
             _renew_head(model, dimensions)
     else:
-        settings = Settings(dimensions=dimensions or Settings().dimensions)
+        settings = Settings(dimensions=dimensions or Settings().dimensions, paradigm=paradigm)
         rubric = rubric or DEFAULT_RUBRIC
         model = DescoreModel.from_backbone(told.backbone, settings=settings, rubric=rubric, dtype=dtype)
     model.chat = replace(model.chat, rubric=rubric or model.chat.rubric)

@@ -1,0 +1,180 @@
+"""Dual-objective reinforcement learning (stage 2): chains get better by what they are worth, while the rewards behind
+the very same chains stay true to people's preferences.
+
+    trained = train_rl(config)
+
+In: an `RlConfig`. Out: a run directory (see `running`) with `chains.jsonl`, `evaluation.json` and a model that a Scorer
+opens. Each step writes chains for some pairs, rates them, and learns from them; a run that is killed goes on from its
+last checkpoint to the same weights. Knows the run; knows nothing of how a chain is rated or becomes a gradient."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, gather_object
+from transformers import set_seed
+
+from descore.errors import ConfigError, DescoreWarning
+from descore.model.checkpoint import OF_THE_ANSWER, Settings, find_checkpoint, read_settings
+from descore.model.descore_model import DescoreModel
+from descore.training.calibrating import calibrated
+from descore.training.cold_start import EVALUATION_FILE, write_evaluation
+from descore.training.config import RowConfig, Way
+from descore.training.config_file import write_config
+from descore.training.evaluating import JudgedPair, Judging, figures, judge_pairs, quick_metrics, record
+from descore.training.model_card import Table, write_card
+from descore.training.pair_table import PairTable, index_pairs
+from descore.training.records import UnreadableVideos, Watch, write_versions
+from descore.training.rl_config import RlConfig
+from descore.training.rl_loop import Loop
+from descore.training.rl_records import RlRecords
+from descore.training.running import (
+    CONFIG_FILE,
+    MODEL,
+    Tables,
+    Trained,
+    finish,
+    index_tables,
+    refuse_another_run,
+    trained_in,
+)
+from descore.training.starting import dtype_of, open_model, read_rubric_file
+from descore.training.trainable import set_trainable
+
+_SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+_TABLES = ("train", "eval", "calibration")
+
+
+def train_rl(config: RlConfig, *, watch: Watch = lambda *_: None) -> Trained:
+    """Train, or go on training, judge and calibrate the model, and write it. `watch` is told after each step.
+
+    ConfigError if the run directory holds another run or weights are to be sharded, DataError for a faulty table or too
+    many unreadable videos."""
+    config = _without_rows(config) if config.paradigm == "generative" else config
+    out, rubric = config.run.out, read_rubric_file(config.model.rubric)
+    begun = refuse_another_run(config)
+    if begun and (out / MODEL).is_dir():
+        return trained_in(out, before=True)
+    accelerator, named = _accelerator(), {name: getattr(config.data, name) for name in _TABLES}
+    index = partial(index_pairs, dimensions=_dimensions(config), marks=True)
+    with accelerator.main_process_first():
+        tables = index_tables(named, index, out, anew=not begun and accelerator.is_main_process)
+    set_seed(config.optim.seed)
+    model = open_model(config, rubric=rubric, paradigm=config.paradigm)
+    set_trainable(model, config.trainable, precision=dtype_of(config.model.precision))
+    if accelerator.is_main_process:
+        write_config(config, out / CONFIG_FILE)
+        write_versions(out)
+    _Run(config, model=model.to(accelerator.device), tables=tables, accelerator=accelerator).to_the_end(watch)
+    return trained_in(out, before=False)
+
+
+class _Run:
+    """A model, its tables and its processes."""
+
+    def __init__(self, config: RlConfig, *, model: DescoreModel, tables: Tables, accelerator: Accelerator) -> None:
+        self.config, self.model, self.accelerator = config, model, accelerator
+        how = {"sampling": model.settings.sampling, "dimensions": model.settings.dimensions}
+        self.data = {name: PairTable(table, index=index, **how) for name, (table, index) in tables.items()}
+        bfloat16 = config.model.precision == "bfloat16"
+        self.autocast = partial(torch.autocast, accelerator.device.type, dtype=torch.bfloat16, enabled=bfloat16)
+        sizes = {str(table.table): len(table) for table in self.data.values()}
+        self.lost = UnreadableVideos(config.run.out, share=config.data.max_unreadable, examples=sizes)
+        self.judged: list[JudgedPair] = []
+        """What the last evaluation found."""
+
+    def to_the_end(self, watch: Watch) -> None:
+        """Learn, judge, calibrate and write."""
+        speaks = self.accelerator.is_main_process
+        loop = Loop(
+            self.model,
+            config=self.config,
+            pairs=self.data["train"],
+            accelerator=self.accelerator,
+            autocast=self.autocast,
+            lost=self.lost,
+            records=RlRecords(self.config, watch=watch, speaks=speaks),
+        )
+        loop.run(judge=self.judge)
+        if "eval" in self.data and not self.judged:  # the run was killed behind its last checkpoint
+            self.judge()
+        settings = replace(self._calibrated(), trained_on=f"{len(self.data['train']):,} pairs")
+        if speaks:
+            self._write(settings)
+        self.accelerator.wait_for_everyone()
+
+    def judge(self) -> dict[str, float]:
+        """Judge the eval table in the config's ways."""
+        self.judged = self._judge_table("eval", self.config.evaluate.ways)
+        found = quick_metrics(self.judged, dimensions=self.model.settings.dimensions)
+        if self.config.paradigm == "descore":
+            return found
+        asked = sum(pair.number < (self.config.evaluate.written_pairs or pair.number + 1) for pair in self.judged)
+        return {**found, "pairs_without_score": asked - sum(bool(pair.rewards) for pair in self.judged)}
+
+    def _judge_table(self, name: str, ways: Sequence[Way]) -> list[JudgedPair]:
+        """All pairs of a table, judged by all processes together. Each of them gets the whole."""
+        self.model.eval()
+        judging = Judging(
+            batch_size=self.config.optim.batch_size,
+            workers=self.config.data.workers,
+            written_pairs=self.config.evaluate.written_pairs,
+            autocast=self.autocast,
+            lost=self.lost,
+            processes=self.accelerator.num_processes,
+            process=self.accelerator.process_index,
+        )
+        with torch.no_grad():
+            mine = [record(*pair) for pair in judge_pairs(self.model, self.data[name], ways, judging)]
+        return sorted(gather_object(mine), key=lambda pair: pair.number)
+
+    def _calibrated(self) -> Settings:
+        """The settings with the reward's mean and deviation behind chains of the model's own, if a table tells them."""
+        settings, name = self.model.settings, "calibration" if "calibration" in self.data else "eval"
+        if name not in self.data:
+            return settings
+        known = name == "eval" and "written" in self.config.evaluate.ways
+        judged = self.judged if known else self._judge_table(name, ["written"])
+        return calibrated(settings, judged, way="written")
+
+    def _write(self, settings: Settings) -> None:
+        """The model with its card, and what was found on held-out pairs."""
+        self.model.settings, found = settings, figures(self.judged, dimensions=settings.dimensions)
+        write_evaluation(self.config.run.out / EVALUATION_FILE, found)
+        tables = [Table(name=name, file=data.table.name, pairs=len(data)) for name, data in self.data.items()]
+        generative = settings.paradigm == "generative"
+        origin = "whose head was left behind" if generative else "whose head goes on"
+        card = write_card(self.config, settings, tables=tables, found=found, origin=origin)
+        finish(self.model, self.config, card=card)
+
+
+def _accelerator() -> Accelerator:
+    """Processes and the device of this one. Its own precision is not asked: see `_Run.autocast`."""
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    if accelerator.distributed_type in _SHARDED:
+        raise ConfigError(
+            f"accelerate: found {accelerator.distributed_type.value}; expected whole weights in each process, since "
+            "chains are written by them: launch without sharding"
+        )
+    return accelerator
+
+
+def _dimensions(config: RlConfig) -> tuple[str, ...]:
+    """What rewards there are: those of the checkpoint's head, or the one that is written."""
+    if config.paradigm == "generative":
+        return OF_THE_ANSWER
+    assert config.model.checkpoint is not None, "RlConfig refuses it"
+    settings = read_settings(find_checkpoint(config.model.checkpoint))
+    if settings.trained_on is None:
+        said = f"{config.model.checkpoint}: its head was never trained; run descore train cold-start first"
+        warnings.warn(said, DescoreWarning, stacklevel=2)
+    return settings.dimensions
+
+
+def _without_rows(config: RlConfig) -> RlConfig:
+    """A generative model has neither query nor head that could learn."""
+    frozen = RowConfig(mode="frozen")
+    return replace(config, trainable=replace(config.trainable, query=frozen, head=frozen))

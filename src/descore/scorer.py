@@ -24,7 +24,9 @@ from descore.maths.agreement import preference_probability
 from descore.model.descore_model import DescoreModel
 from descore.model.thinker import Thought, score_chains, think_and_score
 from descore.rubric import read_answer
-from descore.types import Clip, Comparison, Sample, Score, Think
+from descore.types import Clip, Comparison, Paradigm, Sample, Score, Think, Verdict
+
+_SHOWN = 60  # characters of a chain that a message quotes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,11 @@ class Thinking:
             return 0.0 if self.samples == 1 else 1.0
         return self.temperature
 
+    def check(self, paradigm: Paradigm | None) -> None:
+        """A generative model that is not to think raises ConfigError."""
+        if paradigm == "generative" and self.think == "off":
+            raise ConfigError("a generative model's reward is in what it writes: it cannot score with think off")
+
 
 class Scorer:
     """A reward model that is ready to judge videos."""
@@ -91,7 +98,7 @@ class Scorer:
         self.model = model.eval()
         self.name = name
         self.batch_size = batch_size
-        if model.settings.trained_on is None:
+        if model.settings.trained_on is None and model.settings.paradigm == "descore":
             warnings.warn(
                 f"{name}: query and head were never trained; its rewards are noise", DescoreWarning, stacklevel=2
             )
@@ -101,12 +108,14 @@ class Scorer:
         cls,
         source: str | Path = "tiny",
         *,
+        paradigm: Paradigm | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
         batch_size: int = 8,
     ) -> Self:
-        """Open a checkpoint: a folder, a hub id, or the bundled name `tiny`. See DescoreModel.from_pretrained."""
-        model = DescoreModel.from_pretrained(source, device=device, dtype=dtype)
+        """Open a checkpoint: a folder, a hub id, or the bundled name `tiny`; with `paradigm` "generative" also a plain
+        Qwen3-VL, as a zero-shot judge. See DescoreModel.from_pretrained."""
+        model = DescoreModel.from_pretrained(source, paradigm=paradigm, device=device, dtype=dtype)
         return cls(model, name=str(source), batch_size=batch_size)
 
     def score(self, video: Any, *, prompt: str, fps: float | None = None, **thinking: Any) -> Score:  # noqa: ANN401
@@ -132,10 +141,11 @@ class Scorer:
         requests: Iterable[Request | tuple[Any, str]],
         **thinking: Any,  # noqa: ANN401
     ) -> Iterator[Score | VideoError]:
-        """Score many videos one batch at a time, in order, as results come. A video that cannot be read, or whose
-        reward is not finite, gives its VideoError in its place, and the others go on. `requests` is read no further
-        ahead than one batch."""
+        """Score many videos one batch at a time, in order, as results come. A video that cannot be read, whose reward
+        is not finite, or of which a generative model writes no answer that can be read, gives its VideoError in its
+        place, and the others go on. `requests` is read no further ahead than one batch."""
         how = Thinking(**thinking)
+        how.check(self.model.settings.paradigm)
         stream = (r if isinstance(r, Request) else Request(video=r[0], prompt=r[1]) for r in requests)
         while batch := list(islice(stream, self.batch_size)):
             yield from self._score_one_batch(batch, how)
@@ -176,7 +186,7 @@ class Scorer:
         inputs = {key: value.to(self.model.device) for key, value in laid_out.items()}
         thoughts = self._think(inputs, how, limit)
         return [
-            self._result(clip, prompt, [self._sample(t, how.think) for t in of_clip])
+            self._result(clip, prompt, of_clip, how.think)
             for clip, prompt, of_clip in zip(clips, prompts, thoughts, strict=True)
         ]
 
@@ -210,27 +220,17 @@ class Scorer:
             if length + limit + 2 > room
         }
 
-    def _sample(self, thought: Thought, think: Think) -> Sample:
-        thinking = self.model.chat.decode_chain(thought.chain)
-        verdict, flaw = None, None
-        if think == "on":
+    def _result(self, clip: Clip, prompt: str, thoughts: Sequence[Thought], think: Think) -> Score | VideoError:
+        samples: list[Sample] = []
+        left_out: list[str] = []
+        for thought in thoughts:
             try:
-                verdict = read_answer(thinking)
+                samples.append(self._sample(thought, think))
             except AnswerError as fault:
-                flaw = str(fault)
-        rewards = dict(zip(self.model.settings.dimensions, thought.rewards_K.tolist(), strict=True))
-        return Sample(
-            thinking=thinking,
-            verdict=verdict,
-            flaw=flaw,
-            rewards=rewards,
-            reward=fmean(rewards.values()),
-            truncated=thought.truncated,
-            tokens=len(thought.chain),
-        )
-
-    def _result(self, clip: Clip, prompt: str, samples: Sequence[Sample]) -> Score | VideoError:
+                left_out.append(str(fault))
         rewards = [sample.reward for sample in samples]
+        if not samples:
+            return VideoError(clip.source, f"{_no_reward(len(thoughts))}: {left_out[0]}")
         if not all(map(isfinite, rewards)):
             return VideoError(clip.source, f"{self.name} gives no finite reward ({rewards[0]})")
         return Score(
@@ -241,6 +241,27 @@ class Scorer:
             score=self._standardize(samples),
             std=stdev(rewards) if len(rewards) > 1 else None,
             samples=tuple(samples),
+            left_out=tuple(left_out),
+        )
+
+    def _sample(self, thought: Thought, think: Think) -> Sample:
+        """A chain and its reward. A generative model's chain whose answer cannot be read has none: AnswerError."""
+        thinking = self.model.chat.decode_chain(thought.chain)
+        verdict, flaw = _read(thinking) if think == "on" else (None, None)
+        said = thought.rewards_K.tolist()
+        if self.model.settings.paradigm == "generative":
+            if verdict is None:
+                raise AnswerError(f"{flaw}; {_end_of(thinking, thought)}")
+            said = [verdict.overall]
+        rewards = dict(zip(self.model.settings.dimensions, said, strict=True))
+        return Sample(
+            thinking=thinking,
+            verdict=verdict,
+            flaw=flaw,
+            rewards=rewards,
+            reward=fmean(rewards.values()),
+            truncated=thought.truncated,
+            tokens=len(thought.chain),
         )
 
     def _standardize(self, samples: Sequence[Sample]) -> float | None:
@@ -248,3 +269,23 @@ class Scorer:
         if mean is None or std is None:
             return None
         return fmean((fmean(s.rewards[name] for s in samples) - mean[name]) / std[name] for name in mean)
+
+
+def _read(thinking: str) -> tuple[Verdict | None, str | None]:
+    """A chain's verdict, or why it has none."""
+    try:
+        return read_answer(thinking), None
+    except AnswerError as fault:
+        return None, str(fault)
+
+
+def _no_reward(chains: int) -> str:
+    return "the chain gives no reward" if chains == 1 else f"none of {chains} chains gives a reward"
+
+
+def _end_of(thinking: str, thought: Thought) -> str:
+    """How a chain ended, for a message."""
+    tail = f"it ends {thinking[-_SHOWN:]!r}"
+    if not thought.truncated:
+        return tail
+    return f"{tail}, cut off at the limit of {len(thought.chain) - 1}: raise max_chain_tokens"

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 Think = Literal["on", "off"]
 
+Paradigm = Literal["descore", "generative"]
+"""Where a model's reward is read: at the query behind its chain, or in the `overall_score` that the chain ends with."""
+
 Preference = Literal["a", "b", "tie"]
 """Which clip of a pair people prefer."""
 
@@ -71,7 +74,7 @@ class Sample:
     flaw: str | None
     """Why there is no verdict although the model thought; None otherwise."""
     rewards: Mapping[str, float]
-    """One raw reward for each named dimension of the head."""
+    """One raw reward for each named dimension."""
     reward: float
     """The mean of `rewards`: with a single named dimension, that reward."""
     truncated: bool
@@ -94,6 +97,8 @@ class Score:
     std: float | None
     """Sample standard deviation of the samples' rewards; None for a single sample."""
     samples: tuple[Sample, ...]
+    left_out: tuple[str, ...] = ()
+    """Why other chains have no reward, one reason for each: a generative model's, where no answer can be read."""
 
     @property
     def typical(self) -> Sample:

@@ -2,7 +2,7 @@
 
     descore.json               the settings below
     rubric.txt                 the judging text that the model was trained with
-    reward_head.safetensors    `query` (D) and `head` (K, D), float32
+    reward_head.safetensors    `query` (D) and `head` (K, D), float32; a generative model has none
 
 The rest of the directory is transformers' own. Knows files and settings; knows nothing of how a model runs.
 
@@ -12,10 +12,10 @@ import difflib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -25,11 +25,14 @@ from torch import Tensor
 from descore.data.chat import QUERY_TOKEN, Layout
 from descore.data.sampling import VideoSampling
 from descore.errors import CheckpointError, ConfigError
-from descore.rubric import fill_rubric
+from descore.rubric import DEFAULT_RUBRIC, fill_rubric
+from descore.types import Paradigm
 
 SCHEMA = 1
 SETTINGS_FILE, RUBRIC_FILE, HEAD_FILE = "descore.json", "rubric.txt", "reward_head.safetensors"
 BUNDLED = ("tiny",)
+OF_THE_ANSWER = ("overall",)
+"""The dimensions of a generative model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +41,10 @@ class Settings:
 
     schema: int = SCHEMA
     """Version of this file's form."""
+    paradigm: Paradigm = "descore"
+    """Where the reward is read: at the query, by the head, or (generative) in the answer that the chain ends with."""
     dimensions: tuple[str, ...] = ("overall",)
-    """Names of the head's outputs, in order."""
+    """Names of the head's outputs, in order. A generative model has one, which is the answer's overall score."""
     query_token: str = QUERY_TOKEN
     """The token behind the chain."""
     layout: str = Layout.QUERY_LAST
@@ -53,22 +58,31 @@ class Settings:
     reward_std: Mapping[str, float] | None = None
     """Its standard deviation."""
     trained_on: str | None = None
-    """What query and head were fitted on; None for a head that was never trained."""
+    """What query and head were fitted on, or, of a generative model, its answers; None if they never were."""
 
     def __post_init__(self) -> None:
         faults = list(_faults(self))
         if faults:
             raise ConfigError(f"{SETTINGS_FILE}: {'; '.join(faults)}")
 
+    @property
+    def outputs(self) -> int:
+        """Rows of the head: one for each dimension, and none in a generative model."""
+        return len(self.dimensions) if self.paradigm == "descore" else 0
+
 
 def _faults(settings: Settings) -> list[str]:
     names, mean, std = settings.dimensions, settings.reward_mean, settings.reward_std
-    layouts = [layout.value for layout in Layout]
+    layouts, paradigms = [layout.value for layout in Layout], list(get_args(Paradigm))
     checks = {
         f"schema is {settings.schema!r}, expected {SCHEMA}": settings.schema == SCHEMA,
+        f"paradigm is {settings.paradigm!r}, expected one of {paradigms}": settings.paradigm in paradigms,
         f"layout is {settings.layout!r}, expected one of {layouts}": settings.layout in layouts,
         f"query_token is {settings.query_token!r}, expected {QUERY_TOKEN!r}": settings.query_token == QUERY_TOKEN,
         f"dimensions is {names!r}, expected one or more unlike names": 0 < len(set(names)) == len(names),
+        f"dimensions is {names!r}, a generative model has {OF_THE_ANSWER!r} alone": (
+            settings.paradigm != "generative" or names == OF_THE_ANSWER
+        ),
         f"max_chain_tokens is {settings.max_chain_tokens!r}, expected a positive number": settings.max_chain_tokens > 0,
         "reward_mean and reward_std go together": (mean is None) == (std is None),
         f"reward_mean is {mean!r}, expected a number for each dimension": _fits(mean, names),
@@ -113,12 +127,42 @@ def _fetch(repo: str) -> Path:
         raise CheckpointError(f"{repo}: no such folder, and the hub does not give it: {reason}") from fault
 
 
+def read_as(folder: Path, paradigm: Paradigm | None) -> tuple[Settings, str]:
+    """Settings and judging text of a folder, to be opened in a paradigm; None: the folder's own.
+
+    Any checkpoint can be opened as generative, and so can a plain backbone: with the default settings, and the default
+    rubric unless a rubric.txt lies beside it. What a head learned does not carry over. A generative checkpoint has no
+    head to be read: as descore it raises CheckpointError."""
+    if paradigm == "generative" and not (folder / SETTINGS_FILE).is_file():
+        rubric = read_rubric(folder) if (folder / RUBRIC_FILE).is_file() else DEFAULT_RUBRIC
+        return Settings(paradigm="generative"), rubric
+    settings, rubric = read_settings(folder), read_rubric(folder)
+    if paradigm in (None, settings.paradigm):
+        return settings, rubric
+    if paradigm == "descore":
+        raise CheckpointError(f"{folder}: is generative and has no head; open it as it is, or train one")
+    return _without_head(settings), rubric
+
+
+def _without_head(settings: Settings) -> Settings:
+    return replace(
+        settings,
+        paradigm="generative",
+        dimensions=OF_THE_ANSWER,
+        layout=Layout.QUERY_LAST.value,
+        reward_mean=None,
+        reward_std=None,
+        trained_on=None,
+    )
+
+
 def read_settings(folder: Path) -> Settings:
     """The settings in descore.json. What is missing, unknown or wrong raises CheckpointError."""
     path = folder / SETTINGS_FILE
     if not path.is_file():
         raise CheckpointError(
-            f"{folder}: has no {SETTINGS_FILE}; a plain backbone becomes a reward model by DescoreModel.from_backbone"
+            f"{folder}: has no {SETTINGS_FILE}; a plain Qwen3-VL judges as it is with --paradigm generative (in Python "
+            'paradigm="generative"), and becomes a reward model to train by DescoreModel.from_backbone'
         )
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -175,8 +219,10 @@ def read_head(folder: Path, *, width: int, outputs: int) -> dict[str, Tensor]:
 
 
 def write_descore_files(folder: Path, *, settings: Settings, rubric: str, query: Tensor, head: Tensor) -> None:
-    """Write the three files into a directory that transformers has already written to."""
+    """Write the three files, or two for a generative model, into a directory that transformers has written to."""
     (folder / SETTINGS_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
     (folder / RUBRIC_FILE).write_text(rubric, encoding="utf-8")
+    if settings.paradigm == "generative":
+        return
     weights = {"query": query.detach().float().cpu().contiguous(), "head": head.detach().float().cpu().contiguous()}
     save_file(weights, folder / HEAD_FILE)

@@ -22,17 +22,19 @@ from descore.model.backbone import family_of, open_backbone, open_processor
 from descore.model.checkpoint import (
     Settings,
     find_checkpoint,
+    read_as,
     read_head,
-    read_rubric,
-    read_settings,
     write_descore_files,
 )
 from descore.model.head import RewardHead
 from descore.rubric import DEFAULT_RUBRIC
+from descore.types import Paradigm
 
 
 class DescoreModel(nn.Module):
-    """A reward model: the backbone thinks, the query behind its chain is read by the head."""
+    """A reward model: the backbone thinks, the query behind its chain is read by the head.
+
+    A generative model's head has no rows (K = 0): its reward is what its chain says, which the Scorer reads."""
 
     def __init__(self, backbone: Any, *, chat: Chat, settings: Settings) -> None:  # noqa: ANN401
         super().__init__()
@@ -43,7 +45,7 @@ class DescoreModel(nn.Module):
         # A row of its own, not the embedding's: only this row learns and has optimizer state. It starts as the mean
         # of the embedding's rows, where no single word pulls at it.
         self.query = nn.Parameter(embedding.weight.detach().float().mean(dim=0))
-        self.head = RewardHead(embedding.weight.shape[1], outputs=len(settings.dimensions))
+        self.head = RewardHead(embedding.weight.shape[1], outputs=settings.outputs)
         self.query_id = chat.query_id
         embedding.register_forward_hook(self._insert_query)
 
@@ -60,8 +62,9 @@ class DescoreModel(nn.Module):
         """Start a new reward model from a backbone's folder, hub id, or config (with random weights).
 
         The query token joins the tokenizer, and the embedding grows only if it has no row to spare. The head is
-        random until it is trained: `settings.trained_on` stays None, and scoring says so. A config brings no
-        processor, so one must be given."""
+        random until it is trained: `settings.trained_on` stays None, and scoring says so. With `settings.paradigm`
+        generative there is no head, and the backbone judges as it is. A config brings no processor, so one must be
+        given."""
         if processor is None:
             if not isinstance(source, str | Path):
                 raise ConfigError("from_backbone: a config brings no processor; give processor=")
@@ -75,19 +78,27 @@ class DescoreModel(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, source: str | Path, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+        cls,
+        source: str | Path,
+        *,
+        paradigm: Paradigm | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
     ) -> Self:
         """Read a checkpoint from a folder, a hub id, or the bundled name `tiny`, ready to score.
 
-        Device: a GPU if there is one. Precision: bfloat16 on a GPU, float32 on a CPU; query and head are always
-        float32. Anything missing or ill-fitting raises CheckpointError."""
+        Paradigm: the checkpoint's own; "generative" opens any checkpoint, or a plain backbone, as a judge whose reward
+        is what it writes. Device: a GPU if there is one. Precision: bfloat16 on a GPU, float32 on a CPU; query and head
+        are always float32. Anything missing or ill-fitting raises CheckpointError."""
         folder = find_checkpoint(source)
-        settings, rubric = read_settings(folder), read_rubric(folder)
+        settings, rubric = read_as(folder, paradigm)
         device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+        if settings.paradigm == "generative":
+            return cls.from_backbone(folder, settings=settings, rubric=rubric, dtype=dtype).to(device).eval()
         chat = Chat(open_processor(folder), rubric, Layout(settings.layout))
         model = cls(open_backbone(folder, dtype=dtype), chat=chat, settings=settings)
-        weights = read_head(folder, width=model.query.shape[0], outputs=len(settings.dimensions))
+        weights = read_head(folder, width=model.query.shape[0], outputs=settings.outputs)
         with torch.no_grad():
             model.query.copy_(weights["query"])
             model.head.weight.copy_(weights["head"])

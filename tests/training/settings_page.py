@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Union, get_args, get_origin, get_type_hints
 
 from descore.training.checked import describe, without_rules
-from descore.training.config import ColdStartConfig, SftConfig
+from descore.training.cold_start_config import ColdStartConfig
+from descore.training.sft_config import SftConfig
 
 PAGE = Path(__file__).parents[2] / "docs" / "training.md"
 HEADING = "| key | stage | what | default | meaning |\n|---|---|---|---|---|\n"

@@ -113,7 +113,7 @@ def test_killed_by_the_system_it_ends_the_same(straight, cold_config_of, cold_st
     write_config(cold_config_of(tmp_path / "run", "data.workers=2"), tmp_path / "cold.yaml")
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from descore.training.config import ColdStartConfig\n"
+        "from descore.training.cold_start_config import ColdStartConfig\n"
         "from descore.training.config_file import read_config\n"
         "from descore.training.cold_start import train_cold_start\n"
         "watch = lambda step, *_: os.kill(os.getpid(), signal.SIGKILL) if step == 5 else None\n"

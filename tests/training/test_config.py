@@ -8,8 +8,10 @@ from tests.training.settings_page import PAGE, settings_table
 
 from descore.errors import ConfigError
 from descore.training.checked import SettingsError
-from descore.training.config import ColdStartConfig, OptimConfig, PartConfig, SftConfig
+from descore.training.cold_start_config import ColdStartConfig
+from descore.training.config import OptimConfig, PartConfig
 from descore.training.config_file import differences, read_config, write_config
+from descore.training.sft_config import SftConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 GOOD = """

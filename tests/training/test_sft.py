@@ -117,7 +117,7 @@ def test_killed_by_the_system_it_ends_the_same(straight, config_of, train, tmp_p
     write_config(config_of(tmp_path / "run", "data.workers=1"), tmp_path / "sft.yaml")
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from descore.training.config import SftConfig\n"
+        "from descore.training.sft_config import SftConfig\n"
         "from descore.training.config_file import read_config\n"
         "from descore.training.sft import train_sft\n"
         "watch = lambda step, *_: os.kill(os.getpid(), signal.SIGKILL) if step == 4 else None\n"

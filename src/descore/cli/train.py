@@ -53,8 +53,8 @@ def sft(config: Config, overrides: Overrides = None, debug: opt.Debug = False) -
     A run that was killed goes on from its last checkpoint when the same command is given again."""
     with manners(debug=debug), _faults_one_a_line(debug=debug):
         _need_packages()
-        from descore.training.config import SftConfig
         from descore.training.config_file import read_config
+        from descore.training.sft_config import SftConfig
 
         settings = read_config(config, SftConfig, overrides=overrides or [])
         with _bar(settings.model, pulse=_pulse_of_writing) as watch:
@@ -71,7 +71,7 @@ def cold_start(config: Config, overrides: Overrides = None, debug: opt.Debug = F
     A run that was killed goes on from its last checkpoint when the same command is given again."""
     with manners(debug=debug), _faults_one_a_line(debug=debug):
         _need_packages()
-        from descore.training.config import ColdStartConfig
+        from descore.training.cold_start_config import ColdStartConfig
         from descore.training.config_file import read_config
 
         settings = read_config(config, ColdStartConfig, overrides=overrides or [])

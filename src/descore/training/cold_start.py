@@ -22,8 +22,9 @@ from transformers import TrainingArguments
 from descore.model.checkpoint import Settings
 from descore.model.descore_model import DescoreModel
 from descore.training.calibrating import calibrated
+from descore.training.cold_start_config import ColdStartConfig, LossConfig
 from descore.training.collate import PairCollator
-from descore.training.config import ColdStartConfig, LossConfig, Way
+from descore.training.config import Way
 from descore.training.evaluating import Found, JudgedPair, Judging, figures, judge_pairs, quick_metrics, record
 from descore.training.losses import count_labels, next_tokens, pair_losses, sequences
 from descore.training.model_card import Table, write_card

@@ -8,7 +8,7 @@ time, D width, V vocabulary."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,13 +17,11 @@ from torch.utils.checkpoint import checkpoint
 from descore.data.chat import Inputs
 from descore.maths.losses import bradley_terry, bradley_terry_ties, next_token_sum, rating_regression, with_margin
 from descore.model.descore_model import DescoreModel
+from descore.training.cold_start_config import LossKind
 
 LOGITS_AT_ONCE = 1 << 26
 """Logits that exist at one time, at most: 256 MB in float32, or 441 tokens of Qwen3-VL's vocabulary of 151,936. Their
 softmax and gradient take as much again each."""
-
-Kind = Literal["bradley-terry", "ties", "margin", "regression"]
-"""Which of descore.maths.losses the rewards learn by."""
 
 _BESIDE = ("preference", "labelled", "rating", "dropped")
 
@@ -94,7 +92,7 @@ def sequences(batch: dict[str, Any]) -> Inputs:
     return {name: value for name, value in batch.items() if name not in _BESIDE}
 
 
-def count_labels(batch: dict[str, Any], *, kind: Kind) -> int:
+def count_labels(batch: dict[str, Any], *, kind: LossKind) -> int:
     """How many labels of a batch have a loss: decided pairs by dimension; with `ties`, ties too; for `regression`,
     ratings by sequence and dimension."""
     return int(_has_loss(batch, kind).sum())
@@ -105,7 +103,7 @@ def pair_losses(
     hidden_RTD: Tensor,
     batch: dict[str, Any],
     *,
-    kind: Kind,
+    kind: LossKind,
     k: float = 5.0,
     margin_scale: float = 1.0,
 ) -> PairLosses:
@@ -129,7 +127,7 @@ def pair_losses(
     return PairLosses(loss=loss, count=has_loss.sum(), metrics=metrics)
 
 
-def _has_loss(batch: dict[str, Any], kind: Kind) -> Tensor:
+def _has_loss(batch: dict[str, Any], kind: LossKind) -> Tensor:
     """Whether a loss of this kind has a term for a label: (B, K), or (R, K) for regression."""
     if kind == "regression":
         return ~torch.isnan(batch["rating"])

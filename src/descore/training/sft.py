@@ -14,11 +14,11 @@ from transformers import TrainingArguments
 
 from descore.model.descore_model import DescoreModel
 from descore.training.collate import ChainCollator
-from descore.training.config import SftConfig
 from descore.training.examples import ChainTable, index_table
 from descore.training.losses import next_tokens
 from descore.training.records import Watch
 from descore.training.running import Stage, Tables, Trained, finish, new_trainer, train
+from descore.training.sft_config import SftConfig
 from descore.training.trainable import no_loss
 from descore.training.trainer import DescoreTrainer
 

@@ -41,9 +41,8 @@ def render(runs: Sequence[Run], *, stress: Sequence[Mapping[str, Any]] = ()) -> 
     boards, effects = [tables.board(group) for group in groups], _effects(named)
     by_source = [(group[0].run.title, group, sources(group)) for group in groups]
     by_aspect = [table for group in groups if (table := tables.aspects(group)).lines]
-    template = _environment().get_template("page.html.j2")
-    return template.render(
-        **_head(),
+    return fill(
+        "page.html.j2",
         runs=named,
         boards=boards,
         failures=tables.failures(named),
@@ -65,6 +64,11 @@ def render(runs: Sequence[Run], *, stress: Sequence[Mapping[str, Any]] = ()) -> 
         marked=(*DIMENSIONS, "all", "asked"),
         mark_words=MARK_WORDS,
     )
+
+
+def fill(template: str, **values: Any) -> str:  # noqa: ANN401  # whatever a template shows
+    """A page of ours: a template with its values, our style sheet and script, and a policy that allows just these."""
+    return _environment().get_template(template).render(**_head(), **values)
 
 
 def _effects(named: Sequence[NamedRun]) -> list[ThinkingEffect]:

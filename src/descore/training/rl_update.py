@@ -101,7 +101,7 @@ class Updater:
             if iteration and self.scores:
                 self._read_rewards(works, rewards)
             share = 1 / self.accelerator.num_processes
-            pair_loss = self._take_slopes(works, rollouts, rewards) if self.scores else 0.0
+            pair_loss = self._take_slopes(works, rollouts, rewards, tally) if self.scores else 0.0
             policy_loss = sum(self._backward(work, first=iteration == 0, tally=tally) for work in works)
             tally.mean("policy_loss", policy_loss, share)
             tally.mean("loss", policy_loss + self.config.loss.bt_weight * pair_loss, share)
@@ -134,21 +134,25 @@ class Updater:
         own = weight_R[before : before + len(mine)].split([counted_CG.numel() for counted_CG in counted])
         return [weight_r.reshape(counted_CG.shape) for weight_r, counted_CG in zip(own, counted, strict=True)]
 
-    def _take_slopes(self, works: Sequence[Work], rollouts: Sequence[Rollout], rewards: Sequence[Tensor]) -> float:
-        """Tell each pack how the pair loss falls with its rewards. This process's share of that loss."""
+    def _take_slopes(
+        self, works: Sequence[Work], rollouts: Sequence[Rollout], rewards: Sequence[Tensor], tally: Tally
+    ) -> float:
+        """Tell each pack how the pair loss changes with its rewards. This process's share of that loss."""
         leaves = [reward_CGK.detach().requires_grad_() for reward_CGK in rewards]
         found = [
             pair_loss(leaf, PairLabels.of(rollout.pairs), loss=self.config.loss)
             for leaf, rollout in zip(leaves, rollouts, strict=True)
         ]
-        labels = sum(gather_object([sum(count for _, count in found)]))
+        own = sum(count for _, count in found)
+        everyones = max(sum(gather_object([own])), 1)
         if not found:
             return 0.0
-        mean = torch.stack([loss for loss, _ in found]).sum() / max(labels, 1)
-        slopes = torch.autograd.grad(self.config.loss.bt_weight * mean, leaves)
+        loss = torch.stack([loss for loss, _ in found]).sum()
+        slopes = torch.autograd.grad(self.config.loss.bt_weight / everyones * loss, leaves)
         for work in works:
             work.slope_RK = _of(work.pack, slopes[work.rollout]).to(self.model.device)
-        return float(mean)
+        tally.mean("pair_loss", loss.item(), own)
+        return loss.item() / everyones
 
     def _backward(self, work: Work, *, first: bool, tally: Tally) -> float:
         """Add a pack's gradients. Its part of the policy's loss."""

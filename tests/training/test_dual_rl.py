@@ -1,0 +1,329 @@
+"""Stage 2: it learns, is what its config says, and ends the same however it was cut up."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tests.training.conftest import pair_rows, write_table
+from tests.training.rl import MARKS, make_rl_config
+
+from descore.errors import CheckpointError, ConfigError, DescoreWarning, VideoError
+from descore.model.descore_model import DescoreModel
+from descore.scorer import Scorer
+from descore.training.checked import SettingsError
+from descore.training.config_file import write_config
+from descore.training.dual_rl import train_rl
+from descore.training.order import EpochOrder
+from descore.training.rl_loop import Shares
+
+FROZEN = "trainable.language_model.mode=frozen"
+
+
+class Killed(BaseException):
+    """Nothing catches it."""
+
+
+def kill_after(number):
+    def watch(step, of, metrics):  # noqa: ARG001
+        if step == number:
+            raise Killed
+
+    return watch
+
+
+def lines(out, file="metrics.jsonl"):
+    return [json.loads(line) for line in (out / file).read_text().splitlines()]
+
+
+TIMED = ("seconds", "seconds_in_rollout", "seconds_in_update", "tokens_per_second")
+
+
+def curve(out):
+    """By step, all that is not a time; of steps that a resumed run did again, the last."""
+    found = {line["step"]: line for line in lines(out) if "loss" in line}
+    return {step: {name: v for name, v in line.items() if name not in TIMED} for step, line in found.items()}
+
+
+def chains(out):
+    return {(r["step"], r["pair"], r["side"], r["sample"]): r for r in lines(out, "chains.jsonl")}
+
+
+def trained(out):
+    return DescoreModel.from_pretrained(out / "model")
+
+
+def assert_same(found, expected):
+    found, expected = (model.state_dict() for model in (found, expected))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def marked_rows(count=8):
+    """Pairs whose clips have marks, but for every third."""
+    return [
+        {**row, "marks_a": MARKS if i % 3 else "", "marks_b": MARKS if i % 3 else ""}
+        for i, row in enumerate(pair_rows(count))
+    ]
+
+
+@pytest.fixture(scope="module")
+def rl(data):
+    """Learn in a run directory, and give back what came of it."""
+    write_table(data / "marked.csv", marked_rows())
+
+    def run(out, *overrides, **options):
+        torch.manual_seed(99)  # whatever was drawn before must not matter
+        return train_rl(make_rl_config(data, out, *overrides), **options)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def straight(rl, tmp_path_factory):
+    """Four steps of query, head and adapters: one pass over eight pairs."""
+    out = tmp_path_factory.mktemp("rl") / "run"
+    return out, rl(out)
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*head was never trained")
+
+
+def test_a_line_of_metrics_says_how_each_part_goes(straight):
+    line = lines(straight[0])[1]
+    assert set(line) >= {
+        *("step", "epoch", "loss", "policy_loss", "pair_loss", "grad_norm", "learning_rate", "seconds"),
+        *("rollout_reward", "quality", "format", "length_reward", "function", "chain_tokens"),
+        *("pair_accuracy", "margin", "reward", "reward_drift", "kl", "entropy", "clip_share"),
+        *("groups", "groups_without_spread", "chains", "truncated_chains", "unreadable_pairs"),
+        *("seconds_in_rollout", "seconds_in_update", "tokens_per_second"),
+    }
+    assert line["loss"] == pytest.approx(line["policy_loss"] + 0.5 * line["pair_loss"], rel=1e-5)
+    assert (line["groups"], line["chains"]) == (4, 12)
+    first = lines(straight[0])[0]
+    assert first["kl"] == 0.0  # the start is the policy
+    assert first["reward_drift"] == pytest.approx(0.0, abs=1e-5)
+    assert first["reward_gap"] < 1e-5
+    assert line["kl"] > 0
+
+
+def test_sampled_chains_are_kept_with_their_parts(straight):
+    found = chains(straight[0])
+    assert {step for step, *_ in found} == {1, 2, 3, 4}
+    assert len(found) == 4 * 2 * 3  # a pair of each step, both sides, three samples
+    for record in found.values():
+        assert record["chain"] is not None
+        known = record["parts"]
+        worth = sum(
+            weight * known.get(part, 0)
+            for part, weight in {"quality": 0.7, "format": 0.1, "length": 0.2, "function": 1.0}.items()
+        )
+        if record["reference_marks"] is None:
+            assert record["rollout_reward"] is None
+            assert record["advantage"] == 0
+        else:
+            assert record["rollout_reward"] == pytest.approx(worth)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        pytest.param(("policy.num_iterations=2", "run.log_steps=3"), marks=pytest.mark.slow),
+        pytest.param(
+            ("trainable.language_model.mode=full", "optim.batch_size=1", "optim.accumulate=2"), marks=pytest.mark.slow
+        ),
+    ],
+    ids=["lora", "two passes", "full"],
+)
+def test_killed_and_gone_on_with_is_the_same_to_the_last_bit(overrides, straight, rl, tmp_path):
+    whole = straight[0] if not overrides else tmp_path / "whole"
+    if overrides:
+        rl(whole, *overrides)
+    with pytest.raises(Killed):
+        rl(tmp_path / "cut", *overrides, watch=kill_after(3))
+    rl(tmp_path / "cut", *overrides)
+    assert curve(tmp_path / "cut") == curve(whole)
+    assert chains(tmp_path / "cut") == chains(whole)
+    assert_same(trained(tmp_path / "cut"), trained(whole))
+    assert {"resumed_at": 2} in lines(tmp_path / "cut")
+
+
+@pytest.mark.slow
+def test_killed_by_the_system_it_ends_the_same(straight, data, rl, tmp_path):
+    """SIGKILL, with workers that read ahead."""
+    write_config(make_rl_config(data, tmp_path / "run", "data.workers=2"), tmp_path / "rl.yaml")
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from descore.training.rl_config import RlConfig\n"
+        "from descore.training.config_file import read_config\n"
+        "from descore.training.dual_rl import train_rl\n"
+        "watch = lambda step, *_: os.kill(os.getpid(), signal.SIGKILL) if step == 3 else None\n"
+        "train_rl(read_config(Path(sys.argv[1]), RlConfig), watch=watch)"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(ROOT)}
+    killed = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "rl.yaml"], env=environment, capture_output=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    rl(tmp_path / "run")
+    assert curve(tmp_path / "run") == curve(straight[0])
+    assert_same(trained(tmp_path / "run"), trained(straight[0]))
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_curve_of_one(data, rl, tmp_path):
+    """Three pairs a step in one process; of a step's two pairs in each of two, one has none at the end of a pass."""
+    options = ("optim.steps=5", f"data.eval={data / 'marked.csv'}", "loss.opponents=all")
+    rl(tmp_path / "one", *options, "optim.batch_size=2", "optim.accumulate=1")
+    config = make_rl_config(data, tmp_path / "two", *options, "optim.batch_size=1", "data.workers=1")
+    write_config(config, tmp_path / "two.yaml")
+    launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*launched, "-m", "descore", "train", "rl", tmp_path / "two.yaml"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trained: ") == 1
+    one, two = curve(tmp_path / "one"), curve(tmp_path / "two")
+    assert one.keys() == two.keys()
+    for step, line in one.items():
+        rates = line.pop("learning_rate")
+        assert two[step].pop("learning_rate") == pytest.approx(rates)
+        # Sums in another order, and clips beside others: float32 roundings, amplified by updates of Adam.
+        assert two[step] == pytest.approx(line, rel=2e-3, abs=1e-5), step
+    judged = [
+        next(line for line in lines(tmp_path / run) if "eval_written_pair_loss" in line) for run in ("one", "two")
+    ]
+    assert judged[1]["eval_written_pair_loss"] == pytest.approx(judged[0]["eval_written_pair_loss"], rel=1e-3)
+
+
+def test_a_step_shows_each_pair_of_a_pass_once_whoever_reads_it():
+    """Seven pairs, three a step: the third step of a pass has one, which the second process lacks."""
+
+    def shown(**places):
+        return [*Shares(EpochOrder(7, seed=1), together=3, **places).between(0, 6)]
+
+    whole = shown()
+    assert [len(step) for step in whole] == [3, 3, 1, 3, 3, 1]
+    assert sorted(number for step in whole[:3] for _, number in step) == list(range(7))
+    assert {epoch for step in whole[3:] for epoch, _ in step} == {1}
+    halves = [shown(processes=2, process=p) for p in (0, 1)]
+    assert [len(step) for step in halves[1]] == [1, 1, 0, 1, 1, 0]
+    assert [sorted(a + b) for a, b in zip(*halves, strict=True)] == [sorted(step) for step in whole]
+    assert [*Shares(EpochOrder(7, seed=1), together=3).between(4, 6)] == whole[4:]
+
+
+def test_chains_get_better_at_what_they_are_worth_and_rewards_at_the_pairs(rl, tmp_path):
+    """Vowels are the only part that counts; twenty steps of all pairs on chains of eight tokens."""
+    options = ("optim.steps=24", "optim.batch_size=4", "optim.learning_rate=1e-2", "rollout.num_generations=6")
+    rl(
+        tmp_path / "run",
+        *options,
+        *("rewards.quality=0", "rewards.length=0", "policy.kl_coef=0", "loss.bt_weight=0.2", "run.save_steps=99"),
+        *("optim.schedule=constant", "trainable.lora.r=8", "trainable.lora.alpha=32"),
+    )
+    found = [line for line in lines(tmp_path / "run") if "loss" in line]
+    means = {name: [line[name] for line in found] for name in ("function", "pair_loss", "entropy")}
+    first, last = (
+        {name: sum(values[part]) / 6 for name, values in means.items()} for part in (slice(0, 6), slice(-6, None))
+    )
+    assert last["function"] > 1.3 * first["function"]
+    assert last["pair_loss"] < 0.9 * first["pair_loss"]
+
+
+def test_query_and_head_move_and_nothing_else(rl, data, tmp_path):
+    rl(tmp_path / "run", FROZEN, "optim.steps=2")
+    start, after = DescoreModel.from_pretrained(data / "micro").state_dict(), trained(tmp_path / "run").state_dict()
+    assert {name for name in start if not torch.equal(start[name], after[name])} == {"query", "head.weight"}
+
+
+def test_a_pair_that_cannot_be_read_is_left_out_and_counted_and_nothing_takes_its_place(rl, data, tmp_path):
+    rows = [{**row, **{v: str(data / row[v]) for v in ("video_a", "video_b")}} for row in marked_rows()]
+    rows[2]["video_b"] = "absent.mp4"
+    table = write_table(tmp_path / "holes.csv", rows)
+    with pytest.warns(DescoreWarning, match="left out"):
+        found = rl(tmp_path / "run", f"data.train={table}", "data.max_unreadable=0.3", "run.shown_pairs=9")
+    assert found.unreadable == 1
+    counts = [(line["unreadable_pairs"], line["groups"]) for line in curve(tmp_path / "run").values()]
+    assert sorted(counts) == [(0, 4), (0, 4), (0, 4), (1, 2)]
+    assert {pair for _, pair, *_ in chains(tmp_path / "run")} == set(range(8)) - {2}
+
+
+def test_held_out_pairs_are_judged_on_chains_of_its_own_and_the_reward_is_calibrated(rl, data, tmp_path):
+    write_table(data / "marked_eval.csv", marked_rows(4))
+    out = tmp_path / "run"
+    found = rl(out, f"data.eval={data / 'marked_eval.csv'}", "run.eval_steps=2", "optim.steps=4")
+    assert "eval_written_pair_accuracy" in found.metrics
+    assert sum("eval_written_pair_accuracy" in line for line in lines(out)) == 2
+    scorer = Scorer.from_pretrained(out / "model")
+    score = scorer.score(data / "0.mp4", prompt="a red ball 0")
+    assert score.score is not None
+    assert scorer.model.settings.trained_on == "8 pairs"
+    card = (out / "model" / "README.md").read_text()
+    assert "whose head goes on" in card
+    assert "num_generations: 3" in card
+    assert json.loads((out / "evaluation.json").read_text())[0]["way"] == "written"
+
+
+def test_the_generative_paradigm_learns_without_a_head_and_its_model_is_run_by_a_scorer(rl, data, tmp_path):
+    out = tmp_path / "run"
+    rl(out, "paradigm=generative", "optim.steps=2")
+    line = curve(out)[2]
+    assert "pair_loss" not in line
+    assert "pair_accuracy" not in line  # no chain of random weights has a score
+    model = trained(out)
+    assert model.settings.paradigm == "generative"
+    assert not (out / "model" / "reward_head.safetensors").exists()
+    assert all(record["rewards"] == [None] for record in chains(out).values())
+    with pytest.raises(VideoError, match="gives a reward"):
+        Scorer(model).score(data / "0.mp4", prompt="a ball")
+
+
+def test_a_model_that_scores_is_where_it_starts(rl, tmp_path):
+    with pytest.raises(SettingsError, match=r"model.checkpoint needed"):
+        rl(tmp_path / "a", "model.checkpoint=null", "model.backbone=somewhere")
+    rl(tmp_path / "g", "paradigm=generative", "optim.steps=1")
+    with pytest.raises(CheckpointError, match="is generative"):
+        rl(tmp_path / "b", f"model.checkpoint={tmp_path / 'g' / 'model'}")
+    with pytest.warns(DescoreWarning, match="head was never trained; run descore train cold-start first"):
+        rl(tmp_path / "c", "optim.steps=1")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("trainable.lora.dropout=0.1", "must be 0"),
+        ("rollout.num_generations=1", "must be 2 or more"),
+        ("rewards.function=vowels", "expected module:function"),
+        ("rewards.length_full_from=1", "must be above length_none_below"),
+        ("run.eval_steps=2", "needs data.eval"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(rl, tmp_path, override, said):
+    with pytest.raises(SettingsError, match=said):
+        rl(tmp_path / "run", override)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("tests.training.rl:nothing", "returned None; expected a number"),
+        ("tests.training.rl:absent", "has no function 'absent'"),
+        ("tests.training.absent:nothing", "cannot be imported"),
+    ],
+)
+def test_a_function_that_cannot_be_used_is_named(rl, tmp_path, function, said):
+    with pytest.raises(ConfigError, match=said):
+        rl(tmp_path / "run", f"rewards.function={function}", "optim.steps=1")

@@ -79,6 +79,38 @@ def test_a_cold_start_says_how_held_out_pairs_came_out_and_its_model_scores(desc
     assert "holds a run of another stage" in other.stderr
 
 
+def test_chains_learn_and_are_shown_as_a_page(descore, drawn):
+    marks = json.dumps({"subject": 2, "dynamics": 1, "camera": "N/A", "environment": 2, "style": 0})
+    with (drawn / "pairs.csv").open(encoding="utf-8") as file:
+        rows = [{**row, "marks_a": marks, "marks_b": marks} for row in csv.DictReader(file)]
+    with (drawn / "marked.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    settings = {
+        "model": {"checkpoint": str(drawn / "micro"), "precision": "float32"},
+        "data": {"train": str(drawn / "marked.csv"), "eval": str(drawn / "marked.csv"), "workers": 0},
+        "rollout": {"num_generations": 2},
+        "rewards": {"length_none_below": 1, "length_full_from": 13},
+        "policy": {"mask_truncated_completions": False},
+        "optim": {"learning_rate": 1e-3, "epochs": 1, "batch_size": 2},
+        "run": {"out": str(drawn / "thinks")},
+    }
+    (drawn / "rl.yaml").write_text(yaml.safe_dump(settings))
+    done = descore("train", "rl", drawn / "rl.yaml", "optim.steps=1", "optim.epochs=null")
+    assert done.exit_code == 0, done.stderr
+    assert "its head was never trained; run descore train cold-start first" in done.stderr
+    trained, following = done.stdout.splitlines()
+    assert trained.startswith(f"trained: {drawn / 'thinks' / 'model'} (step 1, loss ")
+    assert re.search(r"chains worth \d\.\d+, \S+% of pairs right; held out: \S+% with its own chains\)$", trained)
+    assert following.startswith("next: descore score CLIP")
+    page = (drawn / "thinks" / "chains.html").read_text(encoding="utf-8")
+    assert "Sampled chains of <bdi>thinks</bdi>" in page
+    assert "Its answer cannot be read." in page
+    again = descore("train", "rl", drawn / "rl.yaml", "optim.steps=1", "optim.epochs=null")
+    assert again.stdout.startswith("was trained before: ")
+
+
 def test_a_table_without_preferences_is_one_line(descore, drawn):
     wrong = descore(
         "train", "cold-start", drawn / "cold.yaml", f"data.train={drawn / 'train.csv'}", f"run.out={drawn / 'no'}"
@@ -115,7 +147,7 @@ def test_what_is_not_there_is_one_line(descore, drawn, overrides, code, said):
 
 
 def test_help_names_the_stage(descore):
-    for stage in ("sft", "cold-start"):
+    for stage in ("sft", "cold-start", "rl"):
         assert stage in descore("train", "--help").output
         assert "CONFIG.yaml" in descore("train", stage, "--help").output
 

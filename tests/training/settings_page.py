@@ -13,6 +13,7 @@ from typing import Union, get_args, get_origin, get_type_hints
 
 from descore.training.checked import describe, without_rules
 from descore.training.cold_start_config import ColdStartConfig
+from descore.training.rl_config import RlConfig
 from descore.training.sft_config import SftConfig
 
 PAGE = Path(__file__).parents[2] / "docs" / "training.md"
@@ -20,15 +21,26 @@ HEADING = "| key | stage | what | default | meaning |\n|---|---|---|---|---|\n"
 
 
 def settings_table():
-    """A row for each key; two where the stages mean different things by it."""
-    written, scored = dict(_rows(SftConfig, "")), dict(_rows(ColdStartConfig, ""))
-    assert written.keys() <= scored.keys()
+    """A row for each key; several where the stages mean different things by it."""
+    stages = {"0": dict(_rows(SftConfig, "")), "1": dict(_rows(ColdStartConfig, "")), "2": dict(_rows(RlConfig, ""))}
     lines = []
-    for key, cells in scored.items():
-        if key in written and written[key] != cells:
-            lines.append((key, "0", *written[key]))
-        lines.append((key, "0, 1" if written.get(key) == cells else "1", *cells))
+    for key in _merged(stages.values()):
+        told = {number: rows[key] for number, rows in stages.items() if key in rows}
+        for cells in dict.fromkeys(told.values()):
+            lines.append((key, ", ".join(number for number in told if told[number] == cells), *cells))
     return HEADING + "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _merged(stages):
+    """The keys of all stages; one that an earlier stage lacks stands behind the one that comes before it in its own."""
+    keys = []
+    for rows in stages:
+        place = 0
+        for key in rows:
+            if key not in keys:
+                keys.insert(place, key)
+            place = keys.index(key) + 1
+    return keys
 
 
 def _rows(settings, at):

@@ -2,6 +2,7 @@
 
 Knows configs and the bar on standard error; knows nothing of how a model learns."""
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from descore.cli import options as opt
 from descore.cli.manners import manners
 
 if TYPE_CHECKING:
-    from descore.training.config import ModelConfig
+    from descore.training.config import ModelConfig, RunConfig
     from descore.training.records import Watch
     from descore.training.running import Trained
 
@@ -82,6 +83,39 @@ def cold_start(config: Config, overrides: Overrides = None, debug: opt.Debug = F
         _close(trained, figures=_pairs_right, held_out=_held_out_pairs, following=_SCORES)
 
 
+@app.command()
+def rl(config: Config, overrides: Overrides = None, debug: opt.Debug = False) -> None:
+    """Let a model think better while it scores: chains learn from what they are worth, rewards from pairs.
+
+    A run that was killed goes on from its last checkpoint when the same command is given again."""
+    with manners(debug=debug), _faults_one_a_line(debug=debug):
+        _need_packages()
+        from descore.training.config_file import read_config
+        from descore.training.rl_config import RlConfig
+
+        settings = read_config(config, RlConfig, overrides=overrides or [])
+        with _bar(settings.model, pulse=_pulse_of_thinking) as watch:
+            from descore.training.dual_rl import train_rl
+
+            trained = train_rl(settings, watch=_with_page(watch, settings.run))
+        _close(trained, figures=_worth_of_chains, held_out=_held_out_pairs, following=_SCORES)
+
+
+def _with_page(watch: "Watch", run: "RunConfig") -> "Watch":
+    """A watch that also writes the sampled chains as a page, whenever a checkpoint is written."""
+    from descore.report.chains import render_chains
+    from descore.training.rl_records import CHAINS_FILE
+
+    def also(step: int, of: int, metrics: Metrics) -> None:
+        watch(step, of, metrics)
+        file = run.out / CHAINS_FILE
+        if _speaks() and file.is_file() and (step == of or step % run.save_steps == 0):
+            records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+            file.with_suffix(".html").write_text(render_chains(records, title=run.out.name), encoding="utf-8")
+
+    return also
+
+
 def _need_packages() -> None:
     """ConfigError where the packages that only training needs are not there."""
     from descore.errors import ConfigError
@@ -141,6 +175,10 @@ def _pulse_of_scoring(metrics: Metrics) -> str:
     return f"loss {metrics['loss']:.3f}, {_pairs_right(metrics)}" if metrics else "learning to score"
 
 
+def _pulse_of_thinking(metrics: Metrics) -> str:
+    return _worth_of_chains(metrics) if metrics else "learning to think"
+
+
 def _close(
     trained: "Trained",
     *,
@@ -174,6 +212,12 @@ def _held_out_tokens(metrics: Metrics) -> str:
 def _pairs_right(metrics: Metrics) -> str:
     """None of the last updates' pairs may have been decided."""
     return f"{metrics['pair_accuracy']:.1%} of pairs right" if "pair_accuracy" in metrics else "no decided pair"
+
+
+def _worth_of_chains(metrics: Metrics) -> str:
+    """What chains are worth is not known where no pair has marks."""
+    worth = f"chains worth {metrics['rollout_reward']:.3f}, " if "rollout_reward" in metrics else ""
+    return worth + _pairs_right(metrics)
 
 
 def _held_out_pairs(metrics: Metrics) -> str:

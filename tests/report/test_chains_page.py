@@ -1,0 +1,93 @@
+"""The page of sampled chains says what the records say, counts the last writing of each, and takes any text."""
+
+import pytest
+from tests.report.made_runs import HOSTILE
+from tests.report.test_page import Page
+
+from descore.report.chains import MOST, pair_views, render_chains
+
+MARKS = {"subject": 2, "dynamics": 1, "camera": None, "environment": 2, "style": 0}
+
+
+def record(step=1, side="a", sample=0, **more):
+    return {
+        "step": step,
+        "pair": 7,
+        "prompt": "a red ball",
+        "preference": "a",
+        "side": side,
+        "video": f"/films/{side}.mp4",
+        "reference_marks": MARKS,
+        "sample": sample,
+        "chain": f"I see a ball, {sample}.",
+        "tokens": 9,
+        "truncated": False,
+        "marks": MARKS,
+        "overall": 3.5,
+        "rewards": [0.25],
+        "parts": {"quality": 0.8, "format": 1.0},
+        "rollout_reward": 0.1 * sample,
+        "advantage": -0.5,
+        **more,
+    }
+
+
+@pytest.fixture(scope="module")
+def records():
+    return [record(side=side, sample=sample) for side in "ab" for sample in range(3)]
+
+
+def test_it_says_what_the_records_say(records):
+    page = Page(render_chains(records, title="trial"))
+    for said in (
+        "a red ball",
+        "films/a.mp4",
+        "✓ people prefer this clip",
+        "not asked",
+        "quality",
+        ".80",
+        "−.50",
+        "+.25",
+    ):
+        assert said in page.text
+    assert page.text.count("✓ people prefer this clip") == 1
+
+
+def test_the_best_chain_stands_first_and_of_two_writings_the_last_counts(records):
+    rewritten = [
+        *records,
+        record(side="a", sample=0, rollout_reward=0.9),
+        record(side="b", sample=1, rollout_reward=None),
+    ]
+    [view] = pair_views(rewritten)
+    assert [[chain["sample"] for chain in side.chains] for side in view.sides] == [[0, 2, 1], [2, 0, 1]]
+
+
+def test_the_newest_pairs_are_shown_first_and_no_more_than_some():
+    many = [record(step=step) for step in range(1, MOST + 6)]
+    text = Page(render_chains(many, title="trial")).text
+    assert "5 older pairs" in text
+    assert text.index(f"step {MOST + 5}") < text.index(f"step {MOST + 4}")
+    assert "step 5\n" not in text
+
+
+def test_a_chain_that_says_nothing_is_shown_as_such():
+    bare = record(
+        marks=None, overall=None, rewards=[None], parts={}, rollout_reward=None, truncated=True, preference=None
+    )
+    text = Page(render_chains([{**bare, "reference_marks": None}], title="trial")).text
+    assert "Its answer cannot be read." in text
+    assert "It was cut off at the limit." in text
+    assert "people prefer" not in text
+
+
+def test_no_text_becomes_markup(records):
+    hostile = [{**r, "chain": HOSTILE, "prompt": HOSTILE, "video": HOSTILE} for r in records]
+    html = render_chains(hostile, title=HOSTILE)
+    plain = Page(render_chains(records, title="trial"))
+    assert [tag for tag, _ in Page(html).elements] == [tag for tag, _ in plain.elements]
+    assert html == render_chains(hostile, title=HOSTILE)
+
+
+def test_no_chain_at_all_is_said():
+    assert "No chain was kept" in Page(render_chains([], title="trial")).text

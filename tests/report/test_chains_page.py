@@ -66,7 +66,7 @@ def test_the_best_chain_stands_first_and_of_two_writings_the_last_counts(records
 def test_the_newest_pairs_are_shown_first_and_no_more_than_some():
     many = [record(step=step) for step in range(1, MOST + 6)]
     text = Page(render_chains(many, title="trial")).text
-    assert "5 older pairs" in text
+    assert "Older pairs are in chains.jsonl." in text
     assert text.index(f"step {MOST + 5}") < text.index(f"step {MOST + 4}")
     assert "step 5\n" not in text
 

@@ -180,8 +180,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 def test_two_processes_give_the_curve_of_one(data, rl, tmp_path):
-    """Three pairs a step in one process; of a step's two pairs in each of two, one has none at the end of a pass."""
-    options = ("optim.steps=5", f"data.eval={data / 'marked.csv'}", "loss.opponents=all")
+    """Of seven pairs, two a step: at the end of a pass the second process has none."""
+    seven = write_table(data / "seven.csv", marked_rows(7))
+    options = ("optim.steps=5", f"data.train={seven}", f"data.eval={data / 'marked.csv'}", "loss.opponents=all")
     rl(tmp_path / "one", *options, "optim.batch_size=2", "optim.accumulate=1")
     config = make_rl_config(data, tmp_path / "two", *options, "optim.batch_size=1", "data.workers=1")
     write_config(config, tmp_path / "two.yaml")
@@ -294,7 +295,7 @@ def test_the_generative_paradigm_learns_without_a_head_and_its_model_is_run_by_a
     assert model.settings.paradigm == "generative"
     assert not (out / "model" / "reward_head.safetensors").exists()
     assert all(record["rewards"] == [None] for record in chains(out).values())
-    with pytest.raises(VideoError, match="gives a reward"):
+    with pytest.raises(VideoError, match="no <answer>"):
         Scorer(model, name="run").score(data / "0.mp4", prompt="a ball")
 
 

@@ -4,6 +4,7 @@ Knows configs and the bar on standard error; knows nothing of how a model learns
 
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -32,6 +33,8 @@ _CHAINS = (
 _SCORES = (
     "descore score CLIP --prompt TEXT --model {model} scores a clip; {model}/README.md says how well the model does"
 )
+_CHAINS_READ = 5000
+"""Lines of chains.jsonl that the page is made of, the last: more than it shows."""
 _WHOLE = "the same command in a single process, without a launcher, writes the model: its weights were sharded"
 
 app = typer.Typer(name="train", help="Train a reward model, stage by stage.", no_args_is_help=True)
@@ -110,8 +113,9 @@ def _with_page(watch: "Watch", run: "RunConfig") -> "Watch":
         watch(step, of, metrics)
         file = run.out / CHAINS_FILE
         if _speaks() and file.is_file() and (step == of or step % run.save_steps == 0):
-            records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-            file.with_suffix(".html").write_text(render_chains(records, title=run.out.name), encoding="utf-8")
+            with file.open(encoding="utf-8") as lines:
+                last = [json.loads(line) for line in deque(lines, maxlen=_CHAINS_READ)]
+            file.with_suffix(".html").write_text(render_chains(last, title=run.out.name), encoding="utf-8")
 
     return also
 

@@ -49,7 +49,7 @@ def render_chains(records: Sequence[Record], *, title: str) -> str:
         "chains.html.j2",
         title=title,
         views=views[: -MOST - 1 : -1],
-        hidden=max(0, len(views) - MOST),
+        hidden=len(views) > MOST,
         parts=tuple(parts),
         dimensions=DIMENSIONS,
         mark_words=MARK_WORDS,

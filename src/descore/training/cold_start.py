@@ -154,7 +154,14 @@ def close(trainer: DescoreTrainer) -> None:
         model.settings, found = settings, figures(trainer.judged, dimensions=config.dimensions)
         write_evaluation(config.run.out / EVALUATION_FILE, found)
         tables = [Table(name=name, file=data.table.name, pairs=len(data)) for name, data in trainer.data.items()]
-        card = write_card(config, settings, tables=tables, found=found, origin=origin_of_head(config))
+        card = write_card(
+            config,
+            settings,
+            tables=tables,
+            found=found,
+            origin=origin_of_head(config),
+            never_thinks=config.data.chain_drop == 1,
+        )
         finish(model, config, card=card)
 
 

@@ -244,6 +244,7 @@ WITHOUT_EFFECT = (
     "run.eval_steps",
     "run.resume",
     "run.tensorboard",
+    "run.shown_pairs",
     "evaluate.ways",
     "evaluate.written_pairs",
 )

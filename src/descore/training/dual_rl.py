@@ -77,8 +77,11 @@ class _Run:
 
     def __init__(self, config: RlConfig, *, model: DescoreModel, tables: Tables, accelerator: Accelerator) -> None:
         self.config, self.model, self.accelerator = config, model, accelerator
-        how = {"sampling": model.settings.sampling, "dimensions": model.settings.dimensions}
-        self.data = {name: PairTable(table, index=index, **how) for name, (table, index) in tables.items()}
+        sampling, dimensions = model.settings.sampling, model.settings.dimensions
+        self.data = {
+            name: PairTable(table, index=index, sampling=sampling, dimensions=dimensions)
+            for name, (table, index) in tables.items()
+        }
         bfloat16 = config.model.precision == "bfloat16"
         self.autocast = partial(torch.autocast, accelerator.device.type, dtype=torch.bfloat16, enabled=bfloat16)
         sizes = {str(table.table): len(table) for table in self.data.values()}

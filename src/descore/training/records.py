@@ -164,10 +164,10 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **packages, "device": device, "threads": str(torch.get_num_threads())}
 
 
-def append(file: Path, record: Mapping[str, Any]) -> None:
-    """Add a line to a file of records, whole and on the disk before the run goes on."""
+def append(file: Path, *records: Mapping[str, Any]) -> None:
+    """Add lines to a file of records, whole and on the disk before the run goes on."""
     with file.open("a", encoding="utf-8") as out:
-        out.write(json.dumps(record) + "\n")
+        out.write("".join(json.dumps(record) + "\n" for record in records))
         out.flush()
         os.fsync(out.fileno())
 

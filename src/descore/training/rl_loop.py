@@ -165,7 +165,7 @@ class Loop:
     @property
     def _share(self) -> float:
         """What one of the processes counts for, where all of them find the same."""
-        return 1 / self.accelerator.num_processes
+        return 1.0 / int(self.accelerator.num_processes)
 
     def _tally_pace(self, rollouts: Sequence[Rollout], *, in_rollout: float, in_update: float) -> None:
         tokens = sum(len(chain.tokens) for rollout in rollouts for group in rollout.groups for chain in group)

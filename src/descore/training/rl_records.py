@@ -7,7 +7,6 @@
 Of steps that a run did again after it was killed, the last lines count. Knows rollouts and files; knows nothing of how
 anything is learned."""
 
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -128,8 +127,7 @@ class RlRecords:
 
     def chains(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Some chains as they were."""
-        with (self.out / CHAINS_FILE).open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(record) + "\n" for record in records)
+        append(self.out / CHAINS_FILE, *records)
 
     def _show(self, board: Any, step: int, found: Mapping[str, Any]) -> None:  # noqa: ANN401
         for name, value in found.items():

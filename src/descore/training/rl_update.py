@@ -49,7 +49,7 @@ class Work:
     slope_RK: Tensor | None = None
     """Derivative of the weighted pair loss in the chain's rewards; None: there is no such loss."""
     old_log_prob_N: Tensor | None = None
-    """Before the first update from this rollout; None: now."""
+    """Before the first update from this rollout; None until it was read."""
     start_log_prob_N: Tensor | None = None
     """Of the frozen start; None: it is not asked, or not yet."""
 
@@ -131,7 +131,7 @@ class Updater:
         whole = torch.tensor([one for some in everyones for one in some], dtype=torch.long).reshape(-1, 2)
         weight_R = token_weights(*whole.unbind(dim=1), loss_type=policy.loss_type, max_length=limit)
         before = sum(len(some) for some in everyones[: self.accelerator.process_index])
-        own = weight_R[before : before + len(mine)].split([counted_CG.numel() for counted_CG in counted])
+        own = torch.split(weight_R[before : before + len(mine)], [counted_CG.numel() for counted_CG in counted])
         return [weight_r.reshape(counted_CG.shape) for weight_r, counted_CG in zip(own, counted, strict=True)]
 
     def _take_slopes(
@@ -152,39 +152,43 @@ class Updater:
         for work in works:
             work.slope_RK = _of(work.pack, slopes[work.rollout]).to(self.model.device)
         tally.mean("pair_loss", loss.item(), own)
-        return loss.item() / everyones
+        return float(loss.item() / everyones)
 
     def _backward(self, work: Work, *, first: bool, tally: Tally) -> float:
         """Add a pack's gradients. Its part of the policy's loss."""
-        policy = self.config.policy
         if first and self.start is not None:
             self._read_start(work, tally)
         with self.autocast():
             read = self._read(self.model, work.pack, entropy=first)
-        old_N = read.log_prob_N.detach() if work.old_log_prob_N is None else work.old_log_prob_N
-        weight_N = work.weight_R[read.chain_of_N]
+        if first:
+            work.old_log_prob_N = read.log_prob_N.detach()
+            self._measure(work, read, tally)
+        loss = self._policy_loss(work, read, tally)
+        whole = loss
+        if work.slope_RK is not None and read.reward_RK is not None:
+            whole = loss + (read.reward_RK * work.slope_RK).sum()
+        torch.autograd.backward(whole)
+        return float(loss.detach())
+
+    def _policy_loss(self, work: Work, read: Read, tally: Tally) -> Tensor:
+        """The clipped objective, and the distance from the start: scalar, this pack's part."""
+        assert work.old_log_prob_N is not None
+        policy, weight_N = self.config.policy, work.weight_R[read.chain_of_N]
         terms = policy_loss(
             read.log_prob_N,
-            old_N,
+            work.old_log_prob_N,
             work.advantage_R[read.chain_of_N],
             weight_N=weight_N,
             epsilon_low=policy.epsilon,
             epsilon_high=policy.epsilon_high or policy.epsilon,
         )
-        loss = terms.loss
-        if work.start_log_prob_N is not None:
-            kl_N = torch.where(weight_N > 0, k3(read.log_prob_N, work.start_log_prob_N), 0.0)
-            loss = loss + policy.kl_coef * (weight_N * kl_N).sum()
-            tally.mean("kl", float(kl_N.detach().sum()), int(terms.tokens))
-        rewarded = loss
-        if work.slope_RK is not None and read.reward_RK is not None:
-            rewarded = loss + (read.reward_RK * work.slope_RK).sum()
-        rewarded.backward()
         tally.mean("clip_share", int(terms.clipped), int(terms.tokens))
-        if first:
-            work.old_log_prob_N = old_N
-            self._measure(work, read, tally)
-        return float(loss.detach())
+        if work.start_log_prob_N is None:
+            return terms.loss
+        used_N = weight_N > 0
+        kl_n = k3(read.log_prob_N[used_N], work.start_log_prob_N[used_N])
+        tally.mean("kl", float(kl_n.detach().sum()), int(terms.tokens))
+        return terms.loss + policy.kl_coef * (weight_N[used_N] * kl_n).sum()
 
     def _measure(self, work: Work, read: Read, tally: Tally) -> None:
         """What the first pass says of the model that wrote the chains."""

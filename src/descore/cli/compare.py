@@ -14,6 +14,7 @@ def compare(
     b: Annotated[str, typer.Argument(metavar="B", help="Another one of the same prompt.")],
     prompt: opt.Prompt,
     model: opt.Model = "tiny",
+    paradigm: opt.Paradigm = None,
     think: opt.Think = opt.ThinkChoice.ON,
     samples: opt.Samples = 1,
     seed: opt.Seed = 0,
@@ -31,6 +32,7 @@ def compare(
         results = judge(
             [(a, prompt), (b, prompt)],
             model=model,
+            paradigm=paradigm.value if paradigm else None,
             device=device,
             batch_size=2,
             think=think.value,

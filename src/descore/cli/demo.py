@@ -14,7 +14,7 @@ from descore.cli.manners import manners
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from descore.types import Score, Verdict
+    from descore.types import Paradigm, Score, Verdict
 
 PICTURE = "descore-demo.png"
 SEED = 1
@@ -53,15 +53,16 @@ def demo(
         "demo"
     ),
     model: opt.Model = "tiny",
+    paradigm: opt.Paradigm = None,
     device: opt.Device = None,
     debug: opt.Debug = False,
 ) -> None:
     """Judge drawn and real clips, and draw a picture of it."""
     with manners(debug=debug):
-        _run(out, model=model, device=device)
+        _run(out, model=model, paradigm=paradigm.value if paradigm else None, device=device)
 
 
-def _run(out: Path, *, model: str, device: str | None) -> None:
+def _run(out: Path, *, model: str, paradigm: "Paradigm | None", device: str | None) -> None:
     from descore.cli.judging import judge
     from descore.cli.screen import console, show_ranking, show_score
     from descore.types import Score
@@ -71,7 +72,7 @@ def _run(out: Path, *, model: str, device: str | None) -> None:
     requests = [(str(variant.path), prompt) for variant in variants] + _real(folder)
     screen = console()
     scores: list[Score] = []
-    for result in judge(requests, model=model, device=device):
+    for result in judge(requests, model=model, paradigm=paradigm, device=device):
         if not isinstance(result, Score):
             raise result
         if len(scores) in (0, len(variants)):

@@ -39,6 +39,7 @@ def evaluate(
     *,
     benchmark: Benchmark,
     model: Model = None,
+    paradigm: opt.Paradigm = None,
     scores: Scores = None,
     root: Root = None,
     think: opt.Think = opt.ThinkChoice.ON,
@@ -63,6 +64,7 @@ def evaluate(
         run_and_show(
             benchmark,
             model=model,
+            paradigm=paradigm.value if paradigm else None,
             scores=scores,
             root=root,
             limit=limit,

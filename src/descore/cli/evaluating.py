@@ -22,8 +22,8 @@ from descore.evaluation.benchmarks import Benchmark, Judgements, find_benchmark,
 from descore.evaluation.records import to_line
 from descore.evaluation.runs import Judge, Run
 from descore.evaluation.runs import evaluate as run_evaluation
-from descore.report.words import one_line
-from descore.types import DIMENSIONS
+from descore.report.words import one_line, way_in_words
+from descore.types import DIMENSIONS, Paradigm
 
 _NONE = "–"
 _NAMED = 4  # failed clips that the first line names
@@ -35,6 +35,7 @@ def run_and_show(
     name: str,
     *,
     model: str | None,
+    paradigm: Paradigm | None,
     scores: Path | None,
     root: Path | None,
     limit: int | None,
@@ -52,7 +53,9 @@ def run_and_show(
         task = bar.add_task(f"reading {benchmark.name}", total=None)
         judgements = load(benchmark, root=root, limit=limit)
         bar.update(task, description=f"opening {scores or model or 'tiny'}")
-        judge = _judge(model, scores, judgements, batch_size=batch_size, device=device, thinking=thinking)
+        judge = _judge(
+            model, scores, judgements, paradigm=paradigm, batch_size=batch_size, device=device, thinking=thinking
+        )
         folder = out or _default_folder(judge, benchmark, limit)
         bar.update(task, description="scoring", total=len(judgements.clips))
 
@@ -90,6 +93,7 @@ def _judge(
     scores: Path | None,
     judgements: Judgements,
     *,
+    paradigm: Paradigm | None,
     batch_size: int,
     device: str | None,
     thinking: Mapping[str, Any],
@@ -106,15 +110,18 @@ def _judge(
 
     if model is not None and model in FEATURES:
         return FeatureJudge(feature=FEATURES[model], batch_size=batch_size)
-    how = Thinking(**thinking)  # options that do not go together are refused before a large model is opened
-    return ModelJudge(scorer=open_scorer(model or "tiny", device=device, batch_size=batch_size), thinking=how)
+    how = Thinking(**thinking)
+    how.check(paradigm)  # options that do not go together are refused before a large model is opened
+    scorer = open_scorer(model or "tiny", paradigm=paradigm, device=device, batch_size=batch_size)
+    return ModelJudge(scorer=scorer, thinking=how)
 
 
 def _default_folder(judge: Judge, benchmark: Benchmark, limit: int | None) -> Path:
     """A name of the options that people vary; other differences are refused by the run itself."""
     config = judge.config
     think = config["think"] and f"think-{config['think']}"
-    parts = [Path(config["model"]).name, Path(benchmark.name).stem, think, limit and f"first-{limit}"]
+    name = Path(config["model"]).name
+    parts = [name, Path(benchmark.name).stem, config.get("paradigm"), think, limit and f"first-{limit}"]
     return Path("runs") / "-".join(re.sub(r"[^\w.]+", "-", str(part)) for part in parts if part)
 
 
@@ -145,14 +152,14 @@ def _show_for_people(screen: Console, run: Run, folder: Path) -> None:
 
 
 def _heading(run: Run) -> str:
-    think = {"on": ", thinking", "off": ", without thinking"}.get(run.config["think"] or "", "")
-    return f"{run.config['model']}{think}, on {run.title}"
+    return f"{run.config['model']}{way_in_words(run.config)}, on {run.title}"
 
 
 def _flaws(results: Mapping[str, Any]) -> list[str]:
     told = {
         "chains were cut off at the token limit": results["truncated"],
         "chains have no verdict that can be read": results["unreadable"],
+        "chains have no answer that can be read, and were left out": results.get("left_out"),
     }
     return [f"{count:,} {what}" for what, count in told.items() if count]
 

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from descore.cli.manners import complain
 from descore.errors import VideoError
-from descore.types import Score
+from descore.types import Paradigm, Score
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,14 @@ Result = Score | VideoError
 _NAMED = 5  # unreadable clips that the closing line names
 
 
-def open_scorer(model: str, *, device: str | None, batch_size: int, dtype: "torch.dtype | None" = None) -> "Scorer":
+def open_scorer(
+    model: str,
+    *,
+    paradigm: Paradigm | None = None,
+    device: str | None,
+    batch_size: int,
+    dtype: "torch.dtype | None" = None,
+) -> "Scorer":
     """The scorer of a checkpoint; transformers' own messages and bars are kept off the terminal."""
     import transformers
 
@@ -31,13 +38,14 @@ def open_scorer(model: str, *, device: str | None, batch_size: int, dtype: "torc
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    return Scorer.from_pretrained(model, device=device, batch_size=batch_size, dtype=dtype)
+    return Scorer.from_pretrained(model, paradigm=paradigm, device=device, batch_size=batch_size, dtype=dtype)
 
 
 def judge(
     requests: Sequence[tuple[str, str]],
     *,
     model: str,
+    paradigm: Paradigm | None = None,
     device: str | None = None,
     batch_size: int = 8,
     **thinking: Any,  # noqa: ANN401  # fields of `Thinking`
@@ -47,8 +55,9 @@ def judge(
         task = bar.add_task(f"opening {model}", total=None)
         from descore.scorer import Thinking
 
-        Thinking(**thinking)  # options that do not go together are refused before a large model is opened
-        scorer = open_scorer(model, device=device, batch_size=batch_size)
+        # Options that do not go together are refused before a large model is opened.
+        Thinking(**thinking).check(paradigm)
+        scorer = open_scorer(model, paradigm=paradigm, device=device, batch_size=batch_size)
         bar.update(task, description="watching and thinking", total=len(requests))
         for result in scorer.score_each(requests, **thinking):
             bar.advance(task)

@@ -13,6 +13,13 @@ class ThinkChoice(StrEnum):
     OFF = "off"
 
 
+class ParadigmChoice(StrEnum):
+    """Where the reward is read."""
+
+    DESCORE = "descore"
+    GENERATIVE = "generative"
+
+
 def _not_empty(prompt: str) -> str:
     if not prompt.strip():
         raise typer.BadParameter("the prompt is empty; give the text that the video was generated from")
@@ -22,6 +29,14 @@ def _not_empty(prompt: str) -> str:
 Clips = Annotated[list[str], typer.Argument(metavar="CLIP...", help="Video files: mp4, mov, mkv, webm, avi, gif.")]
 Prompt = Annotated[str, typer.Option("--prompt", "-p", help="The text they were generated from.", callback=_not_empty)]
 Model = Annotated[str, typer.Option("--model", "-m", help="A checkpoint: folder, hub id, or the bundled 'tiny'.")]
+Paradigm = Annotated[
+    ParadigmChoice | None,
+    typer.Option(
+        "--paradigm",
+        help="'descore' reads the reward behind the chain, 'generative' takes the overall score that the chain ends "
+        "with: so any checkpoint judges, and a plain Qwen3-VL too. Default: as the checkpoint says.",
+    ),
+]
 Think = Annotated[ThinkChoice, typer.Option("--think", help="Write a chain of thought first, or score at once.")]
 Samples = Annotated[int, typer.Option("--samples", "-k", min=1, help="Chains per clip; several give a deviation.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same chains.")]

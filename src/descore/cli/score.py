@@ -9,6 +9,7 @@ def score(
     clips: opt.Clips,
     prompt: opt.Prompt,
     model: opt.Model = "tiny",
+    paradigm: opt.Paradigm = None,
     think: opt.Think = opt.ThinkChoice.ON,
     samples: opt.Samples = 1,
     seed: opt.Seed = 0,
@@ -27,6 +28,7 @@ def score(
         results = judge(
             [(clip, prompt) for clip in clips],
             model=model,
+            paradigm=paradigm.value if paradigm else None,
             device=device,
             batch_size=batch_size,
             think=think.value,

@@ -38,6 +38,9 @@ def show_score(screen: Console, score: Score, *, name: str) -> None:
     others = sum(sample.truncated for sample in score.samples) - typical.truncated
     if others:
         blocks.append(Text(f"! the thinking of {others} other samples was cut off", style="bold yellow"))
+    if score.left_out:
+        said = f"! {len(score.left_out)} of {len(score.samples) + len(score.left_out)} chains left out: "
+        blocks.append(Text(said + one_line(score.left_out[0]), style="bold yellow"))
     screen.print(_heading(name), Padding(Group(*blocks), (0, 0, 1, 1), expand=False))
 
 
@@ -66,6 +69,9 @@ def show_ranking(screen: Console, ranked: Sequence[tuple[str, Score | VideoError
 
 def show_comparison(screen: Console, comparison: Comparison, *, names: tuple[str, str]) -> None:
     """Which of two is preferred, and how surely."""
+    if comparison.a.reward == comparison.b.reward:  # a generative model's rewards have two digits
+        screen.print(Text(f"{one_line(names[0])} and {one_line(names[1])} have the same reward: neither is preferred"))
+        return
     ahead = comparison.probability >= 0.5
     share = comparison.probability if ahead else 1 - comparison.probability
     screen.print(

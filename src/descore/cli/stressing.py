@@ -29,9 +29,9 @@ from descore.evaluation.runs import RUN_FILE, Judge
 from descore.evaluation.scorers import FeatureJudge, ModelJudge
 from descore.evaluation.stress import Findings, Row
 from descore.evaluation.stress import stress as run_stress
-from descore.report.words import one_line, signed
+from descore.report.words import one_line, signed, way_in_words
 from descore.scorer import Thinking
-from descore.types import RatedClip, Think
+from descore.types import Paradigm, RatedClip, Think
 
 STRESS_FILE = "stress.json"
 SCHEMA = 1
@@ -53,6 +53,7 @@ def run_and_show(
     root: Path | None,
     limit: int | None,
     model: str,
+    paradigm: Paradigm | None,
     think: Think,
     seed: int,
     batch_size: int,
@@ -67,7 +68,7 @@ def run_and_show(
         task = bar.add_task("reading the prompts", total=None)
         source, judgements = _clips_of(clips, prompt=prompt, benchmark=benchmark, root=root, limit=limit)
         bar.update(task, description=f"opening {model}")
-        judge, sampling = _judge(model, think=think, seed=seed, batch_size=batch_size, device=device)
+        judge, sampling = _judge(model, paradigm=paradigm, think=think, seed=seed, batch_size=batch_size, device=device)
         config = {"schema": SCHEMA, **judge.config, "seed": seed, **source, "asked": _digest(judgements)}
         if out is not None:
             _make(out, config)
@@ -109,12 +110,15 @@ def _digest(judgements: Judgements) -> str:
     return hashlib.sha256(json_text.dumps(told).encode()).hexdigest()[:16]
 
 
-def _judge(model: str, *, think: Think, seed: int, batch_size: int, device: str | None) -> tuple[Judge, VideoSampling]:
+def _judge(
+    model: str, *, paradigm: Paradigm | None, think: Think, seed: int, batch_size: int, device: str | None
+) -> tuple[Judge, VideoSampling]:
     """The judge, and how it reads clips."""
     if model in FEATURES:
         return FeatureJudge(feature=FEATURES[model], batch_size=batch_size), SAMPLING
     how = Thinking(think=think, seed=seed)
-    scorer = open_scorer(model, device=device, batch_size=batch_size)
+    how.check(paradigm)
+    scorer = open_scorer(model, paradigm=paradigm, device=device, batch_size=batch_size)
     return ModelJudge(scorer=scorer, thinking=how), scorer.model.settings.sampling
 
 
@@ -124,7 +128,7 @@ def _make(out: Path, config: Mapping[str, Any]) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
         raise ConfigError(f"{out}: cannot be made: {fault.strerror}; choose another folder with --out") from fault
-    for name, keys in {RUN_FILE: ("digest", "think"), STRESS_FILE: tuple(config)}.items():
+    for name, keys in {RUN_FILE: ("digest", "paradigm", "think"), STRESS_FILE: tuple(config)}.items():
         there = _read(out / name)
         odd = [] if there is None else [key for key in keys if there.get(key) != config[key]]
         if there is not None and odd:
@@ -174,9 +178,8 @@ def _named(failures: Sequence[Mapping[str, str]]) -> str:
 
 
 def _show_for_people(screen: Console, found: Findings, config: Mapping[str, Any], *, out: Path | None) -> None:
-    think = {"on": ", thinking", "off": ", without thinking"}.get(config["think"] or "", "")
     over = f", on {config['benchmark']}" if config["benchmark"] else ""
-    screen.print(Text(one_line(f"{config['model']}{think}{over}"), style="bold"))
+    screen.print(Text(one_line(f"{config['model']}{way_in_words(config)}{over}"), style="bold"))
     if not found.failures:
         screen.print(f"scored {found.scored:,} of {found.clips:,}")
     screen.print()

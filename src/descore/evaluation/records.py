@@ -23,6 +23,7 @@ KEYS = (
     "marks",
     "overall",
     "truncated",
+    "left_out",
     "fps",
     "times",
     "error",
@@ -33,7 +34,8 @@ RUN_KEYS = (*KEYS, "rewards", "tokens", "seconds")
 
 def to_record(result: Score | VideoError, *, video: str, prompt: str, model: str) -> dict[str, Any]:
     """The record of one clip. `fps` is the source's, `times` are the sampled frames', in seconds; a mark of None is
-    N/A; `error` says why there is no reward."""
+    N/A; `left_out` counts a generative model's chains without an answer that can be read, which have no part in the
+    reward; `error` says why there is no reward."""
     record: dict[str, Any] = dict.fromkeys(KEYS)
     record |= {"video": video, "prompt": prompt, "model": model}
     if isinstance(result, VideoError):
@@ -47,6 +49,7 @@ def to_record(result: Score | VideoError, *, video: str, prompt: str, model: str
         "marks": None if verdict is None else dict(verdict.marks),
         "overall": None if verdict is None else _number(verdict.overall),
         "truncated": result.truncated,
+        "left_out": len(result.left_out),
         "fps": _number(result.clip.source_fps),
         "times": list(result.clip.times),
     }

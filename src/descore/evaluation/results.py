@@ -54,7 +54,8 @@ def results_of(clips: Sequence[RatedClip], pairs: Sequence[Pair], records: Recor
     """All figures of a run.
 
     scored, of: clips with a score, and clips; failures: the others, with their `error`; truncated: chains that were cut
-    at the limit; unreadable: chains without a verdict; seconds: spent in all. Per label in `labels`, the agreement with
+    at the limit; unreadable: chains without a verdict; left_out: a generative model's chains without an answer, beside
+    others that have one; seconds: spent in all. Per label in `labels`, the agreement with
     people; per dimension in `marks`, how often the written mark is the true one; by_source, by_aspect; and `worst`:
     the decided pairs whose order is most wrong, `margin` in root mean squares of the label's margins."""
     counted = [records[key_of(clip)] for clip in clips if key_of(clip) in records]
@@ -67,6 +68,7 @@ def results_of(clips: Sequence[RatedClip], pairs: Sequence[Pair], records: Recor
             "failures": _failures(clips, records),
             "truncated": sum(bool(record.get("truncated")) for record in scored),
             "unreadable": sum(record.get("thinking") is not None and record.get("marks") is None for record in scored),
+            "left_out": sum(record.get("left_out") or 0 for record in scored),
             "seconds": sum(record.get("seconds") or 0.0 for record in counted),
             "labels": {label: _agreement(label, found, clips, records) for label, found in margins.items()},
             "marks": _marks(clips, records),

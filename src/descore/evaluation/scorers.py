@@ -28,6 +28,9 @@ class ModelJudge:
     scorer: Scorer
     thinking: Thinking
 
+    def __post_init__(self) -> None:
+        self.thinking.check(self.scorer.model.settings.paradigm)
+
     @property
     def batch_size(self) -> int:
         """Clips that are scored at a time. Not part of the config: it changes no reward."""
@@ -35,10 +38,12 @@ class ModelJudge:
 
     @property
     def config(self) -> Record:
-        """What the rewards depend on. The precision is the backbone's: a GPU's rewards are not mixed with a CPU's."""
-        how = self.thinking
+        """What the rewards depend on. The precision is the backbone's: a GPU's rewards are not mixed with a CPU's. A
+        paradigm of None is the head's, as in runs from before there were others, which can go on so."""
+        how, paradigm = self.thinking, self.scorer.model.settings.paradigm
         return {
             "model": self.scorer.name,
+            "paradigm": None if paradigm == "descore" else paradigm,
             "think": how.think,
             "samples": how.samples,
             "seed": how.seed,
@@ -126,7 +131,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 def unthinking_config(*, model: str, digest: str, versions: Mapping[str, str]) -> Record:
     """The config of what writes no chains: the same keys as a model's."""
-    no = dict.fromkeys(("think", "samples", "seed", "temperature", "max_chain_tokens", "precision"))
+    no = dict.fromkeys(("paradigm", "think", "samples", "seed", "temperature", "max_chain_tokens", "precision"))
     return {"model": model, **no, "digest": digest, "versions": dict(versions)}
 
 

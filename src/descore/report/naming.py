@@ -62,7 +62,7 @@ def thinking_and_not(runs: Sequence[NamedRun]) -> list[tuple[NamedRun, NamedRun]
 
 
 def _counterpart(named: NamedRun) -> tuple[Any, ...]:
-    return tuple(named.run.config.get(key) for key in ("benchmark", "model", "digest", "limit"))
+    return tuple(named.run.config.get(key) for key in ("benchmark", "model", "digest", "paradigm", "limit"))
 
 
 def _alike(run: Run, other: Run) -> bool:
@@ -76,7 +76,8 @@ def _model(run: Run) -> str:
 
 
 def _base(run: Run) -> str:
-    thinking = _THINKING.get(str(run.config.get("think")))
+    generative = run.config.get("paradigm") == "generative"
+    thinking = "generative" if generative else _THINKING.get(str(run.config.get("think")))
     return _model(run) if thinking is None else f"{_model(run)}, {thinking}"
 
 

@@ -3,6 +3,8 @@
 In: records and untrusted texts. Out: short strings that are safe to show. Knows types only."""
 
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 
 from descore.types import Clip, Mark, Sample
 
@@ -43,6 +45,13 @@ def facts(clip: Clip) -> str:
     """What is known of the source, as in '320x180, 24 fps, 2.5 s'."""
     width, height = clip.source_size
     return f"{width}x{height}, {clip.source_fps:.4g} fps, {clip.duration:.1f} s"
+
+
+def way_in_words(config: Mapping[str, Any]) -> str:
+    """How a run's model came to its rewards, to go on after its name; empty for what writes no chains."""
+    if config.get("paradigm") == "generative":
+        return ", generative"
+    return {"on": ", thinking", "off": ", without thinking"}.get(config["think"] or "", "")
 
 
 def signed(number: float | None, *, digits: int = 3) -> str:

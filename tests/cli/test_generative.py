@@ -1,0 +1,147 @@
+"""--paradigm on every verb that opens a model: a plain Qwen3-VL judges, by what it writes and by nothing else."""
+
+import json
+
+import pytest
+from tests.told_backbone import save_told
+
+from descore.evaluation.records import KEYS
+from descore.evaluation.runs import read_run
+from descore.model.descore_model import DescoreModel
+
+PROMPT = ("--prompt", "a red ball rolls to the left")
+GENERATIVE = ("--paradigm", "generative")
+HEAD = (
+    'I see noise. <answer>{"dimensional_scores": {"subject": 2, "dynamics": 2, "camera": "N/A", "environment": 1, '
+    '"style": 2}, "overall_score": '
+)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """It says 4.00, or less often 2.00, or nothing."""
+    end = "}</answer>"
+    chains = {(HEAD, "4.00", end): 0.5, (HEAD, "2.00", end): 0.25, ("I cannot say",): 0.25}
+    return str(save_told(tmp_path_factory.mktemp("cli-plain") / "qwen", chains))
+
+
+@pytest.fixture(scope="module")
+def silent(tmp_path_factory):
+    return str(save_told(tmp_path_factory.mktemp("cli-silent") / "qwen", {("I cannot say",): 1.0}))
+
+
+@pytest.fixture(scope="module")
+def saved(plain, tmp_path_factory):
+    """The same judge as a checkpoint of ours, which says itself that it is generative."""
+    folder = tmp_path_factory.mktemp("cli-saved") / "judge"
+    DescoreModel.from_pretrained(plain, paradigm="generative", device="cpu").save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_plain_backbone_scores(descore, lines, films, plain):
+    good, _, _ = films
+    result = descore("score", *good[:2], *PROMPT, "--model", plain, *GENERATIVE, "--json")
+    records = lines(result)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert [record["video"] for record in records] == good[:2]
+    for record in records:
+        assert tuple(record) == KEYS
+        assert record["reward"] == record["overall"] == 4.0
+        assert record["marks"]["environment"] == 1
+        assert record["left_out"] == 0
+        assert record["score"] is record["std"] is record["error"] is None
+
+
+def test_without_the_option_one_line_says_what_to_do(descore, films, plain):
+    result = descore("score", films[0][0], *PROMPT, "--model", plain)
+    assert (result.exit_code, result.stdout) == (3, "")
+    [line] = result.stderr.splitlines()
+    assert f"{plain}: has no descore.json; a plain Qwen3-VL judges as it is with --paradigm generative" in line
+
+
+def test_a_saved_one_needs_no_option(descore, films, saved):
+    result = descore("score", films[0][0], *PROMPT, "--model", saved)
+    assert result.exit_code == 0
+    assert "overall 4.00 of 5   reward +4.000" in result.stdout
+    assert "I see noise." in result.stdout
+
+
+def test_without_thinking_it_is_refused_before_anything_is_opened(descore, films):
+    result = descore("score", films[0][0], *PROMPT, "--model", "nowhere", *GENERATIVE, "--think", "off")
+    assert result.exit_code == 3
+    assert "it cannot score with think off" in result.stderr
+
+
+def test_what_cannot_be_read_is_an_error_record(descore, lines, films, silent):
+    (a, b, _), text, _ = films
+    result = descore("score", a, text, *PROMPT, "--model", silent, *GENERATIVE, "--json")
+    records = lines(result)
+    assert result.exit_code == 4
+    assert "the chain gives no reward: no <answer>...</answer> block in the chain" in records[0]["error"]
+    assert records[0]["reward"] is records[0]["overall"] is records[0]["thinking"] is None
+    assert "scored 0 of 2" in result.stderr
+    [compared] = lines(descore("compare", a, b, *PROMPT, "--model", silent, *GENERATIVE, "--json"))
+    assert compared["probability"] is None
+    ranked = descore("rank", a, b, *PROMPT, "--model", silent, *GENERATIVE)
+    assert ranked.exit_code == 4
+    assert "not scored: the chain gives no reward" in " ".join(ranked.stdout.split())
+
+
+def test_samples_give_a_deviation_and_say_what_was_left_out(descore, lines, films, plain):
+    command = ("score", films[0][0], *PROMPT, "--model", plain, *GENERATIVE, "--samples", 16, "--seed", 3)
+    [record] = lines(descore(*command, "--json"))
+    assert 2.0 < record["reward"] < 4.0
+    assert record["std"] > 0
+    assert record["left_out"] > 0
+    shown = " ".join(descore(*command).stdout.split())
+    assert f"({16 - record['left_out']} samples)" in shown
+    assert f"! {record['left_out']} of 16 chains left out: no <answer>...</answer> block" in shown
+
+
+def test_equal_rewards_prefer_neither(descore, lines, films, plain):
+    (a, b, _), _, _ = films
+    command = ("compare", a, b, *PROMPT, "--model", plain, *GENERATIVE)
+    [record] = lines(descore(*command, "--json"))
+    assert record["probability"] == 0.5
+    assert "have the same reward: neither is preferred" in " ".join(descore(*command).stdout.split())
+
+
+def test_a_head_can_be_passed_over(descore, lines, films, model):
+    """The micro model babbles: with its head it has a reward, as a generative one it has none."""
+    [record] = lines(descore("score", films[0][0], *PROMPT, "--model", model, *GENERATIVE, "--json"))
+    assert record["reward"] is None
+    assert "cut off at the limit of 12: raise max_chain_tokens" in record["error"]
+
+
+def test_a_run_says_its_paradigm_and_is_mixed_with_no_other(descore, plain, model, tmp_path):
+    command = ("evaluate", "--benchmark", "drawn", "--limit", 2, "--out", tmp_path / "run")
+    result = descore(*command, "--model", plain, *GENERATIVE)
+    run = read_run(tmp_path / "run")
+    assert result.exit_code == 0
+    assert "qwen, generative, on Drawn scenes" in " ".join(result.stdout.split())
+    assert run.config["paradigm"] == "generative"
+    assert {record["reward"] for record in run.records.values()} == {4.0}
+    other = descore(*command, "--model", model)
+    assert other.exit_code == 3
+    assert "paradigm is 'generative' there, None here" in other.stderr
+    page = descore("report", tmp_path / "run", "--out", tmp_path / "page.html")
+    assert page.exit_code == 0
+    assert "qwen, generative" in (tmp_path / "page.html").read_text()
+
+
+def test_a_run_without_thinking_is_refused_and_records_nothing(descore, saved, tmp_path):
+    command = ("evaluate", "--benchmark", "drawn", "--limit", 2, "--out", tmp_path / "run", "--model", saved)
+    result = descore(*command, "--think", "off")
+    assert result.exit_code == 3
+    assert "it cannot score with think off" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_stress_and_doctor_open_it_too(descore, lines, films, plain, tmp_path):
+    stressed = descore("stress", *films[0][:2], *PROMPT, "--model", plain, *GENERATIVE, "--out", tmp_path / "run")
+    assert stressed.exit_code == 0
+    assert "qwen, generative" in " ".join(stressed.stdout.split())
+    assert json.loads((tmp_path / "run" / "stress.json").read_text())["paradigm"] == "generative"
+    [found] = lines(descore("doctor", "--model", plain, *GENERATIVE, "--json"))
+    assert found["ok"]
+    assert "reward +4.0000" in found["scoring"]

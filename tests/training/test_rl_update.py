@@ -16,9 +16,10 @@ from descore.training.collate import MISSING
 from descore.training.config import LoraConfig, PairTrainableConfig, PartConfig
 from descore.training.config_file import read_config
 from descore.training.frozen_start import FrozenStart
+from descore.training.rating import Chain
 from descore.training.rl_config import RlConfig
 from descore.training.rl_update import Updater
-from descore.training.rollout import Chain, Rollout
+from descore.training.rollout import Rollout
 from descore.training.tally import Tally
 from descore.training.trainable import learned_weights, set_trainable
 

@@ -11,8 +11,9 @@ from tests.training.rl import rl_settings
 from descore.rubric import write_answer
 from descore.training.collate import MISSING
 from descore.training.config_file import read_config
+from descore.training.rating import Written, rate_groups
 from descore.training.rl_config import RlConfig
-from descore.training.rollout import _rate, _Written, sample
+from descore.training.rollout import sample
 from descore.types import Verdict
 
 MARKS = {"subject": 2, "dynamics": 1, "camera": None, "environment": 2, "style": 0}
@@ -51,11 +52,11 @@ def written(overall=None, *, tokens=5, marks=MARKS):
     """A chain that ends with this overall score, or with none."""
     verdict = None if overall is None else Verdict(marks=marks, overall=overall)
     text = "I see. " + (write_answer(verdict) if verdict else "")
-    return _Written(tokens=[1] * tokens, text=text, truncated=False, verdict=verdict, reward_K=torch.zeros(1))
+    return Written(tokens=[1] * tokens, text=text, truncated=False, reward_K=torch.zeros(1))
 
 
 def rated(groups, pairs, config):
-    return _rate(groups, pairs, config=config, function=None)
+    return rate_groups(groups, pairs, config=config, function=None)
 
 
 def test_the_worth_of_a_chain_is_the_sum_of_its_parts(config):

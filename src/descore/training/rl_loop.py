@@ -23,12 +23,13 @@ from descore.training.config import OptimConfig
 from descore.training.frozen_start import FrozenStart
 from descore.training.order import EpochOrder
 from descore.training.pair_table import PairTable
+from descore.training.rating import load_function
 from descore.training.records import UnreadableVideos
 from descore.training.rl_config import RlConfig
 from descore.training.rl_records import RlRecords, chain_records, tally_rollouts
 from descore.training.rl_state import load_state, save_state
 from descore.training.rl_update import Updater
-from descore.training.rollout import Rollout, load_function, sample
+from descore.training.rollout import Rollout, sample
 from descore.training.running import SCHEDULES
 from descore.training.tally import Tally
 from descore.training.trainable import learned_weights, parameter_groups

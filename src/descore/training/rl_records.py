@@ -15,10 +15,11 @@ from typing import Any
 from descore.errors import ConfigError
 from descore.maths.advantages import equal_groups
 from descore.training.collate import TrainingPair
+from descore.training.rating import Chain
 from descore.training.records import METRICS_FILE, Watch, append
 from descore.training.rl_config import RlConfig
 from descore.training.rl_update import PairLabels, advantages, opposed
-from descore.training.rollout import Chain, Rollout
+from descore.training.rollout import Rollout
 from descore.training.running import TENSORBOARD, need_tensorboard
 from descore.training.tally import Tally
 

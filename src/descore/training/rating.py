@@ -1,0 +1,197 @@
+"""What sampled chains are worth: each part of the rollout reward, and their weighted sum.
+
+In: the chains of all clips of some pairs, as they were written. Out: the same with their parts. Rules alone decide, and
+a function of the user's. Knows texts, marks and preferences; knows nothing of models, advantages or losses.
+
+Shapes: B pairs, C = 2 B clips (all a, then all b), G chains for each, K named dimensions."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from descore.data.chat import Tokens
+from descore.errors import AnswerError, ConfigError
+from descore.maths.rollout_rewards import RolloutWeights, correctness, rate
+from descore.rubric import read_answer
+from descore.training.collate import MISSING, Shown, TrainingPair
+from descore.training.rl_config import Opponents, RewardsConfig, RlConfig
+from descore.types import Mark, Verdict
+
+Function = Callable[[str, str, Mapping[str, Mark] | None], float]
+"""A user's own part of the rollout reward: from a chain's text, the prompt and the reference marks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Chain:
+    """A sampled chain and what it is worth."""
+
+    tokens: Tokens
+    """Ids, the end of turn included."""
+    text: str
+    """Without the end of turn."""
+    truncated: bool
+    """It reached the limit and was ended from outside."""
+    verdict: Verdict | None
+    """None if its answer cannot be read."""
+    reward_K: Tensor
+    """The clip's reward behind this chain, (K,), float32, on the CPU; in the generative paradigm the overall score, nan
+    if there is none."""
+    parts: Mapping[str, float]
+    """By name, the parts of the rollout reward that are known."""
+    rollout_reward: float | None
+    """Their weighted sum; None where the chain cannot be told from others: then nothing is learned from it but the
+    reward."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Written:
+    """A chain before it is rated."""
+
+    tokens: Tokens
+    """Ids, the end of turn included."""
+    text: str
+    """Without the end of turn."""
+    truncated: bool
+    """It reached the limit and was ended from outside."""
+    reward_K: Tensor
+    """What the head says behind it, (K,), float32, on the CPU; a generative model has no head, and K is 0."""
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What its answer says; None if that cannot be read."""
+        try:
+            return read_answer(self.text)
+        except AnswerError:
+            return None
+
+
+def load_function(name: str | None) -> Function | None:
+    """The function that a config names as module:function. ConfigError if there is none."""
+    if name is None:
+        return None
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(import_module(module), attribute, None)
+    except ImportError as fault:
+        raise ConfigError(f"rewards.function: {module} cannot be imported: {fault}") from fault
+    if not callable(found):
+        raise ConfigError(f"rewards.function: {module} has no function {attribute!r}; expected module:function")
+    return cast(Function, found)
+
+
+def rate_groups(
+    written: Sequence[Sequence[Written]],
+    pairs: Sequence[TrainingPair],
+    *,
+    config: RlConfig,
+    function: Function | None,
+) -> tuple[tuple[Chain, ...], ...]:
+    """C groups of chains with their parts. The opponents of a pair's one clip are the chains of its other.
+
+    function: the user's own part, of `load_function`; ConfigError if it returns no number."""
+    groups = []
+    for clip, group in enumerate(written):
+        pair, is_b = pairs[clip % len(pairs)], clip >= len(pairs)
+        judge = _Judge(
+            config=config, function=function, shown=pair.b if is_b else pair.a, preference=_side_of(pair, is_b)
+        )
+        others = written[(clip + len(pairs)) % len(written)]
+        groups.append(tuple(judge.rated(g, chain, others) for g, chain in enumerate(group)))
+    return tuple(groups)
+
+
+def _side_of(pair: TrainingPair, is_b: bool) -> int | None:
+    """Whether people prefer this clip of a pair (1), the other (-1) or neither (0); None where nobody said. A written
+    score is one number, so it is held against the first dimension alone."""
+    preference = int(pair.preference_K[0])
+    if preference == MISSING:
+        return None
+    return -preference if is_b else preference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Judge:
+    """Rates the chains of one clip."""
+
+    config: RlConfig
+    function: Function | None
+    shown: Shown
+    preference: int | None
+
+    def rated(self, g: int, written: Written, others: Sequence[Written]) -> Chain:
+        """`others`: the group of the pair's other clip."""
+        generative = self.config.paradigm == "generative"
+        parts = {name: value for name, value in self._parts(g, written, others).items() if value is not None}
+        # Without what tells it from others, a chain would be worth its form and length alone.
+        telling = "correctness" if generative and self.preference is not None else "quality"
+        return Chain(
+            tokens=written.tokens,
+            text=written.text,
+            truncated=written.truncated,
+            verdict=written.verdict,
+            reward_K=_overall(written) if generative else written.reward_K,
+            parts=parts,
+            rollout_reward=_total(parts, self.config.rewards) if telling in parts else None,
+        )
+
+    def _parts(self, g: int, written: Written, others: Sequence[Written]) -> dict[str, float | None]:
+        rewards = self.config.rewards
+        rule = rate(
+            written.text,
+            len(written.tokens),
+            reference=self.shown.marks,
+            weights=RolloutWeights(quality=rewards.quality, format=rewards.format, length=rewards.length),
+            none_below=rewards.length_none_below,
+            full_from=rewards.length_full_from,
+        )
+        parts = {"quality": rule.quality, "format": rule.format, "length": rule.length}
+        if self.config.paradigm == "generative" and self.preference is not None:
+            against = _opponents(others, g, self.config.loss.opponents)
+            parts["correctness"] = _correct(written, against, self.preference)
+        if self.function is not None:
+            parts["function"] = self._asked(written)
+        return parts
+
+    def _asked(self, written: Written) -> float:
+        """What the user's function says; ConfigError if that is no finite number."""
+        assert self.function is not None
+        said = self.function(written.text, self.shown.prompt, self.shown.marks)
+        if isinstance(said, bool) or not isinstance(said, int | float) or not math.isfinite(said):
+            raise ConfigError(f"rewards.function: {self.config.rewards.function} returned {said!r}; expected a number")
+        return float(said)
+
+
+def _total(parts: Mapping[str, float], rewards: RewardsConfig) -> float:
+    weights = {
+        "quality": rewards.quality,
+        "format": rewards.format,
+        "length": rewards.length,
+        "correctness": rewards.correctness,
+        "function": rewards.function_weight,
+    }
+    return sum(weights[name] * value for name, value in parts.items())
+
+
+def _opponents(others: Sequence[Written], g: int, opponents: Opponents) -> list[float]:
+    """The overall scores that a chain's own is held against."""
+    held = [others[g]] if opponents == "matched" else others
+    return [other.verdict.overall for other in held if other.verdict is not None]
+
+
+def _correct(written: Written, others: Sequence[float], preference: int) -> float | None:
+    """How often, of its opponents, the chain's score is in people's order; 0 without a score, None without an
+    opponent that has one."""
+    if written.verdict is None:
+        return 0.0
+    overall = written.verdict.overall
+    found = [correctness(overall, other, preference) for other in others]
+    return sum(found) / len(found) if found else None
+
+
+def _overall(written: Written) -> Tensor:
+    return torch.tensor([math.nan if written.verdict is None else written.verdict.overall])

@@ -19,6 +19,17 @@ from descore.training.config_file import write_config
 
 FULL = ("trainable.language_model.mode=full", "trainable.merger.mode=full", "trainable.vision_tower.mode=full")
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from descore.training.config_file import read_config
+from descore.training.sft import train_sft
+from descore.training.sft_config import SftConfig
+watch = lambda step, *_: os.kill(os.getpid(), signal.SIGKILL) if step == int(sys.argv[2]) else None
+train_sft(read_config(Path(sys.argv[1]), SftConfig), watch=watch)
+"""
+"""Trains by a file of settings until an update, and no further."""
+
 
 class Killed(BaseException):
     """Nothing catches it."""
@@ -30,6 +41,11 @@ def kill_after(number):
             raise Killed
 
     return watch
+
+
+def in_two_processes(*command):
+    launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    return subprocess.run([*launched, *command], capture_output=True, text=True, check=False)
 
 
 def weights(out):
@@ -115,17 +131,9 @@ def test_a_run_at_its_end_is_not_done_again(straight, train):
 def test_killed_by_the_system_it_ends_the_same(straight, config_of, train, tmp_path):
     """SIGKILL, with workers that read ahead."""
     write_config(config_of(tmp_path / "run", "data.workers=1"), tmp_path / "sft.yaml")
-    code = (
-        "import os, signal, sys; from pathlib import Path\n"
-        "from descore.training.sft_config import SftConfig\n"
-        "from descore.training.config_file import read_config\n"
-        "from descore.training.sft import train_sft\n"
-        "watch = lambda step, *_: os.kill(os.getpid(), signal.SIGKILL) if step == 4 else None\n"
-        "train_sft(read_config(Path(sys.argv[1]), SftConfig), watch=watch)"
-    )
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     killed = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "sft.yaml"], env=environment, capture_output=True, check=False
+        [sys.executable, "-c", KILLED, tmp_path / "sft.yaml", "4"], env=environment, capture_output=True, check=False
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     train(tmp_path / "run")
@@ -151,12 +159,25 @@ def test_two_processes_give_the_curve_of_one(config_of, data, train, tmp_path):
     train(tmp_path / "one", *options)
     config = config_of(tmp_path / "two", *options, "optim.batch_size=2", "data.workers=1")
     write_config(config, tmp_path / "two.yaml")
-    launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [*launched, "-m", "descore", "train", "sft", tmp_path / "two.yaml"], capture_output=True, text=True, check=False
-    )
+    done = in_two_processes("-m", "descore", "train", "sft", tmp_path / "two.yaml")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("trained: ") == 1
+    one, two = list(curve(tmp_path / "one").values()), list(curve(tmp_path / "two").values())
+    assert two == pytest.approx(one, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_in_the_order_of_the_pass_that_they_were_killed_in(config_of, data, train, tmp_path):
+    """Four updates a pass; killed at the seventh, gone on with from the sixth, in the middle of the second pass."""
+    table = write_table(data / "eight.csv", chain_rows(8))
+    options = (f"data.train={table}", "trainable.lora.dropout=0", "optim.steps=8")
+    train(tmp_path / "one", *options, "optim.batch_size=2")
+    write_config(config_of(tmp_path / "two", *options, "optim.batch_size=1"), tmp_path / "two.yaml")
+    (tmp_path / "killed.py").write_text(KILLED)
+    assert in_two_processes(tmp_path / "killed.py", tmp_path / "two.yaml", "7").returncode != 0
+    done = in_two_processes("-m", "descore", "train", "sft", tmp_path / "two.yaml")
+    assert done.returncode == 0, done.stderr
+    assert '{"resumed_at": 6}' in (tmp_path / "two" / "metrics.jsonl").read_text()
     one, two = list(curve(tmp_path / "one").values()), list(curve(tmp_path / "two").values())
     assert two == pytest.approx(one, rel=1e-4)
 

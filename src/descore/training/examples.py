@@ -19,6 +19,7 @@ from descore.data.video import read_clip
 from descore.errors import DataError, VideoError
 from descore.training.collate import Unreadable
 from descore.training.mapped import MappedRows, write_rows
+from descore.training.order import Key
 from descore.types import Clip
 
 _SCHEMA = pa.schema([("line", pa.int64()), ("prompt", pa.string()), ("video", pa.string()), ("chain", pa.string())])
@@ -35,7 +36,8 @@ class ChainExample:
 
 
 class ChainTable(Dataset):  # type: ignore[type-arg]  # torch's Dataset is generic in name only
-    """The examples of a table, by number. An item whose video cannot be read is an `Unreadable`."""
+    """The examples of a table, by number, the same in every epoch. An item whose video cannot be read is an
+    `Unreadable`."""
 
     def __init__(self, table: Path, *, index: Path, sampling: VideoSampling) -> None:
         """`index` is the Arrow file that `index_table` wrote for this table."""
@@ -46,8 +48,8 @@ class ChainTable(Dataset):  # type: ignore[type-arg]  # torch's Dataset is gener
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, number: int) -> ChainExample | Unreadable:
-        cells = self.rows[number]
+    def __getitem__(self, key: Key) -> ChainExample | Unreadable:
+        cells = self.rows[key[1] if isinstance(key, tuple) else key]
         video = str(self.table.parent / cells["video"])
         try:
             clip = read_clip(video, sampling=self.sampling)

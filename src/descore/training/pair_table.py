@@ -26,10 +26,8 @@ from descore.data.video import read_clip
 from descore.errors import DataError, VideoError
 from descore.training.collate import MISSING, SIGN, RatingScale, TrainingPair, Unreadable
 from descore.training.mapped import MappedRows, write_rows
+from descore.training.order import Key
 from descore.types import Clip, Mark
-
-Key = int | tuple[int, int]
-"""A pair's number; or the epoch that shows it, and its number."""
 
 _TEXTS = ("prompt", "video_a", "video_b", "chain_a", "chain_b")
 _MARKS = ("marks_a", "marks_b")

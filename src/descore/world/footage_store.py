@@ -1,10 +1,10 @@
 """Decode films into a compact store: small frames at an even rate, and the places where a clip may begin.
 
-In: a film's bytes and spans. Out: `NAME.npy`, uint8 frames (N, H, W, 3), and a row of `index.json`.
+In: films and albums of photographs. Out: of a film `NAME.npy`, uint8 frames (N, H, W, 3), and a row of `index.json`.
 Knows decoding, cuts and what makes a stretch worth showing; knows nothing of packages, texts or degradations.
 
-A film is finished once the index names it, so a store that was interrupted goes on with the next film. Files are
-written aside and renamed.
+A film or album is finished once the index names it, so a store that was interrupted goes on with the next. Files are
+written aside and renamed. A store from before there were albums is as one without any.
 
 Shapes in names: N stored frames, H rows, W columns, S steps between frames, K blocks of the picture.
 """
@@ -23,7 +23,10 @@ from numpy.typing import NDArray
 
 from descore.data.pictures import Painter
 from descore.errors import ConfigError
-from descore.world.films import Film, Say, fetch, film_bytes
+from descore.world.album_store import store_album
+from descore.world.albums import Album
+from descore.world.films import Film
+from descore.world.packages import Say, fetch, packed_file
 
 SCHEMA = 1
 FPS = 8
@@ -46,15 +49,21 @@ LEAST_CHANGE = 2.0
 Frames = NDArray[np.uint8]
 
 
-def make_store(folder: Path, films: Sequence[Film], *, say: Say) -> dict[str, Any]:
-    """Fetch the films and decode those that the folder does not have yet. Returns the index."""
-    index = read_index(folder) if (folder / "index.json").exists() else _empty_index()
+def make_store(folder: Path, films: Sequence[Film], albums: Sequence[Album] = (), *, say: Say) -> dict[str, Any]:
+    """Fetch films and albums and store those that the folder does not have yet. Returns the index."""
+    index = _empty_index() | (read_index(folder) if (folder / "index.json").exists() else {})
     missing = [film for film in films if film.name not in index["films"]]
-    archives = list({film.archive.file: film.archive for film in missing}.values())
-    fetch(archives, folder / "archives", say=say)
+    unseen = [album for album in albums if album.name not in index["albums"]]
+    archives = [film.archive for film in missing] + [album.archive for album in unseen]
+    fetch(list(dict.fromkeys(archives)), folder / "archives", say=say)
     for film in missing:
         say(f"decoding {film.title}")
-        index["films"][film.name] = _store_film(film, film_bytes(film, folder / "archives"), folder)
+        content = packed_file(film.archive, film.path, folder / "archives")
+        index["films"][film.name] = _store_film(film, content, folder)
+        _write_index(folder, index)
+    for album in unseen:
+        say(f"decoding the album {album.title}")
+        index["albums"][album.name] = store_album(album, folder)
         _write_index(folder, index)
     return index
 
@@ -65,15 +74,17 @@ def read_index(folder: Path) -> dict[str, Any]:
     if not path.exists():
         raise ConfigError(f"{path}: not found, expected a store of footage; make one: descore world footage --out DIR")
     index: dict[str, Any] = json.loads(path.read_text())
-    expected = _empty_index()
-    found = {key: index.get(key) for key in expected if key != "films"}
-    if any(found[key] != expected[key] for key in found):
-        raise ConfigError(f"{path}: made with {found}, expected {expected | {'films': '...'}}; make it again elsewhere")
+    found = {key: index.get(key) for key in _MADE_WITH}
+    if found != _MADE_WITH:
+        raise ConfigError(f"{path}: made with {found}, expected {_MADE_WITH}; make it again elsewhere")
     return index
 
 
+_MADE_WITH = {"schema": SCHEMA, "fps": FPS, "short_side": SHORT_SIDE}
+
+
 def _empty_index() -> dict[str, Any]:
-    return {"schema": SCHEMA, "fps": FPS, "short_side": SHORT_SIDE, "films": {}}
+    return _MADE_WITH | {"films": {}, "albums": {}}
 
 
 def _write_index(folder: Path, index: dict[str, Any]) -> None:

@@ -171,7 +171,7 @@ def _degraded(clip: Clip, flaw: Flaw, seed: int) -> Clip:
 
 def _write_prompt(footage: Footage, clip: Clip, split: Split, rng: np.random.Generator) -> str:
     if rng.random() < P_TRUE_PROMPT:
-        return footage.films[clip.source.partition(" at ")[0]].about
+        return footage.about(clip)
     prompts = PROMPTS[split]
     return prompts[int(rng.integers(len(prompts)))]
 

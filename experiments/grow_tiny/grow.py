@@ -1,18 +1,20 @@
 """Grow a small model from nothing in the whole drawn world and on degraded real footage: the next bundled one.
 
     descore world footage --out runs/footage
-    python experiments/grow_tiny/grow.py --footage runs/footage --out runs/tiny
+    python experiments/grow_tiny/grow.py --footage runs/footage --out runs/tiny [--start MODEL --see-steps 0 ...]
 
 Four lessons, each resumed where it was killed: see (the vision tower alone, asked about every part of the picture),
 look (describe what is there), judge (write whole chains), prefer (Bradley-Terry at the query under the random mask,
-beside the next-token loss). Look and judge share one constant learning rate, so that more of them can be added later.
-At the end the reward's mean and deviation are measured on a split of its own. `record.json` beside the model says what
-was done, in which environment, and how the curves went."""
+beside the next-token loss). A lesson of no updates is left out. With --start, a grown model goes on learning, with a
+new query and head. What writes chains and has not scored is kept in `chains/`. At the end the reward's mean and
+deviation are measured on a split of its own. `record.json` beside the model says what was done, in which environment,
+and how the curves went."""
 
 import argparse
 import json
 import os
 import platform
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -21,7 +23,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 import torch
-from lessons import SIDE, Judge, Lesson, Look, Prefer
+from lessons import SIDE, Judge, Lesson, Look, Prefer, ToldCollator
 from optimizer import MuonAndAdamW, split
 from seeing import see
 from torch import Tensor, nn
@@ -32,7 +34,7 @@ from descore.model.checkpoint import Settings
 from descore.model.descore_model import DescoreModel
 from descore.model.small import small_config, small_processor
 from descore.scorer import Scorer
-from descore.training.collate import ChainCollator, PairCollator
+from descore.training.collate import PairCollator
 from descore.training.losses import chain_loss, pair_losses, sequences
 from descore.training.trainer import DescoreTrainer, last_checkpoint
 from descore.world.footage import Footage
@@ -56,26 +58,32 @@ FOOTAGE_PROMPTS = 400
 class Plan:
     """How much of what."""
 
+    start: str = ""
+    """Model that goes on learning; empty: one of random weights."""
+    first: int = 0
+    """Number of the first clip and of the first pair: beyond those that `start` has seen."""
     see_steps: int = 1800
     """Updates of the vision tower alone."""
     look_steps: int = 500
     """Updates on descriptions."""
-    judge_steps: int = 900
-    """Updates on whole chains."""
+    judge_steps: int = 1800
+    """Updates on whole chains, every second of them without clips."""
     batch: int = 32
     """Clips in an update of these."""
     learning_rate: float = 8e-4
-    """Of look and judge, after `warmup_steps`, for what AdamW moves."""
+    """Of look and judge, after `warmup_steps`, for what AdamW moves. It is constant, and falls in the end of judge."""
     matrix_learning_rate: float = 0.01
     """The same for what Muon moves."""
     vision_share: float = 0.3
     """Of these rates, for the vision tower: it has learned before."""
     warmup_steps: int = 100
+    judge_decay: float = 0.35
+    """Share of the judge lesson over which the rates fall, to `prefer_share` of them."""
     prefer_steps: int = 500
     """Updates on pairs."""
     pair_batch: int = 16
     """Pairs in an update: twice as many clips."""
-    prefer_share: float = 0.75
+    prefer_share: float = 0.35
     """Of these rates, at the peak of the last lesson; down to nothing along a cosine."""
     head_learning_rate: float = 2e-3
     """Peak, for the query and the head, which start from nothing."""
@@ -92,11 +100,23 @@ class Plan:
 def seedling(plan: Plan, footage: Footage, out: Path) -> DescoreModel:
     """The model that the run began with: a tokenizer that is made again could number its tokens otherwise."""
     if not out.is_dir():
-        new_model(plan, footage).save_pretrained(out)
+        (goes_on(plan) if plan.start else new_model(plan, footage)).save_pretrained(out)
     model = DescoreModel.from_pretrained(out, device="cpu")
     # On a CPU and at these lengths, attention that writes its weights down is the faster one to learn with.
     model.backbone.set_attn_implementation({"text_config": "eager"})
     return model
+
+
+def goes_on(plan: Plan) -> DescoreModel:
+    """A grown model with a query and a head that know nothing."""
+    torch.manual_seed(plan.seed)
+    old = DescoreModel.from_pretrained(plan.start, device="cpu")
+    return DescoreModel(old.backbone, chat=old.chat, settings=settings())
+
+
+def settings() -> Settings:
+    """Of a model that has not scored yet."""
+    return Settings(sampling=SAMPLING, max_chain_tokens=192)
 
 
 def new_model(plan: Plan, footage: Footage) -> DescoreModel:
@@ -106,9 +126,8 @@ def new_model(plan: Plan, footage: Footage) -> DescoreModel:
     texts = [RUBRIC, "user\nassistant\n", *(f"<{tenth / 10:.1f} seconds>" for tenth in range(40))]
     texts += [text for shown in real for text in (shown.prompt, shown.chain)]
     processor = small_processor([*texts, *corpus(4000)], vocabulary=VOCABULARY, patch=PATCH)
-    settings = Settings(sampling=SAMPLING, max_chain_tokens=192)
     config = small_config(processor, vocabulary=VOCABULARY, frame_edge=SIDE)
-    return DescoreModel.from_backbone(config, processor=processor, settings=settings, rubric=RUBRIC)
+    return DescoreModel.from_backbone(config, processor=processor, settings=settings(), rubric=RUBRIC)
 
 
 def arguments(out: Path, *, steps: int, batch: int, plan: Plan, **more: Any) -> TrainingArguments:  # noqa: ANN401
@@ -167,22 +186,30 @@ def language_weights(model: DescoreModel) -> list[tuple[str, nn.Parameter]]:
     return [(name, weight) for name, weight in model.backbone.named_parameters() if ".visual." not in name]
 
 
-def write(model: DescoreModel, plan: Plan, out: Path, lesson: Lesson, *, warmup: int) -> list[dict[str, float]]:
-    """A lesson in writing chains, at the constant learning rate."""
+def write(
+    model: DescoreModel, plan: Plan, out: Path, lesson: Lesson, *, warmup: int, decay: float = 0.0
+) -> list[dict[str, float]]:
+    """A lesson in writing chains. decay: share of it over which the learning rate falls, constant until then."""
+    steps = len(lesson) // plan.batch
     args = arguments(
         out,
-        steps=len(lesson) // plan.batch,
+        steps=steps,
         batch=plan.batch,
         plan=plan,
-        lr_scheduler_type="constant_with_warmup",
+        lr_scheduler_type="warmup_stable_decay",
         warmup_steps=warmup,
+        lr_scheduler_kwargs={
+            "num_decay_steps": round(decay * steps),
+            "decay_type": "linear",
+            "min_lr_ratio": plan.prefer_share,
+        },
     )
     trainer = DescoreTrainer(
         model=model,
         loss=learn_chains,
         args=args,
         train_dataset=lesson,
-        data_collator=ChainCollator(model.chat),
+        data_collator=ToldCollator(model.chat),
         optimizers=(new_optimizer(model, plan), None),
     )
     return train(trainer)
@@ -234,6 +261,27 @@ def environment() -> dict[str, str]:
     return {"python": platform.python_version(), "cores": str(os.cpu_count()), **packages}
 
 
+def lessons(
+    model: DescoreModel, plan: Plan, footage: Footage, out: Path
+) -> Iterator[tuple[str, list[dict[str, float]]]]:
+    """One after the other, each with its curve."""
+    if plan.see_steps:
+        yield "see", see(model, footage, out / "see", steps=plan.see_steps, batch=plan.batch, side=SIDE)
+    look, judge = plan.look_steps * plan.batch, plan.judge_steps * plan.batch
+    warmup = plan.warmup_steps
+    if look:
+        yield "look", write(model, plan, out / "look", Lesson(Look(footage), look), warmup=warmup)
+        warmup = 0
+    if judge:
+        lesson = Lesson(Judge(footage, plan.batch), judge, start=look + plan.first)
+        yield "judge", write(model, plan, out / "judge", lesson, warmup=warmup, decay=plan.judge_decay)
+    if not (out / "chains").is_dir():
+        model.save_pretrained(out / "chains")
+    pairs = plan.prefer_steps * plan.pair_batch
+    if pairs:
+        yield "prefer", prefer(model, plan, out / "prefer", Lesson(Prefer(footage), pairs, start=plan.first))
+
+
 def main() -> None:
     """Grow, or go on growing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -247,13 +295,7 @@ def main() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # clips are collated in a forked worker
 
     model = seedling(plan, footage, out / "start")
-    look, judge = plan.look_steps * plan.batch, plan.judge_steps * plan.batch
-    curves = {
-        "see": see(model, footage, out / "see", steps=plan.see_steps, batch=plan.batch, side=SIDE),
-        "look": write(model, plan, out / "look", Lesson(Look(footage), look), warmup=plan.warmup_steps),
-        "judge": write(model, plan, out / "judge", Lesson(Judge(footage), judge, start=look), warmup=0),
-        "prefer": prefer(model, plan, out / "prefer", Lesson(Prefer(footage), plan.prefer_steps * plan.pair_batch)),
-    }
+    curves = {name: curve for name, curve in lessons(model, plan, footage, out) if curve}
     model.settings = calibrate(model, plan, footage)
     model.backbone.to(torch.bfloat16)
     model.save_pretrained(out / "model")

@@ -2,24 +2,37 @@
 
 Each item is a function of its lesson and number alone, made when it is asked for by a worker that reads ahead."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
-from descore.training.collate import SIGN, TrainingPair, Written
+from descore.data.chat import Chat
+from descore.training.collate import SIGN, ChainCollator, TrainingPair, Written
 from descore.types import Clip, Preference
 from descore.world.footage import Footage
-from descore.world.footage_telling import footage_example, footage_pair
-from descore.world.splits import Split, example, pair
+from descore.world.footage_telling import footage_contrast, footage_example, footage_pair
+from descore.world.splits import Split, example, pair, plan
 from descore.world.truth import prefer
 
 SIDE = 128
 """Pixels along each edge of a drawn frame; of real footage, as many pixels in all."""
 
-REAL_EVERY = 5
-"""One item in so many is real footage."""
+REAL_EVERY = 2
+"""One clip in so many is real footage."""
+
+NO_CLIP = Clip(
+    frames=np.full((2, 32, 32, 3), 128, np.uint8),
+    times=(0.0, 0.25),
+    source="nothing",
+    source_fps=4.0,
+    source_size=(32, 32),
+    source_frames=2,
+    duration=0.5,
+)
+"""Grey, and one visual token long: what is compared by its words needs no picture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +42,8 @@ class Told:
     clip: Clip
     prompt: str
     chain: str
+    given: str = ""
+    """How the chain begins; this part is read, and not learned to write."""
 
 
 @dataclass(frozen=True)
@@ -66,23 +81,47 @@ class Look:
 @dataclass(frozen=True)
 class Judge:
     """To write whole chains. Of drawn clips, one half differs from the prompt in every second attribute, the other as
-    generators slip."""
+    generators slip.
+
+    Every second batch has no clips: what is to be seen is given in words, and what that means for the prompt is
+    learned. So there are twice as many comparisons, in prompts of which every second is loosely put."""
 
     footage: Footage
+    batch: int
 
     def __call__(self, number: int, progress: float) -> Told:  # noqa: ARG002  # the same from first to last
-        """One clip and its whole chain."""
+        """One clip, or none, and its whole chain."""
+        p_differs = 0.5 if number % 4 < 2 else None
+        if number // self.batch % 2:
+            planned = plan(Split.TRAIN, number, p_differs=p_differs, loose=number % 2 == 0)
+            seen, line, _ = planned.chain.partition("\n")
+            return Told(clip=NO_CLIP, prompt=planned.prompt, chain=planned.chain, given=seen + line)
         if number % REAL_EVERY == 0:
-            shown = footage_example(self.footage, "train", number, pixels=SIDE**2)
-        else:
-            shown = example(Split.TRAIN, number, size=(SIDE, SIDE), p_differs=0.5 if number % 2 else None)
-        return Told(clip=shown.clip, prompt=shown.prompt, chain=shown.chain)
+            real = footage_example(self.footage, "train", number, pixels=SIDE**2)
+            return Told(clip=real.clip, prompt=real.prompt, chain=real.chain)
+        drawn = example(Split.TRAIN, number, size=(SIDE, SIDE), p_differs=p_differs, loose=number % 8 > 4)
+        return Told(clip=drawn.clip, prompt=drawn.prompt, chain=drawn.chain)
+
+
+@dataclass(frozen=True, slots=True)
+class ToldCollator:
+    """As ChainCollator, but that the given beginnings of chains have no loss."""
+
+    chat: Chat
+
+    def __call__(self, items: Sequence[Told]) -> dict[str, Any]:
+        """A batch."""
+        inputs = ChainCollator(self.chat)(items)
+        for mask_T, item in zip(inputs["chain_mask"], items, strict=True):
+            given = len(self.chat.encode_chain(item.given)) - 1  # less its end of turn
+            mask_T[mask_T.nonzero()[:given, 0]] = False
+        return inputs
 
 
 @dataclass(frozen=True)
 class Prefer:
-    """Pairs with chains. Of real footage, every second pair is two scenes in unlike condition: what is filmed must not
-    count."""
+    """Pairs with chains. Of real footage, two pairs in three are one clip in two states, half of these in states that
+    words may not tell apart; the third is two scenes in unlike condition: what is filmed must not count."""
 
     footage: Footage
 
@@ -91,8 +130,12 @@ class Prefer:
         if number % REAL_EVERY:
             drawn = pair(Split.TRAIN, number, size=(SIDE, SIDE))
             return preferred(drawn.a, drawn.b, drawn.preference, number=number)
-        if number // REAL_EVERY % 2:
-            same = footage_pair(self.footage, "train", number, pixels=SIDE**2)
+        if kind := number // REAL_EVERY % 3:
+            same = (
+                footage_contrast(self.footage, number, pixels=SIDE**2)
+                if kind == 1
+                else footage_pair(self.footage, "train", number, pixels=SIDE**2)
+            )
             return preferred(same.a, same.b, same.preference, number=number)
         a, b = (footage_example(self.footage, "train", 2 * number + side, pixels=SIDE**2) for side in (0, 1))
         other = Told(clip=b.clip, prompt=a.prompt, chain=b.chain)

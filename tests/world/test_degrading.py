@@ -84,7 +84,7 @@ def test_the_picture_is_harmed_in_a_still_too_and_stays_a_still(name):
     assert (name == "noise") != (after == after[:1]).all()
 
 
-@pytest.mark.parametrize("name", ["flicker", "shake", "wobble"])
+@pytest.mark.parametrize("name", ["flicker", "shake", "wobble", "boiling"])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_greater_strength_shows_more_change_from_frame_to_frame(name, seed):
     still = moving(1).repeat(8, axis=0)
@@ -166,8 +166,11 @@ def test_harm_by_hand():
 
 
 def test_every_kind_of_harm_has_its_own_words():
-    words = [form for row in DEGRADATIONS.values() for form in (row.mild, row.strong)]
+    """Those of training alone are told as what they look like."""
+    words = [form for row in DEGRADATIONS.values() if not row.practice for form in (row.mild, row.strong)]
     assert len(set(words)) == len(words)
+    assert {row.mild for row in DEGRADATIONS.values()} == set(words[::2])
+    assert {row.strong for row in DEGRADATIONS.values()} == set(words[1::2])
     assert not set(words) & set(SOUND.values())
     for name, row in DEGRADATIONS.items():
         assert row.name == name

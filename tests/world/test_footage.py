@@ -30,7 +30,14 @@ from descore.world.degrading import DEGRADATIONS
 from descore.world.films import FILMS, Film
 from descore.world.footage import LEAST_DETAIL, LEAST_MOVEMENT, Footage, detail, movement, sizes
 from descore.world.footage_store import make_store, read_index, shots_of
-from descore.world.footage_telling import PROMPTS, footage_example, footage_pair, true_chain, true_verdict
+from descore.world.footage_telling import (
+    PROMPTS,
+    footage_contrast,
+    footage_example,
+    footage_pair,
+    true_chain,
+    true_verdict,
+)
 from descore.world.generators import Flaw
 from descore.world.packages import Archive, fetch, packed_file
 
@@ -322,6 +329,25 @@ def test_no_harm_is_said_that_a_judge_could_not_see_by_itself(store):
     told = [footage_example(store, "train", index, pixels=4096) for index in range(150)]
     names = {flaw.name for example in told for flaw in example.flaws}
     assert names == {name for name, row in DEGRADATIONS.items() if row.alone}
+
+
+def test_what_is_for_practice_is_never_tested(store):
+    tested = [footage_example(store, "test", index, pixels=4096) for index in range(100)]
+    assert not {flaw.name for shown in tested for flaw in shown.flaws if DEGRADATIONS[flaw.name].practice}
+
+
+def test_contrasts_show_one_harm_at_two_strengths_and_prefer_the_less(store):
+    same_words = 0
+    for index in range(30):
+        pair = footage_contrast(store, index, pixels=4096)
+        better, worse = (pair.a, pair.b) if pair.preference == "a" else (pair.b, pair.a)
+        [less], [more] = better.flaws, worse.flaws
+        assert less.name == more.name
+        assert 0.02 <= less.strength <= more.strength - 0.249
+        assert (pair.a.prompt, pair.a.clip.source) == (pair.b.prompt, pair.b.clip.source)
+        same_words += better.chain == worse.chain
+    assert 2 < same_words < 25  # to be told apart by looking alone
+    assert {footage_contrast(store, index, pixels=4096).preference for index in range(8)} == {"a", "b"}
 
 
 def test_pairs_show_one_clip_twice_and_prefer_the_less_harmed(store):

@@ -54,6 +54,8 @@ class Degradation:
     """Frames (T, H, W, 3), strength, generator: new frames."""
     alone: bool = True
     """Whether it can be seen without knowing what the clip should show: a clip that runs backwards looks sound."""
+    practice: bool = False
+    """Whether it is for training alone: tests on real footage never show it."""
 
     def words(self, strength: float) -> str:
         """How the harm is told."""
@@ -106,6 +108,23 @@ def _blur(frames_THWC: Frames, strength: float, _: np.random.Generator) -> Frame
         return half.resize(size, Image.Resampling.BICUBIC)
 
     return _each_picture(frames_THWC, soften)
+
+
+def _soften(frames_THWC: Frames, strength: float, _: np.random.Generator) -> Frames:
+    """As if enlarged from a smaller picture: from 1.25 to 3 times as small."""
+    height, width = frames_THWC.shape[1:3]
+    factor = 1.25 + 1.75 * strength
+    small = max(1, round(width / factor)), max(1, round(height / factor))
+    return _each_picture(
+        frames_THWC,
+        lambda p: p.resize(small, Image.Resampling.BOX).resize((width, height), Image.Resampling.BICUBIC),
+    )
+
+
+def _smear(frames_THWC: Frames, strength: float, _: np.random.Generator) -> Frames:
+    """Texture is wiped away and edges stay, as where a generator paints: medians, mixed in by 40 to 100 %."""
+    kept, wiped = 0.6 - 0.6 * strength, ImageFilter.MedianFilter(5)
+    return _each_picture(frames_THWC, lambda picture: Image.blend(picture.filter(wiped), picture, kept))
 
 
 def _coarsen(frames_THWC: Frames, strength: float, _: np.random.Generator) -> Frames:
@@ -251,16 +270,25 @@ def _shake(frames_THWC: Frames, strength: float, rng: np.random.Generator) -> Fr
 
 
 def _wobble(frames_THWC: Frames, strength: float, rng: np.random.Generator) -> Frames:
-    """Rows and columns swing in waves that are others in each frame but the first, as shapes do that melt and bend.
+    """Shapes melt and bend: by up to 1.5 to 6 % of the short side, in waves about two thirds of it long."""
+    return _swing(frames_THWC, reach=0.015 + 0.045 * strength, wave=0.65, rng=rng)
 
-    They swing by up to 1.5 to 6 % of the short side; a wave is about two thirds of it long."""
+
+def _boil(frames_THWC: Frames, strength: float, rng: np.random.Generator) -> Frames:
+    """Small parts swim while the whole stays: by up to 1 to 3 % of the short side, in waves a sixth of it long."""
+    return _swing(frames_THWC, reach=0.01 + 0.02 * strength, wave=0.17, rng=rng)
+
+
+def _swing(frames_THWC: Frames, *, reach: float, wave: float, rng: np.random.Generator) -> Frames:
+    """Rows and columns swing in waves that are others in each frame but the first. Lengths are shares of the short
+    side."""
     frames, height, width = frames_THWC.shape[:3]
     side = _short(frames_THWC)
     phase_2T1 = rng.uniform(0, 2 * math.pi, (2, frames, 1))
-    reach_T1 = np.full((frames, 1), side * (0.015 + 0.045 * strength))
+    reach_T1 = np.full((frames, 1), side * reach)
     reach_T1[0] = 0
     shift_TH, shift_TW = (
-        np.rint(reach_T1 * np.sin(np.arange(count) * (2 * math.pi / (0.65 * side)) + phase_T1)).astype(int)
+        np.rint(reach_T1 * np.sin(np.arange(count) * (2 * math.pi / (wave * side)) + phase_T1)).astype(int)
         for count, phase_T1 in zip((height, width), phase_2T1, strict=True)
     )
     return _slide(_slide(frames_THWC, shift_TH).swapaxes(1, 2), shift_TW).swapaxes(1, 2)
@@ -288,6 +316,22 @@ _ROWS = (
         strong="badly discoloured",
         apply=_discolour,
     ),
+    Degradation(
+        name="softness",
+        harms="picture",
+        mild="slightly blurred",
+        strong="badly blurred",
+        apply=_soften,
+        practice=True,
+    ),
+    Degradation(
+        name="smear",
+        harms="picture",
+        mild="slightly blurred",
+        strong="badly blurred",
+        apply=_smear,
+        practice=True,
+    ),
     Degradation(name="coarseness", harms="picture", mild="slightly coarse", strong="badly coarse", apply=_coarsen),
     Degradation(name="flicker", harms="motion", mild="slightly flickering", strong="badly flickering", apply=_flicker),
     Degradation(name="freeze", harms="motion", mild="briefly frozen", strong="frozen", apply=_freeze),
@@ -299,6 +343,9 @@ _ROWS = (
     ),
     Degradation(name="shake", harms="motion", mild="slightly shaky", strong="badly shaky", apply=_shake),
     Degradation(name="wobble", harms="motion", mild="slightly wobbly", strong="badly wobbly", apply=_wobble),
+    Degradation(
+        name="boiling", harms="motion", mild="slightly wobbly", strong="badly wobbly", apply=_boil, practice=True
+    ),
 )
 
 DEGRADATIONS: Mapping[str, Degradation] = MappingProxyType({row.name: row for row in _ROWS})

@@ -25,7 +25,7 @@ KINDS: tuple[Harms, ...] = ("motion", "picture")
 
 _MARKED: dict[Harms, str] = {"motion": "dynamics", "picture": "style"}
 _IN_WORDS = {2: "right", 1: "partly right", 0: "wrong"}
-_ALONE = {kind: tuple(d.name for d in DEGRADATIONS.values() if d.harms == kind and d.alone) for kind in KINDS}
+
 
 P_SOUND = 0.3
 """Of examples that nothing is done to."""
@@ -39,10 +39,13 @@ P_TRUE_PROMPT = 0.05
 _LEAST_HARM: dict[Harms, float] = {"motion": 8.0, "picture": VISIBLE}
 """Of what is said, in levels. In a picture full of small movements, mixed-up time takes more to be seen."""
 
+_FAINTEST, _APART = 0.02, 0.25
+"""Of two strengths that are told apart by looking: the least there is, and the least between them."""
+
 _MILD, _STRONG = (0.2, 0.42), (0.62, 1.0)  # strengths apart from the border, where nobody could tell which it is
 _WORLD = 4202
 _NUMBERS: dict[Split, int] = {"train": 1, "test": 2}
-_EXAMPLE, _PAIR = 1, 2
+_EXAMPLE, _PAIR, _CONTRAST = 1, 2, 3
 _TRIES = 8
 
 Frames = NDArray[np.uint8]
@@ -79,7 +82,7 @@ def footage_example(footage: Footage, split: Split, index: int, *, pixels: int =
     kinds = () if draw < P_SOUND else KINDS if draw < P_SOUND + P_BOTH else (KINDS[int(rng.integers(2))],)
     flaws: list[Flaw] = []
     for kind in kinds:
-        harmed, flaw = _harm(clip.frames, kind, rng)
+        harmed, flaw = _harm(clip.frames, kinds_of_harm(kind, split), rng)
         clip, flaws = replace(clip, frames=harmed), [*flaws, *flaw]
     return _tell(clip, prompt, tuple(flaws))
 
@@ -95,6 +98,21 @@ def footage_pair(footage: Footage, split: Split, index: int, *, pixels: int = PI
         better, worse = _tell(sound, prompt, ()), _tell(_degraded(sound, flaw, seed), prompt, (flaw,))
     a, b = (better, worse) if rng.random() < 0.5 else (worse, better)
     return FootagePair(a=a, b=b, preference=prefer(a.verdict, b.verdict))
+
+
+def footage_contrast(footage: Footage, index: int, *, pixels: int = PIXELS) -> FootagePair:
+    """Pair number `index` for training: one clip harmed in one way at any two strengths that are apart. The less is
+    preferred, also where words do not tell them apart, so that what is learned is to look."""
+    rng = np.random.default_rng([_WORLD, _NUMBERS["train"], _CONTRAST, index])
+    sound, prompt, flaw, seed = _harmed_window(footage, "train", rng, pixels)
+    low, high = np.sort(rng.uniform(_FAINTEST, 1 - _APART, 2))
+    better, worse = (
+        _tell(_degraded(sound, one, seed), prompt, (one,))
+        for one in (replace(flaw, strength=round(float(strength), 3)) for strength in (low, high + _APART))
+    )
+    if rng.random() < 0.5:
+        return FootagePair(a=better, b=worse, preference="a")
+    return FootagePair(a=worse, b=better, preference="b")
 
 
 def true_chain(flaws: tuple[Flaw, ...]) -> str:
@@ -130,12 +148,19 @@ def _tell(clip: Clip, prompt: str, flaws: tuple[Flaw, ...]) -> FootageExample:
     return FootageExample(clip=clip, prompt=prompt, chain=true_chain(flaws), verdict=true_verdict(flaws), flaws=flaws)
 
 
-def _harm(frames_THWC: Frames, kind: Harms, rng: np.random.Generator) -> tuple[Frames, tuple[Flaw, ...]]:
-    """The frames with a random degradation that can be seen; as they are, without one, if none of several can."""
+def kinds_of_harm(kind: Harms, split: Split) -> tuple[str, ...]:
+    """The degradations of picture or motion that a split shows."""
+    rows = (row for row in DEGRADATIONS.values() if row.harms == kind and row.alone)
+    return tuple(row.name for row in rows if split == "train" or not row.practice)
+
+
+def _harm(frames_THWC: Frames, names: tuple[str, ...], rng: np.random.Generator) -> tuple[Frames, tuple[Flaw, ...]]:
+    """The frames with a random one of these degradations that can be seen; as they are, without one, if none of several
+    can."""
     for _ in range(_TRIES):
-        flaw = _random_flaw(_ALONE[kind], rng, strong=P_STRONG)
+        flaw = _random_flaw(names, rng, strong=P_STRONG)
         harmed_THWC = degrade(frames_THWC, flaw.name, strength=flaw.strength, rng=rng)
-        if harm(frames_THWC, harmed_THWC) >= _LEAST_HARM[kind]:
+        if harm(frames_THWC, harmed_THWC) >= _LEAST_HARM[flaw.harms]:
             return harmed_THWC, (flaw,)
     return frames_THWC, ()
 
@@ -153,7 +178,7 @@ def _harmed_window(
     """A clip, its prompt, and a flaw that can be seen in it, with the seed that it is seen with."""
     while True:
         clip = footage.window(split, rng=rng, pixels=pixels)
-        flaw = _random_flaw(_ALONE[KINDS[int(rng.integers(2))]], rng, strong=P_STRONG)
+        flaw = _random_flaw(kinds_of_harm(KINDS[int(rng.integers(2))], split), rng, strong=P_STRONG)
         seed = int(rng.integers(2**32))
         if _shows(clip, flaw, seed):
             return clip, _write_prompt(footage, clip, split, rng), flaw, seed

@@ -135,15 +135,21 @@ class _Shot:
 
 
 def plan(
-    split: Split, index: int, *, variety: float = 1.0, p_differs: float | None = None, informed: bool = True
+    split: Split,
+    index: int,
+    *,
+    variety: float = 1.0,
+    p_differs: float | None = None,
+    informed: bool = True,
+    loose: bool = False,
 ) -> Plan:
     """Example number `index` of a split, not drawn.
 
     variety: as in `random_scene`; held-out combinations always have the full one. p_differs: every attribute shown
     differs from the asked one this often, instead of as the generator slips. informed: False gives a prompt that tells
-    nothing."""
+    nothing. loose: as in `write_prompt`."""
     rng = _rng(split, _EXAMPLE, index)
-    wish = _wish(split, rng, variety=variety, informed=informed)
+    wish = _wish(split, rng, variety=variety, informed=informed, loose=loose)
     return _tell(wish, _take(split, wish, rng, p_differs), seed=(_WORLD, _NUMBERS[split], _EXAMPLE, index, 0))
 
 
@@ -171,9 +177,10 @@ def example(
     variety: float = 1.0,
     p_differs: float | None = None,
     informed: bool = True,
+    loose: bool = False,
 ) -> Example:
     """Example number `index` of a split, drawn. size: width and height in pixels; the rest as in `plan`."""
-    return draw(plan(split, index, variety=variety, p_differs=p_differs, informed=informed), size=size)
+    return draw(plan(split, index, variety=variety, p_differs=p_differs, informed=informed, loose=loose), size=size)
 
 
 def pair(
@@ -209,14 +216,16 @@ def _rng(split: Split, use: int, index: int) -> np.random.Generator:
     return np.random.default_rng((_WORLD, _NUMBERS[split], use, index))
 
 
-def _wish(split: Split, rng: np.random.Generator, *, variety: float = 1.0, informed: bool = True) -> _Wish:
+def _wish(
+    split: Split, rng: np.random.Generator, *, variety: float = 1.0, informed: bool = True, loose: bool = False
+) -> _Wish:
     held_out = split is Split.COMBINATIONS
     asked = held_out_scene(rng) if held_out else random_scene(rng, variety=variety)
     request = random_request(asked, rng) | (_combined(asked) if held_out else frozenset())
     if "colour" in request and asked.style is Style.GREY:
         asked = change(asked, "style", rng)  # nobody asks for a red circle in a film without colour
     request = request if informed else frozenset()
-    prompt = write_prompt(asked, request, rng, held_out=split is Split.WORDINGS)
+    prompt = write_prompt(asked, request, rng, held_out=split is Split.WORDINGS, loose=loose)
     return _Wish(asked=asked, request=request, prompt=prompt)
 
 

@@ -199,12 +199,18 @@ _HELD_OUT_FORMS = (
     ("{place}", " {light}", " we watch {thing}", " {doing}", " ({camera})", " ({style})"),
 )
 
+_PARTS = ("{thing}", "{doing}", "{place}", "{light}", "{style}", "{camera}")
+_JOINTS = (", ", ". ", " ", ": ")
+
 _SLOT = re.compile(r"\{(\w+)\}")
 
 
-def write_prompt(scene: Scene, request: Request, rng: np.random.Generator, *, held_out: bool = False) -> str:
+def write_prompt(
+    scene: Scene, request: Request, rng: np.random.Generator, *, held_out: bool = False, loose: bool = False
+) -> str:
     """What a user may write who asks for this much of the scene. A request of nothing gives a prompt that tells
-    nothing. held_out: in words and sentences that no training prompt has."""
+    nothing. held_out: in words and sentences that no training prompt has. loose: the parts come in any order and are
+    joined in any way, so that none can be known by its place."""
     if not request:
         return _NOTHING.draw(rng, held_out=held_out)
     said = {name: _word(scene, name, rng, held_out) if name in request else "" for name in KINDS}
@@ -216,6 +222,8 @@ def write_prompt(scene: Scene, request: Request, rng: np.random.Generator, *, he
         "camera": said["camera"],
         "style": said["style"],
     }
+    if loose:
+        return _assemble(_loose_form(rng), slots)
     forms = _HELD_OUT_FORMS if held_out else _FORMS
     return _assemble(forms[int(rng.integers(len(forms)))], slots)
 
@@ -246,9 +254,14 @@ def _thing(said: dict[str, str], rng: np.random.Generator, held_out: bool) -> st
     return with_article(thing) if number == "a" else f"{number} {thing}"
 
 
+def _loose_form(rng: np.random.Generator) -> tuple[str, ...]:
+    joints = [_JOINTS[int(each)] for each in rng.integers(len(_JOINTS), size=len(_PARTS))]
+    return tuple(joint + _PARTS[int(part)] for joint, part in zip(joints, rng.permutation(len(_PARTS)), strict=True))
+
+
 def _assemble(form: tuple[str, ...], slots: dict[str, str]) -> str:
     kept = [part for part in form if all(slots[name] for name in _SLOT.findall(part))]
-    text = "".join(kept).format(**slots).lstrip(" ,;.")
+    text = "".join(kept).format(**slots).lstrip(" ,;.:")
     if not text.endswith("."):
         return text
     return ". ".join(sentence[:1].upper() + sentence[1:] for sentence in text.split(". "))

@@ -8,15 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-FILE = Path(__file__).parents[1] / "experiments" / "cold_start" / "findings.py"
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+BENCHMARKS = ("drawn", "drawn-combinations", "drawn-wordings", "drawn-generators")
 
 
 @pytest.fixture(scope="module")
 def findings():
-    spec = importlib.util.spec_from_file_location("cold_start_findings", FILE)
+    spec = importlib.util.spec_from_file_location("cold_start_findings", EXPERIMENTS / "cold_start" / "findings.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where a dataclass looks for its own module
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(EXPERIMENTS)
+        spec.loader.exec_module(module)
     yield module
     del sys.modules[spec.name]
 
@@ -32,7 +35,7 @@ def judged(findings, *, right_by_drop, seeds=(0, 1)):
         )
         for drop, right in right_by_drop.items()
         for seed in seeds
-        for name in findings.BENCHMARKS
+        for name in BENCHMARKS
         for think in ("on", "off")
     }
 

@@ -12,20 +12,14 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+from drawn_splits import DOMAINS, decided_pairs, shown, table
 from numpy.typing import NDArray
 
-from descore.data.pairs import OVERALL
 from descore.evaluation.records import to_plain
-from descore.evaluation.results import margins_of
 from descore.evaluation.runs import Run
 from descore.maths.agreement import share
 from descore.maths.bootstrap import mean
 from descore.types import Think
-
-OUT_OF_DOMAIN = ("drawn-combinations", "drawn-wordings", "drawn-generators")
-BENCHMARKS = ("drawn", *OUT_OF_DOMAIN)
-DOMAINS = {"in-domain": ("drawn",), "out-of-domain": OUT_OF_DOMAIN, **{name: (name,) for name in OUT_OF_DOMAIN}}
-"""By column, the splits that are pooled in it."""
 
 Way: TypeAlias = tuple[float, Think]
 """p of training, and whether the model thinks."""
@@ -73,12 +67,10 @@ Judged: TypeAlias = dict[tuple[Cell, str, Think], Judgement]
 
 def judged_of(run: Run) -> Judgement:
     """A run on a split, without all that the findings do not need."""
-    found, results = margins_of(OVERALL, run.pairs, run.records), run.results
-    decided_B = found.preference_B != 0
-    margin_B = found.margin_B[decided_B]
+    found, results = decided_pairs(run.pairs, run.records), run.results
     return Judgement(
-        hit_B=np.where(np.isnan(margin_B), np.nan, np.sign(margin_B) == found.preference_B[decided_B]),
-        group_B=found.group_B[decided_B],
+        hit_B=found.value_N,
+        group_B=found.group_N,
         unreadable=results["unreadable"],
         clips=results["of"],
     )
@@ -142,29 +134,17 @@ def tables(found: Mapping[str, Any]) -> str:
     accuracy, differences = dict[tuple[str, ...], list[str]](), dict[tuple[str, ...], list[str]]()
     for row in found["accuracy"]:
         cells = accuracy.setdefault((f"{row['pairs']:,}", _words((row["drop"], row["think"]))), [])
-        cells.append(_shown(row["accuracy"], ".3f"))
+        cells.append(shown(row["accuracy"], ".3f"))
         if row["domain"] == "out-of-domain":
             cells.append(f"{row['unreadable']:,} of {row['clips']:,}" if row["think"] == "on" else "")
     for row in found["differences"]:
         head = (f"{row['pairs']:,}", _words(row["one"]), _words(row["other"]))
-        differences.setdefault(head, []).append(_shown(row["difference"], "+.3f"))
+        differences.setdefault(head, []).append(shown(row["difference"], "+.3f"))
     inside, outside, *apart = DOMAINS
-    first = _table(("pairs", "way", inside, outside, "unreadable chains there", *apart), accuracy)
-    return f"{first}\n\n{_table(('pairs', 'of', 'over', *DOMAINS), differences)}"
+    first = table(("pairs", "way", inside, outside, "unreadable chains there", *apart), accuracy)
+    return f"{first}\n\n{table(('pairs', 'of', 'over', *DOMAINS), differences)}"
 
 
 def _words(way: Sequence[Any]) -> str:
     drop, think = way
     return f"p = {drop:g}, {'thinking' if think == 'on' else 'without thinking'}"
-
-
-def _table(head: Sequence[str], rows: Mapping[tuple[str, ...], Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *([*key, *cells] for key, cells in rows.items())]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _shown(figure: Mapping[str, Any], form: str) -> str:
-    """`.812 [.780, .844]`; a figure of a single prompt has no interval."""
-    if figure["value"] is None or figure["low"] is None:
-        return "" if figure["value"] is None else f"{figure['value']:{form}}"
-    return f"{figure['value']:{form}} [{figure['low']:{form}}, {figure['high']:{form}}]"

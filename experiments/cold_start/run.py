@@ -18,19 +18,21 @@ record.json and, as tables, to the screen."""
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-from statistics import fmean
 
 import transformers
-from findings import BENCHMARKS, Cell, Judged, findings, judged_of, tables
 
-from descore.evaluation.benchmarks import find_benchmark, load
-from descore.evaluation.runs import RESULTS_FILE, evaluate, read_run
-from descore.evaluation.scorers import ModelJudge, versions
+sys.path.append(str(Path(__file__).parents[1]))
+
+from drawn_runs import Expected, announce, draw_pairs, judged, note_time
+from drawn_splits import BENCHMARKS
+from findings import Cell, Judged, findings, judged_of, tables
+
+from descore.evaluation.scorers import versions
 from descore.scorer import Scorer, Thinking
 from descore.training.cold_start import train_cold_start
 from descore.training.cold_start_config import ColdStartConfig
@@ -38,8 +40,6 @@ from descore.training.config_file import read_config
 from descore.types import Think
 
 HERE = Path(__file__).parent
-FIRST_PAIR = 10**6
-"""Number of a seed's first pair, times one more than the seed: beyond all that the bundled model was grown on."""
 
 SECONDS = {"a pair without chains": 0.13, "chains": 0.19, "on": 0.25, "off": 0.05}
 """Measured with the bundled model on one quiet core: to train on a pair, on its chains on top, and to judge a clip,
@@ -90,12 +90,12 @@ def main() -> None:
     out = options.out or Path("runs/cold_start_dry" if options.dry else "runs/cold_start_experiment")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    announce(plan, out)
-    judged: Judged = {}
+    announce([expected(cell, plan) for seed in plan.seeds for cell in plan.cells(seed)], out=out)
+    found_by_run: Judged = {}
     for seed in plan.seeds:
         for cell in plan.cells(seed):
-            judged |= run(cell, plan, start=options.start, out=out)
-        found = findings(judged)
+            found_by_run |= run(cell, plan, start=options.start, out=out)
+        found = findings(found_by_run)
         told = {"start": options.start, "plan": asdict(plan), "config": (HERE / "config.yaml").read_text("utf-8")}
         record = {**told, "versions": versions("descore", "torch", "transformers"), **found}
         path = (out if options.dry else HERE) / "record.json"
@@ -103,18 +103,9 @@ def main() -> None:
         print(f"\nAfter seed {seed}, {path}:\n\n{tables(found)}\n", flush=True)
 
 
-def announce(plan: Plan, out: Path) -> None:
-    """The plan of wall-clock, run by run."""
-    cells = [cell for seed in plan.seeds for cell in plan.cells(seed)]
-    took = {cell: json.loads(took_file(cell, out).read_text()) for cell in cells if took_file(cell, out).is_file()}
-    left = 0.0
-    for cell in cells:
-        known = [seconds for other, seconds in took.items() if other.drop == cell.drop]
-        expected = fmean(known) if known else roughly(cell, plan)
-        left += 0.0 if cell in took else expected
-        said = f"done in {took[cell] / 60:.1f} min" if cell in took else f"{expected / 60:.1f} min"
-        print(f"{cell.name:>24}  {said}{'' if known else ', roughly'}")
-    print(f"{len(cells) - len(took)} of {len(cells)} runs to do, {left / 3600:.1f} hours", flush=True)
+def expected(cell: Cell, plan: Plan) -> Expected:
+    """A run, and how long it may take; those of one p take equally long."""
+    return Expected(name=cell.name, kind=f"p{cell.drop:g}", seconds=roughly(cell, plan))
 
 
 def roughly(cell: Cell, plan: Plan) -> float:
@@ -133,29 +124,23 @@ def run(cell: Cell, plan: Plan, *, start: str, out: Path) -> Judged:
     """One model, trained and held against every split. How long that took is noted when it is done."""
     began = time.monotonic()
     model = trained(cell, plan, start=start, out=out)
+    open_scorer = cache(lambda: Scorer.from_pretrained(str(model), batch_size=32))
     found: Judged = {}
     for think in ways(cell):
+        thinking = Thinking(think=think, max_chain_tokens=plan.max_chain_tokens)
         for benchmark in BENCHMARKS:
             folder = out / "judged" / cell.name / f"{benchmark}-{think}"
-            if not (folder / RESULTS_FILE).is_file():
-                judge(model, benchmark, Thinking(think=think, max_chain_tokens=plan.max_chain_tokens), plan, folder)
-            found[cell, benchmark, think] = judged_of(read_run(folder))
-    if not took_file(cell, out).is_file():
-        took_file(cell, out).write_text(json.dumps(time.monotonic() - began))
-        print(f"{cell.name}: {(time.monotonic() - began) / 60:.1f} min", flush=True)
+            seen = judged(folder, benchmark=benchmark, limit=plan.limit, thinking=thinking, open_scorer=open_scorer)
+            found[cell, benchmark, think] = judged_of(seen)
+    note_time(cell.name, time.monotonic() - began, out=out)
     return found
-
-
-def took_file(cell: Cell, out: Path) -> Path:
-    """Holds the seconds of the sitting in which the run was finished."""
-    return out / "judged" / cell.name / "took.json"
 
 
 def trained(cell: Cell, plan: Plan, *, start: str, out: Path) -> Path:
     """The model of a run."""
     changed = {
         "model.checkpoint": start,
-        "data.train": drawn(cell, plan, out) / "pairs.csv",
+        "data.train": drawn(cell, plan, out),
         "data.chain_drop": cell.drop,
         "optim.steps": plan.steps,
         "optim.batch_size": plan.batch,
@@ -169,27 +154,10 @@ def trained(cell: Cell, plan: Plan, *, start: str, out: Path) -> Path:
 
 
 def drawn(cell: Cell, plan: Plan, out: Path) -> Path:
-    """The folder of a run's pairs; runs that differ in p share it."""
+    """The table of a run's pairs; runs that differ in p share it."""
     noise = f"-noise-{plan.label_noise:g}" if plan.label_noise else ""
     folder = out / "pairs" / f"{cell.pairs}-seed-{cell.seed}{noise}"
-    if not folder.is_dir():
-        command = [sys.executable, "-m", "descore", "world", "sample", "--split", "train", "--count", str(cell.pairs)]
-        command += ["--seed-offset", str(FIRST_PAIR * (1 + cell.seed)), "--label-noise", str(plan.label_noise)]
-        subprocess.run([*command, "--out", str(folder)], check=True)
-    return folder
-
-
-def judge(model: Path, benchmark: str, thinking: Thinking, plan: Plan, folder: Path) -> None:
-    """What `descore evaluate` does, in this process: opening a model again takes longer than some splits."""
-    row = find_benchmark(benchmark)
-    evaluate(
-        ModelJudge(scorer=Scorer.from_pretrained(str(model), batch_size=32), thinking=thinking),
-        load(row, limit=plan.limit),
-        folder=folder,
-        benchmark=row.name,
-        title=row.title,
-        limit=plan.limit,
-    )
+    return draw_pairs(folder, count=cell.pairs, seed=cell.seed, label_noise=plan.label_noise)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Marks, chains and preferences say what is so of the asked and the shown scene."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -78,7 +79,23 @@ def test_what_is_called_right_reads_the_same_on_both_sides(asked, shown, request
     for line in true_chain(asked, shown, request).split("\n")[1:6]:
         if "asked " in line and "not asked" not in line:
             wanted, rest = line.split("asked ", 1)[1].split(", shown ")
-            assert (wanted == rest.split(":")[0]) == (": right" in line)
+            assert (wanted == re.split("[,:]", rest)[0]) == (": right" in line)
+
+
+@given(asked=SCENES, shown=SCENES, request=REQUESTS)
+def test_parts_are_compared_before_the_whole_is_marked(asked, shown, request):
+    """Words of the asked phrase in their order; all right is right, none is wrong. One part is not named twice."""
+    lines = true_chain(asked, shown, request).split("\n")
+    for name, parts in (("Subject", {"count", "size", "colour", "shape"}), ("Environment", {"setting", "light"})):
+        [line] = [line for line in lines if line.startswith(name)]
+        compared = re.findall(r", ([\w ]+?) (right|wrong)(?=[,:])", line.partition(", shown ")[2])
+        if len(parts & request) < 2:
+            assert not compared
+            continue
+        assert line.split("asked ")[1].startswith(" ".join(word for word, _ in compared) + ", shown")
+        told = {found for _, found in compared}
+        assert ("partly right" in line) == (told == {"right", "wrong"})
+        assert (": wrong, 0" in line) == (told == {"wrong"})
 
 
 @given(one=SCENES, other=SCENES, flaws=FLAWS)
@@ -104,10 +121,10 @@ def test_a_chain_in_full():
     assert true_chain(BEACH, shown, request, (A_BIT_BLURRED, FROZEN)) == (
         "I see two small red circles, outlined, on a beach in bright light. They move right fast. The camera pans "
         "left. The picture is slightly blurred. The motion is frozen.\n"
-        "Subject: asked two circles, shown two circles: right, 2.\n"
+        "Subject: asked two circles, shown two circles, two right, circles right: right, 2.\n"
         "Dynamics: asked move left, shown move right, motion frozen: wrong, 0.\n"
         "Camera: not asked, N/A.\n"
-        "Environment: asked beach at dusk, shown beach in bright light: partly right, 1.\n"
+        "Environment: asked beach at dusk, shown beach in bright light, beach right, at dusk wrong: partly right, 1.\n"
         "Style: not asked, picture slightly blurred: partly right, 1.\n"
         '<answer>{"dimensional_scores": {"subject": 2, "dynamics": 0, "camera": "N/A", "environment": 1, "style": 1}, '
         '"overall_score": 3.00}</answer>'

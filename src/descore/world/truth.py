@@ -3,7 +3,8 @@
 In: the scene asked for, what of it was asked, the scene shown and its flaws. Out: marks, verdicts, chains, preferences.
 Knows scenes and words; knows nothing of pixels or models.
 
-A chain is short and regular, and says everything that is to be seen before a word of what was asked."""
+A chain is short and regular. It says everything that is to be seen before a word of what was asked, and compares part
+by part before it marks the whole."""
 
 from typing import Literal
 
@@ -99,7 +100,14 @@ def true_chain(asked: Scene, shown: Scene, request: Request, flaws: Flaws = ()) 
         for name, harms in _HARMED.items()
         if not compared[name][0] or any(flaw.harms == harms for flaw in flaws)
     }
-    lines = [_line(name, compared[name], states.get(name, ""), verdict.marks[name]) for name in DIMENSIONS]
+    by_part = {
+        "subject": _by_part(_look_words(asked, request, asked.colour.value), _right(asked, shown, request, _LOOKS)),
+        "environment": _by_part(_place_words(asked, request), _right(asked, shown, request, _PLACE)),
+    }
+    lines = [
+        _line(name, compared[name], by_part.get(name, "") or states.get(name, ""), verdict.marks[name])
+        for name in DIMENSIONS
+    ]
     return "\n".join([described_only(shown, flaws), *lines, write_answer(verdict)])
 
 
@@ -115,12 +123,17 @@ def described_only(shown: Scene, flaws: Flaws = ()) -> str:
 
 
 def _part(asked: Scene, shown: Scene, request: Request, names: tuple[str, ...]) -> Mark:
-    """All right 2, nothing right 0, some right 1; None if nothing is asked. In grey no colour is right."""
-    unseen = {"colour"} if shown.style is Style.GREY else set()
-    right = [getattr(asked, name) is getattr(shown, name) and name not in unseen for name in names if name in request]
+    """All right 2, nothing right 0, some right 1; None if nothing is asked."""
+    right = _right(asked, shown, request, names)
     if not right:
         return None
     return 2 if all(right) else 1 if any(right) else 0
+
+
+def _right(asked: Scene, shown: Scene, request: Request, names: tuple[str, ...]) -> list[bool]:
+    """Of what is asked, in the order of the names, what is shown. In grey no colour is right."""
+    unseen = {"colour"} if shown.style is Style.GREY else set()
+    return [getattr(asked, name) is getattr(shown, name) and name not in unseen for name in names if name in request]
 
 
 def _dynamics(asked: Scene, shown: Scene, request: Request) -> Literal[0, 1, 2]:
@@ -147,24 +160,35 @@ def _at_most(flaws: Flaws, harms: Harms) -> Literal[0, 1, 2]:
     return min((flaw.mark for flaw in flaws if flaw.harms == harms and flaw.mark is not None), default=2)
 
 
-def _line(name: str, compared: tuple[str, str], state: str, mark: Mark) -> str:
-    """A state is said where there is a flaw, or nothing else to judge by."""
+def _line(name: str, compared: tuple[str, str], more: str, mark: Mark) -> str:
+    """`more`: how the parts compare; or the state, where there is a flaw or nothing else to judge by."""
     if mark is None:
         return f"{name.capitalize()}: not asked, N/A."
     wanted, got = compared
     held = f"asked {wanted}, shown {got}" if wanted else "not asked"
-    return f"{name.capitalize()}: {held}{f', {state}' if state else ''}: {_IN_WORDS[mark]}, {mark}."
+    return f"{name.capitalize()}: {held}{f', {more}' if more else ''}: {_IN_WORDS[mark]}, {mark}."
+
+
+def _by_part(words: list[str], right: list[bool]) -> str:
+    """'red wrong, cross right': where several things are asked at once, each is compared before all are marked."""
+    if len(words) < 2:
+        return ""
+    return ", ".join(f"{word} {'right' if ok else 'wrong'}" for word, ok in zip(words, right, strict=True))
 
 
 def _looks(scene: Scene, names: Request, colour: str) -> str:
     """As much of the things' looks as is named: 'two small red circles', 'large circle', 'blue'."""
+    return " ".join(_look_words(scene, names, colour))
+
+
+def _look_words(scene: Scene, names: Request, colour: str) -> list[str]:
     words = {
         "count": scene.count.value,
         "size": scene.size.value,
         "colour": colour,
         "shape": plural(scene.shape.value) if "count" in names and scene.count is not Count.ONE else scene.shape.value,
     }
-    return " ".join(words[name] for name in _LOOKS if name in names)
+    return [words[name] for name in _LOOKS if name in names]
 
 
 def _tint(shown: Scene) -> str:
@@ -183,8 +207,12 @@ def _pace(scene: Scene) -> str:
 
 def _place(scene: Scene, request: Request) -> str:
     """'beach at dusk', 'beach', 'at dusk'."""
+    return " ".join(_place_words(scene, request))
+
+
+def _place_words(scene: Scene, request: Request) -> list[str]:
     words = {"setting": scene.setting.value, "light": _LIGHTS[scene.light]}
-    return " ".join(words[name] for name in _PLACE if name in request)
+    return [words[name] for name in _PLACE if name in request]
 
 
 def _condition(flaws: Flaws, harms: Harms) -> str:

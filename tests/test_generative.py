@@ -181,7 +181,10 @@ def test_a_checkpoint_from_before_paradigms_had_names_has_a_head(trained):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"paradigm": "discriminative"}, "paradigm is 'discriminative', expected one of ['descore', 'generative']"),
+        (
+            {"paradigm": "generativ"},
+            "paradigm is 'generativ', expected one of ['descore', 'discriminative', 'generative']",
+        ),
         ({"paradigm": "generative", "dimensions": ("look",)}, "a generative model has ('overall',) alone"),
     ],
 )

@@ -8,7 +8,7 @@ screens, tables or servers."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from math import isfinite
 from pathlib import Path
@@ -44,8 +44,9 @@ class Request:
 class Thinking:
     """How to think before scoring."""
 
-    think: Think = "on"
-    """"off" reads the reward at once, without a chain."""
+    think: Think | None = None
+    """"on" writes a chain before the reward is read, "off" reads it at once. None: "off" for a model that was trained
+    without chains, and "on" for any other."""
     samples: int = 1
     """Chains for each clip. More than one gives the reward a standard deviation."""
     temperature: float | None = None
@@ -59,7 +60,7 @@ class Thinking:
         faults = [
             fault
             for fault, holds in {
-                f"think is {self.think!r}, expected on or off": self.think in ("on", "off"),
+                f"think is {self.think!r}, expected on or off": self.think in ("on", "off", None),
                 f"samples is {self.samples}, expected at least 1": self.samples >= 1,
                 f"temperature is {self.temperature}, expected 0 or more": (self.temperature or 0) >= 0,
                 "several samples at temperature 0 are all the same; raise the temperature or take one": (
@@ -69,7 +70,7 @@ class Thinking:
                 f"max_chain_tokens is {self.max_chain_tokens}, expected at least 1": (
                     self.max_chain_tokens is None or self.max_chain_tokens >= 1
                 ),
-                "without thinking there is one sample only": self.think == "on" or self.samples == 1,
+                "without thinking there is one sample only": self.think != "off" or self.samples == 1,
             }.items()
             if not holds
         ]
@@ -83,10 +84,17 @@ class Thinking:
             return 0.0 if self.samples == 1 else 1.0
         return self.temperature
 
-    def check(self, paradigm: Paradigm | None) -> None:
-        """A generative model that is not to think raises ConfigError."""
+    def settled(self, paradigm: Paradigm | None) -> "Thinking":
+        """The same for a model of this paradigm, with `think` decided; None is a paradigm that is not known yet.
+
+        A generative model that is not to think, and a discriminative one that is, raise ConfigError."""
         if paradigm == "generative" and self.think == "off":
             raise ConfigError("a generative model's reward is in what it writes: it cannot score with think off")
+        if paradigm == "discriminative" and self.think == "on":
+            raise ConfigError("a discriminative model was trained without chains: it cannot score with think on")
+        if paradigm is None or self.think is not None:
+            return self
+        return replace(self, think="off" if paradigm == "discriminative" else "on")
 
 
 class Scorer:
@@ -98,7 +106,7 @@ class Scorer:
         self.model = model.eval()
         self.name = name
         self.batch_size = batch_size
-        if model.settings.trained_on is None and model.settings.paradigm == "descore":
+        if model.settings.trained_on is None and model.settings.paradigm != "generative":
             warnings.warn(
                 f"{name}: query and head were never trained; its rewards are noise", DescoreWarning, stacklevel=2
             )
@@ -144,8 +152,7 @@ class Scorer:
         """Score many videos one batch at a time, in order, as results come. A video that cannot be read, whose reward
         is not finite, or of which a generative model writes no answer that can be read, gives its VideoError in its
         place, and the others go on. `requests` is read no further ahead than one batch."""
-        how = Thinking(**thinking)
-        how.check(self.model.settings.paradigm)
+        how = Thinking(**thinking).settled(self.model.settings.paradigm)
         stream = (r if isinstance(r, Request) else Request(video=r[0], prompt=r[1]) for r in requests)
         while batch := list(islice(stream, self.batch_size)):
             yield from self._score_one_batch(batch, how)
@@ -186,7 +193,7 @@ class Scorer:
         inputs = {key: value.to(self.model.device) for key, value in laid_out.items()}
         thoughts = self._think(inputs, how, limit)
         return [
-            self._result(clip, prompt, of_clip, how.think)
+            self._result(clip, prompt, of_clip, how)
             for clip, prompt, of_clip in zip(clips, prompts, thoughts, strict=True)
         ]
 
@@ -220,12 +227,12 @@ class Scorer:
             if length + limit + 2 > room
         }
 
-    def _result(self, clip: Clip, prompt: str, thoughts: Sequence[Thought], think: Think) -> Score | VideoError:
+    def _result(self, clip: Clip, prompt: str, thoughts: Sequence[Thought], how: Thinking) -> Score | VideoError:
         samples: list[Sample] = []
         left_out: list[str] = []
         for thought in thoughts:
             try:
-                samples.append(self._sample(thought, think))
+                samples.append(self._sample(thought, how))
             except AnswerError as fault:
                 left_out.append(str(fault))
         rewards = [sample.reward for sample in samples]
@@ -244,10 +251,10 @@ class Scorer:
             left_out=tuple(left_out),
         )
 
-    def _sample(self, thought: Thought, think: Think) -> Sample:
+    def _sample(self, thought: Thought, how: Thinking) -> Sample:
         """A chain and its reward. A generative model's chain whose answer cannot be read has none: AnswerError."""
         thinking = self.model.chat.decode_chain(thought.chain)
-        verdict, flaw = _read(thinking) if think == "on" else (None, None)
+        verdict, flaw = (None, None) if how.think == "off" else _read(thinking)
         said = thought.rewards_K.tolist()
         if self.model.settings.paradigm == "generative":
             if verdict is None:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 Think = Literal["on", "off"]
 
-Paradigm = Literal["descore", "generative"]
-"""Where a model's reward is read: at the query behind its chain, or in the `overall_score` that the chain ends with."""
+Paradigm = Literal["descore", "discriminative", "generative"]
+"""Where a model's reward is read: at the query behind its chain; at the query alone, where it was trained without
+chains; or in the `overall_score` that the chain ends with."""
 
 Preference = Literal["a", "b", "tie"]
 """Which clip of a pair people prefer."""

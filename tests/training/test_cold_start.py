@@ -17,10 +17,12 @@ from tests.training.conftest import curve, make_data, pair_rows, write_table
 from tests.training.golden import COLD_START, golden_cold_start
 
 from descore.data.chat import Layout
-from descore.errors import ConfigError, DataError, DescoreWarning
+from descore.errors import CheckpointError, ConfigError, DataError, DescoreWarning
 from descore.model.descore_model import DescoreModel
 from descore.scorer import Scorer
-from descore.training.config_file import write_config
+from descore.training.config_file import read_config, write_config
+from descore.training.dual_rl import train_rl
+from descore.training.rl_config import RlConfig
 from descore.training.starting import open_model
 
 FULL = ("trainable.language_model.mode=full", "trainable.merger.mode=full", "trainable.vision_tower.mode=full")
@@ -273,10 +275,40 @@ def test_a_score_is_standardized_by_the_calibration_tables_rewards(drop, cold_st
     )
     scorer = Scorer.from_pretrained(tmp_path / "run" / "model")
     clips = {(row["prompt"], row[f"video_{side}"]) for row in pair_rows(3) for side in "ab"}
-    think = "off" if drop == 1 else "on"
-    rewards = torch.tensor([scorer.score(data / video, prompt=p, think=think).reward for p, video in clips])
+    rewards = torch.tensor([scorer.score(data / video, prompt=p).reward for p, video in clips])
     assert scorer.model.settings.reward_mean["overall"] == pytest.approx(rewards.mean().item(), rel=1e-3)
     assert scorer.model.settings.reward_std["overall"] == pytest.approx(rewards.std().item(), rel=1e-3)
+
+
+def test_trained_without_chains_it_says_so_and_with_chains_it_thinks_again(cold_start, rl_refuses, tmp_path):
+    options = ("loss.chain_weight=0", "optim.steps=1", FROZEN)
+    cold_start(tmp_path / "without", *options, "data.chain_drop=1")
+    without = tmp_path / "without" / "model"
+    assert trained(tmp_path / "without").settings.paradigm == "discriminative"
+    card = (without / "README.md").read_text()
+    assert "It scores at once: it never saw a chain of thought in training." in card
+    rl_refuses(without)
+    cold_start(tmp_path / "with", *options, f"model.checkpoint={without}")
+    assert trained(tmp_path / "with").settings.paradigm == "descore"
+    assert "It writes a chain of thought before it scores" in (tmp_path / "with" / "model" / "README.md").read_text()
+
+
+@pytest.fixture
+def rl_refuses(data, tmp_path):
+    """Stage 2 does not start from a head that never read a chain."""
+
+    def refuse(checkpoint):
+        settings = {
+            "model": {"checkpoint": str(checkpoint), "precision": "float32"},
+            "data": {"train": str(data / "pairs.csv"), "workers": 0},
+            "optim": {"steps": 1},
+            "run": {"out": str(tmp_path / "rl")},
+        }
+        (tmp_path / "rl.yaml").write_text(json.dumps(settings))
+        with pytest.raises(CheckpointError, match="is discriminative: it was trained without chains"):
+            train_rl(read_config(tmp_path / "rl.yaml", RlConfig))
+
+    return refuse
 
 
 def test_without_a_table_apart_nothing_is_known_and_the_card_says_so(straight):

@@ -165,11 +165,17 @@ def _picture(path: Path, ranked: "Sequence[Score]", real: "Sequence[Score]", *, 
             Section(title="Real clips", note=ON_REAL, scores=tuple(real)),
         ],
         title="Think, then score",
-        note=f"What the model {ranked[0].model} wrote of each clip, and the reward read behind its last word.",
+        note=_note(ranked[0]),
         footer="rabbit.mp4, squirrel.mp4: Big Buck Bunny, (c) 2008 Blender Foundation, www.bigbuckbunny.org, CC BY 3.0",
     )
     page.save(path)
     return path
+
+
+def _note(score: "Score") -> str:
+    if not score.thinking:
+        return f"The reward that the model {score.model} gives each clip at once: it was trained without chains."
+    return f"What the model {score.model} wrote of each clip, and the reward read behind its last word."
 
 
 def _made(folder: Path) -> Path:

@@ -42,7 +42,7 @@ def evaluate(
     paradigm: opt.Paradigm = None,
     scores: Scores = None,
     root: Root = None,
-    think: opt.Think = opt.ThinkChoice.ON,
+    think: opt.Think = None,
     samples: opt.Samples = 1,
     seed: opt.Seed = 0,
     temperature: opt.Temperature = None,
@@ -73,7 +73,7 @@ def evaluate(
             batch_size=batch_size,
             device=device,
             thinking={
-                "think": think.value,
+                "think": think.value if think else None,
                 "samples": samples,
                 "seed": seed,
                 "temperature": temperature,

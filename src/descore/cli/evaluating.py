@@ -111,7 +111,7 @@ def _judge(
     if model is not None and model in FEATURES:
         return FeatureJudge(feature=FEATURES[model], batch_size=batch_size)
     how = Thinking(**thinking)
-    how.check(paradigm)  # options that do not go together are refused before a large model is opened
+    how.settled(paradigm)  # options that do not go together are refused before a large model is opened
     scorer = open_scorer(model or "tiny", paradigm=paradigm, device=device, batch_size=batch_size)
     return ModelJudge(scorer=scorer, thinking=how)
 

@@ -56,7 +56,7 @@ def judge(
         from descore.scorer import Thinking
 
         # Options that do not go together are refused before a large model is opened.
-        Thinking(**thinking).check(paradigm)
+        Thinking(**thinking).settled(paradigm)
         scorer = open_scorer(model, paradigm=paradigm, device=device, batch_size=batch_size)
         bar.update(task, description="watching and thinking", total=len(requests))
         for result in scorer.score_each(requests, **thinking):

@@ -17,6 +17,7 @@ class ParadigmChoice(StrEnum):
     """Where the reward is read."""
 
     DESCORE = "descore"
+    DISCRIMINATIVE = "discriminative"
     GENERATIVE = "generative"
 
 
@@ -33,11 +34,18 @@ Paradigm = Annotated[
     ParadigmChoice | None,
     typer.Option(
         "--paradigm",
-        help="'descore' reads the reward behind the chain, 'generative' takes the overall score that the chain ends "
-        "with: so any checkpoint judges, and a plain Qwen3-VL too. Default: as the checkpoint says.",
+        help="'descore' reads the reward behind the chain, 'discriminative' without one, 'generative' takes the "
+        "overall score that the chain ends with: so any checkpoint judges, and a plain Qwen3-VL too. Default: as the "
+        "checkpoint says.",
     ),
 ]
-Think = Annotated[ThinkChoice, typer.Option("--think", help="Write a chain of thought first, or score at once.")]
+Think = Annotated[
+    ThinkChoice | None,
+    typer.Option(
+        "--think",
+        help="Write a chain of thought first, or score at once. Default: on; off for a model trained without chains.",
+    ),
+]
 Samples = Annotated[int, typer.Option("--samples", "-k", min=1, help="Chains per clip; several give a deviation.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same chains.")]
 Temperature = Annotated[

@@ -54,7 +54,7 @@ def run_and_show(
     limit: int | None,
     model: str,
     paradigm: Paradigm | None,
-    think: Think,
+    think: Think | None,
     seed: int,
     batch_size: int,
     device: str | None,
@@ -111,13 +111,13 @@ def _digest(judgements: Judgements) -> str:
 
 
 def _judge(
-    model: str, *, paradigm: Paradigm | None, think: Think, seed: int, batch_size: int, device: str | None
+    model: str, *, paradigm: Paradigm | None, think: Think | None, seed: int, batch_size: int, device: str | None
 ) -> tuple[Judge, VideoSampling]:
     """The judge, and how it reads clips."""
     if model in FEATURES:
         return FeatureJudge(feature=FEATURES[model], batch_size=batch_size), SAMPLING
     how = Thinking(think=think, seed=seed)
-    how.check(paradigm)
+    how.settled(paradigm)
     scorer = open_scorer(model, paradigm=paradigm, device=device, batch_size=batch_size)
     return ModelJudge(scorer=scorer, thinking=how), scorer.model.settings.sampling
 

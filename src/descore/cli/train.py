@@ -33,8 +33,19 @@ _CHAINS = (
 _SCORES = (
     "descore score CLIP --prompt TEXT --model {model} scores a clip; {model}/README.md says how well the model does"
 )
+_SCORES_AT_ONCE = _SCORES.replace("scores a clip;", "scores a clip at once, as it was trained;")
 _CHAINS_READ = 5000
 """Lines of chains.jsonl that the page is made of, the last: more than it shows."""
+_THINKING = {
+    "rollout_reward": "worth {rollout_reward:.3f}",
+    "quality": "quality {quality:.2f}",
+    "pair_accuracy": "pairs {pair_accuracy:.0%}",
+    "kl": "kl {kl:.2g}",
+    "chain_tokens": "{chain_tokens:.0f} tokens",
+    "truncated_chains": "cut {truncated_chains}/{chains}",
+    "groups_without_spread": "flat {groups_without_spread}/{groups}",
+}
+"""By metric, how the bar of stage 2 shows it where it is known."""
 _WHOLE = "the same command in a single process, without a launcher, writes the model: its weights were sharded"
 
 app = typer.Typer(name="train", help="Train a reward model, stage by stage.", no_args_is_help=True)
@@ -83,7 +94,8 @@ def cold_start(config: Config, overrides: Overrides = None, debug: opt.Debug = F
             from descore.training.cold_start import train_cold_start
 
             trained = train_cold_start(settings, watch=watch)
-        _close(trained, figures=_pairs_right, held_out=_held_out_pairs, following=_SCORES)
+        following = _SCORES_AT_ONCE if settings.data.chain_drop == 1 else _SCORES
+        _close(trained, figures=_pairs_right, held_out=_held_out_pairs, following=following)
 
 
 @app.command()
@@ -101,7 +113,8 @@ def rl(config: Config, overrides: Overrides = None, debug: opt.Debug = False) ->
             from descore.training.dual_rl import train_rl
 
             trained = train_rl(settings, watch=_with_page(watch, settings.run))
-        _close(trained, figures=_worth_of_chains, held_out=_held_out_pairs, following=_SCORES)
+        # Of chains that the model itself wrote, the loss is about 0 however well they do.
+        _close(trained, figures=_worth_of_chains, held_out=_held_out_pairs, following=_SCORES, loss=False)
 
 
 def _with_page(watch: "Watch", run: "RunConfig") -> "Watch":
@@ -112,7 +125,7 @@ def _with_page(watch: "Watch", run: "RunConfig") -> "Watch":
     def also(step: int, of: int, metrics: Metrics) -> None:
         watch(step, of, metrics)
         file = run.out / CHAINS_FILE
-        if _speaks() and file.is_file() and (step == of or step % run.save_steps == 0):
+        if "doing" not in metrics and _speaks() and file.is_file() and (step == of or step % run.save_steps == 0):
             with file.open(encoding="utf-8") as lines:
                 last = [json.loads(line) for line in deque(lines, maxlen=_CHAINS_READ)]
             file.with_suffix(".html").write_text(render_chains(last, title=run.out.name), encoding="utf-8")
@@ -180,7 +193,13 @@ def _pulse_of_scoring(metrics: Metrics) -> str:
 
 
 def _pulse_of_thinking(metrics: Metrics) -> str:
-    return _worth_of_chains(metrics) if metrics else "learning to think"
+    """What the last step came to, short enough for a line with the bar: what chains are worth and how right their marks
+    are, pairs in people's order, how far the policy has moved, a chain's length, how many chains were cut off at the
+    limit, and how many groups all are worth the same."""
+    if "doing" in metrics:
+        return str(metrics["doing"])
+    shown = {name: text.format(**metrics) for name, text in _THINKING.items() if name in metrics}
+    return ", ".join(shown.values()) or "learning to think"
 
 
 def _close(
@@ -189,12 +208,13 @@ def _close(
     figures: Callable[[Metrics], str],
     held_out: Callable[[Metrics], str],
     following: str,
+    loss: bool = True,
 ) -> None:
     """Where the model is, how it came out, what next."""
     if not _speaks():
         return
     metrics, apart = trained.metrics, held_out(trained.metrics)
-    came_out = f"step {metrics['step']:,}, loss {metrics['loss']:.3f}, {figures(metrics)}"
+    came_out = f"step {metrics['step']:,}, " + (f"loss {metrics['loss']:.3f}, " if loss else "") + figures(metrics)
     came_out += f"; held out: {apart}" if apart else ""
     done = "was trained before" if trained.before else "trained"
     typer.echo(f"{done}: {trained.model or 'the last checkpoint has it all'} ({came_out})")

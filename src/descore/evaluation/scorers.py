@@ -29,7 +29,12 @@ class ModelJudge:
     thinking: Thinking
 
     def __post_init__(self) -> None:
-        self.thinking.check(self.scorer.model.settings.paradigm)
+        assert self.how.think, "settled"
+
+    @property
+    def how(self) -> Thinking:
+        """How this model thinks; ConfigError if it cannot so."""
+        return self.thinking.settled(self.scorer.model.settings.paradigm)
 
     @property
     def batch_size(self) -> int:
@@ -39,8 +44,8 @@ class ModelJudge:
     @property
     def config(self) -> Record:
         """What the rewards depend on. The precision is the backbone's: a GPU's rewards are not mixed with a CPU's. A
-        paradigm of None is the head's, as in runs from before there were others, which can go on so."""
-        how, paradigm = self.thinking, self.scorer.model.settings.paradigm
+        paradigm of None is descore's, as in runs from before there were others, which can go on so."""
+        how, paradigm = self.how, self.scorer.model.settings.paradigm
         return {
             "model": self.scorer.name,
             "paradigm": None if paradigm == "descore" else paradigm,
@@ -65,7 +70,7 @@ class ModelJudge:
         ]
 
     def _score(self, clips: Sequence[RatedClip], open_video: Open) -> list[Score | VideoError]:
-        how = self.thinking
+        how = self.how
         try:
             requests = (request_of(open_video(clip.video), clip.prompt) for clip in clips)
             return list(

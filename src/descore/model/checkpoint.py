@@ -42,7 +42,8 @@ class Settings:
     schema: int = SCHEMA
     """Version of this file's form."""
     paradigm: Paradigm = "descore"
-    """Where the reward is read: at the query, by the head, or (generative) in the answer that the chain ends with."""
+    """Where the reward is read: by the head, at the query behind a chain (descore) or, by a model that was trained
+    without chains, at once (discriminative); or in the answer that the chain ends with (generative)."""
     dimensions: tuple[str, ...] = ("overall",)
     """Names of the head's outputs, in order. A generative model has one, which is the answer's overall score."""
     query_token: str = QUERY_TOKEN
@@ -68,7 +69,7 @@ class Settings:
     @property
     def outputs(self) -> int:
         """Rows of the head: one for each dimension, and none in a generative model."""
-        return len(self.dimensions) if self.paradigm == "descore" else 0
+        return 0 if self.paradigm == "generative" else len(self.dimensions)
 
 
 def _faults(settings: Settings) -> list[str]:
@@ -131,17 +132,28 @@ def read_as(folder: Path, paradigm: Paradigm | None) -> tuple[Settings, str]:
     """Settings and judging text of a folder, to be opened in a paradigm; None: the folder's own.
 
     Any checkpoint can be opened as generative, and so can a plain backbone: with the default settings, and the default
-    rubric unless a rubric.txt lies beside it. What a head learned does not carry over. A generative checkpoint has no
-    head to be read: as descore it raises CheckpointError."""
+    rubric unless a rubric.txt lies beside it. What a head learned does not carry over. No checkpoint becomes descore or
+    discriminative by being opened so: CheckpointError."""
     if paradigm == "generative" and not (folder / SETTINGS_FILE).is_file():
         rubric = read_rubric(folder) if (folder / RUBRIC_FILE).is_file() else DEFAULT_RUBRIC
         return Settings(paradigm="generative"), rubric
     settings, rubric = read_settings(folder), read_rubric(folder)
     if paradigm in (None, settings.paradigm):
         return settings, rubric
-    if paradigm == "descore":
-        raise CheckpointError(f"{folder}: is generative and has no head; open it as it is, or train one")
+    if paradigm != "generative":
+        raise CheckpointError(f"{folder}: {_NOT_OTHERWISE[settings.paradigm]}")
     return _without_head(settings), rubric
+
+
+_NOT_OTHERWISE: Mapping[Paradigm, str] = {
+    "descore": "was trained with chains; open it as it is: with think off it scores at once",
+    "discriminative": (
+        "is discriminative: it was trained without chains, and its rewards behind one mean nothing; open it as it is, "
+        "or train it on with descore train cold-start and data.chain_drop below 1"
+    ),
+    "generative": "is generative and has no head; open it as it is, or train one",
+}
+"""By what a checkpoint is, why it cannot be opened as something else with a head, and what to do."""
 
 
 def _without_head(settings: Settings) -> Settings:

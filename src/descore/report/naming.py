@@ -76,8 +76,7 @@ def _model(run: Run) -> str:
 
 
 def _base(run: Run) -> str:
-    generative = run.config.get("paradigm") == "generative"
-    thinking = "generative" if generative else _THINKING.get(str(run.config.get("think")))
+    thinking = run.config.get("paradigm") or _THINKING.get(str(run.config.get("think")))
     return _model(run) if thinking is None else f"{_model(run)}, {thinking}"
 
 

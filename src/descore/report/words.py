@@ -49,8 +49,8 @@ def facts(clip: Clip) -> str:
 
 def way_in_words(config: Mapping[str, Any]) -> str:
     """How a run's model came to its rewards, to go on after its name; empty for what writes no chains."""
-    if config.get("paradigm") == "generative":
-        return ", generative"
+    if config.get("paradigm") is not None:
+        return f", {config['paradigm']}"
     return {"on": ", thinking", "off": ", without thinking"}.get(config["think"] or "", "")
 
 

@@ -149,19 +149,16 @@ def close(trainer: DescoreTrainer) -> None:
     config, model = trainer.config, trainer.learner.model
     if "eval" in trainer.data and not trainer.judged:  # the run was killed behind its last checkpoint
         trainer.judge()
-    settings = replace(calibrate(trainer), trained_on=f"{len(trainer.data['train']):,} pairs")
+    settings = replace(
+        calibrate(trainer),
+        paradigm="discriminative" if config.data.chain_drop == 1 else "descore",
+        trained_on=f"{len(trainer.data['train']):,} pairs",
+    )
     if trainer.is_world_process_zero():
         model.settings, found = settings, figures(trainer.judged, dimensions=config.dimensions)
         write_evaluation(config.run.out / EVALUATION_FILE, found)
         tables = [Table(name=name, file=data.table.name, pairs=len(data)) for name, data in trainer.data.items()]
-        card = write_card(
-            config,
-            settings,
-            tables=tables,
-            found=found,
-            origin=origin_of_head(config),
-            never_thinks=config.data.chain_drop == 1,
-        )
+        card = write_card(config, settings, tables=tables, found=found, origin=origin_of_head(config))
         finish(model, config, card=card)
 
 

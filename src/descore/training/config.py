@@ -24,6 +24,8 @@ PARTS = ("vision_tower", "merger", "language_model")
 ROWS = ("query", "head")
 """What a reward model has beside its backbone."""
 
+Schedule = Literal["constant", "cosine", "linear"]
+
 Way = Literal["given", "written", "off"]
 """Which chain stands before the query: the table's, the model's own, or none."""
 
@@ -87,7 +89,7 @@ class PairDataConfig(DataConfig):
     the trained model has no standardized score."""
     chain_drop: Annotated[float, SHARE] = 0.5
     """The random mask: probability with which both chains of a pair drop out, drawn from seed, epoch and pair. 1 is the
-    discriminative baseline, which never sees a chain."""
+    discriminative baseline, which never sees a chain; the trained model then scores at once."""
     group_by_length: bool = False
     """Let pairs with chains of about one length share an update: less padding, an order that is less random."""
 
@@ -182,7 +184,7 @@ class OptimConfig(Checked):
 
     learning_rate: Annotated[float, POSITIVE] = 2e-6
     """Peak, for every part that names none of its own. 2e-6 is the authors' for LoRA on 8 billion parameters."""
-    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    schedule: Schedule = "constant"
     """After warm-up: stay, or fall to 0 at the end."""
     warmup: Annotated[float, BELOW_ONE] = 0.05
     """Share of all updates in which the learning rate rises from 0."""

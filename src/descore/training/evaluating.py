@@ -166,7 +166,7 @@ def _rewards(model: DescoreModel, pairs: Sequence[TrainingPair], way: Way) -> li
 
 def _reward(model: DescoreModel, thought: Thought) -> Tensor:
     """A chain's rewards (K,); of a generative model the score that it wrote, nan if that cannot be read."""
-    if model.settings.paradigm == "descore":
+    if model.settings.paradigm != "generative":
         return thought.rewards_K
     try:
         return torch.tensor([read_answer(model.chat.decode_chain(thought.chain)).overall])

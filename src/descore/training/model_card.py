@@ -3,7 +3,7 @@
 In: the run's settings, its tables, what was found on held-out pairs. Out: Markdown, a pure function of these. Knows
 words and numbers; knows nothing of models, and reads no file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from descore.model.checkpoint import Settings
 from descore.training.config import TrainingConfig
 from descore.training.config_file import plain
 from descore.training.evaluating import IN_WORDS, Found
+from descore.types import Paradigm
 
 _TEMPLATE = """\
 ---
@@ -33,7 +34,7 @@ preference{{ " in " + dimensions if settings.dimensions|length > 1 else "" }}. {
     from descore import Scorer
 
     scorer = Scorer.from_pretrained("PATH OF THIS FOLDER")
-    print(scorer.score("clip.mp4", prompt="a red ball rolls to the left"{{ ', think="off"' if never_thinks }}).reward)
+    print(scorer.score("clip.mp4", prompt="a red ball rolls to the left").reward)
 
 Only differences between rewards mean something. The judging text in `rubric.txt` belongs to the model, and so does the
 way clips are sampled in `descore.json`.
@@ -104,17 +105,14 @@ def write_card(
     tables: Sequence[Table],
     found: Sequence[Found],
     origin: str,
-    never_thinks: bool = False,
 ) -> str:
     """The card. `origin`: where query and head come from, as `starting.origin_of_head` says it."""
-    thinks = _WRITES_ITS_SCORE if settings.paradigm == "generative" else _THINKS
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     return environment.from_string(_TEMPLATE).render(
         config=config,
         settings=settings,
         dimensions=", ".join(settings.dimensions),
-        never_thinks=never_thinks,
-        thinks=_NEVER_THINKS if never_thinks else thinks,
+        thinks=_THINKS[settings.paradigm],
         tables=tables,
         held_out=next((table.file for table in tables if table.name == "eval"), ""),
         origin=origin,
@@ -126,9 +124,11 @@ def write_card(
     )
 
 
-_THINKS = "It writes a chain of thought before it scores; it can also score at once."
-_WRITES_ITS_SCORE = "It writes a chain of thought, and the overall score that the chain ends with is its reward."
-_NEVER_THINKS = "It scores at once: it never saw a chain of thought in training."
+_THINKS: Mapping[Paradigm, str] = {
+    "descore": "It writes a chain of thought before it scores; it can also score at once.",
+    "discriminative": "It scores at once: it never saw a chain of thought in training.",
+    "generative": "It writes a chain of thought, and the overall score that the chain ends with is its reward.",
+}
 
 
 def _number(value: float) -> str:

@@ -24,7 +24,6 @@ from descore.training.config import (
     RunConfig,
     Way,
 )
-from descore.types import Paradigm
 
 Opponents = Literal["matched", "all"]
 
@@ -167,7 +166,7 @@ class RlRunConfig(RunConfig):
 class RlConfig(Checked):
     """Learning to think from rollouts, and to score at the same time (DESIGN 3, stage 2)."""
 
-    paradigm: Paradigm = "descore"
+    paradigm: Literal["descore", "generative"] = "descore"
     """descore: the reward is the head's, at the query behind the chain. generative: it is the chain's overall score;
     there is no head and no Bradley-Terry loss, and a chain is worth more if scores are in people's order."""
     model: ModelConfig

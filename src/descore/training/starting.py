@@ -19,18 +19,21 @@ from descore.training.config import TrainingConfig
 from descore.types import Paradigm
 
 
-def open_model(config: TrainingConfig, *, rubric: str | None, paradigm: Paradigm = "descore") -> DescoreModel:
+def open_model(config: TrainingConfig, *, rubric: str | None, paradigm: Paradigm | None = None) -> DescoreModel:
     """The model that starts, on the CPU. What learns in full is read in float32, so that no digit of it is lost.
 
-    As generative, any checkpoint starts without its head."""
+    None: any checkpoint with a head, and it starts as descore; what it is in the end, its stage says. As descore, one
+    that was trained without chains is refused: CheckpointError. As generative, any checkpoint starts without its head.
+    """
     told, dimensions = config.model, config.dimensions if isinstance(config, ColdStartConfig) else None
     dtype = torch.float32 if "full" in config.trainable.backbone_modes.values() else dtype_of(told.precision)
     if told.checkpoint is not None:
+        paradigm = paradigm or _with_head(told.checkpoint)
         model = DescoreModel.from_pretrained(told.checkpoint, paradigm=paradigm, device="cpu", dtype=dtype)
         if dimensions is not None and model.settings.dimensions != dimensions:
             _renew_head(model, dimensions)
     else:
-        settings = Settings(dimensions=dimensions or Settings().dimensions, paradigm=paradigm)
+        settings = Settings(dimensions=dimensions or Settings().dimensions, paradigm=paradigm or "descore")
         rubric = rubric or DEFAULT_RUBRIC
         model = DescoreModel.from_backbone(told.backbone, settings=settings, rubric=rubric, dtype=dtype)
     model.chat = replace(model.chat, rubric=rubric or model.chat.rubric)
@@ -68,6 +71,11 @@ def dtype_of(precision: str) -> torch.dtype:
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
+def _with_head(source: str) -> Paradigm:
+    """What a checkpoint is opened as where it is to have a head."""
+    return "discriminative" if read_settings(find_checkpoint(source)).paradigm == "discriminative" else "descore"
+
+
 def _renew_head(model: DescoreModel, dimensions: tuple[str, ...]) -> None:
     """Give the model a new head with a row for each of these dimensions, and say so if it had a fitted one."""
     if model.settings.trained_on is not None:
@@ -83,6 +91,7 @@ def _settings(settings: Settings, config: TrainingConfig) -> Settings:
     until it has been fitted anew."""
     return replace(
         settings,
+        paradigm="generative" if settings.paradigm == "generative" else "descore",
         sampling=config.data.sampling or settings.sampling,
         max_chain_tokens=config.model.max_chain_tokens or settings.max_chain_tokens,
         reward_mean=None,

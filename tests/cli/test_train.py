@@ -3,7 +3,9 @@
 import csv
 import json
 import re
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -44,6 +46,29 @@ def drawn(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def thinking(drawn):
+    """A config of stage 2 for pairs with marks: two steps of two chains a clip."""
+    marks = json.dumps({"subject": 2, "dynamics": 1, "camera": "N/A", "environment": 2, "style": 0})
+    with (drawn / "pairs.csv").open(encoding="utf-8") as file:
+        rows = [{**row, "marks_a": marks, "marks_b": marks} for row in csv.DictReader(file)]
+    with (drawn / "marked.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    settings = {
+        "model": {"checkpoint": str(drawn / "micro"), "precision": "float32"},
+        "data": {"train": str(drawn / "marked.csv"), "eval": str(drawn / "marked.csv"), "workers": 0},
+        "rollout": {"num_generations": 2},
+        "rewards": {"length_none_below": 1, "length_full_from": 12},
+        "policy": {"mask_truncated_completions": False},
+        "optim": {"learning_rate": 1e-3, "epochs": 1, "batch_size": 2},
+        "run": {"out": str(drawn / "thinks")},
+    }
+    (drawn / "rl.yaml").write_text(yaml.safe_dump(settings))
+    return drawn / "rl.yaml"
+
+
 def test_it_trains_and_says_where_the_model_is_and_what_next(descore, drawn):
     done = descore("train", "sft", drawn / "sft.yaml")
     assert done.exit_code == 0, done.stderr
@@ -79,25 +104,8 @@ def test_a_cold_start_says_how_held_out_pairs_came_out_and_its_model_scores(desc
     assert "holds a run of another stage" in other.stderr
 
 
-def test_chains_learn_and_are_shown_as_a_page(descore, drawn):
-    marks = json.dumps({"subject": 2, "dynamics": 1, "camera": "N/A", "environment": 2, "style": 0})
-    with (drawn / "pairs.csv").open(encoding="utf-8") as file:
-        rows = [{**row, "marks_a": marks, "marks_b": marks} for row in csv.DictReader(file)]
-    with (drawn / "marked.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    settings = {
-        "model": {"checkpoint": str(drawn / "micro"), "precision": "float32"},
-        "data": {"train": str(drawn / "marked.csv"), "eval": str(drawn / "marked.csv"), "workers": 0},
-        "rollout": {"num_generations": 2},
-        "rewards": {"length_none_below": 1, "length_full_from": 13},
-        "policy": {"mask_truncated_completions": False},
-        "optim": {"learning_rate": 1e-3, "epochs": 1, "batch_size": 2},
-        "run": {"out": str(drawn / "thinks")},
-    }
-    (drawn / "rl.yaml").write_text(yaml.safe_dump(settings))
-    done = descore("train", "rl", drawn / "rl.yaml", "optim.steps=1", "optim.epochs=null")
+def test_chains_learn_and_are_shown_as_a_page(descore, drawn, thinking):
+    done = descore("train", "rl", thinking, "optim.steps=1", "optim.epochs=null")
     assert done.exit_code == 0, done.stderr
     assert "its head was never trained; run descore train cold-start first" in done.stderr
     trained, following = done.stdout.splitlines()
@@ -107,8 +115,34 @@ def test_chains_learn_and_are_shown_as_a_page(descore, drawn):
     page = (drawn / "thinks" / "chains.html").read_text(encoding="utf-8")
     assert "Sampled chains of <bdi>thinks</bdi>" in page
     assert "Its answer cannot be read." in page
-    again = descore("train", "rl", drawn / "rl.yaml", "optim.steps=1", "optim.epochs=null")
+    again = descore("train", "rl", thinking, "optim.steps=1", "optim.epochs=null")
     assert again.stdout.startswith("was trained before: ")
+
+
+def test_a_function_of_the_working_directory_rates_chains_from_the_installed_command(thinking, tmp_path):
+    """As the documentation has it, and by the console script: it looks for modules where it is installed, not here."""
+    (tmp_path / "mine.py").write_text(
+        "def short_and_sure(chain: str, prompt: str, marks: dict | None) -> float:\n"
+        "    return float('perhaps' not in chain)\n"
+        "def unsure(chain, prompt, marks):\n"
+        "    return 1 / 0\n"
+    )
+    script = Path(sys.executable).with_name("descore")
+
+    def run(function, out):
+        told = [f"rewards.function=mine:{function}", f"run.out={tmp_path / out}", "data.eval=null"]
+        command = [script, "train", "rl", thinking, *told, "optim.steps=1", "optim.epochs=null"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    done = run("short_and_sure", "run")
+    assert done.returncode == 0, done.stderr
+    [line] = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["function"] == 1.0
+    failed = run("unsure", "no")
+    assert failed.returncode == 3
+    assert failed.stderr.splitlines()[-1] == (
+        "error: rewards.function: mine:unsure failed: ZeroDivisionError: division by zero"
+    )
 
 
 def test_a_table_without_preferences_is_one_line(descore, drawn):

@@ -328,6 +328,7 @@ def test_what_does_not_go_together_is_refused(rl, tmp_path, override, said):
     ("function", "said"),
     [
         ("tests.training.rl:nothing", "returned None; expected a number"),
+        ("tests.training.rl:fails", "tests.training.rl:fails failed: KeyError: 'depth'"),
         ("tests.training.rl:absent", "has no function 'absent'"),
         ("tests.training.absent:nothing", "cannot be imported"),
     ],

@@ -2,12 +2,15 @@
 
 import json
 from dataclasses import replace
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from tests.training.pairs import labelled
-from tests.training.rl import rl_settings
+from tests.training.rl import fails, rl_settings
 
+from descore.errors import ConfigError
 from descore.rubric import write_answer
 from descore.training.collate import MISSING
 from descore.training.config_file import read_config
@@ -64,6 +67,30 @@ def test_the_worth_of_a_chain_is_the_sum_of_its_parts(config):
     [[chain], _] = rated([[written(3.0, marks={**MARKS, "style": 1})], [written()]], [pair(0)], config())
     assert chain.parts == {"quality": 0.8, "format": 1.0, "length": pytest.approx(4 / 7)}
     assert chain.rollout_reward == pytest.approx(0.56 + 0.1 + 0.2 * 4 / 7)
+
+
+@pytest.mark.parametrize(
+    "said", [1, 0.5, Fraction(1, 2), np.float32(0.5), np.int64(2), np.array(0.5), torch.tensor(0.5)], ids=repr
+)
+def test_a_function_may_return_any_real_number(config, said):
+    settings = config("rewards.function=tests.training.rl:share_of_vowels")
+    [[chain], _] = rate_groups([[written(3.0)], [written()]], [pair(0)], config=settings, function=lambda *_: said)
+    assert chain.parts["function"] == float(said)
+    assert type(chain.parts["function"]) is float
+
+
+@pytest.mark.parametrize("said", [None, "1", True, np.bool_(True), np.ones(2), torch.ones(1), 1j, np.nan], ids=repr)
+def test_what_is_no_number_is_refused(config, said):
+    settings = config("rewards.function=tests.training.rl:share_of_vowels")
+    with pytest.raises(ConfigError, match=r"rewards.function: tests.training.rl:share_of_vowels returned .*; expected"):
+        rate_groups([[written(3.0)], [written()]], [pair(0)], config=settings, function=lambda *_: said)
+
+
+def test_a_function_that_raises_is_a_fault_of_the_config(config):
+    settings = config("rewards.function=tests.training.rl:fails")
+    with pytest.raises(ConfigError, match=r"rewards.function: tests.training.rl:fails failed: KeyError: 'depth'") as no:
+        rate_groups([[written(3.0)], [written()]], [pair(0)], config=settings, function=fails)
+    assert isinstance(no.value.__cause__, KeyError)
 
 
 def test_without_marks_a_chain_is_not_told_from_others(config):

@@ -6,11 +6,16 @@ a function of the user's. Knows texts, marks and preferences; knows nothing of m
 Shapes: B pairs, C = 2 B clips (all a, then all b), G chains for each, K named dimensions."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import cast
+from numbers import Real
+from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,17 +76,40 @@ class Written:
 
 
 def load_function(name: str | None) -> Function | None:
-    """The function that a config names as module:function. ConfigError if there is none."""
+    """The function that a config names as module:function, the module an installed one or a file of the working
+    directory. ConfigError if there is none."""
     if name is None:
         return None
     module, _, attribute = name.partition(":")
-    try:
+    _look_here()
+    with _faults_named(f"{module} cannot be imported"):
         found = getattr(import_module(module), attribute, None)
-    except ImportError as fault:
-        raise ConfigError(f"rewards.function: {module} cannot be imported: {fault}") from fault
     if not callable(found):
         raise ConfigError(f"rewards.function: {module} has no function {attribute!r}; expected module:function")
     return cast(Function, found)
+
+
+def _look_here() -> None:
+    """Let modules be found in the working directory, as `python -m` lets them and a console script does not: behind all
+    others, so that a file there takes the place of nothing that is installed."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+
+
+@contextmanager
+def _faults_named(what: str) -> Iterator[None]:
+    """A fault of the user's code is one of the config that names it."""
+    try:
+        yield
+    except Exception as fault:  # it is not our code, and may raise anything
+        told = f"{type(fault).__name__}: {fault}" if str(fault) else type(fault).__name__
+        raise ConfigError(f"rewards.function: {what}: {told}") from fault
+
+
+def _plain(said: Any) -> Any:  # noqa: ANN401  # whatever a user's function returns
+    """A scalar of numpy or torch as the number that it is."""
+    return said.item() if isinstance(said, np.generic | np.ndarray | Tensor) and said.ndim == 0 else said
 
 
 def rate_groups(
@@ -93,7 +121,7 @@ def rate_groups(
 ) -> tuple[tuple[Chain, ...], ...]:
     """C groups of chains with their parts. The opponents of a pair's one clip are the chains of its other.
 
-    function: the user's own part, of `load_function`; ConfigError if it returns no number."""
+    function: the user's own part, of `load_function`; ConfigError if it fails or returns no number."""
     groups = []
     for clip, group in enumerate(written):
         pair, is_b = pairs[clip % len(pairs)], clip >= len(pairs)
@@ -160,8 +188,9 @@ class _Judge:
     def _asked(self, written: Written) -> float:
         """What the user's function says; ConfigError if that is no finite number."""
         assert self.function is not None
-        said = self.function(written.text, self.shown.prompt, self.shown.marks)
-        if isinstance(said, bool) or not isinstance(said, int | float) or not math.isfinite(said):
+        with _faults_named(f"{self.config.rewards.function} failed"):
+            said = _plain(self.function(written.text, self.shown.prompt, self.shown.marks))
+        if isinstance(said, bool) or not isinstance(said, Real) or not math.isfinite(said):
             raise ConfigError(f"rewards.function: {self.config.rewards.function} returned {said!r}; expected a number")
         return float(said)
 

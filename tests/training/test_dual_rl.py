@@ -11,6 +11,7 @@ import pytest
 import torch
 from tests.training.conftest import pair_rows, write_table
 from tests.training.rl import MARKS, make_rl_config
+from transformers import get_scheduler
 
 from descore.errors import CheckpointError, ConfigError, DescoreWarning, VideoError
 from descore.model.descore_model import DescoreModel
@@ -19,7 +20,8 @@ from descore.training.checked import SettingsError
 from descore.training.config_file import write_config
 from descore.training.dual_rl import train_rl
 from descore.training.order import EpochOrder
-from descore.training.rl_loop import Shares
+from descore.training.rl_loop import Shares, rate_of
+from descore.training.running import SCHEDULES
 
 FROZEN = "trainable.language_model.mode=frozen"
 
@@ -99,7 +101,8 @@ def test_a_line_of_metrics_says_how_each_part_goes(straight):
         *("step", "epoch", "loss", "policy_loss", "pair_loss", "grad_norm", "learning_rate", "seconds"),
         *("rollout_reward", "quality", "format", "length_reward", "function", "chain_tokens"),
         *("pair_accuracy", "margin", "reward", "reward_drift", "kl", "entropy", "clip_share"),
-        *("groups", "groups_without_spread", "chains", "truncated_chains", "unreadable_pairs"),
+        *("groups", "groups_without_spread", "groups_unrated", "groups_truncated"),
+        *("chains", "truncated_chains", "unreadable_pairs"),
         *("seconds_in_rollout", "seconds_in_update", "tokens_per_second"),
     }
     assert line["loss"] == pytest.approx(line["policy_loss"] + 0.5 * line["pair_loss"], rel=1e-5)
@@ -248,7 +251,30 @@ def test_rewards_learn_the_pairs_where_no_chain_is_learned_from(rl, tmp_path):
     rl(tmp_path / "run", *options, "optim.steps=12", "optim.schedule=constant", "run.save_steps=99")
     first, last = thirds(tmp_path / "run", "pair_loss")
     assert last < 0.7 * first
-    assert lines(tmp_path / "run")[-1]["groups_without_spread"] == 8
+    last = lines(tmp_path / "run")[-1]
+    assert last["groups_truncated"] + last["groups_unrated"] == last["groups"] == 8
+    assert last["groups_without_spread"] == 0
+
+
+def test_the_first_rollout_is_learned_from_too(rl, tmp_path):
+    """Four updates, two of them warm-up: half of the peak, all of it, and so on."""
+    rl(tmp_path / "run", "optim.warmup=0.5", "optim.schedule=constant", FROZEN)
+    rates = [line["learning_rate"] for line in curve(tmp_path / "run").values()]
+    assert [rate["head"] for rate in rates] == pytest.approx([1.5e-2, 3e-2, 3e-2, 3e-2])
+    assert [rate["query"] for rate in rates] == pytest.approx([1.5e-3, 3e-3, 3e-3, 3e-3])
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_behind_warm_up_a_schedule_is_that_of_the_other_stages(schedule):
+    """transformers' own, which begins at 0 and stands one update behind while it rises."""
+    warmup, updates = 3, 10
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    other = get_scheduler(SCHEDULES[schedule], optimizer, num_warmup_steps=warmup, num_training_steps=updates)
+    theirs = [other.lr_lambdas[0](update) for update in range(updates)]
+    ours = [rate_of(update, schedule=schedule, warmup=warmup, updates=updates) for update in range(updates)]
+    assert ours[:warmup] == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert theirs[:warmup] == pytest.approx([0.0, 1 / 3, 2 / 3])
+    assert ours[warmup:] == pytest.approx(theirs[warmup:])
 
 
 def test_query_and_head_move_and_nothing_else(rl, data, tmp_path):

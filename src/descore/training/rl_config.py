@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from descore.maths.policy import LossType
-from descore.training.checked import ABOVE_ONE, NOT_EMPTY, NOT_NEGATIVE, POSITIVE, Checked, Rule
+from descore.training.checked import ABOVE_ONE, BELOW_ONE, NOT_EMPTY, NOT_NEGATIVE, POSITIVE, Checked, Rule
 from descore.training.config import (
     DataConfig,
     EvaluateConfig,
@@ -133,6 +133,9 @@ class RlOptimConfig(OptimConfig):
 
     learning_rate: Annotated[float, POSITIVE] = 1e-6
     """Peak, for every part that names none of its own. 1e-6 is the authors' for 8 billion parameters."""
+    warmup: Annotated[float, BELOW_ONE] = 0.05
+    """Share of all updates in which the learning rate rises. The first of n has 1/n of the peak: a rollout is too dear
+    for an update at 0."""
     epochs: Annotated[float, POSITIVE] | None = None
     """Passes over the table."""
     steps: Annotated[int, POSITIVE] | None = None

@@ -8,18 +8,19 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from itertools import count
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Sampler
-from transformers import get_scheduler
 
 from descore.model.descore_model import DescoreModel
 from descore.training.collate import TrainingPair, Unreadable
-from descore.training.config import OptimConfig
+from descore.training.config import OptimConfig, Schedule
 from descore.training.frozen_start import FrozenStart
 from descore.training.order import EpochOrder
 from descore.training.pair_table import PairTable
@@ -30,7 +31,6 @@ from descore.training.rl_records import RlRecords, chain_records, tally_rollouts
 from descore.training.rl_state import load_state, save_state
 from descore.training.rl_update import Updater
 from descore.training.rollout import Rollout, sample
-from descore.training.running import SCHEDULES
 from descore.training.tally import Tally
 from descore.training.trainable import learned_weights, parameter_groups
 
@@ -201,9 +201,19 @@ class Loop:
         return step == self.steps or (every is not None and step % every == 0)
 
 
-def _schedule(optimizer: torch.optim.Optimizer, optim: OptimConfig, *, updates: int) -> Any:  # noqa: ANN401
+def rate_of(update: int, *, schedule: Schedule, warmup: int, updates: int) -> float:
+    """What an update's learning rate is of its peak, the first being number 0. The first of n updates of warm-up has
+    1/n, where transformers' schedules begin at 0: its whole rollout would have moved nothing."""
+    if update < warmup:
+        return (update + 1) / warmup
+    done = (update - warmup) / max(updates - warmup, 1)
+    shapes = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
+    return shapes[schedule]
+
+
+def _schedule(optimizer: torch.optim.Optimizer, optim: OptimConfig, *, updates: int) -> LambdaLR:
     warmup = math.ceil(optim.warmup * updates)
-    return get_scheduler(SCHEDULES[optim.schedule], optimizer, num_warmup_steps=warmup, num_training_steps=updates)
+    return LambdaLR(optimizer, partial(rate_of, schedule=optim.schedule, warmup=warmup, updates=updates))
 
 
 def _at_a_time(pairs: Sequence[TrainingPair], size: int) -> Iterator[Sequence[TrainingPair]]:

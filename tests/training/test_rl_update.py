@@ -18,6 +18,7 @@ from descore.training.config_file import read_config
 from descore.training.frozen_start import FrozenStart
 from descore.training.rating import Chain
 from descore.training.rl_config import RlConfig
+from descore.training.rl_records import tally_rollouts
 from descore.training.rl_update import Updater
 from descore.training.rollout import Rollout
 from descore.training.tally import Tally
@@ -247,3 +248,21 @@ def test_ties_are_learned_by_the_loss_that_knows_them(config):
     assert found["head.weight"].any()
     # Rewards of a and b pulled together: -log P(tie) is least at d = 0, (k + 1) / (k - 1) = 1.5 there.
     assert line["pair_loss"] >= np.log(1.5) - 1e-6
+
+
+def test_groups_that_give_the_policy_nothing_are_counted_by_why(config):
+    """Four groups: one with a spread, one without, one that nobody rated, one of which every chain was cut off."""
+    model = build_micro()
+    rollout = made_rollout(model)
+    worths = (WORTH[0], WORTH[1], (None, None, None), WORTH[3])
+    groups = tuple(
+        tuple(replace(chain, rollout_reward=worth, truncated=c == 3) for chain, worth in zip(*known, strict=True))
+        for c, known in enumerate(zip(rollout.groups, worths, strict=True))
+    )
+    rollout = replace(rollout, groups=groups)
+    masks, tally, all_count = config("policy.mask_truncated_completions=true"), Tally(), Tally()
+    tally_rollouts([rollout], config=masks, tally=tally)
+    tally_rollouts([rollout], config=config(), tally=all_count)
+    names = ("groups", "groups_without_spread", "groups_unrated", "groups_truncated")
+    assert [tally.line[name] for name in names] == [4, 1, 1, 1]
+    assert [all_count.line[name] for name in names] == [4, 1, 1, 0]

@@ -38,10 +38,20 @@ def tally_rollouts(rollouts: Sequence[Rollout], *, config: RlConfig, tally: Tall
                 tally.mean(part if part != "length" else "length_reward", value)
             if chain.rollout_reward is not None:
                 tally.mean("rollout_reward", chain.rollout_reward)
-        counted_CG = rollout.counted(mask_truncated=config.policy.mask_truncated_completions)
-        tally.count("groups", len(rollout.groups))
-        tally.count("groups_without_spread", int(equal_groups(rollout.rollout_rewards, counted_CG).sum()))
+        _tally_groups(rollout, config=config, tally=tally)
         _tally_pairs(rollout, tally)
+
+
+def _tally_groups(rollout: Rollout, *, config: RlConfig, tally: Tally) -> None:
+    """How many groups there are, and of those that give the policy nothing why: each is counted once."""
+    rated_CG = rollout.counted(mask_truncated=False)
+    counted_CG = rollout.counted(mask_truncated=config.policy.mask_truncated_completions)
+    rated_C, left_C = rated_CG.any(dim=1), counted_CG.any(dim=1)
+    equal_C = equal_groups(rollout.rollout_rewards, counted_CG)
+    tally.count("groups", len(rollout.groups))
+    tally.count("groups_unrated", int((~rated_C).sum()))
+    tally.count("groups_truncated", int((rated_C & ~left_C).sum()))
+    tally.count("groups_without_spread", int((left_C & equal_C).sum()))
 
 
 def _tally_pairs(rollout: Rollout, tally: Tally) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -362,3 +363,18 @@ def test_what_does_not_go_together_is_refused(rl, tmp_path, override, said):
 def test_a_function_that_cannot_be_used_is_named(rl, tmp_path, function, said):
     with pytest.raises(ConfigError, match=said):
         rl(tmp_path / "run", f"rewards.function={function}", "optim.steps=1")
+
+
+def test_a_run_warns_as_it_begins_of_a_length_that_is_never_paid(rl, tmp_path):
+    with pytest.warns(DescoreWarning, match="rewards.length is never paid: chains are cut off at 8 tokens"):
+        rl(tmp_path / "run", "rewards.length_none_below=8", "rewards.length_full_from=9", "optim.steps=1")
+
+
+def test_a_run_warns_as_it_begins_of_pairs_that_teach_chains_or_rewards_nothing(rl, data, tmp_path):
+    bare = [{**row, "preference": "tie", "marks_a": "", "marks_b": ""} for row in marked_rows(2)]
+    table = write_table(data / "bare.csv", bare)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        rl(tmp_path / "run", f"data.train={table}", "optim.steps=1", FROZEN)
+    said = [str(one.message) for one in found if "none of 2 pairs" in str(one.message)]
+    assert [text.split("none of 2 pairs ")[1].split(",")[0] for text in said] == ["has marks", "is decided"]

@@ -31,6 +31,8 @@ from descore.training.records import UnreadableVideos, Watch, write_versions
 from descore.training.rl_config import RlConfig
 from descore.training.rl_loop import Loop
 from descore.training.rl_records import RlRecords
+from descore.training.rl_warnings import warn_of_lengths, warn_of_table
+from descore.training.rollout import limit_of
 from descore.training.running import (
     CONFIG_FILE,
     MODEL,
@@ -92,6 +94,8 @@ class _Run:
     def to_the_end(self, watch: Watch) -> None:
         """Learn, judge, calibrate and write."""
         speaks = self.accelerator.is_main_process
+        if speaks:
+            self._warn()
         loop = Loop(
             self.model,
             config=self.config,
@@ -108,6 +112,12 @@ class _Run:
         if speaks:
             self._write(settings)
         self.accelerator.wait_for_everyone()
+
+    def _warn(self) -> None:
+        """Of what somebody should look at before hours have passed."""
+        limit, served = limit_of(self.model, self.config), self.model.settings.max_chain_tokens
+        warn_of_lengths(self.config, limit=limit, served=served)
+        warn_of_table(self.config, self.data["train"])
 
     def judge(self) -> dict[str, float]:
         """Judge the eval table in the config's ways."""

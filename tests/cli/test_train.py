@@ -109,7 +109,7 @@ def test_chains_learn_and_are_shown_as_a_page(descore, drawn, thinking):
     assert done.exit_code == 0, done.stderr
     assert "its head was never trained; run descore train cold-start first" in done.stderr
     trained, following = done.stdout.splitlines()
-    assert trained.startswith(f"trained: {drawn / 'thinks' / 'model'} (step 1, loss ")
+    assert trained.startswith(f"trained: {drawn / 'thinks' / 'model'} (step 1, chains worth ")
     assert re.search(r"chains worth \d\.\d+, \S+% of pairs right; held out: \S+% with its own chains\)$", trained)
     assert following.startswith("next: descore score CLIP")
     page = (drawn / "thinks" / "chains.html").read_text(encoding="utf-8")
@@ -143,6 +143,20 @@ def test_a_function_of_the_working_directory_rates_chains_from_the_installed_com
     assert failed.stderr.splitlines()[-1] == (
         "error: rewards.function: mine:unsure failed: ZeroDivisionError: division by zero"
     )
+
+
+def test_the_bar_of_stage_2_says_how_a_step_went():
+    module = sys.modules["descore.cli.train"]
+    metrics = {
+        **{"rollout_reward": 0.5123, "quality": 0.43, "pair_accuracy": 0.614, "kl": 0.00123, "chain_tokens": 312.4},
+        **{"chains": 64, "truncated_chains": 3, "groups": 16, "groups_without_spread": 1, "loss": -1e-9},
+    }
+    line = module._pulse_of_thinking(metrics)
+    assert line == "worth 0.512, quality 0.43, pairs 61%, kl 0.0012, 312 tokens, cut 3/64, flat 1/16"
+    assert module._pulse_of_thinking({**metrics, "doing": "judging held-out pairs"}) == "judging held-out pairs"
+    unrated = {name: metrics[name] for name in metrics if name not in ("rollout_reward", "quality", "kl")}
+    assert module._pulse_of_thinking(unrated) == "pairs 61%, 312 tokens, cut 3/64, flat 1/16"
+    assert module._pulse_of_thinking({}) == "learning to think"
 
 
 def test_a_table_without_preferences_is_one_line(descore, drawn):

@@ -299,7 +299,11 @@ def test_a_pair_that_cannot_be_read_is_left_out_and_counted_and_nothing_takes_it
 def test_held_out_pairs_are_judged_on_chains_of_its_own_and_the_reward_is_calibrated(rl, data, tmp_path):
     write_table(data / "marked_eval.csv", marked_rows(4))
     out = tmp_path / "run"
-    found = rl(out, f"data.eval={data / 'marked_eval.csv'}", "run.eval_steps=2", "optim.steps=4")
+    told = []
+    options = (f"data.eval={data / 'marked_eval.csv'}", "run.eval_steps=2", "optim.steps=4")
+    found = rl(out, *options, watch=lambda step, of, metrics: told.append((step, of, metrics.get("doing"))))
+    judging = "judging held-out pairs"
+    assert told == [(1, 4, None), (2, 4, judging), (2, 4, None), (3, 4, None), (4, 4, judging), (4, 4, None)]
     assert "eval_written_pair_accuracy" in found.metrics
     assert sum("eval_written_pair_accuracy" in line for line in lines(out)) == 2
     scorer = Scorer.from_pretrained(out / "model")
@@ -378,3 +382,35 @@ def test_a_run_warns_as_it_begins_of_pairs_that_teach_chains_or_rewards_nothing(
         rl(tmp_path / "run", f"data.train={table}", "optim.steps=1", FROZEN)
     said = [str(one.message) for one in found if "none of 2 pairs" in str(one.message)]
     assert [text.split("none of 2 pairs ")[1].split(",")[0] for text in said] == ["has marks", "is decided"]
+
+
+@pytest.mark.slow
+def test_it_learns_in_the_precision_that_it_ships_with(rl, data, tmp_path):
+    """bfloat16, with every layer read again in the backward pass, and TensorBoard beside it."""
+    pytest.importorskip("tensorboard")
+    write_table(data / "marked_eval.csv", marked_rows(4))
+    options = ("model.precision=bfloat16", "model.gradient_checkpointing=true", "run.tensorboard=true")
+    found = rl(tmp_path / "run", *options, f"data.eval={data / 'marked_eval.csv'}", "optim.steps=6")
+    assert "eval_written_pair_accuracy" in found.metrics
+    whole = curve(tmp_path / "run").values()
+    # Rewards of about 1, read behind hidden states of eight binary digits: a hundredth is two units of the last one.
+    assert all(line["reward_gap"] < 0.01 for line in whole)
+    assert all(line["kl"] >= 0 for line in whole)
+    assert any((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_tensorboard_has_every_number_of_a_line(rl, tmp_path):
+    """Learning rates too, which come by part."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    rl(tmp_path / "run", "run.tensorboard=true", "optim.steps=2", FROZEN)
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    line = lines(tmp_path / "run")[-1]
+    rates = line.pop("learning_rate")
+    numbers = {name: v for name, v in line.items() if name not in ("step", "seconds")}
+    for name, value in {**numbers, **{f"learning_rate/{part}": rate for part, rate in rates.items()}}.items():
+        found = events.Scalars(f"train/{name}")
+        assert [one.step for one in found] == [1, 2]
+        assert found[-1].value == pytest.approx(value, rel=1e-6, abs=1e-12)

@@ -27,7 +27,8 @@ from descore.training.config_file import write_config
 from descore.training.evaluating import JudgedPair, Judging, figures, judge_pairs, quick_metrics, record
 from descore.training.model_card import Table, write_card
 from descore.training.pair_table import PairTable, index_pairs
-from descore.training.records import UnreadableVideos, Watch, write_versions
+from descore.training.records import UnreadableVideos, Watch, last_metrics, write_versions
+from descore.training.rl_card import how_chains_came_out
 from descore.training.rl_config import RlConfig
 from descore.training.rl_loop import Loop
 from descore.training.rl_records import RlRecords
@@ -48,10 +49,13 @@ from descore.training.trainable import set_trainable
 
 _SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 _TABLES = ("train", "eval", "calibration")
+_DOING = {"eval": "judging held-out pairs", "calibration": "calibrating the reward"}
+"""What a run does with a table that it does not learn from."""
 
 
 def train_rl(config: RlConfig, *, watch: Watch = lambda *_: None) -> Trained:
-    """Train, or go on training, judge and calibrate the model, and write it. `watch` is told after each step.
+    """Train, or go on training, judge and calibrate the model, and write it. `watch` is told after each step; and,
+    as "doing" beside the metrics, of what else takes long.
 
     ConfigError if the run directory holds another run or weights are to be sharded, DataError for a faulty table or too
     many unreadable videos."""
@@ -70,14 +74,17 @@ def train_rl(config: RlConfig, *, watch: Watch = lambda *_: None) -> Trained:
     if accelerator.is_main_process:
         write_config(config, out / CONFIG_FILE)
         write_versions(out)
-    _Run(config, model=model.to(accelerator.device), tables=tables, accelerator=accelerator).to_the_end(watch)
+    model = model.to(accelerator.device)
+    _Run(config, model=model, tables=tables, accelerator=accelerator, watch=watch).to_the_end()
     return trained_in(out, before=False)
 
 
 class _Run:
     """A model, its tables and its processes."""
 
-    def __init__(self, config: RlConfig, *, model: DescoreModel, tables: Tables, accelerator: Accelerator) -> None:
+    def __init__(
+        self, config: RlConfig, *, model: DescoreModel, tables: Tables, accelerator: Accelerator, watch: Watch
+    ) -> None:
         self.config, self.model, self.accelerator = config, model, accelerator
         sampling, dimensions = model.settings.sampling, model.settings.dimensions
         self.data = {
@@ -88,10 +95,11 @@ class _Run:
         self.autocast = partial(torch.autocast, accelerator.device.type, dtype=torch.bfloat16, enabled=bfloat16)
         sizes = {str(table.table): len(table) for table in self.data.values()}
         self.lost = UnreadableVideos(config.run.out, share=config.data.max_unreadable, examples=sizes)
+        self.records = RlRecords(config, watch=watch, speaks=accelerator.is_main_process)
         self.judged: list[JudgedPair] = []
         """What the last evaluation found."""
 
-    def to_the_end(self, watch: Watch) -> None:
+    def to_the_end(self) -> None:
         """Learn, judge, calibrate and write."""
         speaks = self.accelerator.is_main_process
         if speaks:
@@ -103,7 +111,7 @@ class _Run:
             accelerator=self.accelerator,
             autocast=self.autocast,
             lost=self.lost,
-            records=RlRecords(self.config, watch=watch, speaks=speaks),
+            records=self.records,
         )
         loop.run(judge=self.judge)
         if "eval" in self.data and not self.judged:  # the run was killed behind its last checkpoint
@@ -130,6 +138,7 @@ class _Run:
 
     def _judge_table(self, name: str, ways: Sequence[Way]) -> list[JudgedPair]:
         """All pairs of a table, judged by all processes together. Each of them gets the whole."""
+        self.records.tell(_DOING[name])
         self.model.eval()
         judging = Judging(
             batch_size=self.config.optim.batch_size,

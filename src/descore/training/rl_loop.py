@@ -107,17 +107,19 @@ class Loop:
     def run(self, *, judge: Callable[[], dict[str, float]]) -> None:
         """All steps that are left. `judge` is asked every `run.eval_steps` steps, and at the end."""
         done, self.tally = load_state(self.config.run.out, model=self.model, stateful=self.stateful)
+        self.records.at = (done, self.steps)
         if done:
             self.records.resumed(done)
         for step, items in enumerate(self._batches(done), start=done + 1):
             self._step(step, items)
+            self.records.at = (step, self.steps)
             if self._due(step, self.config.run.log_steps):
                 self._log(step)
             if self.config.data.eval and self._due(step, self.config.run.eval_steps):
                 self._note(step, {f"eval_{name}": value for name, value in judge().items()})
             if self._due(step, self.config.run.save_steps):
                 self._save(step)
-            self.records.watch(step, self.steps, self.records.last)
+            self.records.tell()
 
     def _batches(self, done: int) -> DataLoader[list[TrainingPair | Unreadable]]:
         data = self.config.data

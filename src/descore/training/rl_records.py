@@ -115,9 +115,16 @@ class RlRecords:
         self.out = config.run.out
         self.watch = watch
         self.speaks = speaks
+        self.at = (0, 0)
+        """Steps that are done, and how many there will be."""
         self.last: dict[str, Any] = {}
+        """The last line of metrics."""
         self._began = time.monotonic()
         self._board = _tensorboard(config) if speaks else None
+
+    def tell(self, doing: str | None = None) -> None:
+        """Let whoever watches know how far the run is, and what takes it long where that is no step."""
+        self.watch(*self.at, self.last if doing is None else {**self.last, "doing": doing})
 
     def resumed(self, step: int) -> None:
         """Note where a run goes on."""
@@ -141,10 +148,18 @@ class RlRecords:
         append(self.out / CHAINS_FILE, *records)
 
     def _show(self, board: Any, step: int, found: Mapping[str, Any]) -> None:  # noqa: ANN401
-        for name, value in found.items():
-            if isinstance(value, int | float):
-                board.add_scalar(name if name.startswith("eval_") else f"train/{name}", value, step)
+        for name, value in _flat(found):
+            board.add_scalar(name if name.startswith("eval_") else f"train/{name}", value, step)
         board.flush()
+
+
+def _flat(found: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """By name, the numbers; of those by part, such as learning rates, NAME/PART."""
+    for name, value in found.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}/{part}", number) for part, number in value.items())
+        else:
+            yield name, value
 
 
 def _tensorboard(config: RlConfig) -> Any:  # noqa: ANN401  # SummaryWriter, which is there only with tensorboard

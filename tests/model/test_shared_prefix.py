@@ -138,8 +138,10 @@ def test_groups_of_unlike_sizes_and_of_none():
     assert pack_groups(model, prompts, [[], [], []]) == []
 
 
-def test_adapters_gradient_checkpointing_and_logits_in_pieces(monkeypatch):
-    """The whole of what a large model needs at once. Only adapters, query and head have gradients."""
+@pytest.mark.parametrize(("size", "budget"), [(1, None), (3, None), (3, 30), (16, None)])
+def test_adapters_gradient_checkpointing_and_logits_in_pieces(monkeypatch, size, budget):
+    """The whole of what a large model needs at once, for 1, 3 and 16 chains of unlike lengths, and in several packs.
+    Only adapters, query and head have gradients."""
     model = build_micro()
     set_trainable(model, PairTrainableConfig(lora=LoraConfig(r=4, alpha=8)), precision=torch.float32)
     with torch.no_grad():
@@ -149,7 +151,11 @@ def test_adapters_gradient_checkpointing_and_logits_in_pieces(monkeypatch):
     model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
     monkeypatch.setattr(shared_prefix, "LOGITS_AT_ONCE", 5 * 320)  # five tokens of the micro model's vocabulary
-    found = agree(model, *two_of(model, [9, 2, 14], [3, 20, 1]))
+    prompts, chains = two_of(model, *LENGTHS[size])
+    longest = int(prompts["attention_mask"].sum(dim=1).max())
+    split = {} if budget is None else {"token_budget": longest + budget}
+    assert (len(pack_groups(model, prompts, chains, **split)) > 1) == bool(split)
+    found = agree(model, prompts, chains, **split)
     assert {name.split(".")[-3] if "lora" in name else name for name in found} == {
         "lora_A",
         "lora_B",

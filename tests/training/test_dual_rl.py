@@ -257,6 +257,14 @@ def test_rewards_learn_the_pairs_where_no_chain_is_learned_from(rl, tmp_path):
     assert last["groups_without_spread"] == 0
 
 
+@pytest.mark.parametrize("measured", [True, False])
+def test_distance_and_drift_are_measured_without_a_weight_of_kl_unless_told_otherwise(rl, tmp_path, measured):
+    options = ("policy.kl_coef=0", f"policy.measure_start={str(measured).lower()}", "optim.steps=2")
+    rl(tmp_path / "run", *options)
+    last = lines(tmp_path / "run")[-1]
+    assert ("kl" in last, "reward_drift" in last) == (measured, measured)
+
+
 def test_the_first_rollout_is_learned_from_too(rl, tmp_path):
     """Four updates, two of them warm-up: half of the peak, all of it, and so on."""
     rl(tmp_path / "run", "optim.warmup=0.5", "optim.schedule=constant", FROZEN)

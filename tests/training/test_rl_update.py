@@ -230,6 +230,22 @@ def test_the_frozen_start_is_the_model_that_was_and_the_learning_one_is_as_befor
     assert len(learned_weights(model)) == len(learned_weights(before))
 
 
+@pytest.mark.parametrize("trainable", [LORA, pytest.param(FULL, marks=pytest.mark.slow)])
+def test_what_has_no_weight_is_measured_and_not_learned_from(config, trainable):
+    """Without a weight of KL, the distance from the start is what it is with one, and no gradient has any of it."""
+    model, start, _ = moved_model(trainable)
+    rollout = made_rollout(model)
+    without, unmeasured = gradients(model, None, [rollout], config("policy.kl_coef=0"))
+    measured, line = gradients(model, start, [rollout], config("policy.kl_coef=0"))
+    weighed, expected = gradients(model, start, [rollout], config("policy.kl_coef=0.1"))
+    assert all(torch.equal(measured[name], gradient) for name, gradient in without.items())
+    assert not all(torch.equal(weighed[name], gradient) for name, gradient in without.items())
+    assert line["kl"] == expected["kl"] > 0
+    assert line["reward_drift"] == expected["reward_drift"] != 0
+    assert line["loss"] == unmeasured["loss"]
+    assert not {"kl", "reward_drift"} & unmeasured.keys()
+
+
 def test_without_marks_and_preferences_nothing_is_learned(config):
     settings = config("policy.kl_coef=0")
     model, _, _ = moved_model()

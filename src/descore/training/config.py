@@ -247,6 +247,7 @@ WITHOUT_EFFECT = (
     "run.resume",
     "run.tensorboard",
     "run.shown_pairs",
+    "policy.measure_start",
     "evaluate.ways",
     "evaluate.written_pairs",
 )

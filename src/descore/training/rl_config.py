@@ -105,8 +105,10 @@ class PolicyConfig(Checked):
     num_iterations: Annotated[int, POSITIVE] = 1
     """Updates from one rollout. From the second on, ratios are to the probabilities before the first."""
     kl_coef: Annotated[float, NOT_NEGATIVE] = 1e-5
-    """Weight of the KL divergence (k3) from the model that the run starts from; TRL's beta. 0: it is not even
-    measured, nor how far the reward drifts."""
+    """Weight of the KL divergence (k3) from the model that the run starts from; TRL's beta. 0: it is measured alone."""
+    measure_start: bool = True
+    """Measure that divergence, and how far rewards drift, also where kl_coef is 0. false: it saves a forward of the
+    start over each rollout and, where a part of the backbone learns in full, a copy of the model."""
     token_budget: Annotated[int, POSITIVE] | None = None
     """Tokens that one forward of the update reads: a longer group is split, to the same gradient. null: all chains of
     a rollout at once."""

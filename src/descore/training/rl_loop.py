@@ -94,7 +94,8 @@ class Loop:
         places = {"processes": accelerator.num_processes, "process": accelerator.process_index}
         self.shares = Shares(order, together=together, **places)
         self.steps = optim.steps or math.ceil((optim.epochs or 1) * self.shares.per_epoch)
-        start = FrozenStart.of(model, config.trainable) if config.policy.kl_coef else None
+        asked = config.policy.kl_coef or config.policy.measure_start
+        start = FrozenStart.of(model, config.trainable) if asked else None
         self.updater = Updater(model, start=start, config=config, accelerator=accelerator, autocast=autocast)
         groups = parameter_groups(model, config.trainable, optim)
         self.optimizer = torch.optim.AdamW(groups, lr=optim.learning_rate, betas=optim.betas)

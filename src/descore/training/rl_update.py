@@ -84,7 +84,7 @@ class Updater:
         accelerator: Accelerator,
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        """`start`: None where the config has no KL. autocast: the precision of the forward."""
+        """`start`: None where nothing is held against it. autocast: the precision of the forward."""
         self.model = model
         self.start = start
         self.config = config
@@ -186,9 +186,10 @@ class Updater:
         if work.start_log_prob_N is None:
             return terms.loss
         used_N = weight_N > 0
-        kl_n = k3(read.log_prob_N[used_N], work.start_log_prob_N[used_N])
+        log_prob_n = read.log_prob_N[used_N]
+        kl_n = k3(log_prob_n if policy.kl_coef else log_prob_n.detach(), work.start_log_prob_N[used_N])
         tally.mean("kl", float(kl_n.detach().sum()), int(terms.tokens))
-        return terms.loss + policy.kl_coef * (weight_N[used_N] * kl_n).sum()
+        return terms.loss + policy.kl_coef * (weight_N[used_N] * kl_n).sum() if policy.kl_coef else terms.loss
 
     def _measure(self, work: Work, read: Read, tally: Tally) -> None:
         """What the first pass says of the model that wrote the chains."""

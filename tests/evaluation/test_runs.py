@@ -1,6 +1,5 @@
 """A run survives being killed, is never mixed with another, and reads back as it was."""
 
-import json
 import subprocess
 import sys
 
@@ -9,8 +8,8 @@ from PIL import Image
 from tests.conftest import noise_clip
 from tests.evaluation.cases import GOOD, TellJudge, clip, four_clips
 
+from descore.data.journal import locked
 from descore.errors import ConfigError, DataError, VideoError
-from descore.evaluation.journal import append, locked, mend, read_lines
 from descore.evaluation.runs import evaluate, read_run
 from descore.evaluation.strips import draw_strip
 
@@ -137,7 +136,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
 
 def test_a_second_process_is_refused_while_the_first_lives_and_not_after(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from descore.evaluation.journal import locked\n"
+        "import sys, time; from pathlib import Path; from descore.data.journal import locked\n"
         "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
@@ -196,15 +195,3 @@ def test_broken_files_are_one_line_with_their_place(tmp_path, name, content, mes
         (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=message):
         read_run(tmp_path)
-
-
-def test_a_journal_keeps_whole_lines_only(tmp_path):
-    path = tmp_path / "clips.jsonl"
-    assert read_lines(path) == []
-    append(path, [{"a": 1}, {"a": 2}])
-    with path.open("a") as file:
-        file.write('{"a": 3')
-    assert [record["a"] for record in read_lines(path)] == [1, 2]
-    mend(path)
-    append(path, [{"a": 4}])
-    assert [json.loads(line)["a"] for line in path.read_text().splitlines()] == [1, 2, 4]

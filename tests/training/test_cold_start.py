@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from tests.conftest import build_micro
 from tests.training.conftest import curve, make_data, pair_rows, write_table
 from tests.training.golden import COLD_START, golden_cold_start
+from tests.training.test_records import halve_last_line
 
 from descore.data.chat import Layout
 from descore.errors import CheckpointError, ConfigError, DataError, DescoreWarning
@@ -107,6 +108,20 @@ def test_killed_and_gone_on_with_is_the_same_to_the_last_bit(overrides, straight
     assert curve(tmp_path / "cut") == curve(whole)
     assert_same(trained(tmp_path / "cut"), trained(whole))
     assert {"resumed_at": 3} in lines(tmp_path / "cut")
+
+
+def test_killed_in_the_middle_of_what_it_writes_it_ends_the_same(straight, cold_start, tmp_path):
+    """A line of metrics and the state of a checkpoint are half there: the run goes on from before them."""
+    out = tmp_path / "cut"
+    with pytest.raises(Killed):
+        cold_start(out, "run.save_steps=2", watch=kill_after(5))
+    halve_last_line(out / "metrics.jsonl")
+    state = out / "checkpoint-4" / "trainer_state.json"
+    state.write_bytes(state.read_bytes()[:100])
+    cold_start(out, "run.save_steps=2")
+    assert {"resumed_at": 2} in lines(out)
+    assert curve(out) == curve(straight[0])
+    assert_same(trained(out), trained(straight[0]))
 
 
 @pytest.mark.slow

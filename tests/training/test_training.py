@@ -84,9 +84,9 @@ def test_a_run_that_was_cut_off_ends_where_the_whole_one_ends(tmp_path):
 
 def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):
     assert last_checkpoint(tmp_path) is None
-    for step, whole in ((200, True), (1000, True), (1200, False)):
+    for step, state in ((200, "{}"), (1000, "{}"), (1200, None), (1400, ""), (1600, '{"global_step": 16')):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
-        if whole:
-            (folder / "trainer_state.json").write_text("{}")
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
     assert last_checkpoint(tmp_path).name == "checkpoint-1000"

@@ -19,11 +19,11 @@ from rich.text import Text
 from descore.cli.judging import open_scorer, progress_bar
 from descore.cli.manners import complain
 from descore.cli.screen import console
+from descore.data.journal import write_whole
 from descore.data.sampling import VideoSampling
 from descore.errors import ConfigError, VideoError
 from descore.evaluation.benchmarks import Judgements, find_benchmark, load
 from descore.evaluation.handmade import FEATURES, SAMPLING
-from descore.evaluation.journal import write_whole
 from descore.evaluation.records import to_line, to_plain
 from descore.evaluation.runs import RUN_FILE, Judge
 from descore.evaluation.scorers import FeatureJudge, ModelJudge

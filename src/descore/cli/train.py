@@ -2,9 +2,7 @@
 
 Knows configs and the bar on standard error; knows nothing of how a model learns."""
 
-import json
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -119,6 +117,7 @@ def rl(config: Config, overrides: Overrides = None, debug: opt.Debug = False) ->
 
 def _with_page(watch: "Watch", run: "RunConfig") -> "Watch":
     """A watch that also writes the sampled chains as a page, whenever a checkpoint is written."""
+    from descore.data.journal import read_lines
     from descore.report.chains import render_chains
     from descore.training.rl_records import CHAINS_FILE
 
@@ -126,8 +125,7 @@ def _with_page(watch: "Watch", run: "RunConfig") -> "Watch":
         watch(step, of, metrics)
         file = run.out / CHAINS_FILE
         if "doing" not in metrics and _speaks() and file.is_file() and (step == of or step % run.save_steps == 0):
-            with file.open(encoding="utf-8") as lines:
-                last = [json.loads(line) for line in deque(lines, maxlen=_CHAINS_READ)]
+            last = read_lines(file, last=_CHAINS_READ)
             file.with_suffix(".html").write_text(render_chains(last, title=run.out.name), encoding="utf-8")
 
     return also

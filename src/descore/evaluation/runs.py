@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from descore.data.journal import append, locked, read_lines, write_whole
 from descore.errors import ConfigError, DataError
-from descore.evaluation.journal import append, locked, mend, read_lines, write_whole
 from descore.evaluation.records import to_plain
 from descore.evaluation.results import Key, results_of
 from descore.evaluation.strips import write_strips
@@ -169,7 +169,6 @@ def _score(
     folder: Path,
     progress: Callable[[int, int], None],
 ) -> None:
-    mend(folder / CLIPS_FILE)
     scored = {key for key, record in _counting(folder).items() if record["error"] is None}
     missing = [clip for clip in clips if (clip.video, clip.prompt) not in scored]
     if missing:

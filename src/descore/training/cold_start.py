@@ -19,6 +19,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import TrainingArguments
 
+from descore.data.journal import write_whole
 from descore.model.checkpoint import Settings
 from descore.model.descore_model import DescoreModel
 from descore.training.calibrating import calibrated
@@ -177,7 +178,7 @@ def calibrate(trainer: PairTrainer) -> Settings:
 
 def write_evaluation(file: Path, found: Sequence[Found]) -> None:
     """What was found on held-out pairs, as JSON; a number that is not known is null."""
-    file.write_text(json.dumps([_known(asdict(one)) for one in found], indent=1) + "\n", encoding="utf-8")
+    write_whole(file, (json.dumps([_known(asdict(one)) for one in found], indent=1) + "\n").encode())
 
 
 def _known(value: Any) -> Any:  # noqa: ANN401

@@ -10,7 +10,6 @@ Append-only, but for the versions. Knows what a Trainer reports; knows nothing o
 
 import json
 import math
-import os
 import platform
 import time
 import warnings
@@ -23,6 +22,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from descore.data import journal
+from descore.data.journal import read_lines, write_whole
 from descore.errors import ConfigError, DataError, DescoreWarning
 from descore.training.collate import Unreadable
 
@@ -109,9 +110,7 @@ class UnreadableVideos:
         self.allowed = {table: int(share * count) for table, count in examples.items()}
         self.examples = examples
         self.met: set[tuple[str, str]] = set()
-        if self.file.is_file():
-            lines = map(json.loads, self.file.read_text(encoding="utf-8").splitlines())
-            self.met = {(line["table"], line["video"]) for line in lines}
+        self.met |= {(line["table"], line["video"]) for line in read_lines(self.file)}
 
     def __call__(self, lost: Sequence[Unreadable]) -> None:
         """Take note of what a batch lacks. DataError where a table has too many."""
@@ -132,8 +131,8 @@ class UnreadableVideos:
 
 
 def last_metrics(out: Path) -> dict[str, Any]:
-    """The last line on training, and the last evaluation's figures put to it."""
-    lines = [json.loads(line) for line in (out / METRICS_FILE).read_text(encoding="utf-8").splitlines()]
+    """The last line on training, and the last evaluation's figures put to it; nothing where there is no such line."""
+    lines = read_lines(out / METRICS_FILE)
     trained: dict[str, Any] = next((line for line in reversed(lines) if "loss" in line), {})
     judged: dict[str, Any] = next((line for line in reversed(lines) if _is_evaluation(line)), {})
     return {**trained, **{name: value for name, value in judged.items() if name.startswith("eval_")}}
@@ -141,15 +140,14 @@ def last_metrics(out: Path) -> dict[str, Any]:
 
 def unreadable_in(out: Path) -> int:
     """How many examples a run left out."""
-    file = out / UNREADABLE_FILE
-    return len(file.read_text(encoding="utf-8").splitlines()) if file.is_file() else 0
+    return len(read_lines(out / UNREADABLE_FILE))
 
 
 def write_versions(out: Path) -> None:
     """Write what the run depends on; where it began with something else, warn: it may not go on to the last bit."""
     file, here = out / VERSIONS_FILE, versions()
     if not file.is_file():
-        file.write_text(json.dumps(here, indent=1) + "\n", encoding="utf-8")
+        write_whole(file, (json.dumps(here, indent=1) + "\n").encode())
         return
     there = json.loads(file.read_text(encoding="utf-8"))
     unlike = [f"{name} was {there.get(name)}, is {here[name]}" for name in here if there.get(name) != here[name]]
@@ -165,11 +163,9 @@ def versions() -> dict[str, str]:
 
 
 def append(file: Path, *records: Mapping[str, Any]) -> None:
-    """Add lines to a file of records, whole and on the disk before the run goes on."""
-    with file.open("a", encoding="utf-8") as out:
-        out.write("".join(json.dumps(record) + "\n" for record in records))
-        out.flush()
-        os.fsync(out.fileno())
+    """Add lines to a file of records, whole and on the disk before the run goes on. A line that a kill cut off before
+    is dropped."""
+    journal.append(file, records, nan=True)
 
 
 def _is_evaluation(line: Mapping[str, Any]) -> bool:

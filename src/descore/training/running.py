@@ -33,7 +33,7 @@ from descore.training.records import Metrics, UnreadableVideos, Watch, last_metr
 from descore.training.saving import save_trained
 from descore.training.starting import dtype_of, open_model, read_rubric_file
 from descore.training.trainable import parameter_groups, set_trainable
-from descore.training.trainer import DescoreTrainer, last_checkpoint
+from descore.training.trainer import STATE_FILE, DescoreTrainer, last_checkpoint
 
 CONFIG_FILE, TABLES, MODEL, TENSORBOARD = "config.yaml", "tables", "model", "tensorboard"
 
@@ -225,5 +225,5 @@ def trained_in(out: Path, *, before: bool) -> Trained:
 
 
 def _is_complete(checkpoint: Path) -> bool:
-    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
     return bool(state["global_step"] >= state["max_steps"])

@@ -6,6 +6,7 @@ adapters learn, or query and head alone, `learned.safetensors`, the weights that
 
 Shapes: L terms of a loss."""
 
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -34,6 +35,8 @@ Lost = Callable[[Sequence[Unreadable]], None]
 """Told of the examples that a batch lacks."""
 
 LEARNED_FILE = "learned.safetensors"
+STATE_FILE = "trainer_state.json"
+"""Trainer's own, which it writes last."""
 
 
 class Learner(nn.Module):
@@ -252,8 +255,17 @@ def _learns_beside(model: DescoreModel) -> bool:
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint of a run that was written to its end; None if there is none."""
-    whole = [p for p in folder.glob("checkpoint-*") if (p / "trainer_state.json").is_file()]
+    whole = [p for p in folder.glob("checkpoint-*") if _is_whole(p / STATE_FILE)]
     return max(whole, key=lambda p: int(re.sub(r"\D", "", p.name)), default=None)
+
+
+def _is_whole(state: Path) -> bool:
+    """Whether a checkpoint's last file was written to its end."""
+    try:
+        json.loads(state.read_bytes())
+    except (FileNotFoundError, ValueError):  # neither JSON nor UTF-8
+        return False
+    return True
 
 
 def _sum_and_count(value: Tensor) -> Tensor:

@@ -321,6 +321,15 @@ def test_held_out_pairs_are_judged_on_chains_of_its_own_and_the_reward_is_calibr
     card = (out / "model" / "README.md").read_text()
     assert "whose head goes on" in card
     assert "num_generations: 3" in card
+    last = lines(out)[-2]
+    for said in (
+        f"| what a chain is worth (rollout reward) | {last['rollout_reward']:.3f} |",
+        f"| marks that equal the reference marks | {last['quality']:.1%} |",
+        f"| chains cut off at the limit | {last['truncated_chains']} of {last['chains']} |",
+        f"| mean reward above what the start says of the same chains | {last['reward_drift']:+.3f} |",
+    ):
+        assert said in card
+    assert "up to step 4" in card
     assert json.loads((out / "evaluation.json").read_text())[0]["way"] == "written"
 
 
@@ -375,6 +384,12 @@ def test_what_does_not_go_together_is_refused(rl, tmp_path, override, said):
 def test_a_function_that_cannot_be_used_is_named(rl, tmp_path, function, said):
     with pytest.raises(ConfigError, match=said):
         rl(tmp_path / "run", f"rewards.function={function}", "optim.steps=1")
+
+
+def test_the_model_remembers_what_its_start_was_trained_on(rl, tmp_path):
+    rl(tmp_path / "first", "optim.steps=1", FROZEN)
+    rl(tmp_path / "second", f"model.checkpoint={tmp_path / 'first' / 'model'}", "optim.steps=1", FROZEN)
+    assert trained(tmp_path / "second").settings.trained_on == "8 pairs; before that 8 pairs"
 
 
 def test_a_run_warns_as_it_begins_of_a_length_that_is_never_paid(rl, tmp_path):

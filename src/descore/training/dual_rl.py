@@ -116,7 +116,7 @@ class _Run:
         loop.run(judge=self.judge)
         if "eval" in self.data and not self.judged:  # the run was killed behind its last checkpoint
             self.judge()
-        settings = replace(self._calibrated(), trained_on=f"{len(self.data['train']):,} pairs")
+        settings = replace(self._calibrated(), trained_on=_trained_on(self.config, pairs=len(self.data["train"])))
         if speaks:
             self._write(settings)
         self.accelerator.wait_for_everyone()
@@ -169,7 +169,8 @@ class _Run:
         tables = [Table(name=name, file=data.table.name, pairs=len(data)) for name, data in self.data.items()]
         generative = settings.paradigm == "generative"
         origin = "whose head was left behind" if generative else "whose head goes on"
-        card = write_card(self.config, settings, tables=tables, found=found, origin=origin)
+        section = how_chains_came_out(last_metrics(self.config.run.out))
+        card = write_card(self.config, settings, tables=tables, found=found, origin=origin, section=section)
         finish(self.model, self.config, card=card)
 
 
@@ -194,6 +195,13 @@ def _dimensions(config: RlConfig) -> tuple[str, ...]:
         said = f"{config.model.checkpoint}: its head was never trained; run descore train cold-start first"
         warnings.warn(said, DescoreWarning, stacklevel=2)
     return settings.dimensions
+
+
+def _trained_on(config: RlConfig, *, pairs: int) -> str:
+    """What the model learned from, and what its start had learned from before."""
+    start = config.model.checkpoint
+    before = None if start is None else read_settings(find_checkpoint(start)).trained_on
+    return f"{pairs:,} pairs" + (f"; before that {before}" if before else "")
 
 
 def _without_rows(config: RlConfig) -> RlConfig:

@@ -74,7 +74,7 @@ A score is the reward less its mean, over its deviation, on clips that nothing w
 The reward was not calibrated: there is no standardized score.
 {%- endif %}
 
-## Settings
+{{ section }}## Settings
 
 ```yaml
 {{ settings_yaml }}```
@@ -105,8 +105,10 @@ def write_card(
     tables: Sequence[Table],
     found: Sequence[Found],
     origin: str,
+    section: str = "",
 ) -> str:
-    """The card. `origin`: where query and head come from, as `starting.origin_of_head` says it."""
+    """The card. `origin`: where query and head come from, as `starting.origin_of_head` says it. `section`: what else a
+    stage has to say, with its heading and an empty line behind it."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     return environment.from_string(_TEMPLATE).render(
         config=config,
@@ -116,6 +118,7 @@ def write_card(
         tables=tables,
         held_out=next((table.file for table in tables if table.name == "eval"), ""),
         origin=origin,
+        section=section,
         found=found,
         words=IN_WORDS,
         number=_number,

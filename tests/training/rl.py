@@ -3,10 +3,20 @@ hardly ever end a chain by themselves, and never write an answer."""
 
 import json
 
+from tests.training.conftest import pair_rows
+
 from descore.training.config_file import read_config
 from descore.training.rl_config import RlConfig
 
 MARKS = json.dumps({"subject": 2, "dynamics": 1, "camera": "N/A", "environment": 2, "style": 0})
+
+
+def marked_rows(count=8):
+    """Pairs whose clips have marks, but for every third."""
+    return [
+        {**row, "marks_a": MARKS if i % 3 else "", "marks_b": MARKS if i % 3 else ""}
+        for i, row in enumerate(pair_rows(count))
+    ]
 
 
 def share_of_vowels(chain, prompt, marks):  # noqa: ARG001

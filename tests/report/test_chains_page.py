@@ -53,6 +53,24 @@ def test_it_says_what_the_records_say(records):
     assert page.text.count("✓ people prefer this clip") == 1
 
 
+def test_marks_that_differ_from_the_reference_are_shown_to_and_others_are_not(records):
+    """One of five: style is partly here, and wrong in the reference. What is not asked may be the one that differs."""
+    page = Page(render_chains([record(marks={**MARKS, "style": 1})], title="trial"))
+    off = [attributes for tag, attributes in page.elements if tag == "td" and "off" in attributes.get("class", "")]
+    assert [(one["class"], one["title"]) for one in off] == [("m1 off", "the reference mark is: wrong")]
+    assert "≠ partly" in page.text
+    page = Page(render_chains([record(marks={**MARKS, "subject": None})], title="trial"))
+    assert "≠ not asked" in page.text
+    for same in (records, [record(reference_marks=None, marks={**MARKS, "style": 1})]):
+        assert '"m1 off"' not in render_chains(same, title="trial")
+
+
+def test_a_parts_weight_stands_beside_its_name_where_it_is_known(records):
+    text = " ".join(Page(render_chains(records, title="trial", weights={"quality": 0.7, "length": 0.2})).text.split())
+    assert "quality × .7 format Reward" in text or "quality × 0.7 format Reward" in text
+    assert "×" not in Page(render_chains(records, title="trial")).text
+
+
 def test_the_best_chain_stands_first_and_of_two_writings_the_last_counts(records):
     rewritten = [
         *records,

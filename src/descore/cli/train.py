@@ -110,12 +110,12 @@ def rl(config: Config, overrides: Overrides = None, debug: opt.Debug = False) ->
         with _bar(settings.model, pulse=_pulse_of_thinking) as watch:
             from descore.training.dual_rl import train_rl
 
-            trained = train_rl(settings, watch=_with_page(watch, settings.run))
+            trained = train_rl(settings, watch=_with_page(watch, settings.run, settings.rewards.weights))
         # Of chains that the model itself wrote, the loss is about 0 however well they do.
         _close(trained, figures=_worth_of_chains, held_out=_held_out_pairs, following=_SCORES, loss=False)
 
 
-def _with_page(watch: "Watch", run: "RunConfig") -> "Watch":
+def _with_page(watch: "Watch", run: "RunConfig", weights: Mapping[str, float]) -> "Watch":
     """A watch that also writes the sampled chains as a page, whenever a checkpoint is written."""
     from descore.data.journal import read_lines
     from descore.report.chains import render_chains
@@ -126,7 +126,8 @@ def _with_page(watch: "Watch", run: "RunConfig") -> "Watch":
         file = run.out / CHAINS_FILE
         if "doing" not in metrics and _speaks() and file.is_file() and (step == of or step % run.save_steps == 0):
             last = read_lines(file, last=_CHAINS_READ)
-            file.with_suffix(".html").write_text(render_chains(last, title=run.out.name), encoding="utf-8")
+            page = render_chains(last, title=run.out.name, weights=weights)
+            file.with_suffix(".html").write_text(page, encoding="utf-8")
 
     return also
 

@@ -40,9 +40,9 @@ class PairView:
     sides: tuple[SideView, ...]
 
 
-def render_chains(records: Sequence[Record], *, title: str) -> str:
+def render_chains(records: Sequence[Record], *, title: str, weights: Mapping[str, float] | None = None) -> str:
     """The page. records: lines of chains.jsonl in their order; of chains that a resumed run wrote again, the last
-    count. title: what the run is called."""
+    count. title: what the run is called. weights: by part, what it weighs in a chain's worth, where that is known."""
     views = pair_views(records)
     parts = dict.fromkeys(part for record in records for part in record["parts"])
     return fill(
@@ -51,6 +51,7 @@ def render_chains(records: Sequence[Record], *, title: str) -> str:
         views=views[: -MOST - 1 : -1],
         hidden=len(views) > MOST,
         parts=tuple(parts),
+        weights=weights or {},
         dimensions=DIMENSIONS,
         mark_words=MARK_WORDS,
     )

@@ -196,13 +196,7 @@ class _Judge:
 
 
 def _total(parts: Mapping[str, float], rewards: RewardsConfig) -> float:
-    weights = {
-        "quality": rewards.quality,
-        "format": rewards.format,
-        "length": rewards.length,
-        "correctness": rewards.correctness,
-        "function": rewards.function_weight,
-    }
+    weights = rewards.weights
     return sum(weights[name] * value for name, value in parts.items())
 
 

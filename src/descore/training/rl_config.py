@@ -78,6 +78,12 @@ class RewardsConfig(Checked):
     function_weight: float = 1.0
     """Weight of that part."""
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """By part, its weight."""
+        parts = ("quality", "format", "length", "correctness")
+        return {**{part: getattr(self, part) for part in parts}, "function": self.function_weight}
+
     def disagreements(self) -> Iterator[tuple[str, str]]:
         """A length to rise along; a function by its whole name."""
         if self.length_full_from <= self.length_none_below:

@@ -421,6 +421,23 @@ def test_a_run_of_another_stage_is_refused(straight, train):
         train(straight[0])
 
 
+@pytest.mark.parametrize("kind", ["bradley-terry", "margin"])
+def test_ties_alone_are_refused_where_nothing_could_be_learned_from_them(kind, cold_start, data, tmp_path):
+    table = write_table(data / f"ties_{kind}.csv", [{**row, "preference": "tie"} for row in pair_rows(4)])
+    with pytest.raises(DataError) as fault:
+        cold_start(tmp_path / "run", f"data.train={table}", f"loss.kind={kind}", "optim.steps=1")
+    assert str(fault.value) == (
+        f"{table}:1: no decided pair in 'overall'; loss.kind bradley-terry and margin learn from a or b; "
+        "use loss.kind=ties"
+    )
+    cold_start(tmp_path / "run", f"data.train={table}", "loss.kind=ties", "optim.steps=1", FROZEN)
+
+
+def test_a_table_of_ties_alone_may_be_held_out(cold_start, data, tmp_path):
+    table = write_table(data / "ties_eval.csv", [{**row, "preference": "tie"} for row in pair_rows(2)])
+    cold_start(tmp_path / "run", f"data.eval={table}", "optim.steps=1", "evaluate.ways=[off]", FROZEN)
+
+
 def test_a_dimension_that_the_table_lacks_is_named(cold_start, tmp_path):
     with pytest.raises(DataError, match=r"no column preference.colour"):
         cold_start(tmp_path / "run", "dimensions=[colour]")

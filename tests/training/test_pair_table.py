@@ -124,7 +124,7 @@ def test_a_faulty_row_is_refused_with_its_line(tmp_path, row, said):
     table[1] |= row
     with pytest.raises(DataError) as fault:
         opened(write_table(tmp_path / "t.csv", table), tmp_path)
-    assert str(fault.value) == str(tmp_path / said)
+    assert str(fault.value) == f"{tmp_path / said}; descore data check {tmp_path / 't.csv'} lists all"
     assert not (tmp_path / "index.arrow").exists()
 
 

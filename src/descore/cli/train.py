@@ -213,7 +213,8 @@ def _close(
     if not _speaks():
         return
     metrics, apart = trained.metrics, held_out(trained.metrics)
-    came_out = f"step {metrics['step']:,}, " + (f"loss {metrics['loss']:.3f}, " if loss else "") + figures(metrics)
+    told = {"step": "step {step:,}", **({"loss": "loss {loss:.3f}"} if loss else {})}
+    came_out = ", ".join([text.format(**metrics) for key, text in told.items() if key in metrics] + [figures(metrics)])
     came_out += f"; held out: {apart}" if apart else ""
     done = "was trained before" if trained.before else "trained"
     typer.echo(f"{done}: {trained.model or 'the last checkpoint has it all'} ({came_out})")
@@ -223,7 +224,7 @@ def _close(
 
 
 def _tokens_right(metrics: Metrics) -> str:
-    return f"{metrics['token_accuracy']:.1%} of tokens right"
+    return f"{metrics['token_accuracy']:.1%} of tokens right" if "token_accuracy" in metrics else "no token learned"
 
 
 def _held_out_tokens(metrics: Metrics) -> str:

@@ -78,11 +78,17 @@ def train_cold_start(config: ColdStartConfig, *, watch: Watch = lambda *_: None)
     tables = {"train": config.data.train, "eval": config.data.eval, "calibration": config.data.calibration}
     stage = Stage(
         tables=tables,
-        index=partial(index_pairs, dimensions=config.dimensions),
+        index=partial(index_table, config),
         trainer=partial(put_together, config, watch),
         finish=close,
     )
     return train(config, stage)
+
+
+def index_table(config: ColdStartConfig, table: Path, index: Path) -> None:
+    """Check a table and write its Arrow file. What is trained on must have something for the loss to learn from."""
+    decided = table == config.data.train and config.loss.kind in ("bradley-terry", "margin")
+    index_pairs(table, index, dimensions=config.dimensions, decided=decided)
 
 
 def put_together(

@@ -34,6 +34,7 @@ _MARKS = ("marks_a", "marks_b")
 """As JSON; null where nobody said."""
 _NUMBERS = {"preference": pa.int8(), "rating_a": pa.float32(), "rating_b": pa.float32()}
 """What a row has for each dimension, in a column 'preference.NAME' and so on; null where nobody said."""
+_NEEDS_DECIDED = "loss.kind bradley-terry and margin learn from a or b; use loss.kind=ties"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,30 +121,47 @@ class PairTable(Dataset):  # type: ignore[type-arg]  # torch's Dataset is generi
         return mean, std
 
 
-def index_pairs(table: Path, index: Path, *, dimensions: Sequence[str], marks: bool = False) -> None:
+def index_pairs(
+    table: Path, index: Path, *, dimensions: Sequence[str], marks: bool = False, decided: bool = False
+) -> None:
     """Check a table and write the Arrow file of its pairs, with their `marks` if these are asked for. One that is there
-    already must be of the same table.
+    already must be of the same table. `decided`: what is learned from it needs pairs that are no tie.
 
     Dimension "overall" is the column preference (rating_a, rating_b), any other NAME the column preference.NAME.
-    DataError with file and line for a row that cannot be used, for a dimension that the table has no column for or no
-    label in; ConfigError if the table is another than the file's."""
+    DataError with file and line for a row that cannot be used, for a dimension that the table has no column for, no
+    label in, or no decided pair where it needs one; ConfigError if the table is another than the file's."""
     numbers = [(f"{what}.{name}", kind) for what, kind in _NUMBERS.items() for name in dimensions]
     texts = [(name, pa.string()) for name in (*_TEXTS, *(_MARKS if marks else ()))]
     schema = pa.schema([("line", pa.int64()), *texts, *numbers, ("length", pa.int32())])
-    write_rows(table, index, _labelled_rows(table, dimensions), schema=schema)
+    write_rows(table, index, _labelled_rows(table, dimensions, decided=decided), schema=schema)
 
 
-def _labelled_rows(table: Path, dimensions: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """What the index holds of each pair, in order. Each dimension must have a label in one of them."""
+def _labelled_rows(table: Path, dimensions: Sequence[str], *, decided: bool) -> Iterator[dict[str, Any]]:
+    """What the index holds of each pair, in order. Each dimension must have a label in one of them, or, if that is
+    asked for, a decided one."""
     columns = own_pair_columns(columns_of(table), file=str(table))
     _refuse_unknown(dimensions, columns, table=table)
-    unseen = set(dimensions)
-    for row in read_pairs(table, columns=columns, resolve=False):
-        _refuse_lone_chain(row, table=table)
+    unseen, undecided = set(dimensions), set(dimensions) if decided else set()
+    for row in _whole_rows(table, columns):
         yield _flat(row, dimensions)
         unseen -= {*row.pair.preference, *row.a.ratings, *row.b.ratings}
+        undecided -= {name for name, choice in row.pair.preference.items() if choice != "tie"}
     if unseen:
         raise DataError(str(table), 1, f"no row has a label for {', '.join(sorted(unseen))}; expected one at least")
+    if undecided:
+        named = ", ".join(repr(name) for name in sorted(undecided))
+        raise DataError(str(table), 1, f"no decided pair in {named}; {_NEEDS_DECIDED}")
+
+
+def _whole_rows(table: Path, columns: PairColumns) -> Iterator[PairRow]:
+    """The rows; the first that cannot be used is an error which says how to see all of them."""
+    try:
+        for row in read_pairs(table, columns=columns, resolve=False):
+            _refuse_lone_chain(row, table=table)
+            yield row
+    except DataError as fault:
+        told = f"{fault.reason}; descore data check {table} lists all"
+        raise DataError(fault.file, fault.line, told) from fault
 
 
 def _flat(row: PairRow, dimensions: Sequence[str]) -> dict[str, Any]:

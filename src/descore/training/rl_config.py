@@ -167,10 +167,14 @@ class RlEvaluateConfig(EvaluateConfig):
 class RlRunConfig(RunConfig):
     """Where the run is written, and how often."""
 
+    save_steps: Annotated[int, POSITIVE] = 200
+    """Rollouts between checkpoints; there is always one at the end."""
     log_steps: Annotated[int, POSITIVE] = 1
-    """Updates between lines of metrics.jsonl."""
+    """Rollouts between lines of metrics.jsonl."""
+    eval_steps: Annotated[int, POSITIVE] | None = None
+    """Rollouts between evaluations. null: one at the end, if there is an eval table."""
     shown_pairs: Annotated[int, NOT_NEGATIVE] = 1
-    """Pairs of an update, with each line of metrics, whose chains are kept in chains.jsonl."""
+    """Pairs of a rollout, with each line of metrics, whose chains are kept in chains.jsonl."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,21 +5,29 @@ An update reads, of the G chains of a clip, every token's log-probability and th
 and a forward for the log-probabilities and another for the rewards, each followed by its own backward. Both take logits
 of the chains' tokens alone. Adapters on the language model, query and head learn; values and gradients must agree.
 
-`peak` is what forward and backward add to the process at most, MiB, beside the memory of the gradients. `single` is
-that of one row alone, to which naive comes down where rows take turns.
+`peak` is what forward and backward add at most, MiB, beside the memory of weights and gradients: to the process, or on
+a GPU to what torch holds there. `single` is that of one row alone, to which naive comes down where rows take turns.
+`tok/s` are tokens of chains a second, of packed and of shared.
 
 A rollout is G chains and their rewards: `shared` has one prefill whose cache is repeated, `own` a prefill for each
 chain.
 
-    python benchmarks/rl_update.py [--repeats 3] [--smallest]"""
+`--model 8B` is the true size: Qwen3-VL-8B by its config with random weights in bfloat16, a clip of about 4,000 tokens,
+chains of 600, G = 8, gradient checkpointing. It needs a GPU of 80 GB.
+
+    python benchmarks/rl_update.py [--model 8B] [--repeats 3] [--smallest]"""
 
 import argparse
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 from _bench import added_peak, bench_model, environment, interleaved, noise_clip
 from torch import Tensor
+from training_memory import SIZES, Size, filled
 
 from descore.data.chat import Inputs, Tokens
 from descore.model.descore_model import DescoreModel
@@ -28,32 +36,62 @@ from descore.model.thinker import never_written, think_and_score
 from descore.training.config import LoraConfig, PairTrainableConfig
 from descore.training.trainable import learned_weights, set_trainable
 
-GROUPS = (4, 8, 16)
-CHAIN = 64
-FRAMES = {2: 10, 4: 20, 8: 40, 16: 82}
-"""Prompt : chain, about, and the frames of 64x64 that make such a prompt."""
-TOLERANCE = 1e-4
-"""Of a gradient's largest entry: float32, summed in two orders."""
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What is measured."""
+
+    name: str
+    model: Callable[[], DescoreModel]
+    frames: tuple[int, ...]
+    """Of the clips, one after the other."""
+    edge: int
+    """Pixels along a frame."""
+    chain: int
+    """Tokens of a chain, its end of turn included."""
+    groups: tuple[int, ...]
+    tolerance: float | None
+    """By how much the two ways may differ, of a gradient's largest entry. None: it is shown alone."""
+    bfloat16: bool = False
+
+    @property
+    def smallest(self) -> "Setup":
+        """The shortest prompt and the smallest group."""
+        return replace(self, frames=self.frames[:1], groups=self.groups[:1])
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=SETUPS, default="small")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--smallest", action="store_true", help="only the shortest prompt and the smallest group")
     options = parser.parse_args()
-    print(environment())
-    print(f"one clip, chains of {CHAIN} tokens, width 256, vocabulary 1,024")
-    names = ("prompt", "G", "packed", "naive", "ratio", "peak", "naive", "ratio", "single", "apart")
-    names += ("shared", "own", "ratio")
+    gpu = torch.cuda.is_available()
+    if options.model == "8B" and not gpu:
+        raise SystemExit("--model 8B: found no GPU that torch can use; expected one of 80 GB; leave --model out here")
+    setup, device = SETUPS[options.model], "cuda" if options.model == "8B" else "cpu"
+    print(environment() + (f", {torch.cuda.get_device_name()}" if device == "cuda" else ""))
+    measure(setup.smallest if options.smallest else setup, repeats=options.repeats, device=device)
+
+
+def measure(setup: Setup, *, repeats: int, device: str) -> None:
+    """Print a line for each prompt and group."""
+    print(f"one clip, chains of {setup.chain} tokens, {setup.name}")
+    names = ("prompt", "G", "packed", "naive", "ratio", "tok/s", "peak", "naive", "ratio", "single", "apart")
+    names += ("shared", "own", "ratio", "tok/s")
     print(" ".join(f"{name:>7}" for name in names))
-    model = learner()
-    for frames in [*FRAMES.values()][:1] if options.smallest else FRAMES.values():
-        prompts = model.chat.lay_out_prompts([noise_clip(0, frames=frames)], ["a red ball"])
-        for size in GROUPS[:1] if options.smallest else GROUPS:
-            group = Group(model, prompts, random_chains(model, size))
+    model = setup.model().to(device)
+    autocast = partial(torch.autocast, device, dtype=torch.bfloat16, enabled=setup.bfloat16)
+    for frames in setup.frames:
+        laid_out = model.chat.lay_out_prompts([noise_clip(0, frames=frames, edge=setup.edge)], ["a red ball"])
+        prompts = {name: value.to(device) for name, value in laid_out.items()}
+        for size in setup.groups:
+            group = Group(model, prompts, random_chains(model, size, tokens=setup.chain), autocast)
             row = (f"{prompts['input_ids'].shape[1]:,}", f"{size}")
-            cells = (*row, *updates(group, options.repeats), *rollouts(group, options.repeats))
+            cells = (*row, *updates(group, repeats, tolerance=setup.tolerance), *rollouts(group, repeats))
             print(" ".join(f"{cell:>7}" for cell in cells), flush=True)
 
 
@@ -64,11 +102,19 @@ class Group:
     model: DescoreModel
     prompts: Inputs
     chains: list[Tokens]
+    autocast: Callable[[], AbstractContextManager[Any]]
+    """The precision of a forward."""
+
+    @property
+    def tokens(self) -> int:
+        """Of all chains."""
+        return sum(map(len, self.chains))
 
     def packed(self) -> list[Tensor]:
         """Log-probabilities and rewards, with their gradients left in the model."""
         [pack] = pack_groups(self.model, self.prompts, [self.chains])
-        read = read_pack(self.model, pack)
+        with self.autocast():
+            read = read_pack(self.model, pack)
         (objective(read.log_prob_N) + objective(read.reward_RK)).backward()
         return [read.log_prob_N.detach(), read.reward_RK.detach()]
 
@@ -76,9 +122,11 @@ class Group:
         """The same."""
         prompts = self.repeated()
         inputs = self.model.chat.lay_out_chains(prompts, self.chains, query=False)
-        log_prob_N = self.log_probs(inputs)
+        with self.autocast():
+            log_prob_N = self.log_probs(inputs)
         objective(log_prob_N).backward()
-        reward_RK = self.model(self.model.chat.lay_out_chains(prompts, self.chains))
+        with self.autocast():
+            reward_RK = self.model(self.model.chat.lay_out_chains(prompts, self.chains))
         objective(reward_RK).backward()
         return [log_prob_N.detach(), reward_RK.detach()]
 
@@ -98,36 +146,94 @@ class Group:
 
 def objective(values: Tensor) -> Tensor:
     """A sum in which neighbours weigh differently, as in a group's advantages."""
-    return (values.flatten() * torch.linspace(-1, 1, values.numel())).sum()
+    return (values.flatten() * torch.linspace(-1, 1, values.numel(), device=values.device)).sum()
 
 
-def learner() -> DescoreModel:
+def small_learner() -> DescoreModel:
     """The bundled model's layers with random weights. It learns as stage 2 does."""
     model = bench_model()
     set_trainable(model, PairTrainableConfig(lora=LoraConfig(r=16, alpha=32)), precision=torch.float32)
     return model
 
 
-def random_chains(model: DescoreModel, size: int) -> list[Tokens]:
+def true_learner(size: Size) -> DescoreModel:
+    """A published size with random weights; adapters, query and head learn, and layers are read again going back."""
+    model = filled(size, learns="lora")
+    model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    return model
+
+
+SETUPS = {
+    "small": Setup(
+        name="width 256, vocabulary 1,024",
+        model=small_learner,
+        frames=(10, 20, 40, 82),  # prompts about 2, 4, 8 and 16 times as long as a chain
+        edge=64,
+        chain=64,
+        groups=(4, 8, 16),
+        tolerance=1e-4,  # float32, summed in two orders
+    ),
+    "8B": Setup(
+        name="Qwen3-VL-8B, bfloat16",
+        model=partial(true_learner, SIZES["8B"]),
+        frames=(40,),  # of 448 x 448 pixels, the most that a frame has: two have 196 tokens
+        edge=448,
+        chain=600,
+        groups=(8,),
+        tolerance=None,  # of eight binary digits
+        bfloat16=True,
+    ),
+}
+
+
+def random_chains(model: DescoreModel, size: int, *, tokens: int) -> list[Tokens]:
     """Chains of one length: so naive has no padding to carry."""
     written = sorted({*range(len(model.chat.tokenizer))} - {*never_written(model), model.chat.end_id})
-    draw = torch.randint(len(written), (size, CHAIN - 1), generator=torch.Generator().manual_seed(0))
+    draw = torch.randint(len(written), (size, tokens - 1), generator=torch.Generator().manual_seed(0))
     return [[*(written[i] for i in row), model.chat.end_id] for row in draw.tolist()]
 
 
-def updates(group: Group, repeats: int) -> Iterator[str]:
+def updates(group: Group, repeats: int, *, tolerance: float | None) -> Iterator[str]:
     """Seconds and peak of the two ways with their ratios, the peak of one row, and by how much the ways differ."""
+    group.model.train()
     ways = {"packed": group.packed, "naive": group.naive}
     apart = disagreement(group, *ways.values())
-    assert apart < TOLERANCE, f"values or gradients differ by {apart:.1e} of their size"
-    peak = {name: added_peak(way) for name, way in ways.items()}
-    single = added_peak(Group(group.model, group.prompts, group.chains[:1]).naive)
-    seconds = interleaved(ways, repeats=repeats)
-    for found, form in ((seconds, "{:.2f}s"), (peak, "{:,.0f}")):
-        yield from (form.format(value) for value in found.values())
-        yield f"{found['naive'] / found['packed']:.2f}"
-    yield f"{single:,.0f}"
-    yield f"{apart:.0e}"
+    assert tolerance is None or apart < tolerance, f"values or gradients differ by {apart:.1e} of their size"
+    peak = {name: peak_of(way) for name, way in ways.items()}
+    single = peak_of(replace(group, chains=group.chains[:1]).naive)
+    seconds = interleaved({name: finished(way) for name, way in ways.items()}, repeats=repeats)
+    yield from (*in_seconds(seconds), f"{group.tokens / seconds['packed']:,.0f}")
+    yield from (f"{value:,.0f}" for value in peak.values())
+    yield from (f"{peak['naive'] / max(peak['packed'], 1e-9):.2f}", f"{single:,.0f}", f"{apart:.0e}")
+
+
+def in_seconds(ways: dict[str, float]) -> Iterator[str]:
+    """Those of two ways, and what the second is of the first."""
+    yield from (f"{value:.2f}s" for value in ways.values())
+    ours, theirs = ways.values()
+    yield f"{theirs / ours:.2f}"
+
+
+def peak_of(work: Callable[[], object]) -> float:
+    """MiB that some work adds at most: on a GPU by what torch holds there."""
+    if not torch.cuda.is_initialized():
+        return added_peak(work)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    work()
+    return (torch.cuda.max_memory_allocated() - before) / MIB
+
+
+def finished(work: Callable[[], object]) -> Callable[[], object]:
+    """The work to its end: a GPU is still at it when a call comes back."""
+
+    def to_the_end() -> object:
+        done = work()
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        return done
+
+    return to_the_end
 
 
 def disagreement(group: Group, *ways: Callable[[], list[Tensor]]) -> float:
@@ -143,16 +249,23 @@ def disagreement(group: Group, *ways: Callable[[], list[Tensor]]) -> float:
     )
 
 
+@torch.no_grad()
 def rollouts(group: Group, repeats: int) -> Iterator[str]:
-    """Seconds of the two ways and their ratio."""
-    size, limit = len(group.chains), CHAIN - 1
+    """Seconds of the two ways and their ratio, and tokens a second of the first."""
+    group.model.eval()
+    size, limit, written = len(group.chains), len(group.chains[0]) - 1, []
+
+    def write(prompts: Inputs, **told: Any) -> None:  # noqa: ANN401  # `think_and_score`'s own
+        with group.autocast():
+            thoughts = think_and_score(group.model, prompts, limit=limit, temperature=1.0, **told)
+        written.append(sum(len(thought.chain) for row in thoughts for thought in row))
+
     ways = {
-        "shared": lambda: think_and_score(group.model, group.prompts, limit=limit, samples=size, temperature=1.0),
-        "own": lambda: think_and_score(group.model, group.repeated(), limit=limit, temperature=1.0, seeds=range(size)),
+        "shared": partial(write, group.prompts, samples=size),
+        "own": partial(write, group.repeated(), seeds=range(size)),
     }
-    seconds = interleaved(ways, repeats=repeats)
-    yield from (f"{value:.2f}s" for value in seconds.values())
-    yield f"{seconds['own'] / seconds['shared']:.2f}"
+    seconds = interleaved({name: finished(way) for name, way in ways.items()}, repeats=repeats)
+    yield from (*in_seconds(seconds), f"{written[0] / seconds['shared']:,.0f}")
 
 
 if __name__ == "__main__":

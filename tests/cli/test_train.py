@@ -91,7 +91,9 @@ def test_a_cold_start_says_how_held_out_pairs_came_out_and_its_model_scores(desc
     trained, following = done.stdout.splitlines()
     assert trained.startswith(f"trained: {drawn / 'scored' / 'model'} (step 2, loss ")
     assert re.search(
-        r"held out: \S+% with the table's chains, \S+% with its own chains, \S+% without chains\)$", trained
+        r"held out: scored 4 of 4, \S+% of 3 pairs with the table's chains, \S+% of 3 pairs with its own chains, "
+        r"\S+% of 3 pairs without chains\)$",
+        trained,
     )
     assert following.startswith("next: descore score CLIP")
 
@@ -110,7 +112,8 @@ def test_chains_learn_and_are_shown_as_a_page(descore, drawn, thinking):
     assert "its head was never trained; run descore train cold-start first" in done.stderr
     trained, following = done.stdout.splitlines()
     assert trained.startswith(f"trained: {drawn / 'thinks' / 'model'} (step 1, chains worth ")
-    assert re.search(r"chains worth \d\.\d+, \S+% of pairs right; held out: \S+% with its own chains\)$", trained)
+    assert re.search(r"chains worth \d\.\d+, \S+% of pairs right; held out: scored 4 of 4, ", trained)
+    assert re.search(r", \S+% of 3 pairs with its own chains\)$", trained)
     assert following.startswith("next: descore score CLIP")
     page = (drawn / "thinks" / "chains.html").read_text(encoding="utf-8")
     assert "Sampled chains of <bdi>thinks</bdi>" in page

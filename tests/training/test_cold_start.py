@@ -270,6 +270,32 @@ def test_held_out_pairs_are_judged_in_three_ways_as_a_scorer_judges_them(cold_st
         assert ended.metrics[f"eval_{way}_pair_loss"] == pytest.approx(loss, rel=1e-4)
 
 
+def test_held_out_pairs_without_a_score_are_counted(cold_start, data, tmp_path):
+    rows = pair_rows(6)
+    rows[0]["video_a"] = rows[4]["video_b"] = "absent.mp4"
+    table, out = write_table(data / "holes_eval.csv", rows), tmp_path / "run"
+    options = (f"data.eval={table}", "data.max_unreadable=1", "evaluate.ways=[given, off]", "optim.steps=1", FROZEN)
+    with pytest.warns(DescoreWarning, match="left out"):
+        metrics = cold_start(out, *options).metrics
+    found = {one["way"]: one for one in json.loads((out / "evaluation.json").read_text())}
+    # One pair has no chains; of the four that can be read, one is a tie.
+    assert (found["off"]["scored"], found["off"]["of"], found["off"]["accuracy"]["n"]) == (4, 6, 3)
+    assert (found["given"]["scored"], found["given"]["of"]) == (3, 5)
+    assert (metrics["eval_pairs"], metrics["eval_pairs_without_score"]) == (6, 2)
+    assert "| without chains | overall | 4 of 6 |" in (out / "model" / "README.md").read_text()
+
+
+def test_where_none_has_a_score_the_card_does_not_say_that_nothing_was_held_out(cold_start, data, tmp_path):
+    table = write_table(data / "gone.csv", [{**row, "video_a": f"gone{i}.mp4"} for i, row in enumerate(pair_rows(2))])
+    options = (f"data.eval={table}", "data.max_unreadable=1", "evaluate.ways=[off]", "optim.steps=1", FROZEN)
+    with pytest.warns(DescoreWarning, match="not calibrated: 0 clips"):
+        metrics = cold_start(tmp_path / "run", *options).metrics
+    assert (metrics["eval_off_pairs_scored"], metrics["eval_pairs_without_score"]) == (0, 2)
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert "| without chains | overall | 0 of 2 | no score |" in card
+    assert "Nothing was held out" not in card
+
+
 @pytest.mark.slow
 def test_evaluating_does_not_change_what_is_learned(straight, cold_start, data, tmp_path):
     cold_start(tmp_path / "run", f"data.eval={data / 'pairs_eval.csv'}", "run.eval_steps=2")

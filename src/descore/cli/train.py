@@ -247,5 +247,17 @@ def _worth_of_chains(metrics: Metrics) -> str:
 def _held_out_pairs(metrics: Metrics) -> str:
     from descore.training.evaluating import IN_WORDS
 
-    found = {words: metrics.get(f"eval_{way}_pair_accuracy") for way, words in IN_WORDS.items()}
-    return ", ".join(f"{share:.1%} {words}" for words, share in found.items() if share is not None)
+    if "eval_pairs" not in metrics:
+        return ""
+    asked = {way: words for way, words in IN_WORDS.items() if f"eval_{way}_pairs_scored" in metrics}
+    told = [f"{_way_right(metrics, way)} {words}" for way, words in asked.items()]
+    scored = metrics["eval_pairs"] - metrics["eval_pairs_without_score"]
+    return ", ".join([f"scored {scored:,} of {metrics['eval_pairs']:,}", *told])
+
+
+def _way_right(metrics: Metrics, way: str) -> str:
+    if not metrics[f"eval_{way}_pairs_scored"]:
+        return "no score"
+    if not metrics[f"eval_{way}_pairs_decided"]:
+        return "no decided pair"
+    return f"{metrics[f'eval_{way}_pair_accuracy']:.1%} of {metrics[f'eval_{way}_pairs_decided']:,} pairs"

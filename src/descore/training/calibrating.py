@@ -13,7 +13,7 @@ import numpy as np
 from descore.errors import DescoreWarning
 from descore.model.checkpoint import Settings
 from descore.training.config import Way
-from descore.training.evaluating import JudgedPair
+from descore.training.evaluating import JudgedPair, is_scored
 
 
 def calibrated(settings: Settings, judged: Sequence[JudgedPair], *, way: Way) -> Settings:
@@ -24,7 +24,7 @@ def calibrated(settings: Settings, judged: Sequence[JudgedPair], *, way: Way) ->
     clips = {
         (pair.prompt, video): reward_K
         for pair in judged
-        if way in pair.rewards
+        if is_scored(pair, way)
         for video, reward_K in zip(pair.videos, pair.rewards[way], strict=True)
     }
     reward_CK = np.array(list(clips.values()))

@@ -130,11 +130,7 @@ class _Run:
     def judge(self) -> dict[str, float]:
         """Judge the eval table in the config's ways."""
         self.judged = self._judge_table("eval", self.config.evaluate.ways)
-        found = quick_metrics(self.judged, dimensions=self.model.settings.dimensions)
-        if self.config.paradigm == "descore":
-            return found
-        asked = sum(pair.number < (self.config.evaluate.written_pairs or pair.number + 1) for pair in self.judged)
-        return {**found, "pairs_without_score": asked - sum(bool(pair.rewards) for pair in self.judged)}
+        return quick_metrics(self.judged, dimensions=self.model.settings.dimensions)
 
     def _judge_table(self, name: str, ways: Sequence[Way]) -> list[JudgedPair]:
         """All pairs of a table, judged by all processes together. Each of them gets the whole."""

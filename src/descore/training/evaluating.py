@@ -25,7 +25,7 @@ from descore.model.thinker import Thought, score_chains, think_and_score
 from descore.rubric import read_answer
 from descore.training.collate import MISSING, TrainingPair, Unreadable
 from descore.training.config import Way
-from descore.training.pair_table import PairTable
+from descore.training.pair_table import PairTable, UnreadPair
 
 IN_WORDS: Mapping[Way, str] = {
     "given": "with the table's chains",
@@ -46,7 +46,7 @@ class JudgedPair:
     preference_K: NDArray[np.int8]
     """1 for a, -1 for b, 0 for a tie, MISSING where nobody said."""
     rewards: Mapping[Way, NDArray[np.float64]]
-    """By way, the rewards of a and b (2, K)."""
+    """By way that it was to be judged in, the rewards of a and b (2, K); nan where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +55,10 @@ class Found:
 
     way: Way
     dimension: str
+    scored: int
+    """Pairs with a label that both have a reward."""
+    of: int
+    """Pairs with a label that were to be judged in this way."""
     accuracy: Figure
     """Share of decided pairs in the right order; its interval resamples whole prompts."""
     with_ties: TiedAccuracy | None
@@ -83,24 +87,46 @@ class Judging:
 def judge_pairs(
     model: DescoreModel, table: PairTable, ways: Sequence[Way], judging: Judging
 ) -> Iterator[tuple[TrainingPair, dict[Way, NDArray[np.float64]]]]:
-    """A process's share of a table's readable pairs, each with its rewards (2, K) by way. A pair one of whose chains a
-    generative model leaves without a score has none."""
+    """A process's share of a table's pairs, each with its rewards (2, K) by way: nan for a pair one of whose videos
+    cannot be read, and for one that a generative model leaves without a score."""
+    numbers = iter(_share(table, judging))
     for items in _batches(table, judging):
         judging.lost([item for item in items if isinstance(item, Unreadable)])
-        pairs = [item for item in items if not isinstance(item, Unreadable)]
+        pairs = [
+            table.unread(number) if isinstance(item, Unreadable) else item
+            for item, number in zip(items, numbers, strict=False)
+        ]
         found: list[dict[Way, NDArray[np.float64]]] = [{} for _ in pairs]
         for way in ways:
-            rows = [row for row, pair in enumerate(pairs) if _applies(way, pair, judging)]
-            with judging.autocast():
-                rewards = _rewards(model, [pairs[row] for row in rows], way) if rows else []
-            for row, reward_2K in zip(rows, rewards, strict=True):
-                if not np.isnan(reward_2K).any():
-                    found[row][way] = reward_2K
+            asked = [row for row, pair in enumerate(pairs) if _applies(way, pair, judging)]
+            none = np.full((2, len(table.dimensions)), np.nan)
+            rewards = dict.fromkeys(asked, none) | _read(model, pairs, asked, way, judging)
+            for row, reward_2K in rewards.items():
+                found[row][way] = reward_2K
         yield from zip(pairs, found, strict=True)
 
 
-def record(pair: TrainingPair, rewards: Mapping[Way, NDArray[np.float64]]) -> JudgedPair:
+def _read(
+    model: DescoreModel, pairs: Sequence[TrainingPair | UnreadPair], asked: Sequence[int], way: Way, judging: Judging
+) -> dict[int, NDArray[np.float64]]:
+    """By place, the rewards (2, K) of the pairs whose videos can be read."""
+    there = {row: pair for row in asked if isinstance(pair := pairs[row], TrainingPair)}
+    if not there:
+        return {}
+    with judging.autocast():
+        return dict(zip(there, _rewards(model, list(there.values()), way), strict=True))
+
+
+def record(pair: TrainingPair | UnreadPair, rewards: Mapping[Way, NDArray[np.float64]]) -> JudgedPair:
     """What is kept of a judged pair: no pixels."""
+    if isinstance(pair, UnreadPair):
+        return JudgedPair(
+            number=pair.number,
+            prompt=pair.prompt,
+            videos=pair.videos,
+            preference_K=pair.preference_K,
+            rewards=rewards,
+        )
     return JudgedPair(
         number=pair.number,
         prompt=pair.a.prompt,
@@ -111,12 +137,17 @@ def record(pair: TrainingPair, rewards: Mapping[Way, NDArray[np.float64]]) -> Ju
 
 
 def quick_metrics(judged: Sequence[JudgedPair], *, dimensions: Sequence[str]) -> dict[str, float]:
-    """By way, `WAY_pair_loss` (Bradley-Terry) and `WAY_pair_accuracy` over decided pairs of all dimensions, and
-    `WAY_pair_accuracy.NAME` where there are several. Of a way without any decided pair there is nothing."""
-    found: dict[str, float] = {}
+    """How many `pairs` there are, and `pairs_without_score` in one of the ways; by way, how many are `WAY_pairs_scored`
+    and how many labels of these `WAY_pairs_decided`, `WAY_pair_loss` (Bradley-Terry) and `WAY_pair_accuracy` over
+    decided pairs of all dimensions, and `WAY_pair_accuracy.NAME` where there are several. Of a way without any decided
+    pair there is neither loss nor accuracy."""
+    asked = [pair for pair in judged if pair.rewards]
+    whole = sum(all(is_scored(pair, way) for way in pair.rewards) for pair in asked)
+    found: dict[str, float] = {"pairs": len(asked), "pairs_without_score": len(asked) - whole}
     for way in _ways(judged):
         margin_NK, preference_NK, _ = _margins(judged, way)
         decided_NK = (preference_NK != 0) & (preference_NK != MISSING)
+        found |= {f"{way}_pairs_scored": len(margin_NK), f"{way}_pairs_decided": int(decided_NK.sum())}
         toward_NK = margin_NK * preference_NK
         if decided_NK.any():
             found[f"{way}_pair_loss"] = float(np.logaddexp(0, -toward_NK[decided_NK]).mean())
@@ -128,22 +159,32 @@ def quick_metrics(judged: Sequence[JudgedPair], *, dimensions: Sequence[str]) ->
 
 
 def figures(judged: Sequence[JudgedPair], *, dimensions: Sequence[str]) -> list[Found]:
-    """By way and dimension, accuracy with its interval over the pairs that have a label there."""
+    """By way and dimension, accuracy with its interval over the pairs that have a label there and a score."""
     found = []
     for way in _ways(judged):
         margin_NK, preference_NK, prompt_N = _margins(judged, way)
         for k, name in enumerate(dimensions):
             rows_N = preference_NK[:, k] != MISSING
+            asked = sum(way in pair.rewards and int(pair.preference_K[k]) != MISSING for pair in judged)
             of_dimension = (margin_NK[rows_N, k], preference_NK[rows_N, k], prompt_N[rows_N])
-            if rows_N.any():
+            if asked:
                 ties = accuracy_with_ties(*of_dimension) if (of_dimension[1] == 0).any() else None
                 accuracy = accuracy_without_ties(*of_dimension)
-                found.append(Found(way=way, dimension=name, accuracy=accuracy, with_ties=ties))
+                counts = {"scored": int(rows_N.sum()), "of": asked}
+                found.append(Found(way=way, dimension=name, **counts, accuracy=accuracy, with_ties=ties))
     return found
 
 
-def _applies(way: Way, pair: TrainingPair, judging: Judging) -> bool:
+def is_scored(pair: JudgedPair, way: Way) -> bool:
+    """Whether both clips have rewards in this way."""
+    return way in pair.rewards and not np.isnan(pair.rewards[way]).any()
+
+
+def _applies(way: Way, pair: TrainingPair | UnreadPair, judging: Judging) -> bool:
+    if way == "given" and isinstance(pair, UnreadPair):
+        return pair.has_chains
     if way == "given":
+        assert isinstance(pair, TrainingPair)
         return pair.a.chain is not None and pair.b.chain is not None
     return way == "off" or judging.written_pairs is None or pair.number < judging.written_pairs
 
@@ -174,10 +215,14 @@ def _reward(model: DescoreModel, thought: Thought) -> Tensor:
         return torch.tensor([math.nan])
 
 
+def _share(table: PairTable, judging: Judging) -> range:
+    """The numbers of the pairs that this process judges."""
+    return range(judging.process, len(table), judging.processes)
+
+
 def _batches(table: PairTable, judging: Judging) -> DataLoader[Any]:
-    mine = range(judging.process, len(table), judging.processes)
     return DataLoader(
-        Subset(table, mine),
+        Subset(table, _share(table, judging)),
         batch_size=judging.batch_size,
         collate_fn=list,
         num_workers=judging.workers,
@@ -190,8 +235,8 @@ def _ways(judged: Sequence[JudgedPair]) -> list[Way]:
 
 
 def _margins(judged: Sequence[JudgedPair], way: Way) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.str_]]:
-    """Reward of a minus reward of b (N, K), preferences (N, K) and prompts (N) of the pairs judged this way."""
-    there = [pair for pair in judged if way in pair.rewards]
-    margin_NK = np.stack([pair.rewards[way][0] - pair.rewards[way][1] for pair in there])
-    preference_NK = np.stack([pair.preference_K for pair in there]).astype(np.int64)
-    return margin_NK, preference_NK, np.array([pair.prompt for pair in there])
+    """Reward of a minus reward of b (N, K), preferences (N, K) and prompts (N) of the pairs scored this way."""
+    there, width = [pair for pair in judged if is_scored(pair, way)], len(judged[0].preference_K)
+    margin_NK = np.array([pair.rewards[way][0] - pair.rewards[way][1] for pair in there]).reshape(-1, width)
+    preference_NK = np.array([pair.preference_K for pair in there], dtype=np.int64).reshape(-1, width)
+    return margin_NK, preference_NK, np.array([pair.prompt for pair in there], dtype=np.str_)

@@ -52,14 +52,15 @@ Started from `{{ config.model.backbone or config.model.checkpoint }}`, {{ origin
 
 {% if found -%}
 Pairs of `{{ held_out }}`, which nothing was trained on. Accuracy is the share of decided pairs that the rewards put in
-people's order, with a 95 % interval that resamples whole prompts. With ties, a pair counts as a tie where the rewards
-differ by no more than a threshold, the best one for these pairs.
+people's order, with a 95 % interval that resamples whole prompts; a pair without a score is in none of the figures.
+With ties, a pair counts as a tie where the rewards differ by no more than a threshold, the best one for these pairs.
 
-| chains | dimension | accuracy | interval | pairs | with ties |
-|---|---|---|---|---|---|
+| chains | dimension | scored | accuracy | interval | decided pairs | with ties |
+|---|---|---|---|---|---|---|
 {% for one in found -%}
-| {{ words[one.way] }} | {{ one.dimension }} | {{ number(one.accuracy.value) }} | {{ interval(one.accuracy) }} \
-| {{ one.accuracy.n }} | {{ number(one.with_ties.figure.value) if one.with_ties else "no ties" }} |
+| {{ words[one.way] }} | {{ one.dimension }} | {{ one.scored }} of {{ one.of }} | {{ accuracy(one) }} \
+| {{ interval(one.accuracy) }} | {{ one.accuracy.n }} \
+| {{ number(one.with_ties.figure.value) if one.with_ties else "no ties" }} |
 {% endfor %}
 {%- else -%}
 Nothing was held out: how well it does is not known.
@@ -122,6 +123,7 @@ def write_card(
         found=found,
         words=IN_WORDS,
         number=_number,
+        accuracy=_accuracy,
         interval=_interval,
         settings_yaml=yaml.safe_dump(plain(asdict(cast(Any, config))), sort_keys=False, allow_unicode=True),
     )
@@ -132,6 +134,12 @@ _THINKS: Mapping[Paradigm, str] = {
     "discriminative": "It scores at once: it never saw a chain of thought in training.",
     "generative": "It writes a chain of thought, and the overall score that the chain ends with is its reward.",
 }
+
+
+def _accuracy(one: Found) -> str:
+    if not one.scored:
+        return "no score"
+    return _number(one.accuracy.value) if one.accuracy.n else "no decided pair"
 
 
 def _number(value: float) -> str:

@@ -48,6 +48,18 @@ class PairSide:
     """One for each of DIMENSIONS, where the table has them and its index was written with them."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class UnreadPair:
+    """What a row tells of a pair without its videos."""
+
+    number: int
+    prompt: str
+    videos: tuple[str, str]
+    """Paths of a and b."""
+    preference_K: NDArray[np.int8]
+    has_chains: bool
+
+
 class PairTable(Dataset):  # type: ignore[type-arg]  # torch's Dataset is generic in name only
     """The pairs of a table, by number. An item one of whose videos cannot be read is an `Unreadable`.
 
@@ -81,6 +93,17 @@ class PairTable(Dataset):  # type: ignore[type-arg]  # torch's Dataset is generi
             rating_b_K=self._numbers(cells, "rating_b", missing=math.nan),
             number=number,
             epoch=epoch,
+        )
+
+    def unread(self, number: int) -> UnreadPair:
+        """A pair without its videos, where they cannot be read."""
+        cells = self.rows[number]
+        return UnreadPair(
+            number=number,
+            prompt=cells["prompt"],
+            videos=(str(self.table.parent / cells["video_a"]), str(self.table.parent / cells["video_b"])),
+            preference_K=self._numbers(cells, "preference", missing=MISSING).astype(np.int8),
+            has_chains=cells["chain_a"] is not None,
         )
 
     @property

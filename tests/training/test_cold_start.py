@@ -352,13 +352,27 @@ def rl_refuses(data, tmp_path):
     return refuse
 
 
-def test_without_a_table_apart_nothing_is_known_and_the_card_says_so(straight):
+def test_a_table_that_is_trained_on_too_warns_and_the_card_says_so(cold_start, data, tmp_path):
+    """Whatever it is called."""
+    shutil.copy(data / "pairs.csv", data / "copy.csv")
+    options = ("evaluate.ways=[off]", "optim.steps=1", FROZEN)
+    with pytest.warns(DescoreWarning, match=r"data\.eval: \S+copy\.csv is the very table that is trained on"):
+        cold_start(tmp_path / "same", *options, f"data.eval={data / 'copy.csv'}")
+    same = (tmp_path / "same" / "model" / "README.md").read_text()
+    assert f"Pairs of `{data / 'copy.csv'}`. That is the very table that was trained on" in same
+    cold_start(tmp_path / "other", *options, f"data.eval={data / 'pairs_eval.csv'}")
+    other = (tmp_path / "other" / "model" / "README.md").read_text()
+    assert f"Pairs of `{data / 'pairs_eval.csv'}`. Whether it shares clips or prompts" in other
+    assert "nothing was trained on" not in same + other.partition("## Settings")[0]
+
+
+def test_without_a_table_apart_nothing_is_known_and_the_card_says_so(straight, data):
     out, _ = straight
     assert trained(out).settings.reward_mean is None
     assert trained(out).settings.trained_on == "8 pairs"
     card = (out / "model" / "README.md").read_text()
     assert "Nothing was held out: how well it does is not known." in card
-    assert "| `pairs.csv` | 8 | train |" in card
+    assert f"| `{data / 'pairs.csv'}` | 8 | train |" in card
     assert "was not calibrated" in card
 
 

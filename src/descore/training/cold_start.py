@@ -28,11 +28,11 @@ from descore.training.collate import PairCollator
 from descore.training.config import Way
 from descore.training.evaluating import Found, JudgedPair, Judging, figures, judge_pairs, quick_metrics, record
 from descore.training.losses import count_labels, next_tokens, pair_losses, sequences
-from descore.training.model_card import Table, write_card
+from descore.training.model_card import write_card
 from descore.training.order import EpochOrder
 from descore.training.pair_table import PairTable, index_pairs
 from descore.training.records import Watch
-from descore.training.running import Stage, Tables, Trained, finish, new_trainer, train
+from descore.training.running import Stage, Tables, Trained, finish, new_trainer, tables_of, train
 from descore.training.starting import origin_of_head
 from descore.training.trainable import no_loss
 from descore.training.trainer import DescoreTrainer
@@ -164,7 +164,7 @@ def close(trainer: DescoreTrainer) -> None:
     if trainer.is_world_process_zero():
         model.settings, found = settings, figures(trainer.judged, dimensions=config.dimensions)
         write_evaluation(config.run.out / EVALUATION_FILE, found)
-        tables = [Table(name=name, file=data.table.name, pairs=len(data)) for name, data in trainer.data.items()]
+        tables = tables_of(trainer.data)
         card = write_card(config, settings, tables=tables, found=found, origin=origin_of_head(config))
         finish(model, config, card=card)
 

@@ -25,7 +25,7 @@ from descore.training.cold_start import EVALUATION_FILE, write_evaluation
 from descore.training.config import RowConfig, Way
 from descore.training.config_file import write_config
 from descore.training.evaluating import JudgedPair, Judging, figures, judge_pairs, quick_metrics, record
-from descore.training.model_card import Table, write_card
+from descore.training.model_card import write_card
 from descore.training.pair_table import PairTable, index_pairs
 from descore.training.records import UnreadableVideos, Watch, last_metrics, write_versions
 from descore.training.rl_card import how_chains_came_out
@@ -42,6 +42,7 @@ from descore.training.running import (
     finish,
     index_tables,
     refuse_another_run,
+    tables_of,
     trained_in,
 )
 from descore.training.starting import dtype_of, open_model, read_rubric_file
@@ -162,7 +163,7 @@ class _Run:
         """The model with its card, and what was found on held-out pairs."""
         self.model.settings, found = settings, figures(self.judged, dimensions=settings.dimensions)
         write_evaluation(self.config.run.out / EVALUATION_FILE, found)
-        tables = [Table(name=name, file=data.table.name, pairs=len(data)) for name, data in self.data.items()]
+        tables = tables_of(self.data)
         generative = settings.paradigm == "generative"
         origin = "whose head was left behind" if generative else "whose head goes on"
         section = how_chains_came_out(last_metrics(self.config.run.out))

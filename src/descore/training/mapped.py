@@ -34,6 +34,12 @@ class MappedRows:
         found: dict[str, Any] = self._opened().get_batch(batch).slice(row, 1).to_pylist()[0]
         return found
 
+    @property
+    def digest(self) -> str:
+        """Of the table that the rows were read from."""
+        told: bytes = self._opened().schema.metadata[_DIGEST]
+        return told.decode()
+
     def column(self, name: str) -> Any:  # noqa: ANN401  # pyarrow is not typed
         """A whole column, an Arrow array in pieces that stay on the disk until they are looked at."""
         return self._opened().read_all().column(name)

@@ -51,9 +51,16 @@ Started from `{{ config.model.backbone or config.model.checkpoint }}`, {{ origin
 ## How well it does
 
 {% if found -%}
-Pairs of `{{ held_out }}`, which nothing was trained on. Accuracy is the share of decided pairs that the rewards put in
-people's order, with a 95 % interval that resamples whole prompts; a pair without a score is in none of the figures.
-With ties, a pair counts as a tie where the rewards differ by no more than a threshold, the best one for these pairs.
+Pairs of `{{ held_out }}`. \
+{% if trained_on_them -%}
+That is the very table that was trained on: the figures say what was learned by heart, not how well the model does.
+{%- else -%}
+Whether it shares clips or prompts with the table that was trained on was not looked at; `descore data check TRAIN EVAL`
+does.
+{%- endif %}
+Accuracy is the share of decided pairs that the rewards put in people's order, with a 95 % interval that resamples whole
+prompts; a pair without a score is in none of the figures. With ties, a pair counts as a tie where the
+rewards differ by no more than a threshold, the best one for these pairs.
 
 | chains | dimension | scored | accuracy | interval | decided pairs | with ties |
 |---|---|---|---|---|---|---|
@@ -66,7 +73,7 @@ With ties, a pair counts as a tie where the rewards differ by no more than a thr
 Nothing was held out: how well it does is not known.
 {% endif %}
 {% if settings.reward_mean -%}
-A score is the reward less its mean, over its deviation, on clips that nothing was trained on: \
+A score is the reward less its mean, over its deviation, on clips of the table that calibrates the reward: \
 {% for name in settings.dimensions -%}
 {{ name }} mean {{ settings.reward_mean[name] }}, deviation {{ settings.reward_std[name] }}\
 {{ "; " if not loop.last else "." }}
@@ -91,7 +98,10 @@ class Table:
     name: str
     """train, eval or calibration."""
     file: str
+    """Its path, as the settings have it."""
     pairs: int
+    digest: str = ""
+    """Of its contents: tables of one digest are the same."""
 
     @property
     def use(self) -> str:
@@ -118,6 +128,7 @@ def write_card(
         thinks=_THINKS[settings.paradigm],
         tables=tables,
         held_out=next((table.file for table in tables if table.name == "eval"), ""),
+        trained_on_them=_same(tables, "train", "eval"),
         origin=origin,
         section=section,
         found=found,
@@ -134,6 +145,12 @@ _THINKS: Mapping[Paradigm, str] = {
     "discriminative": "It scores at once: it never saw a chain of thought in training.",
     "generative": "It writes a chain of thought, and the overall score that the chain ends with is its reward.",
 }
+
+
+def _same(tables: Sequence[Table], *names: str) -> bool:
+    """Whether these are all there and one table."""
+    found = [(table.digest or table.file) for table in tables if table.name in names]
+    return len(found) == len(names) and len(set(found)) == 1
 
 
 def _accuracy(one: Found) -> str:

@@ -95,6 +95,11 @@ class PairTable(Dataset):  # type: ignore[type-arg]  # torch's Dataset is generi
             epoch=epoch,
         )
 
+    @property
+    def digest(self) -> str:
+        """Of the table's contents."""
+        return self.rows.digest
+
     def unread(self, number: int) -> UnreadPair:
         """A pair without its videos, where they cannot be read."""
         cells = self.rows[number]

@@ -13,6 +13,7 @@ Knows the run; knows nothing of how a batch, a loss or a step is made."""
 
 import json
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -23,12 +24,15 @@ import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations import TensorBoardCallback
 
-from descore.errors import ConfigError
+from descore.errors import ConfigError, DescoreWarning
 from descore.model.adapters import fold_adapters
 from descore.model.descore_model import DescoreModel
 from descore.training.checked import SettingsError
 from descore.training.config import WITHOUT_EFFECT, TrainingConfig
 from descore.training.config_file import differences, read_config, write_config
+from descore.training.mapped import MappedRows
+from descore.training.model_card import Table
+from descore.training.pair_table import PairTable
 from descore.training.records import Metrics, UnreadableVideos, Watch, last_metrics, unreadable_in, write_versions
 from descore.training.saving import save_trained
 from descore.training.starting import dtype_of, open_model, read_rubric_file
@@ -127,7 +131,18 @@ def index_tables(
         if anew:
             index.unlink(missing_ok=True)
         write(table, index)
+    if anew:
+        _warn_of_trained_on(tables)
     return tables
+
+
+def _warn_of_trained_on(tables: Tables) -> None:
+    """Say so if what is to judge or calibrate the model is the table that is trained on, whatever it is called."""
+    digests = {name: MappedRows(index).digest for name, (_, index) in tables.items()}
+    for name, digest in digests.items():
+        if name != "train" and digest == digests["train"]:
+            told = f"data.{name}: {tables[name][0]} is the very table that is trained on; its figures will flatter"
+            warnings.warn(told, DescoreWarning, stacklevel=2)
 
 
 def training_arguments(config: TrainingConfig) -> TrainingArguments:
@@ -214,6 +229,13 @@ def need_tensorboard() -> None:
     """ConfigError where it is not installed."""
     if find_spec("tensorboard") is None:
         raise ConfigError("run.tensorboard: tensorboard is not installed; run pip install 'descore[tensorboard]'")
+
+
+def tables_of(data: Mapping[str, PairTable]) -> list[Table]:
+    """The tables of pairs that a run read, for its model card."""
+    return [
+        Table(name=name, file=str(table.table), pairs=len(table), digest=table.digest) for name, table in data.items()
+    ]
 
 
 def trained_in(out: Path, *, before: bool) -> Trained:

@@ -1,0 +1,37 @@
+"""The configs that are shipped can be read, and name what is there."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from transformers.models.qwen3_vl import modeling_qwen3_vl
+
+from descore.training.cold_start_config import ColdStartConfig
+from descore.training.config_file import read_config
+from descore.training.rl_config import RlConfig
+from descore.training.sft_config import SftConfig
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+STAGES = {"sft.yaml": SftConfig, "cold_start.yaml": ColdStartConfig, "dual_rl.yaml": RlConfig}
+
+
+def test_there_is_none_that_no_test_reads():
+    assert {path.name for path in CONFIGS.glob("*.yaml")} == STAGES.keys()
+    assert {path.name for path in (CONFIGS / "accelerate").iterdir()} == {"fsdp.yaml", "deepspeed_zero3.yaml"}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_config_is_read_by_its_stage(name):
+    assert isinstance(read_config(CONFIGS / name, STAGES[name]), STAGES[name])
+
+
+def test_the_layers_that_are_sharded_are_the_backbones():
+    told = yaml.safe_load((CONFIGS / "accelerate" / "fsdp.yaml").read_text(encoding="utf-8"))
+    names = told["fsdp_config"]["fsdp_transformer_layer_cls_to_wrap"].split(",")
+    assert len(names) == 2
+    assert all(hasattr(modeling_qwen3_vl, name) for name in names)
+
+
+def test_deepspeeds_config_asks_for_its_third_stage():
+    told = yaml.safe_load((CONFIGS / "accelerate" / "deepspeed_zero3.yaml").read_text(encoding="utf-8"))
+    assert (told["distributed_type"], told["deepspeed_config"]["zero_stage"]) == ("DEEPSPEED", 3)

@@ -161,7 +161,7 @@ def test_a_clip_or_a_prompt_on_both_sides_of_a_split(films):
 def test_the_tally(films):
     rows = [
         {"preference": "a", "source_a": "one", "source_b": "two", "chain_a": CHAIN, "chain_b": CHAIN},
-        {"preference": "tie", "prompt": "a cat", "source_a": "one"},
+        {"preference": "tie", "prompt": "a cat", "source_a": "one", "marks_b": TOLD, "rating_a": "3", "rating_b": "4"},
         {"preference": "", "prompt": "A DOG", "video_a": "y.mp4", "video_b": "absent.mp4"},
     ]
     file = table(films, *rows, name="tally.csv")
@@ -177,6 +177,8 @@ def test_the_tally(films):
         "videos": 3,
         "sources": {"one": 2, "two": 1},
         "chains": {"unit": "words", "count": 2, "median": words, "p95": words, "longest": words},
+        "marked": 1,
+        "rated": 2,
         # 12 frames and 6 frames at 6 a second; of 2 s and 1 s the median is 1.5 s, and 95 % of the way is 1.95 s
         "seconds": {"count": 2, "median": 1.5, "p95": pytest.approx(1.95), "longest": 2.0, "total": 3.0},
         "sizes": {"64x48": 1, "96x64": 1},

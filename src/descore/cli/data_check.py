@@ -186,6 +186,9 @@ def _lines(record: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     if record["chains"] is not None:
         chains = record["chains"]
         yield "chains", f"{chains['count']:,}; {chains['unit']}: {_spread(chains, ',.0f')}"
+    for known in ("marked", "rated"):
+        if record[known]:
+            yield known, f"{record[known]:,} of {2 * record['rows']:,} clips"
 
 
 def _spread(figures: Mapping[str, float], form: str) -> str:

@@ -27,6 +27,10 @@ class SeenRow:
     preference: Mapping[str, Preference]
     """By label, without those that are empty or wrong."""
     chains: tuple[str | None, str | None]
+    marked: int
+    """How many of its two clips have marks."""
+    rated: int
+    """How many of them have a rating, on any dimension."""
     sources: tuple[str | None, str | None]
     faults: tuple[str, ...]
     """What is wrong, each on a line of its own."""
@@ -54,10 +58,12 @@ def see_row(cells: Cells, *, columns: PairColumns, name_of: NameOf) -> SeenRow:
     video_a, video_b = (reading.cell(cells.needed, column) for column in (columns.video_a, columns.video_b))
     labels = {label: reading.cell(cells.choice, column, columns.values) for label, column in columns.preference.items()}
     chains = tuple(reading.cell(cells.text, side.chain) for side in (columns.a, columns.b))
+    marked = rated = 0
     for side, chain in zip((columns.a, columns.b), chains, strict=True):
-        for column in side.ratings.values():
-            reading.cell(cells.number, column)
+        ratings = [reading.cell(cells.number, column) for column in side.ratings.values()]
         marks = None if side.marks is None else reading.cell(cells.marks, side.marks)
+        rated += any(rating is not None for rating in ratings)
+        marked += marks is not None
         reading.faults += [] if chain is None else _in_chain(chain, side, marks)
     if (chains[0] is None) != (chains[1] is None):
         there, empty = (columns.a, columns.b) if chains[0] else (columns.b, columns.a)
@@ -68,6 +74,8 @@ def see_row(cells: Cells, *, columns: PairColumns, name_of: NameOf) -> SeenRow:
         videos=(video_a and name_of(video_a), video_b and name_of(video_b)),
         preference={label: choice for label, choice in labels.items() if choice is not None},
         chains=(chains[0], chains[1]),
+        marked=marked,
+        rated=rated,
         sources=(reading.cell(cells.text, columns.source_a), reading.cell(cells.text, columns.source_b)),
         faults=tuple(reading.faults),
     )

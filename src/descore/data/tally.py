@@ -44,6 +44,10 @@ class Tally:
     """How many clips of the rows each made."""
     chains: "array[int]" = field(default_factory=lambda: array("L"))
     """Their lengths."""
+    marked: int = 0
+    """Clips of the rows with marks, which stage 2 learns chains from."""
+    rated: int = 0
+    """Clips of the rows with a rating."""
     seconds: "array[float]" = field(default_factory=lambda: array("d"))
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
 
@@ -56,6 +60,8 @@ class Tally:
         if prompt is not None:
             self.prompts.add(prompt)
         self.sources.update(source for source in row.sources if source is not None)
+        self.marked += row.marked
+        self.rated += row.rated
         self.chains.extend(self.length_of(chain) for chain in row.chains if chain is not None)
 
     def add_video(self, look: Look | None) -> None:
@@ -76,6 +82,8 @@ class Tally:
             "videos": self.videos,
             "sources": dict(self.sources.most_common()),
             "chains": None if not self.chains else {"unit": self.unit, **_spread(self.chains)},
+            "marked": self.marked,
+            "rated": self.rated,
             "seconds": None if not self.seconds else {**_spread(self.seconds), "total": sum(self.seconds)},
             "sizes": {f"{width}x{height}": count for (width, height), count in self.sizes.most_common()},
         }

@@ -78,28 +78,35 @@ class Look:
         return Told(clip=shown.clip, prompt=shown.prompt, chain=shown.chain.partition("\n")[0])
 
 
+def compare(number: int) -> Told:
+    """No clip: what is to be seen is given in words, and what that means for the prompt is to be learned. Every second
+    prompt is loosely put."""
+    planned = plan(Split.TRAIN, number, p_differs=_p_differs(number), loose=number % 2 == 0)
+    seen, line, _ = planned.chain.partition("\n")
+    return Told(clip=NO_CLIP, prompt=planned.prompt, chain=planned.chain, given=seen + line)
+
+
+def _p_differs(number: int) -> float | None:
+    """Of drawn clips, one half differs from the prompt in every second attribute, the other as generators slip."""
+    return 0.5 if number % 4 < 2 else None
+
+
 @dataclass(frozen=True)
 class Judge:
-    """To write whole chains. Of drawn clips, one half differs from the prompt in every second attribute, the other as
-    generators slip.
-
-    Every second batch has no clips: what is to be seen is given in words, and what that means for the prompt is
-    learned. So there are twice as many comparisons, in prompts of which every second is loosely put."""
+    """To write whole chains; in every second batch, and in all with `words_alone`, by comparing alone."""
 
     footage: Footage
     batch: int
+    words_alone: bool = False
 
     def __call__(self, number: int, progress: float) -> Told:  # noqa: ARG002  # the same from first to last
         """One clip, or none, and its whole chain."""
-        p_differs = 0.5 if number % 4 < 2 else None
-        if number // self.batch % 2:
-            planned = plan(Split.TRAIN, number, p_differs=p_differs, loose=number % 2 == 0)
-            seen, line, _ = planned.chain.partition("\n")
-            return Told(clip=NO_CLIP, prompt=planned.prompt, chain=planned.chain, given=seen + line)
+        if self.words_alone or number // self.batch % 2:
+            return compare(number)
         if number % REAL_EVERY == 0:
             real = footage_example(self.footage, "train", number, pixels=SIDE**2)
             return Told(clip=real.clip, prompt=real.prompt, chain=real.chain)
-        drawn = example(Split.TRAIN, number, size=(SIDE, SIDE), p_differs=p_differs, loose=number % 8 > 4)
+        drawn = example(Split.TRAIN, number, size=(SIDE, SIDE), p_differs=_p_differs(number), loose=number % 8 > 4)
         return Told(clip=drawn.clip, prompt=drawn.prompt, chain=drawn.chain)
 
 

@@ -29,8 +29,8 @@ from descore.training.collate import Unreadable
 
 METRICS_FILE, UNREADABLE_FILE, VERSIONS_FILE = "metrics.jsonl", "unreadable.jsonl", "versions.json"
 Watch = Callable[[int, int, Mapping[str, Any]], None]
-"""Told after each update: how many there were, how many there will be, the last line of metrics. Before anything else that
-takes long, such as judging held-out pairs, stage 2 tells it what, under the name `doing`."""
+"""Told after each update: how many there were, how many there will be, the last line of metrics. Before anything
+else that takes long, such as judging held-out pairs, stage 2 says what, under the name `doing`."""
 
 _NAMED = 5  # unreadable videos that are warned of one by one; the file names all
 _PACKAGES = ("descore", "torch", "transformers", "accelerate", "peft", "numpy", "av")

@@ -201,6 +201,11 @@ _HELD_OUT_FORMS = (
 
 _PARTS = ("{thing}", "{doing}", "{place}", "{light}", "{style}", "{camera}")
 _JOINTS = (", ", ". ", " ", ": ")
+_TWICE = frozenset({"shape", "colour", "action", "setting", "light", "style", "camera"})
+_P_TWICE, _P_LACKS, _P_BETWEEN = 0.2, 0.3, 0.1
+# Words that may lack, and words that say nothing; none of them makes a held-out wording of another.
+_LITTLE = frozenset({"to", "the", "is", "of"})
+_EMPTY = re.findall(r"\w+", "very quite simply clearly nicely some indeed here now maybe kind well nice")
 
 _SLOT = re.compile(r"\{(\w+)\}")
 
@@ -209,12 +214,20 @@ def write_prompt(
     scene: Scene, request: Request, rng: np.random.Generator, *, held_out: bool = False, loose: bool = False
 ) -> str:
     """What a user may write who asks for this much of the scene. A request of nothing gives a prompt that tells
-    nothing. held_out: in words and sentences that no training prompt has. loose: the parts come in any order and are
-    joined in any way, so that none can be known by its place."""
+    nothing. held_out: in words and sentences that no training prompt has. loose: for training, the parts come in any
+    order and are joined in any way, some are said twice in other words, little words lack, and words come between that
+    say nothing: so that a part is known by what it says, not by its place or as a whole."""
     if not request:
         return _NOTHING.draw(rng, held_out=held_out)
+    if loose:
+        return _loosely(scene, request, rng)
     said = {name: _word(scene, name, rng, held_out) if name in request else "" for name in KINDS}
-    slots = {
+    forms = _HELD_OUT_FORMS if held_out else _FORMS
+    return _assemble(forms[int(rng.integers(len(forms)))], _slots(scene, said, rng, held_out))
+
+
+def _slots(scene: Scene, said: dict[str, str], rng: np.random.Generator, held_out: bool) -> dict[str, str]:
+    return {
         "thing": _thing(said, rng, held_out),
         "doing": f"{said['action']} {said['speed']}".strip() if scene.action in MOVES else said["action"],
         "place": said["setting"],
@@ -222,10 +235,6 @@ def write_prompt(
         "camera": said["camera"],
         "style": said["style"],
     }
-    if loose:
-        return _assemble(_loose_form(rng), slots)
-    forms = _HELD_OUT_FORMS if held_out else _FORMS
-    return _assemble(forms[int(rng.integers(len(forms)))], slots)
 
 
 def with_article(words: str) -> str:
@@ -254,9 +263,38 @@ def _thing(said: dict[str, str], rng: np.random.Generator, held_out: bool) -> st
     return with_article(thing) if number == "a" else f"{number} {thing}"
 
 
-def _loose_form(rng: np.random.Generator) -> tuple[str, ...]:
-    joints = [_JOINTS[int(each)] for each in rng.integers(len(_JOINTS), size=len(_PARTS))]
-    return tuple(joint + _PARTS[int(part)] for joint, part in zip(joints, rng.permutation(len(_PARTS)), strict=True))
+def _loosely(scene: Scene, request: Request, rng: np.random.Generator) -> str:
+    """Drawn again where a held-out wording comes about."""
+    while True:
+        said = {name: _once_or_twice(scene, name, rng) if name in request else "" for name in KINDS}
+        joints = [_JOINTS[int(each)] for each in rng.integers(len(_JOINTS), size=len(_PARTS))]
+        order = rng.permutation(len(_PARTS))
+        form = tuple(joint + _PARTS[int(part)] for joint, part in zip(joints, order, strict=True))
+        prompt = _loosened(_assemble(form, _slots(scene, said, rng, held_out=False)), rng)
+        if not _HELD_OUT.search(prompt):
+            return prompt
+
+
+def _once_or_twice(scene: Scene, name: str, rng: np.random.Generator) -> str:
+    words = [_word(scene, name, rng, held_out=False) for _ in range(1 + (name in _TWICE and rng.random() < _P_TWICE))]
+    return " ".join(dict.fromkeys(words))
+
+
+def _loosened(prompt: str, rng: np.random.Generator) -> str:
+    """Little words left out, empty ones put in."""
+    found: list[str] = []
+    for word in prompt.split():
+        if word in _LITTLE and rng.random() < _P_LACKS:
+            continue
+        found += [_EMPTY[int(rng.integers(len(_EMPTY)))]] if rng.random() < _P_BETWEEN else []
+        found.append(word)
+    return " ".join(found)
+
+
+_HELD_OUT = re.compile(
+    rf"(?<![\w-])({'|'.join(re.escape(new) for both in WORDINGS.values() for new in both.held_out)})(es|s)?(?![\w-])",
+    re.IGNORECASE,
+)
 
 
 def _assemble(form: tuple[str, ...], slots: dict[str, str]) -> str:

@@ -10,8 +10,8 @@ on, thinking and not; one that learned without chains (p = 1) only as it learned
 
 START should write chains and should not have scored: one whose head was fitted before, as tiny's was, brings that
 along under every p. `make grow` keeps such a model in runs/tiny/chains. Clips are drawn at 128x128, the size at which
-the splits are judged, and lie on the disk as `descore world sample` writes them: H.264 with far less loss than the flaws
-that are to be seen, some 30 kB a clip, a third of what FFV1 takes without any loss; 150 MB in all.
+the splits are judged, and lie on the disk as `descore world sample` writes them: H.264 with far less loss than the
+flaws that are to be seen, some 30 kB a clip, a third of what FFV1 takes without any loss; 150 MB in all.
 
 Whatever is there is not done again, and what was killed goes on. After each seed the findings so far go to
 record.json and, as tables, to the screen."""

@@ -68,8 +68,6 @@ class Plan:
     """Updates on descriptions."""
     judge_steps: int = 1800
     """Updates on whole chains, every second of them without clips."""
-    words_steps: int = 0
-    """Further ones without clips, at the rates that judge ends with: for a grown model, to read prompts better."""
     batch: int = 32
     """Clips in an update of these."""
     learning_rate: float = 8e-4
@@ -189,10 +187,9 @@ def language_weights(model: DescoreModel) -> list[tuple[str, nn.Parameter]]:
 
 
 def write(
-    model: DescoreModel, plan: Plan, out: Path, lesson: Lesson, *, warmup: int, decay: float = 0.0, share: float = 1.0
+    model: DescoreModel, plan: Plan, out: Path, lesson: Lesson, *, warmup: int, decay: float = 0.0
 ) -> list[dict[str, float]]:
-    """A lesson in writing chains. decay: share of it over which the learning rate falls, constant until then. share: of
-    the plan's rates."""
+    """A lesson in writing chains. decay: share of it over which the learning rate falls, constant until then."""
     steps = len(lesson) // plan.batch
     args = arguments(
         out,
@@ -213,7 +210,7 @@ def write(
         args=args,
         train_dataset=lesson,
         data_collator=ToldCollator(model.chat),
-        optimizers=(new_optimizer(model, plan, share=share), None),
+        optimizers=(new_optimizer(model, plan), None),
     )
     return train(trainer)
 
@@ -278,10 +275,6 @@ def lessons(
     if judge:
         lesson = Lesson(Judge(footage, plan.batch), judge, start=look + plan.first)
         yield "judge", write(model, plan, out / "judge", lesson, warmup=warmup, decay=plan.judge_decay)
-    words = plan.words_steps * plan.batch
-    if words:
-        lesson = Lesson(Judge(footage, plan.batch, words_alone=True), words, start=look + judge + plan.first)
-        yield "words", write(model, plan, out / "words", lesson, warmup=warmup, share=plan.prefer_share)
     if not (out / "chains").is_dir():
         model.save_pretrained(out / "chains")
     pairs = plan.prefer_steps * plan.pair_batch

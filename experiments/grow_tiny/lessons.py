@@ -93,15 +93,14 @@ def _p_differs(number: int) -> float | None:
 
 @dataclass(frozen=True)
 class Judge:
-    """To write whole chains; in every second batch, and in all with `words_alone`, by comparing alone."""
+    """To write whole chains; in every second batch, to compare alone. With no clips in between, it forgets to look."""
 
     footage: Footage
     batch: int
-    words_alone: bool = False
 
     def __call__(self, number: int, progress: float) -> Told:  # noqa: ARG002  # the same from first to last
         """One clip, or none, and its whole chain."""
-        if self.words_alone or number // self.batch % 2:
+        if number // self.batch % 2:
             return compare(number)
         if number % REAL_EVERY == 0:
             real = footage_example(self.footage, "train", number, pixels=SIDE**2)

@@ -1,0 +1,114 @@
+"""Qwen3-VL at its true sizes without its weights: sizes only (on torch's meta device) or small random numbers.
+
+Knows what the published configs say; knows nothing of what is measured."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from descore.data.chat import QUERY_TOKEN
+from descore.model.checkpoint import Settings
+from descore.model.descore_model import DescoreModel
+from descore.model.small import SPECIAL_TOKENS, small_processor
+from descore.training.config import PairTrainableConfig, PartConfig
+from descore.training.trainable import set_trainable
+
+Learns = Literal["lora", "full"]
+"""How the language model does; query and head learn in full, and nothing else."""
+VOCABULARY, HEAD, PATCH = 151_936, 128, 16
+"""Of the whole family: rows of the embedding, numbers in a head, pixels along a vision patch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """What the config of a Qwen/Qwen3-VL-*-Instruct says, as far as the sizes differ."""
+
+    width: int
+    layers: int
+    heads: int
+    inner: int
+    tied: bool
+    vision_layers: int
+    vision_width: int
+    vision_inner: int
+    deepstack: tuple[int, ...]
+
+
+SIZES = {
+    "2B": Size(
+        width=2048, layers=28, heads=16, inner=6144, tied=True,
+        vision_layers=24, vision_width=1024, vision_inner=4096, deepstack=(5, 11, 17),
+    ),
+    "4B": Size(
+        width=2560, layers=36, heads=32, inner=9728, tied=True,
+        vision_layers=24, vision_width=1024, vision_inner=4096, deepstack=(5, 11, 17),
+    ),
+    "8B": Size(
+        width=4096, layers=36, heads=32, inner=12_288, tied=False,
+        vision_layers=27, vision_width=1152, vision_inner=4304, deepstack=(8, 16, 24),
+    ),
+}  # fmt: skip
+"""All have 8 heads for keys and values, and 16 in the vision tower."""
+
+
+def filled(size: Size, *, learns: Learns) -> DescoreModel:
+    """A model with small random weights, the same 64 rows over and over: billions of draws would take minutes."""
+    from transformers.initialization import no_init_weights
+
+    torch.manual_seed(0)
+    with no_init_weights():
+        model = new_model(size, learns=learns)
+    model.backbone.tie_weights()
+    for name, weight in model.named_parameters():
+        if weight.ndim == 1:
+            weight.data.fill_(0.0 if name.endswith("bias") else 1.0)
+            continue
+        rows = 0.02 * torch.randn(min(64, len(weight)), *weight.shape[1:])
+        for piece in weight.data.split(64):
+            piece.copy_(rows[: len(piece)])
+    return model
+
+
+def new_model(size: Size, *, learns: Learns) -> DescoreModel:
+    """Random weights in bfloat16, a tokenizer of 1,024 words before a whole embedding; the language model learns."""
+    processor = small_processor(["a red ball rolls to the left <0.5 seconds>"], vocabulary=1024, patch=PATCH)
+    processor.tokenizer.add_tokens([QUERY_TOKEN], special_tokens=True)
+    model = DescoreModel.from_backbone(
+        config_of(size, processor),
+        processor=processor,
+        settings=Settings(trained_on="nothing: a benchmark"),
+        rubric="{prompt}",
+        dtype=torch.bfloat16,
+    )
+    set_trainable(model, PairTrainableConfig(language_model=PartConfig(mode=learns)), precision=torch.bfloat16)
+    return model
+
+
+def config_of(size: Size, processor: Any) -> Any:  # noqa: ANN401  # transformers is not typed
+    """The published config, but for the ids of its special tokens."""
+    from transformers import Qwen3VLConfig
+
+    text = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": size.width,
+        "intermediate_size": size.inner,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "num_key_value_heads": 8,
+        "head_dim": HEAD,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 5_000_000.0, "mrope_section": [24, 20, 20]},
+    }
+    vision = {
+        "depth": size.vision_layers,
+        "hidden_size": size.vision_width,
+        "intermediate_size": size.vision_inner,
+        "num_heads": 16,
+        "out_hidden_size": size.width,
+        "patch_size": PATCH,
+        "deepstack_visual_indexes": size.deepstack,
+    }
+    names = {"image": "image_token_id", "video": "video_token_id", "vision_start": "vision_start_token_id"}
+    names["vision_end"] = "vision_end_token_id"
+    ids = {key: processor.tokenizer.convert_tokens_to_ids(SPECIAL_TOKENS[name]) for name, key in names.items()}
+    return Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=size.tied, **ids)

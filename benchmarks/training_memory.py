@@ -1,0 +1,243 @@
+"""Memory of a cold-start step on one GPU, for Qwen3-VL 2B, 4B and 8B: one pair, gradient checkpointing, bfloat16, the
+next-token loss on chains beside the rewards' loss.
+
+Computed, without weights: a model of each size is built by the project's own code on torch's meta device, so that what
+is frozen and what learns is counted, not estimated; one layer's forward and backward runs on tensors that have sizes
+and no data, so that what it needs again in the backward pass is counted too. The rest is
+
+    held    frozen weights in bfloat16; of what learns, weights, gradients and AdamW's two moments in float32
+    kept    the input of each layer, for each token; pixels and what the vision tower made of them
+    at once the largest of: a layer again; a piece of logits; the copies in bfloat16 that mixed precision makes of what
+            learns; and, when nothing is kept any more, the gradient of the embedding's table, or what AdamW needs to
+            step over all weights together, as it does on a GPU
+
+`--measure 2B` builds that model with random weights and takes a real step, on a GPU if there is one. Its gradients and
+moments are there before, as in the last forward of an update that has several. `--layers` cuts the model down, where
+the whole does not fit.
+
+    python benchmarks/training_memory.py [--tokens 6144] [--chain 1024]
+    python benchmarks/training_memory.py --measure 2B --tokens 512 --chain 128 [--learns full] [--layers 4]"""
+
+import argparse
+import ctypes
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from _bench import added_peak, environment, noise_clip, resident
+from _live_bytes import layer_bytes
+from _true_size import HEAD, PATCH, SIZES, Learns, Size, filled, new_model
+from torch import Tensor, nn
+
+from descore.model.descore_model import DescoreModel
+from descore.training.cold_start import learn_pairs
+from descore.training.cold_start_config import LossConfig
+from descore.training.collate import PairCollator, TrainingPair
+from descore.training.losses import LOGITS_AT_ONCE
+from descore.training.pair_table import PairSide
+from descore.training.trainable import learned_weights
+
+EDGE, PER_FRAMES = 256, 64
+"""Pixels along a frame of the clips, and the tokens that two such frames have."""
+ROWS = 2
+"""Sequences in a step: a pair."""
+GIB = 1 << 30
+M_MMAP_THRESHOLD = -3
+"""glibc's name for the size from which a block is the system's own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """Bytes, by what they are for."""
+
+    frozen: int
+    learned: int
+    kept: int
+    seen: int
+    layer: int
+    logits: int
+    copies: int
+    table: int
+    adamw: int
+
+    @property
+    def peak(self) -> int:
+        """The most that is there at one time. When the table's gradient comes and AdamW steps, nothing is kept."""
+        within = self.kept + max(self.layer, self.logits, self.copies)
+        return self.frozen + self.learned + self.seen + max(within, self.table, self.adamw)
+
+
+def main() -> None:
+    """Compute for all sizes, or measure one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=6144, help="of each sequence, a multiple of 128")
+    parser.add_argument("--chain", type=int, default=1024, help="of these, tokens of the chain")
+    parser.add_argument("--measure", choices=SIZES)
+    parser.add_argument("--learns", choices=("lora", "full"), default="lora", help="the language model, with --measure")
+    parser.add_argument("--layers", type=int, help="of the language model, with --measure")
+    told = parser.parse_args()
+    print(environment())
+    print(f"a pair of {told.tokens:,} tokens each, {told.chain:,} of them chain, half of them video; GiB")
+    names = ("size", "learns", *Need.__slots__, "peak")
+    print(" ".join(f"{name:>8}" for name in names), flush=True)
+    if told.measure:
+        size = SIZES[told.measure]
+        size = replace(size, layers=told.layers or size.layers)
+        compare(told.measure, size, learns=told.learns, tokens=told.tokens, chain=told.chain)
+        return
+    for name, size in SIZES.items():
+        for learns in ("lora", "full"):
+            need = computed(size, learns=learns, tokens=told.tokens, chain=told.chain, gpu=True)
+            print(row(name, learns, need), flush=True)
+
+
+def compare(name: str, size: Size, *, learns: Learns, tokens: int, chain: int) -> None:
+    """Print what is computed for a step here, and what it took."""
+    gpu = torch.cuda.is_available()
+    need = computed(size, learns=learns, tokens=tokens, chain=chain, gpu=gpu)
+    print(row(name, learns, need), flush=True)
+    peak, seconds = measured(size, learns=learns, tokens=tokens, chain=chain, device="cuda" if gpu else "cpu")
+    where = torch.cuda.get_device_name() if gpu else "the CPU"
+    print(f"measured on {where}, {size.layers} layers: {peak / GIB:.2f}, {peak / need.peak:.2f} of it; {seconds:.0f} s")
+
+
+def row(name: str, learns: Learns, need: Need) -> str:
+    """A line of the table."""
+    found = (*(getattr(need, part) for part in Need.__slots__), need.peak)
+    return " ".join(f"{cell:>8}" for cell in (name, learns, *(f"{value / GIB:.2f}" for value in found)))
+
+
+def computed(size: Size, *, learns: Learns, tokens: int, chain: int, gpu: bool) -> Need:
+    """What a step needs, without taking one."""
+    with torch.device("meta"):
+        model = new_model(size, learns=learns)
+    weights = list(model.parameters())
+    learned = sum(weight.numel() for weight in weights if weight.requires_grad)
+    text = model.backbone.model.language_model
+    # Where the embedding learns it is held in float32, and so are all hidden states.
+    dtype = text.embed_tokens.weight.dtype
+    hidden = ROWS * tokens * size.width * dtype.itemsize
+    return Need(
+        frozen=sum(weight.nbytes for weight in weights if not weight.requires_grad),
+        learned=learned * 4 * torch.float32.itemsize,
+        kept=(size.layers + 1) * hidden,  # and the gradient that goes back
+        seen=vision_bytes(size, tokens=tokens),
+        layer=layer_bytes(text.layers[-1].train(), (ROWS, tokens, size.width), head=HEAD, dtype=dtype)
+        + waiting_bytes(model),
+        logits=logits_bytes(model, chain=chain) + norm_bytes(size, tokens=tokens, dtype=dtype),
+        copies=copied_bytes(model) + norm_bytes(size, tokens=tokens, dtype=dtype),
+        table=table_bytes(model),
+        adamw=learned * torch.float32.itemsize if gpu else 0,
+    )
+
+
+def vision_bytes(size: Size, *, tokens: int) -> int:
+    """Pixels in float32, and the features that the vision tower hands to the first layers, in bfloat16."""
+    seen = ROWS * tokens // 2
+    pixels = 4 * 2 * 3 * PATCH**2  # a token is 2 x 2 patches of two frames of three colours
+    return seen * (pixels * 4 + (1 + len(size.deepstack)) * size.width * 2)
+
+
+def norm_bytes(size: Size, *, tokens: int, dtype: torch.dtype) -> int:
+    """The last norm's: its input in float32, and its output."""
+    return ROWS * tokens * size.width * (4 + dtype.itemsize)
+
+
+def logits_bytes(model: DescoreModel, *, chain: int) -> int:
+    """A piece of logits in float32, with softmax and gradient. Where the output layer learns, beside its copy in
+    bfloat16 and the gradient of the pieces before; or after that, its gradient in both precisions."""
+    output = model.backbone.lm_head.weight
+    tokens = LOGITS_AT_ONCE // len(output)
+    piece = min(ROWS * chain, tokens) * len(output) * 3 * 4
+    if not output.requires_grad:
+        return piece
+    before = waiting_bytes(model) if ROWS * chain > tokens else 0
+    return max(piece + output.numel() * 2 + before, piece // 6 + output.numel() * (2 + 2 + 4))
+
+
+def waiting_bytes(model: DescoreModel) -> int:
+    """The output layer's gradient waits for that of the embedding, if they are one table: the whole backward long."""
+    output, table = model.backbone.lm_head.weight, model.backbone.get_input_embeddings().weight
+    return table.nbytes if table is output and table.requires_grad else 0
+
+
+def table_bytes(model: DescoreModel) -> int:
+    """The embedding's gradient, which comes last and is of the whole table; and where another waited, their sum."""
+    table = model.backbone.get_input_embeddings().weight
+    return 2 * waiting_bytes(model) + (table.nbytes if table.requires_grad else 0)
+
+
+def copied_bytes(model: DescoreModel) -> int:
+    """Mixed precision keeps a copy in bfloat16 of each matrix that learns until the forward has ended."""
+    return sum(m.weight.numel() * 2 for m in model.modules() if isinstance(m, nn.Linear) and m.weight.requires_grad)
+
+
+class Step:
+    """A forward, its backward and an AdamW step. Gradients and moments are there before."""
+
+    def __init__(self, model: DescoreModel, *, tokens: int, chain: int) -> None:
+        self.model = model.train()
+        model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+        batch = lay_out(model, tokens=tokens, chain=chain)
+        self.batch = {name: value.to(model.device) for name, value in batch.items()}
+        weights = list(learned_weights(model).values())
+        self.optimizer = torch.optim.AdamW(weights, lr=1e-6)
+        for weight in weights:
+            weight.grad = torch.zeros_like(weight)
+        self.optimizer.step()
+
+    @property
+    def held(self) -> list[Tensor]:
+        """Weights, gradients and moments."""
+        moments = [value for state in self.optimizer.state.values() for value in state.values()]
+        gradients = [weight.grad for weight in self.optimizer.state]
+        return [*self.model.parameters(), *gradients, *moments]
+
+    def __call__(self) -> None:
+        """Take it."""
+        with torch.autocast(self.model.device.type, dtype=torch.bfloat16):
+            terms, _ = learn_pairs(self.model, self.batch, loss=LossConfig(chain_weight=0.1))
+        terms.sum().backward()
+        self.optimizer.step()
+
+
+def measured(size: Size, *, learns: Learns, tokens: int, chain: int, device: str) -> tuple[float, float]:
+    """Bytes at the peak of a real step, all that was there before it included, and its seconds."""
+    # Small blocks too go back to the system as soon as they are free; otherwise what glibc keeps counts as well.
+    ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, 1 << 16)
+    before = resident("VmRSS")
+    step = Step(filled(size, learns=learns).to(device), tokens=tokens, chain=chain)
+    start = time.perf_counter()
+    peak = peak_on_gpu(step) if device == "cuda" else peak_on_cpu(step, before=before)
+    return peak, time.perf_counter() - start
+
+
+def peak_on_gpu(work: Callable[[], None]) -> float:
+    """Bytes of tensors, at the most."""
+    torch.cuda.reset_peak_memory_stats()
+    work()
+    return torch.cuda.max_memory_allocated()
+
+
+def peak_on_cpu(work: Callable[[], None], *, before: float) -> float:
+    """Bytes of this process, at the most, less the MiB that it had `before`."""
+    added_peak(work)
+    return (resident("VmHWM") - before) * (1 << 20)
+
+
+def lay_out(model: DescoreModel, *, tokens: int, chain: int) -> dict[str, Tensor]:
+    """A pair whose sequences have that many tokens, the query included, half of them video."""
+    clips = [noise_clip(seed, frames=tokens // PER_FRAMES, edge=EDGE) for seed in range(ROWS)]
+    without = model.chat.lay_out_prompts(clips[:1], [""])["input_ids"].shape[1]
+    prompt, written = "q" * (tokens - chain - 1 - without), "q" * (chain - 1)  # the end of turn is the chain's last
+    a, b = (PairSide(clip=clip, prompt=prompt, chain=written) for clip in clips)
+    pair = TrainingPair(a=a, b=b, preference_K=np.array([1], dtype=np.int8), number=0)
+    batch = PairCollator(chat=model.chat, chain_drop=0.0, seed=0)([pair])
+    assert batch["input_ids"].shape == (ROWS, tokens), f"laid out {tuple(batch['input_ids'].shape)}"
+    return batch
+
+
+if __name__ == "__main__":
+    main()

@@ -62,6 +62,8 @@ class Plan:
     """Model that goes on learning; empty: one of random weights."""
     first: int = 0
     """Number of the first clip and of the first pair: beyond those that `start` has seen."""
+    clips_before: int = 0
+    """Clips that `start` has seen."""
     see_steps: int = 1800
     """Updates of the vision tower alone."""
     look_steps: int = 500
@@ -246,12 +248,13 @@ def calibrate(model: DescoreModel, plan: Plan, footage: Footage) -> Settings:
     drawn = [example(Split.CALIBRATION, index, size=(SIDE, SIDE)) for index in range(half)]
     real = [footage_example(footage, "train", CALIBRATION_START + index, pixels=SIDE**2) for index in range(half)]
     rewards = [s.reward for s in scorer.score_batch((e.clip, e.prompt) for e in [*drawn, *real])]
-    clips = (plan.see_steps + plan.look_steps + plan.judge_steps) * plan.batch + 2 * plan.prefer_steps * plan.pair_batch
+    written = (plan.see_steps + plan.look_steps + plan.judge_steps // 2) * plan.batch
+    clips = plan.clips_before + written + 2 * plan.prefer_steps * plan.pair_batch
     return replace(
         model.settings,
         reward_mean={"overall": round(fmean(rewards), 6)},
         reward_std={"overall": round(stdev(rewards), 6)},
-        trained_on=f"{clips:,} clips: drawn scenes, and real footage (Big Buck Bunny), sound and degraded",
+        trained_on=f"{clips:,} clips: drawn scenes, and real footage, sound and degraded",
     )
 
 

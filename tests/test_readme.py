@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 CLIPS = Path(str(files("descore") / "bundled" / "clips"))
 
 pytestmark = pytest.mark.slow
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.slow
 def folder(tmp_path, monkeypatch):
     for name, source in (("clip.mp4", "rabbit.mp4"), ("a.mp4", "rabbit.mp4"), ("b.mp4", "squirrel.mp4")):
         shutil.copy(CLIPS / source, tmp_path / name)
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

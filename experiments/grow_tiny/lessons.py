@@ -73,7 +73,7 @@ class Look:
         if number % REAL_EVERY == 0:
             shown = footage_example(self.footage, "train", number, pixels=SIDE**2)
         else:
-            variety, informed = min(1.0, 0.3 + 1.4 * progress), number % 2 == 0
+            variety, informed = min(1.0, 0.3 + 1.4 * progress), number % (2 * REAL_EVERY) < REAL_EVERY
             shown = example(Split.TRAIN, number, size=(SIDE, SIDE), variety=variety, p_differs=0.75, informed=informed)
         return Told(clip=shown.clip, prompt=shown.prompt, chain=shown.chain.partition("\n")[0])
 
@@ -103,10 +103,11 @@ class Judge:
         if number // self.batch % 2:
             return compare(number)
         if number % REAL_EVERY == 0:
-            real = footage_example(self.footage, "train", number, pixels=SIDE**2)
-            return Told(clip=real.clip, prompt=real.prompt, chain=real.chain)
-        drawn = example(Split.TRAIN, number, size=(SIDE, SIDE), p_differs=_p_differs(number), loose=number % 8 > 4)
-        return Told(clip=drawn.clip, prompt=drawn.prompt, chain=drawn.chain)
+            shown = footage_example(self.footage, "train", number, pixels=SIDE**2)
+        else:
+            loose = number % 8 > 4
+            shown = example(Split.TRAIN, number, size=(SIDE, SIDE), p_differs=_p_differs(number), loose=loose)
+        return Told(clip=shown.clip, prompt=shown.prompt, chain=shown.chain)
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,13 +112,7 @@ def _blur(frames_THWC: Frames, strength: float, _: np.random.Generator) -> Frame
 
 def _soften(frames_THWC: Frames, strength: float, _: np.random.Generator) -> Frames:
     """As if enlarged from a smaller picture: from 1.25 to 3 times as small."""
-    height, width = frames_THWC.shape[1:3]
-    factor = 1.25 + 1.75 * strength
-    small = max(1, round(width / factor)), max(1, round(height / factor))
-    return _each_picture(
-        frames_THWC,
-        lambda p: p.resize(small, Image.Resampling.BOX).resize((width, height), Image.Resampling.BICUBIC),
-    )
+    return _enlarged(frames_THWC, 1.25 + 1.75 * strength, Image.Resampling.BICUBIC)
 
 
 def _smear(frames_THWC: Frames, strength: float, _: np.random.Generator) -> Frames:
@@ -129,13 +123,14 @@ def _smear(frames_THWC: Frames, strength: float, _: np.random.Generator) -> Fram
 
 def _coarsen(frames_THWC: Frames, strength: float, _: np.random.Generator) -> Frames:
     """Fewer pixels, each shown as a square: 1.6 to 6 to a side."""
+    return _enlarged(frames_THWC, 1.6 + 4.4 * strength, Image.Resampling.NEAREST)
+
+
+def _enlarged(frames_THWC: Frames, factor: float, way: Image.Resampling) -> Frames:
+    """Made smaller by this factor, and large again in this way."""
     height, width = frames_THWC.shape[1:3]
-    factor = 1.6 + 4.4 * strength
     small = max(1, round(width / factor)), max(1, round(height / factor))
-    return _each_picture(
-        frames_THWC,
-        lambda p: p.resize(small, Image.Resampling.BOX).resize((width, height), Image.Resampling.NEAREST),
-    )
+    return _each_picture(frames_THWC, lambda p: p.resize(small, Image.Resampling.BOX).resize((width, height), way))
 
 
 def _each_picture(frames_THWC: Frames, change: Callable[[Image.Image], Image.Image]) -> Frames:

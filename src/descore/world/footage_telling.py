@@ -82,7 +82,7 @@ def footage_example(footage: Footage, split: Split, index: int, *, pixels: int =
     kinds = () if draw < P_SOUND else KINDS if draw < P_SOUND + P_BOTH else (KINDS[int(rng.integers(2))],)
     flaws: list[Flaw] = []
     for kind in kinds:
-        harmed, flaw = _harm(clip.frames, kinds_of_harm(kind, split), rng)
+        harmed, flaw = _harm(clip.frames, _harms_of(kind, split), rng)
         clip, flaws = replace(clip, frames=harmed), [*flaws, *flaw]
     return _tell(clip, prompt, tuple(flaws))
 
@@ -148,7 +148,7 @@ def _tell(clip: Clip, prompt: str, flaws: tuple[Flaw, ...]) -> FootageExample:
     return FootageExample(clip=clip, prompt=prompt, chain=true_chain(flaws), verdict=true_verdict(flaws), flaws=flaws)
 
 
-def kinds_of_harm(kind: Harms, split: Split) -> tuple[str, ...]:
+def _harms_of(kind: Harms, split: Split) -> tuple[str, ...]:
     """The degradations of picture or motion that a split shows."""
     rows = (row for row in DEGRADATIONS.values() if row.harms == kind and row.alone)
     return tuple(row.name for row in rows if split == "train" or not row.practice)
@@ -178,7 +178,7 @@ def _harmed_window(
     """A clip, its prompt, and a flaw that can be seen in it, with the seed that it is seen with."""
     while True:
         clip = footage.window(split, rng=rng, pixels=pixels)
-        flaw = _random_flaw(kinds_of_harm(KINDS[int(rng.integers(2))], split), rng, strong=P_STRONG)
+        flaw = _random_flaw(_harms_of(KINDS[int(rng.integers(2))], split), rng, strong=P_STRONG)
         seed = int(rng.integers(2**32))
         if _shows(clip, flaw, seed):
             return clip, _write_prompt(footage, clip, split, rng), flaw, seed

@@ -55,11 +55,13 @@ def note_time(name: str, seconds: float, *, out: Path) -> None:
         print(f"{name}: {seconds / 60:.1f} min", flush=True)
 
 
-def draw_pairs(folder: Path, *, count: int, seed: int, label_noise: float = 0.0) -> Path:
-    """The table of a seed's training pairs, in this folder. A smaller set is the beginning of a larger one."""
+def draw_pairs(folder: Path, *, count: int, seed: int, label_noise: float = 0.0, loose: bool = False) -> Path:
+    """The table of a seed's training pairs, in this folder. A smaller set is the beginning of a larger one. loose: as
+    `descore world sample` has it."""
     if not folder.is_dir():
         command = [sys.executable, "-m", "descore", "world", "sample", "--split", "train", "--count", str(count)]
         command += ["--seed-offset", str(FIRST_PAIR * (1 + seed)), "--label-noise", str(label_noise)]
+        command += ["--loose"] if loose else []
         subprocess.run([*command, "--out", str(folder)], check=True)
     return folder / "pairs.csv"
 

@@ -22,11 +22,11 @@ from descore.maths.agreement import share
 from descore.maths.bootstrap import Figure, mean
 from descore.types import DIMENSIONS, RatedClip
 
-CONDITIONS = ("default", "generative", "no-bt")
-SCORED = ("default", "no-bt")
+CONDITIONS = ("default", "generative", "no-bt", "stiff", "imitation")
+SCORED = ("default", "no-bt", "stiff", "imitation")
 """Conditions whose reward is the head's."""
-COMPARED = (("default", "no-bt"), ("default", "generative"))
-"""What the pair loss buys, and what a head has over a written score."""
+COMPARED = (("default", "no-bt"), ("default", "generative"), ("default", "stiff"), ("default", "imitation"))
+"""What the pair loss buys, what a head has over a written score, what the prompts do, and what true chains would."""
 MEASURES = {
     "pairs": "decided pairs that the reward orders right",
     "written": "decided pairs that the written overall orders right",

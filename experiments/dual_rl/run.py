@@ -1,23 +1,28 @@
 """What dual-objective reinforcement learning makes of a cold-started model, on pairs whose truth is known.
 
-    python experiments/dual_rl/run.py [--start DIR_OR_tiny] [--out runs/dual_rl_experiment] [--dry]
+    python experiments/dual_rl/run.py [--start DIR_OR_tiny] [--out runs/dual_rl_experiment] [--only RUN ...] [--dry]
 
-Three conditions learn from the same pairs, in the same order, with as many chains: `default`, the authors' two
-objectives; `no-bt`, the same without the pair loss, to see whether the reward drifts; and `generative`, where the score
-is what the chain says and there is no head. All start from START, a cold-started checkpoint; the generative one from
-what that says, without its head. Each seed has pairs and chains of its own, and each pair is shown once.
+All runs begin with START, a cold-started checkpoint, and learn from as many pairs, each shown once:
 
-The start and each model judge the drawn splits that nothing is trained on, thinking, by their likeliest chain. What the
-start wrote is judged once, by its head and by its written overall.
+    default      the authors' two objectives, on prompts loosely put (`descore world sample --loose`)
+    generative   the score is what the chain says, and there is no head
+    no-bt        default without the pair loss: does the reward drift?
+    stiff        default on prompts as the cold start had them: do new prompts do it, or more of the same?
+    imitation    no rollouts: stage 1 with the true chains of default's pairs, which stage 2 is never shown
 
-Whatever is there is not done again, and what was killed goes on. After each seed the findings so far go to record.json
-and, as tables, to the screen."""
+The first three and the last of a seed have the same pairs in the same order. Each seed has pairs and chains of its own.
+Nothing that is trained on holds a wording of the split drawn-wordings. The start and each model judge the drawn splits,
+thinking, by their likeliest chain. What the start wrote is judged once, by its head and by its written overall.
+
+Whatever is there is not done again, and what was killed goes on. Runs named by --only, such as default-seed0, are done
+alone, so that several processes can share the work. Else the findings after each seed go to record.json and, as tables,
+to the screen."""
 
 import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -34,6 +39,8 @@ from findings import CONDITIONS, Cell, Judgement, findings, judgement_of, tables
 
 from descore.evaluation.scorers import versions
 from descore.scorer import Scorer, Thinking
+from descore.training.cold_start import train_cold_start
+from descore.training.cold_start_config import ColdStartConfig
 from descore.training.config_file import read_config
 from descore.training.dual_rl import train_rl
 from descore.training.records import METRICS_FILE
@@ -41,9 +48,11 @@ from descore.training.rl_config import RlConfig
 
 HERE = Path(__file__).parent
 BEFORE = "before"
+FIRST_SEED = 10
+"""Of pairs: below it are those of the cold start."""
 
-SECONDS = {"a chain": 0.17, "a clip": 0.19}
-"""Measured with the bundled model on one quiet core: to write a chain and learn from it, and to judge a clip with
+SECONDS = {"a chain": 0.19, "an imitated pair": 0.25, "a clip": 0.19}
+"""Measured on one quiet core: to write a chain and learn from it, to imitate those of a pair, and to judge a clip with
 adapters beside the weights (0.14 without). For the plan, until a run of the same condition has told."""
 
 
@@ -52,7 +61,7 @@ class Plan:
     """How much of what."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
-    steps: int = 16
+    steps: int = 24
     """Updates of each run."""
     pairs: int = 8
     """In an update."""
@@ -60,7 +69,7 @@ class Plan:
     """For each clip."""
     bt_weight: float = 5e-3
     """Of the pair loss, where there is one; the authors'."""
-    limit: int = 64
+    limit: int = 128
     """Pairs of each split that are judged."""
 
     @property
@@ -78,6 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--start", default="tiny", help="cold-started checkpoint that all runs start from")
     parser.add_argument("--out", type=Path, help="clips, models and judgements; not the record")
+    parser.add_argument("--only", nargs="+", metavar="RUN", help="do these runs, and write no record")
     parser.add_argument("--dry", action="store_true", help="a minute or two of everything; its record stays in --out")
     options = parser.parse_args()
     plan = DRY if options.dry else Plan()
@@ -85,6 +95,11 @@ def main() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     announce(expected(plan), out=out)
+    if options.only:
+        for cell in plan.cells:
+            if cell.name in options.only:
+                run(cell, plan, start=options.start, out=out)
+        return
     before = judged_by(options.start, BEFORE, plan, out=out)
     done: list[Cell] = []
     after: dict[tuple[Cell, str], Judgement] = {}
@@ -101,8 +116,16 @@ def main() -> None:
 def expected(plan: Plan) -> list[Expected]:
     """Everything that is to be done, and how long it may take."""
     judging = 2 * plan.limit * len(BENCHMARKS) * SECONDS["a clip"]
-    learning = plan.steps * plan.pairs * 2 * plan.chains * SECONDS["a chain"]
-    trained = [Expected(name=cell.name, kind=cell.condition, seconds=learning + judging) for cell in plan.cells]
+    pairs = plan.steps * plan.pairs
+    rollouts, imitation = pairs * 2 * plan.chains * SECONDS["a chain"], pairs * SECONDS["an imitated pair"]
+    trained = [
+        Expected(
+            name=cell.name,
+            kind=cell.condition,
+            seconds=judging + (imitation if cell.condition == "imitation" else rollouts),
+        )
+        for cell in plan.cells
+    ]
     return [Expected(name=BEFORE, kind=BEFORE, seconds=judging), *trained]
 
 
@@ -115,22 +138,36 @@ def run(cell: Cell, plan: Plan, *, start: str, out: Path) -> dict[tuple[Cell, st
 
 def trained(cell: Cell, plan: Plan, *, start: str, out: Path) -> str:
     """The model of a run."""
-    pairs = plan.steps * plan.pairs
-    changed = {
-        "paradigm": "generative" if cell.condition == "generative" else "descore",
+    shared = {
         "model.checkpoint": start,
-        "data.train": draw_pairs(out / "pairs" / f"{pairs}-seed-{cell.seed}", count=pairs, seed=cell.seed),
-        "rollout.num_generations": plan.chains,
-        "loss.bt_weight": 0.0 if cell.condition == "no-bt" else plan.bt_weight,
+        "data.train": table_of(cell, plan, out),
         "optim.steps": plan.steps,
         "optim.batch_size": plan.pairs,
         "optim.seed": cell.seed,
         "run.out": run_folder(cell, out),
     }
-    overrides = [f"{key}={value}" for key, value in changed.items()]
-    found = train_rl(read_config(HERE / "config.yaml", RlConfig, overrides=overrides))
+    if cell.condition == "imitation":
+        found = train_cold_start(read_config(HERE / "imitation.yaml", ColdStartConfig, overrides=_overrides(shared)))
+    else:
+        of_stage_2 = {
+            "paradigm": "generative" if cell.condition == "generative" else "descore",
+            "rollout.num_generations": plan.chains,
+            "loss.bt_weight": 0.0 if cell.condition == "no-bt" else plan.bt_weight,
+        }
+        found = train_rl(read_config(HERE / "config.yaml", RlConfig, overrides=_overrides(shared | of_stage_2)))
     assert found.model is not None, "a run of one process writes its model"
     return str(found.model)
+
+
+def table_of(cell: Cell, plan: Plan, out: Path) -> Path:
+    """The training pairs of a run."""
+    count, loose = plan.steps * plan.pairs, cell.condition != "stiff"
+    folder = out / "pairs" / f"{count}-{'loose' if loose else 'stiff'}-seed{cell.seed}"
+    return draw_pairs(folder, count=count, seed=FIRST_SEED + cell.seed, loose=loose)
+
+
+def _overrides(changed: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={value}" for key, value in changed.items()]
 
 
 def run_folder(cell: Cell, out: Path) -> Path:
@@ -156,7 +193,7 @@ def told(plan: Plan, done: Sequence[Cell], out: Path) -> dict[str, Any]:
     names = [BEFORE, *(cell.name for cell in done)]
     return {
         "plan": asdict(plan),
-        "config": (HERE / "config.yaml").read_text(encoding="utf-8"),
+        "configs": {name: (HERE / name).read_text(encoding="utf-8") for name in ("config.yaml", "imitation.yaml")},
         "versions": versions("descore", "torch", "transformers"),
         "seconds": {name: round(json.loads(took_file(name, out).read_text(encoding="utf-8")), 1) for name in names},
     }

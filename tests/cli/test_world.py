@@ -78,6 +78,23 @@ def test_label_noise_turns_preferences_round(sample, tmp_path, descore):
     assert noisy == [turned[preference] for preference in plain]
 
 
+def test_loose_prompts_ask_for_the_same_in_another_way(tmp_path, descore):
+    told = {}
+    for name, options in (("stiff", ()), ("loose", ("--loose",))):
+        folder = tmp_path / name
+        assert descore("world", "sample", "--count", 2, "--size", "64x32", "--out", folder, *options).exit_code == 0
+        rows = csv.DictReader((folder / "pairs.csv").read_text().splitlines())
+        told[name] = [(row["prompt"], row["chain_a"].count("not asked")) for row in rows]
+    assert all(a[0] != b[0] and a[1] == b[1] for a, b in zip(told["stiff"], told["loose"], strict=True))
+
+
+def test_new_wordings_are_not_put_loosely(tmp_path, descore):
+    result = descore("world", "sample", "--split", "wordings", "--loose", "--out", tmp_path / "loose")
+    assert result.exit_code == 3
+    assert "--loose" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_exists_is_left_alone(sample, descore):
     before = (sample / "pairs.csv").read_bytes()
     result = descore("world", "sample", "--out", sample, "--count", 1)

@@ -193,6 +193,13 @@ def test_label_noise_turns_decided_pairs_and_changes_nothing_else():
     assert 0.15 < turned / decided < 0.25
 
 
+def test_a_loosely_put_pair_is_told_as_truly_of_one_prompt():
+    for index in range(100):
+        planned = pair_plan(Split.TRAIN, index, loose=True)
+        assert planned.a.prompt == planned.b.prompt != pair_plan(Split.TRAIN, index).a.prompt
+        assert planned.preference == prefer(planned.a.verdict, planned.b.verdict)
+
+
 def test_a_drawn_pair_is_its_plan():
     planned, drawn = pair_plan(Split.WORDINGS, 4), pair(Split.WORDINGS, 4, size=(32, 48))
     assert (drawn.a.chain, drawn.b.chain, drawn.preference) == (planned.a.chain, planned.b.chain, planned.preference)

@@ -35,6 +35,7 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to make; it must 
 Size = Annotated[str, typer.Option("--size", metavar="WxH", help="Pixels, even, at least 32.")]
 Offset = Annotated[int, typer.Option("--seed-offset", min=0, help="Number of the first pair.")]
 Noise = Annotated[float, typer.Option("--label-noise", min=0, max=1, help="How often a preference is turned round.")]
+Loose = Annotated[bool, typer.Option("--loose", help="Prompts loosely put: parts in any order, some lack words.")]
 
 
 @app.callback()
@@ -54,11 +55,13 @@ def sample(
     size: Size = "128x128",
     seed_offset: Offset = 0,
     label_noise: Noise = 0.0,
+    loose: Loose = False,
     debug: opt.Debug = False,
 ) -> None:
     """Write clips, a table of pairs, and a picture of what is in it."""
     with manners(debug=debug):
         width_height = _read_size(size)
+        _refuse_loose_wordings(split, loose=loose)
         from descore.cli.judging import progress_bar
         from descore.cli.world_sample import write_sample
         from descore.world.splits import Split as WorldSplit
@@ -71,10 +74,20 @@ def sample(
                 numbers=range(seed_offset, seed_offset + count),
                 size=width_height,
                 label_noise=label_noise,
+                loose=loose,
                 tick=lambda: bar.advance(task),
             )
         counted = ", ".join(f"{name} {preferences.count(name)}" for name in ("a", "b", "tie"))
         typer.echo(f"{out}: {count:,} pairs of the split {split.value} ({counted}): pairs.csv, clips/, contact.png")
+
+
+def _refuse_loose_wordings(split: SplitChoice, *, loose: bool) -> None:
+    from descore.errors import ConfigError
+
+    if loose and split is SplitChoice.WORDINGS:
+        raise ConfigError(
+            "--loose: puts training's words loosely, and the split wordings has none of them; leave it out"
+        )
 
 
 def _read_size(text: str) -> tuple[int, int]:

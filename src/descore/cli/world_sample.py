@@ -48,9 +48,11 @@ def write_sample(
     numbers: Sequence[int],
     size: tuple[int, int],
     label_noise: float = 0.0,
+    loose: bool = False,
     tick: Callable[[], object] = lambda: None,
 ) -> list[Preference]:
-    """The preferences, in order. size: width and height in pixels. tick: called after each pair.
+    """The preferences, in order. size: width and height in pixels. loose: as in `write_prompt`. tick: called after each
+    pair.
 
     A folder that exists, or cannot be made, raises ConfigError."""
     if out.exists():
@@ -65,7 +67,7 @@ def write_sample(
     entries: list[Entry] = []
     preferences: list[Preference] = []
     for number in numbers:
-        drawn = pair(split, number, size=size, label_noise=label_noise)
+        drawn = pair(split, number, size=size, label_noise=label_noise, loose=loose)
         preferences.append(drawn.preference)
         rows.append(_write_pair(aside, number, drawn))
         if len(entries) < _MOST_IN_PICTURE:

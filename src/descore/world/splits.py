@@ -153,12 +153,14 @@ def plan(
     return _tell(wish, _take(split, wish, rng, p_differs), seed=(_WORLD, _NUMBERS[split], _EXAMPLE, index, 0))
 
 
-def pair_plan(split: Split, index: int, *, label_noise: float = 0.0, hard: float = 0.5) -> PairPlan:
+def pair_plan(
+    split: Split, index: int, *, label_noise: float = 0.0, hard: float = 0.5, loose: bool = False
+) -> PairPlan:
     """Pair number `index` of a split, not drawn. A hard one, of which there is this share, has clips of one generator
     that differ in a single asked attribute or a single flaw. label_noise: how often a decided preference is turned
-    round; it changes nothing else."""
+    round; it changes nothing else. loose: as in `write_prompt`."""
     rng = _rng(split, _PAIR, index)
-    wish = _wish(split, rng)
+    wish = _wish(split, rng, loose=loose)
     first = _take(split, wish, rng)
     second = _nearly(split, wish, first, rng) if rng.random() < hard else _take(split, wish, rng)
     shots = (first, second) if rng.random() < 0.5 else (second, first)  # what is changed last is more often worse
@@ -184,10 +186,16 @@ def example(
 
 
 def pair(
-    split: Split, index: int, *, size: tuple[int, int] = (64, 64), label_noise: float = 0.0, hard: float = 0.5
+    split: Split,
+    index: int,
+    *,
+    size: tuple[int, int] = (64, 64),
+    label_noise: float = 0.0,
+    hard: float = 0.5,
+    loose: bool = False,
 ) -> PairExample:
     """Pair number `index` of a split, drawn. size: width and height in pixels; the rest as in `pair_plan`."""
-    planned = pair_plan(split, index, label_noise=label_noise, hard=hard)
+    planned = pair_plan(split, index, label_noise=label_noise, hard=hard, loose=loose)
     return PairExample(a=draw(planned.a, size=size), b=draw(planned.b, size=size), preference=planned.preference)
 
 

@@ -66,12 +66,21 @@ def draw_pairs(folder: Path, *, count: int, seed: int, label_noise: float = 0.0,
     return folder / "pairs.csv"
 
 
-def judged(folder: Path, *, benchmark: str, limit: int, thinking: Thinking, open_scorer: Callable[[], Scorer]) -> Run:
+def judged(
+    folder: Path,
+    *,
+    benchmark: str,
+    limit: int | None,
+    thinking: Thinking,
+    open_scorer: Callable[[], Scorer],
+    root: Path | None = None,
+) -> Run:
     """What `descore evaluate` finds on a benchmark's first pairs, in this process: opening a model again takes longer
-    than some splits. A folder that holds a judgement of other pairs ends the script."""
+    than some splits. root: where its files lie, if it has any. A folder that holds a judgement of other pairs ends the
+    script."""
     if not (folder / RESULTS_FILE).is_file():
         row, judge = find_benchmark(benchmark), ModelJudge(scorer=open_scorer(), thinking=thinking)
-        judgements = load(row, limit=limit)
+        judgements = load(row, root=root, limit=limit)
         return evaluate(judge, judgements, folder=folder, benchmark=row.name, title=row.title, limit=limit)
     run = read_run(folder)
     if run.config["limit"] != limit:

@@ -49,7 +49,12 @@ def difference(one: Items, other: Items) -> Items:
 
 def decided_pairs(pairs: Sequence[Pair], records: Records) -> Items:
     """1 where rewards order a decided pair as the truth does, else 0; nan where a clip has no score."""
-    found = margins_of(OVERALL, pairs, records)
+    return labelled_pairs(OVERALL, pairs, records)
+
+
+def labelled_pairs(label: str, pairs: Sequence[Pair], records: Records) -> Items:
+    """The same, of any label."""
+    found = margins_of(label, pairs, records)
     decided_B = found.preference_B != 0
     margin_B = found.margin_B[decided_B]
     right_B = np.sign(margin_B) == found.preference_B[decided_B]

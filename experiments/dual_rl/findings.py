@@ -75,8 +75,8 @@ def judgement_of(run: Run) -> Judgement:
         right={
             "pairs": decided_pairs(run.pairs, run.records),
             "written": decided_pairs(run.pairs, _as_written(run.records)),
-            "marks": _marks(run.clips, run.records, of_all=True),
-            "asked": _marks(run.clips, run.records, of_all=False),
+            "marks": right_marks(run.clips, run.records, of_all=True),
+            "asked": right_marks(run.clips, run.records, of_all=False),
         },
         reward=_rewards(run.clips, run.records),
         unreadable=sum(record["marks"] is None for record in run.records.values()),
@@ -89,7 +89,8 @@ def _as_written(records: Records) -> Records:
     return {key: {**record, "reward": record["overall"], "rewards": None} for key, record in records.items()}
 
 
-def _marks(clips: Sequence[RatedClip], records: Records, *, of_all: bool) -> Items:
+def right_marks(clips: Sequence[RatedClip], records: Records, *, of_all: bool) -> Items:
+    """1 for a written mark that is right, else 0; nan without a verdict. of_all: also what is not asked for."""
     found = [
         (np.nan if said is None else float(said[name] == clip.marks[name]), clip.group)
         for clip in clips

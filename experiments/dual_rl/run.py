@@ -14,9 +14,9 @@ The first three and the last of a seed have the same pairs in the same order. Ea
 Nothing that is trained on holds a wording of the split drawn-wordings. The start and each model judge the drawn splits,
 thinking, by their likeliest chain. What the start wrote is judged once, by its head and by its written overall.
 
-Whatever is there is not done again, and what was killed goes on. Runs named by --only, such as default-seed0, are done
-alone, so that several processes can share the work. Else the findings after each seed go to record.json and, as tables,
-to the screen."""
+Whatever is there is not done again, and what was killed goes on. Runs named by --only, such as default-seed0 or before,
+are done alone, so that several processes can share the work. Else the findings after each seed go to record.json and,
+as tables, to the screen."""
 
 import argparse
 import json
@@ -96,6 +96,8 @@ def main() -> None:
     transformers.utils.logging.disable_progress_bar()
     announce(expected(plan), out=out)
     if options.only:
+        if BEFORE in options.only:
+            judged_by(options.start, BEFORE, plan, out=out)
         for cell in plan.cells:
             if cell.name in options.only:
                 run(cell, plan, start=options.start, out=out)

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from math import isnan, sqrt
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def path_as_of_the_script():
         patch.syspath_prepend(FOLDER.parent)
         patch.syspath_prepend(FOLDER)
         yield
-    for name in ("curves", "findings"):
+    for name in ("curves", "findings", "from_tiny", "run"):
         sys.modules.pop(name, None)
 
 
@@ -262,6 +263,31 @@ def test_the_record_is_json_and_a_row_of_its_tables_has_a_cell_for_each_column(c
     assert widths == [{8}] * 4 + [{9}, {7}, {5}, {5}]
     assert "| default | 0.250 → 0.625: +0.375 [" in text
     assert "| marks | default | no-bt | +0.000 [" in text
+
+
+def test_what_the_bundled_model_gains_is_held_against_itself_by_label_and_by_mark():
+    from_tiny = importlib.import_module("from_tiny")
+    known = hand_made_run()
+    labelled = replace(
+        known, pairs=tuple(replace(p, preference=dict.fromkeys(from_tiny.FETV, "a")) for p in known.pairs)
+    )
+    runs = {**dict.fromkeys((*SPLITS, "footage"), known), "fetv": labelled}
+    better = {
+        key: {**one, "reward": {"v": 2.0, "w": 1.0, "x": 5.0, "y": 0.0, "z": 6.0}[one["video"]]}
+        for key, one in known.records.items()
+    }
+    rows = {
+        what: from_tiny.row(what, *both)
+        for what, *both in from_tiny.compared(runs, runs | {"drawn": replace(known, records=better)})
+    }
+    assert list(rows) == [
+        f"{name}, {what}" for name in ("out-of-domain", "footage", "in-domain") for what in ("pairs", "marks")
+    ] + [f"FETV, {label}" for label in from_tiny.FETV]
+    assert rows["in-domain, pairs"]["before"]["value"] == 1 / 2  # v over w; x over z, wrong; y has no score
+    assert rows["in-domain, pairs"]["after"]["value"] == 1
+    assert rows["in-domain, pairs"]["gain"]["value"] == 1 / 2  # of the two that both scored
+    assert rows["out-of-domain, pairs"]["gain"]["value"] == rows["in-domain, marks"]["gain"]["value"] == 0
+    assert rows["FETV, alignment"]["before"]["n"] == 3  # v over w, x over z, x over w; not x over y
 
 
 @pytest.mark.slow

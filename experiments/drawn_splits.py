@@ -47,13 +47,8 @@ def difference(one: Items, other: Items) -> Items:
     return Items(value_N=one.value_N - other.value_N, group_N=one.group_N)
 
 
-def decided_pairs(pairs: Sequence[Pair], records: Records) -> Items:
-    """1 where rewards order a decided pair as the truth does, else 0; nan where a clip has no score."""
-    return labelled_pairs(OVERALL, pairs, records)
-
-
-def labelled_pairs(label: str, pairs: Sequence[Pair], records: Records) -> Items:
-    """The same, of any label."""
+def decided_pairs(pairs: Sequence[Pair], records: Records, *, label: str = OVERALL) -> Items:
+    """1 where rewards order a decided pair as its label does, else 0; nan where a clip has no score."""
     found = margins_of(label, pairs, records)
     decided_B = found.preference_B != 0
     margin_B = found.margin_B[decided_B]

@@ -40,7 +40,7 @@ def curves():
     return importlib.import_module("curves")
 
 
-def judgement(findings, split, right, *, written=None, reward=(0, 2, 4, 6), unreadable=0):
+def judgement(findings, split, right, *, written=None, reward=(0, 2, 4, 6), unreadable=0, unseen=0):
     """Four pairs, of which those are right; and as many marks and clips of the same prompts."""
     group_N = np.array([f"{split}:{number}" for number in range(4)])
 
@@ -52,6 +52,7 @@ def judgement(findings, split, right, *, written=None, reward=(0, 2, 4, 6), unre
         right=measures | ({} if written is None else {"written": items(written)}),
         reward=items(reward),
         unreadable=unreadable,
+        unseen=unseen,
         clips=4,
     )
 
@@ -136,6 +137,12 @@ def test_conditions_are_compared_pair_by_pair_and_one_that_is_not_there_with_not
     assert row["difference"]["low"] < 0 < row["difference"]["high"]
 
 
+def test_clips_that_were_not_looked_at_are_counted_by_split_and_seed(findings):
+    after = trained(findings, "default", (1, 1, 1, 1), (1, 1, 1, 1), unseen=1)
+    row = only(findings.findings(start(findings, unseen=3), after)["unseen"], split="drawn-wordings")
+    assert (row["before"], row["by_seed"], row["clips"]) == (3, {"0": 1, "1": 1}, 4)
+
+
 def test_drift_is_told_in_deviations_of_the_start(findings):
     """Rewards 0, 2, 4, 6 on each of four splits: squares about 3 are 4 (9 + 1 + 1 + 9) = 80, over 15."""
     after = trained(findings, "no-bt", (1, 0, 0, 0), reward=(1, 5, 9, 13))  # twice the reward and one more: 4 more
@@ -160,7 +167,8 @@ def hand_made_run():
         "w": record("w", reward=1.0, overall=3.0, marks=true | {"subject": 0}),
         "x": record("x", reward=5.0, overall=4.0, marks=true),
         "y": record("y", reward=None, overall=None, marks=None),
-        "z": record("z", reward=4.0, overall=5.0, marks=true | {"camera": 2}),
+        "z": record("z", reward=4.0, overall=5.0, marks=true | {"camera": 2})
+        | {"thinking": "I see real footage. The picture is sharp."},
     }
     preferred = {("v", "w"): "a", ("x", "z"): "b", ("x", "w"): "tie", ("x", "y"): "a"}
     pairs = [
@@ -193,7 +201,7 @@ def test_a_run_is_read_pair_by_pair_and_mark_by_mark(findings):
         np.testing.assert_array_equal(seen.right[measure].value_N, values, err_msg=measure)
         assert len(seen.right[measure].group_N) == len(values)
     np.testing.assert_array_equal(seen.reward.value_N, [2, 1, 5, np.nan, 4])
-    assert (seen.unreadable, seen.clips) == (1, 5)
+    assert (seen.unreadable, seen.unseen, seen.clips) == (1, 1, 5)
 
 
 def test_fluctuation_is_that_of_changes_and_of_the_rest_about_a_moving_mean(curves):
@@ -260,7 +268,7 @@ def test_the_record_is_json_and_a_row_of_its_tables_has_a_cell_for_each_column(c
     json.dumps(found, allow_nan=False)
     text = f"{findings.tables(found)}\n\n{curves.training_tables(found)}"
     widths = [{line.count("|") for line in part.split("\n")} for part in text.split("\n\n") if part.startswith("|")]
-    assert widths == [{8}] * 4 + [{9}, {7}, {5}, {5}]
+    assert widths == [{8}] * 4 + [{9}, {7}, {6}, {5}, {5}]
     assert "| default | 0.250 → 0.625: +0.375 [" in text
     assert "| marks | default | no-bt | +0.000 [" in text
 
@@ -281,7 +289,7 @@ def test_what_the_bundled_model_gains_is_held_against_itself_by_label_and_by_mar
         for what, *both in from_tiny.compared(runs, runs | {"drawn": replace(known, records=better)})
     }
     assert list(rows) == [
-        f"{name}, {what}" for name in ("out-of-domain", "footage", "in-domain") for what in ("pairs", "marks")
+        f"{name}, {what}" for name in ("in-domain", "out-of-domain", "footage") for what in ("pairs", "marks")
     ] + [f"FETV, {label}" for label in from_tiny.FETV]
     assert rows["in-domain, pairs"]["before"]["value"] == 1 / 2  # v over w; x over z, wrong; y has no score
     assert rows["in-domain, pairs"]["after"]["value"] == 1

@@ -36,6 +36,9 @@ MEASURES = {
 """Of a generative model the reward is the written overall. What a prompt does not ask for can be told from the prompt
 alone, so the marks that it asks for are the harder ones."""
 
+UNSEEN = "I see real footage"
+"""How a chain begins that did not look at a drawn clip."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
@@ -60,6 +63,8 @@ class Judgement:
     """Of each clip."""
     unreadable: int
     """Chains without a verdict."""
+    unseen: int
+    """Chains that take a drawn clip for real footage, in which nothing of what is asked can be known."""
     clips: int
 
 
@@ -80,6 +85,7 @@ def judgement_of(run: Run) -> Judgement:
         },
         reward=_rewards(run.clips, run.records),
         unreadable=sum(record["marks"] is None for record in run.records.values()),
+        unseen=sum((record["thinking"] or "").startswith(UNSEEN) for record in run.records.values()),
         clips=len(run.clips),
     )
 
@@ -110,13 +116,15 @@ def _rewards(clips: Sequence[RatedClip], records: Records) -> Items:
 
 def findings(before: Before, after: After) -> dict[str, Any]:
     """`gains`: of each condition, measure and domain, before, after and their difference. `compared`: what one
-    condition has over another after training. `drift`: how far rewards of judged clips have moved from the start's."""
+    condition has over another after training. `drift`: how far rewards of judged clips have moved from the start's.
+    `unseen`: by split, drawn clips that are taken for real footage, by the start and by each seed."""
     conditions = [name for name in CONDITIONS if any(cell.condition == name for cell, _ in after)]
     return to_plain(  # type: ignore[no-any-return]
         {
             "gains": list(_gains(conditions, before, after)),
             "compared": list(_compared(conditions, after)),
             "drift": list(_drift(conditions, before, after)),
+            "unseen": list(_unseen(conditions, before, after)),
         }
     )
 
@@ -193,6 +201,16 @@ def _drift(conditions: Sequence[str], before: Before, after: After) -> Iterator[
             }
 
 
+def _unseen(conditions: Sequence[str], before: Before, after: After) -> Iterator[dict[str, Any]]:
+    for condition in conditions:
+        for split in BENCHMARKS:
+            seeds = {
+                cell.seed: one.unseen for (cell, of), one in after.items() if (cell.condition, of) == (condition, split)
+            }
+            told = {"before": before[split].unseen, "by_seed": seeds, "clips": before[split].clips}
+            yield {"condition": condition, "split": split, **told}
+
+
 def _scaled(items: Items, unit: float) -> Items:
     return Items(value_N=items.value_N / unit, group_N=items.group_N)
 
@@ -229,6 +247,11 @@ def tables(found: Mapping[str, Any]) -> str:
         drift.setdefault((row["condition"],), []).append(f"{shown(row['shift'], '+.3f')}{spread}")
     parts.append(f"after training, of one over the other:\n\n{table(('measure', 'of', 'over', *DOMAINS), over)}")
     parts.append(f"rewards' shift, in deviations of the start's:\n\n{table(('condition', *DOMAINS), drift)}")
+    unseen = dict[tuple[str, ...], list[str]]()
+    for row in found["unseen"]:
+        seeds = ", ".join(map(str, row["by_seed"].values()))
+        unseen.setdefault((row["condition"],), []).append(f"{row['before']} → {seeds} of {row['clips']}")
+    parts.append(f"drawn clips taken for real footage, by seed:\n\n{table(('condition', *BENCHMARKS), unseen)}")
     return "\n\n".join(parts)
 
 

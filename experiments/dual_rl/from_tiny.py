@@ -9,7 +9,7 @@ and what was killed goes on. The findings go to from_tiny.json and, as a table, 
 
 import argparse
 import sys
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 from curves import curve_of, training
 from drawn_runs import draw_pairs, judged
-from drawn_splits import BENCHMARKS, DOMAINS, Items, difference, labelled_pairs, pooled, shown, table
+from drawn_splits import BENCHMARKS, DOMAINS, Items, decided_pairs, difference, pooled, shown, table
 from findings import Cell, right_marks
 from run import HERE, write_record
 
@@ -57,6 +57,7 @@ def main() -> None:
     roots = {**dict.fromkeys(BENCHMARKS), "footage": options.footage, "fetv": options.data / "fetv"}
     changed = changes(options.out)
     model = train_rl(read_config(HERE / "config.yaml", RlConfig, overrides=changed)).model
+    assert model is not None, "a run of one process writes its model"
     before = judged_by(START, roots, options.out / "judged" / "before")
     after = judged_by(str(model), roots, options.out / "judged" / "after")
     rows = [row(words, *both) for words, *both in compared(before, after)]
@@ -96,7 +97,7 @@ def changes(out: Path) -> list[str]:
 
 def judged_by(model: str, roots: dict[str, Path | None], folder: Path) -> dict[str, Run]:
     """By split, what a model says."""
-    open_scorer = cache(partial(Scorer.from_pretrained, model, batch_size=32))
+    open_scorer = cache(lambda: Scorer.from_pretrained(model, batch_size=32))
     return {
         name: judged(
             folder / name,
@@ -112,19 +113,18 @@ def judged_by(model: str, roots: dict[str, Path | None], folder: Path) -> dict[s
 
 def compared(before: dict[str, Run], after: dict[str, Run]) -> list[tuple[str, Items, Items]]:
     """What is compared, in words, and both sides of it."""
-    domains = {**{name: splits for name, splits in DOMAINS.items() if len(splits) > 1}, "footage": ("footage",)}
-    domains |= {"in-domain": ("drawn",)}
+    domains = {"in-domain": DOMAINS["in-domain"], "out-of-domain": DOMAINS["out-of-domain"], "footage": ("footage",)}
     found = []
     for name, splits in domains.items():
-        for words, read in (("pairs", partial(_pairs, label=OVERALL)), ("marks", _marks)):
+        for what, read in (("pairs", _pairs), ("marks", _marks)):
             sides = [pooled([read(runs[split]) for split in splits]) for runs in (before, after)]
-            found.append((f"{name}, {words}", *sides))
+            found.append((f"{name}, {what}", *sides))
     found += [(f"FETV, {label}", *(_pairs(runs["fetv"], label=label) for runs in (before, after))) for label in FETV]
     return found
 
 
-def _pairs(run: Run, *, label: str) -> Items:
-    return labelled_pairs(label, run.pairs, run.records)
+def _pairs(run: Run, *, label: str = OVERALL) -> Items:
+    return decided_pairs(run.pairs, run.records, label=label)
 
 
 def _marks(run: Run) -> Items:

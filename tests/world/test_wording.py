@@ -96,6 +96,11 @@ def test_a_loose_prompt_says_all_that_is_asked_in_any_order(scene, seed):
     assert prompt[0] not in " ,;.:"
 
 
+def test_a_prompt_is_loose_or_held_out_but_not_both():
+    with pytest.raises(ValueError, match="cannot be held out"):
+        write_prompt(BEACH, frozenset(KINDS), np.random.default_rng(0), held_out=True, loose=True)
+
+
 def test_loose_prompts_leave_out_put_in_and_say_twice():
     found = [write_prompt(BEACH, frozenset(KINDS), np.random.default_rng(seed), loose=True) for seed in range(300)]
     assert any(says(prompt, "pan left") for prompt in found)  # of "a pan to the left"

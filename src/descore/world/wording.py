@@ -216,7 +216,10 @@ def write_prompt(
     """What a user may write who asks for this much of the scene. A request of nothing gives a prompt that tells
     nothing. held_out: in words and sentences that no training prompt has. loose: for training, the parts come in any
     order and are joined in any way, some are said twice in other words, little words lack, and words come between that
-    say nothing: so that a part is known by what it says, not by its place or as a whole."""
+    say nothing: so that a part is known by what it says, not by its place or as a whole. ValueError if they are
+    to be held out, too."""
+    if held_out and loose:
+        raise ValueError("loose prompts are in training's words, so they cannot be held out")
     if not request:
         return _NOTHING.draw(rng, held_out=held_out)
     if loose:

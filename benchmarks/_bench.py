@@ -15,7 +15,7 @@ import torch
 
 from descore.data.chat import QUERY_TOKEN
 from descore.model.checkpoint import Settings
-from descore.model.descore_model import DescoreModel
+from descore.model.modeling import DescoreModel
 from descore.model.small import small_config, small_processor
 from descore.types import Clip
 

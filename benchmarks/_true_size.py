@@ -9,10 +9,10 @@ import torch
 
 from descore.data.chat import QUERY_TOKEN
 from descore.model.checkpoint import Settings
-from descore.model.descore_model import DescoreModel
+from descore.model.modeling import DescoreModel
 from descore.model.small import SPECIAL_TOKENS, small_processor
 from descore.training.config import PairTrainableConfig, PartConfig
-from descore.training.trainable import set_trainable
+from descore.training.models import set_trainable
 
 Learns = Literal["lora", "full"]
 """How the language model does; query and head learn in full, and nothing else."""

@@ -14,7 +14,7 @@ from itertools import groupby
 import numpy as np
 from _bench import environment, interleaved
 
-from descore.maths.agreement import accuracy_with_ties, accuracy_without_ties
+from descore.stats.agreement import accuracy_with_ties, accuracy_without_ties
 
 PAIRS = 26_500
 RESAMPLES = 1000

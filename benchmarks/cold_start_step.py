@@ -21,12 +21,12 @@ from _bench import added_peak, environment, interleaved, noise_clip
 from torch import Tensor, nn
 
 from descore.data.chat import QUERY_TOKEN, Inputs
-from descore.maths.losses import bradley_terry
 from descore.model.checkpoint import Settings
-from descore.model.descore_model import DescoreModel
+from descore.model.modeling import DescoreModel
 from descore.model.small import small_config, small_processor
 from descore.training.config import LoraConfig, PairTrainableConfig
-from descore.training.trainable import learned_weights, set_trainable
+from descore.training.losses import bradley_terry
+from descore.training.models import learned_weights, set_trainable
 
 VOCABULARIES = (4096, 151_936)
 """An embedding of 1.0 million weights beside a language model of 5.1 million, and the size of Qwen3-VL's."""
@@ -54,13 +54,13 @@ def main() -> None:
         reference = as_reference(ours)
         for frames in FRAMES[:1] if options.smallest else FRAMES:
             a, b, both = lay_out(ours, frames=frames)
-            ways = {"ours": Way(ours, [both]), "reference": Way(reference, [a, b], copies_back=True)}
+            ways = {"ours": ChainSource(ours, [both]), "reference": ChainSource(reference, [a, b], copies_back=True)}
             row = (f"{vocabulary:,}", f"{a['input_ids'].shape[1] - CHAIN - 1:,}", *measured(ways, options.repeats))
             print(" ".join(f"{cell:>8}" for cell in row), flush=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class ChainSource:
     """A model whose weights are set to learn, and the forwards that a step on the pairs makes."""
 
     model: DescoreModel
@@ -87,7 +87,7 @@ class Way:
 class Training:
     """A way's steps, with the state that they go on from. At a learning rate of 0, all ways keep the same weights."""
 
-    def __init__(self, way: Way) -> None:
+    def __init__(self, way: ChainSource) -> None:
         self.way = way
         self.optimizer = torch.optim.AdamW(learned_weights(way.model).values(), lr=0.0)
         self.kept = way.embedding.detach().clone() if way.copies_back else None
@@ -145,7 +145,7 @@ def lay_out(model: DescoreModel, *, frames: int) -> tuple[Inputs, Inputs, Inputs
     return rows(slice(PAIRS)), rows(slice(PAIRS, None)), rows(slice(None))
 
 
-def measured(ways: dict[str, Way], repeats: int) -> Iterator[str]:
+def measured(ways: dict[str, ChainSource], repeats: int) -> Iterator[str]:
     """The cells of a row: seconds, peak and held with their ratios, and by how much the ways differ."""
     apart = disagreement(*ways.values())
     assert apart < TOLERANCE, f"loss or gradients differ by {apart:.1e} of their size"
@@ -161,7 +161,7 @@ def measured(ways: dict[str, Way], repeats: int) -> Iterator[str]:
     yield f"{apart:.0e}"
 
 
-def two_steps(way: Way) -> Callable[[], None]:
+def two_steps(way: ChainSource) -> Callable[[], None]:
     """From nothing: the second step is the first that has optimizer state beside its activations."""
 
     def work() -> None:
@@ -173,7 +173,7 @@ def two_steps(way: Way) -> Callable[[], None]:
     return work
 
 
-def disagreement(ours: Way, reference: Way) -> float:
+def disagreement(ours: ChainSource, reference: ChainSource) -> float:
     """The largest difference of loss, query gradient and head gradient, each relative to its largest entry."""
     found = []
     for way in (ours, reference):

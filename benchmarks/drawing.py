@@ -11,8 +11,8 @@ from importlib.metadata import version
 
 import numpy as np
 
-from descore.world.painting import FRAMES, render
-from descore.world.script import Scene, random_scene
+from descore.synthetic.rendering import FRAMES, render
+from descore.synthetic.scene import Scene, random_scene
 
 
 def main() -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 from _bench import environment, interleaved
 
 from descore.evaluation.benchmarks import find_benchmark, load
+from descore.evaluation.judges import ModelJudge, request_of
 from descore.evaluation.runs import evaluate
-from descore.evaluation.scorers import ModelJudge, request_of
-from descore.scorer import Scorer, Thinking
+from descore.scorer import SamplingParams, Scorer
 
 
 def main() -> None:
@@ -31,16 +31,16 @@ def main() -> None:
     scorer = Scorer.from_pretrained("tiny")
     print(f"{'thinking':>8} {'clips':>6} {'score_each':>11} {'the run':>8} {'ratio':>6} {'beside':>7}")
     for think in ("off", "on"):
-        thinking = Thinking(think=think, max_chain_tokens=32)
+        thinking = SamplingParams(think=think, max_chain_tokens=32)
 
-        def alone(thinking: Thinking = thinking) -> None:
+        def alone(thinking: SamplingParams = thinking) -> None:
             requests = (request_of(judgements.open(clip.video), clip.prompt) for clip in judgements.clips)
             for _ in scorer.score_each(requests, think=thinking.think, max_chain_tokens=thinking.max_chain_tokens):
                 pass
 
         beside: list[float] = []
 
-        def run(thinking: Thinking = thinking, beside: list[float] = beside) -> None:
+        def run(thinking: SamplingParams = thinking, beside: list[float] = beside) -> None:
             start = time.perf_counter()
             with tempfile.TemporaryDirectory() as folder:
                 judge = ModelJudge(scorer=scorer, thinking=thinking)

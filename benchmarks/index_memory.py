@@ -18,8 +18,7 @@ from typing import Any
 
 from _bench import added_peak, environment, resident
 
-from descore.training.examples import index_table, read_examples
-from descore.training.mapped import MappedRows
+from descore.training.dataset import ArrowTable, index_table, read_examples
 
 LOOKED_AT = 10_000
 CHAIN = "The prompt asks for a red ball that rolls to the left. I see a red ball, and it rolls to the left. " * 3
@@ -45,10 +44,10 @@ def main() -> None:
         print(f"{'ratio':>16} {peak:>9.0f} {held:>9.0f}")
 
 
-def mapped(table: Path) -> MappedRows:
+def mapped(table: Path) -> ArrowTable:
     """Our way: the rows behind a file that is written once."""
     index_table(table, table.with_suffix(".arrow"))
-    return MappedRows(table.with_suffix(".arrow"))
+    return ArrowTable(table.with_suffix(".arrow"))
 
 
 def warm_up(table: Path) -> None:

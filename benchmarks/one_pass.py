@@ -10,7 +10,7 @@ import argparse
 
 from _bench import added_peak, bench_model, environment, interleaved, noise_clip
 
-from descore.model.thinker import score_chains, think_and_score
+from descore.model.generation import score_chains, think_and_score
 
 BATCH = 2
 FRAMES = {256: 16, 1024: 64}

@@ -24,9 +24,9 @@ import torch
 from _bench import environment, interleaved
 from numpy.typing import NDArray
 
-from descore.data.video import VideoSampling, read_clip
-from descore.model.torchvision_import import import_torchvision
+from descore.model import import_torchvision
 from descore.types import Clip
+from descore.video.reader import VideoSampling, read_clip
 
 import_torchvision()
 from torchvision.transforms.v2 import InterpolationMode  # noqa: E402  # can be imported only now

@@ -30,11 +30,11 @@ from torch import Tensor
 from training_memory import SIZES, Size, filled
 
 from descore.data.chat import Inputs, Tokens
-from descore.model.descore_model import DescoreModel
-from descore.model.shared_prefix import pack_groups, read_pack
-from descore.model.thinker import never_written, think_and_score
+from descore.model.generation import suppressed_token_ids, think_and_score
+from descore.model.modeling import DescoreModel
 from descore.training.config import LoraConfig, PairTrainableConfig
-from descore.training.trainable import learned_weights, set_trainable
+from descore.training.models import learned_weights, set_trainable
+from descore.training.rl.packing import pack_groups, read_pack
 
 MIB = 1 << 20
 
@@ -134,7 +134,7 @@ class Group:
         """Of the chains' tokens, chain by chain."""
         chain_RT = inputs["chain_mask"][:, 1:]
         logits_NV = self.model.backbone.lm_head(self.model.hidden(inputs)[:, :-1][chain_RT])
-        logits_NV[:, never_written(self.model)] = -torch.inf
+        logits_NV[:, suppressed_token_ids(self.model)] = -torch.inf
         target_N = inputs["input_ids"][:, 1:][chain_RT]
         return logits_NV.float().log_softmax(dim=-1).gather(1, target_N[:, None])[:, 0]
 
@@ -188,7 +188,7 @@ SETUPS = {
 
 def random_chains(model: DescoreModel, size: int, *, tokens: int) -> list[Tokens]:
     """Chains of one length: so naive has no padding to carry."""
-    written = sorted({*range(len(model.chat.tokenizer))} - {*never_written(model), model.chat.end_id})
+    written = sorted({*range(len(model.chat.tokenizer))} - {*suppressed_token_ids(model), model.chat.end_id})
     draw = torch.randint(len(written), (size, tokens - 1), generator=torch.Generator().manual_seed(0))
     return [[*(written[i] for i in row), model.chat.end_id] for row in draw.tolist()]
 
@@ -227,13 +227,13 @@ def peak_of(work: Callable[[], object]) -> float:
 def finished(work: Callable[[], object]) -> Callable[[], object]:
     """The work to its end: a GPU is still at it when a call comes back."""
 
-    def to_the_end() -> object:
+    def run() -> object:
         done = work()
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()
         return done
 
-    return to_the_end
+    return run
 
 
 def disagreement(group: Group, *ways: Callable[[], list[Tensor]]) -> float:

@@ -13,8 +13,8 @@ import torch
 from _bench import bench_model, environment, noise_clip
 
 from descore.data.chat import Inputs
-from descore.model import thinker
-from descore.model.descore_model import DescoreModel
+from descore.model import generation as thinker
+from descore.model.modeling import DescoreModel
 
 BATCH = 8
 
@@ -23,7 +23,7 @@ BATCH = 8
 def one_run(model: DescoreModel, prompts: Inputs, *, limit: int) -> tuple[float, float]:
     """Seconds of thinking, and of scoring behind it."""
     start = time.perf_counter()
-    rows = thinker._Rows.behind(model, prompts, samples=1, limit=limit)
+    rows = thinker.Prefill.encode(model, prompts, samples=1, limit=limit)
     chains, cache = thinker._write_chains(
         model, rows, limit=limit, temperature=0.0, uniform_RN=np.zeros((BATCH, limit + 1))
     )

@@ -11,7 +11,7 @@ import argparse
 import torch
 from _bench import bench_model, environment, interleaved, noise_clip
 
-from descore.model.thinker import think_and_score
+from descore.model.generation import think_and_score
 
 SAMPLES = 8
 

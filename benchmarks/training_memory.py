@@ -31,13 +31,13 @@ from _live_bytes import layer_bytes
 from _true_size import HEAD, PATCH, SIZES, Learns, Size, filled, new_model
 from torch import Tensor, nn
 
-from descore.model.descore_model import DescoreModel
+from descore.model.modeling import DescoreModel
 from descore.training.cold_start import learn_pairs
-from descore.training.cold_start_config import LossConfig
 from descore.training.collate import PairCollator, TrainingPair
+from descore.training.config import LossConfig
 from descore.training.losses import LOGITS_AT_ONCE
-from descore.training.pair_table import PairSide
-from descore.training.trainable import learned_weights
+from descore.training.models import learned_weights
+from descore.training.pair_dataset import PairSide
 
 EDGE, PER_FRAMES = 256, 64
 """Pixels along a frame of the clips, and the tokens that two such frames have."""

@@ -17,7 +17,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from descore.cli.film import write_mp4
+from descore.video.encoder import write_mp4
 
 CLIPS = Path(__file__).parent.parent / "src" / "descore" / "bundled" / "clips"
 ARCHIVE = "moviepy_10_minutes.zip"

@@ -11,8 +11,8 @@ import re
 from collections import Counter
 
 from descore import Scorer
+from descore.synthetic.splits import Split, example
 from descore.types import Score
-from descore.world.splits import Split, example
 
 LINE = re.compile(
     r"Subject: asked (?P<asked>.*?), shown (?P<shown>.*?)(?:, (?P<parts>.*))?: .*?(?P<mark>[012])\.$", re.M

@@ -11,9 +11,9 @@ from pathlib import Path
 from statistics import fmean
 
 from descore.evaluation.benchmarks import find_benchmark, load
+from descore.evaluation.judges import ModelJudge
 from descore.evaluation.runs import RESULTS_FILE, Run, evaluate, read_run
-from descore.evaluation.scorers import ModelJudge
-from descore.scorer import Scorer, Thinking
+from descore.scorer import SamplingParams, Scorer
 
 FIRST_PAIR = 10**6
 """Number of a seed's first pair, times one more than the seed: beyond all that the bundled model was grown on."""
@@ -71,7 +71,7 @@ def judged(
     *,
     benchmark: str,
     limit: int | None,
-    thinking: Thinking,
+    thinking: SamplingParams,
     open_scorer: Callable[[], Scorer],
     root: Path | None = None,
 ) -> Run:

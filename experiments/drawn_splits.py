@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from descore.data.pairs import OVERALL
+from descore.data.schema import OVERALL
 from descore.evaluation.results import Records, margins_of
 from descore.types import Pair
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from descore import Scorer
 from descore.report.card import Section, draw_page
+from descore.synthetic.splits import Example, PairExample, Split, pair
 from descore.types import DIMENSIONS, Score
-from descore.world.splits import Example, PairExample, Split, pair
 
 DOCS = Path(__file__).parent.parent / "docs"
 SHOWN = 3

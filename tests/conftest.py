@@ -5,11 +5,11 @@ import pytest
 import torch
 from hypothesis import settings as hypothesis_settings
 
-from descore.data.sampling import VideoSampling
 from descore.model.checkpoint import Settings
-from descore.model.descore_model import DescoreModel
+from descore.model.modeling import DescoreModel
 from descore.model.small import small_config, small_processor
 from descore.types import Clip
+from descore.video.sampling import VideoSampling
 
 # The same examples on every run, and no time limit: a busy machine is no fault of the code.
 hypothesis_settings.register_profile("descore", derandomize=True, deadline=None)

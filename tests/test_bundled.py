@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from descore import Scorer
-from descore.maths.agreement import accuracy_without_ties
-from descore.world.splits import Split, pair
+from descore.stats.agreement import accuracy_without_ties
+from descore.synthetic.splits import Split, pair
 
 TINY = Path(str(files("descore") / "bundled" / "tiny"))
 

@@ -7,9 +7,9 @@ import pytest
 
 from descore import Scorer
 from descore.errors import CheckpointError, ConfigError
-from descore.evaluation.scorers import ModelJudge
-from descore.model.descore_model import DescoreModel
-from descore.scorer import Thinking
+from descore.evaluation.judges import ModelJudge
+from descore.model.modeling import DescoreModel
+from descore.scorer import SamplingParams
 from tests.conftest import build_micro, noise_clip
 
 PROMPT = "a red ball"
@@ -52,10 +52,10 @@ def test_others_think_by_themselves(micro):
 
 
 def test_a_run_of_it_says_what_it_is(scorer, folder):
-    config = ModelJudge(scorer=replace_name(scorer, folder), thinking=Thinking()).config
+    config = ModelJudge(scorer=replace_name(scorer, folder), thinking=SamplingParams()).config
     assert (config["paradigm"], config["think"]) == ("discriminative", "off")
     with pytest.raises(ConfigError, match="trained without chains"):
-        ModelJudge(scorer=scorer, thinking=Thinking(think="on"))
+        ModelJudge(scorer=scorer, thinking=SamplingParams(think="on"))
 
 
 def replace_name(scorer, folder):

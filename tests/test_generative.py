@@ -11,10 +11,10 @@ from descore import Scorer
 from descore.errors import CheckpointError, ConfigError, VideoError
 from descore.model import checkpoint
 from descore.model.checkpoint import Settings
-from descore.model.descore_model import DescoreModel
+from descore.model.modeling import DescoreModel
 from descore.rubric import DEFAULT_RUBRIC
 from tests.conftest import build_micro, noise_clip
-from tests.told_backbone import save_told
+from tests.scripted_backbone import save_told
 
 PROMPT = "a red ball"
 HEAD = (

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from descore.evaluation.records import to_plain
 from descore.evaluation.runs import Run
-from descore.maths.agreement import share
-from descore.maths.bootstrap import mean
+from descore.stats.agreement import share
+from descore.stats.bootstrap import mean
 from descore.types import Think
 
-Way: TypeAlias = tuple[float, Think]
+ChainSource: TypeAlias = tuple[float, Think]
 """p of training, and whether the model thinks."""
-COMPARED: tuple[tuple[Way, Way], ...] = (
+COMPARED: tuple[tuple[ChainSource, ChainSource], ...] = (
     ((0.5, "on"), (0.0, "on")),
     ((0.5, "off"), (0.0, "off")),
     ((0.5, "on"), (1.0, "off")),
@@ -111,7 +111,7 @@ def _differences(judged: Judged) -> Iterator[dict[str, Any]]:
                     yield {"pairs": pairs, "one": one, "other": other, "domain": domain, "difference": figure}
 
 
-def _by_seed(judged: Judged, pairs: int, way: Way, domain: str) -> dict[int, list[Judgement]]:
+def _by_seed(judged: Judged, pairs: int, way: ChainSource, domain: str) -> dict[int, list[Judgement]]:
     """By seed, the judgements on a domain's splits."""
     drop, think = way
     seeds = sorted({cell.seed for cell, _, _ in judged if (cell.pairs, cell.drop) == (pairs, drop)})

@@ -32,11 +32,11 @@ from drawn_runs import Expected, announce, draw_pairs, judged, note_time
 from drawn_splits import BENCHMARKS
 from findings import Cell, Judged, findings, judged_of, tables
 
-from descore.evaluation.scorers import versions
-from descore.scorer import Scorer, Thinking
+from descore.evaluation.judges import versions
+from descore.scorer import SamplingParams, Scorer
 from descore.training.cold_start import train_cold_start
-from descore.training.cold_start_config import ColdStartConfig
-from descore.training.config_file import read_config
+from descore.training.config import ColdStartConfig
+from descore.training.config_model import read_config
 from descore.types import Think
 
 HERE = Path(__file__).parent
@@ -127,7 +127,7 @@ def run(cell: Cell, plan: Plan, *, start: str, out: Path) -> Judged:
     open_scorer = cache(lambda: Scorer.from_pretrained(str(model), batch_size=32))
     found: Judged = {}
     for think in ways(cell):
-        thinking = Thinking(think=think, max_chain_tokens=plan.max_chain_tokens)
+        thinking = SamplingParams(think=think, max_chain_tokens=plan.max_chain_tokens)
         for benchmark in BENCHMARKS:
             folder = out / "judged" / cell.name / f"{benchmark}-{think}"
             seen = judged(folder, benchmark=benchmark, limit=plan.limit, thinking=thinking, open_scorer=open_scorer)

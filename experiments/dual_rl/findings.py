@@ -18,8 +18,8 @@ from drawn_splits import BENCHMARKS, DOMAINS, Items, decided_pairs, difference, 
 from descore.evaluation.records import to_plain
 from descore.evaluation.results import Records, key_of
 from descore.evaluation.runs import Run
-from descore.maths.agreement import share
-from descore.maths.bootstrap import Figure, mean
+from descore.stats.agreement import share
+from descore.stats.bootstrap import Figure, mean
 from descore.types import DIMENSIONS, RatedClip
 
 CONDITIONS = ("default", "generative", "no-bt", "stiff", "imitation")

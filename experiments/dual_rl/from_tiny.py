@@ -23,17 +23,17 @@ from drawn_splits import BENCHMARKS, DOMAINS, Items, decided_pairs, difference, 
 from findings import Cell, right_marks
 from run import HERE, write_record
 
-from descore.data.pairs import OVERALL
+from descore.data.schema import OVERALL
+from descore.evaluation.judges import versions
 from descore.evaluation.records import to_plain
 from descore.evaluation.runs import Run
-from descore.evaluation.scorers import versions
-from descore.maths.agreement import share
-from descore.maths.bootstrap import mean
-from descore.scorer import Scorer, Thinking
-from descore.training.config_file import read_config
-from descore.training.dual_rl import train_rl
-from descore.training.records import METRICS_FILE
-from descore.training.rl_config import RlConfig
+from descore.scorer import SamplingParams, Scorer
+from descore.stats.agreement import share
+from descore.stats.bootstrap import mean
+from descore.training.config_model import read_config
+from descore.training.metrics import METRICS_FILE
+from descore.training.rl.config import RlConfig
+from descore.training.rl.run import train_rl
 
 START = "tiny"
 STEPS, PAIRS = 40, 8
@@ -104,7 +104,7 @@ def judged_by(model: str, roots: dict[str, Path | None], folder: Path) -> dict[s
             benchmark=name,
             root=root,
             limit=None if name == "fetv" else LIMIT,
-            thinking=Thinking(),
+            thinking=SamplingParams(),
             open_scorer=open_scorer,
         )
         for name, root in roots.items()

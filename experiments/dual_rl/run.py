@@ -37,14 +37,14 @@ from drawn_runs import Expected, announce, draw_pairs, judged, note_time, took_f
 from drawn_splits import BENCHMARKS
 from findings import CONDITIONS, Cell, Judgement, findings, judgement_of, tables
 
-from descore.evaluation.scorers import versions
-from descore.scorer import Scorer, Thinking
+from descore.evaluation.judges import versions
+from descore.scorer import SamplingParams, Scorer
 from descore.training.cold_start import train_cold_start
-from descore.training.cold_start_config import ColdStartConfig
-from descore.training.config_file import read_config
-from descore.training.dual_rl import train_rl
-from descore.training.records import METRICS_FILE
-from descore.training.rl_config import RlConfig
+from descore.training.config import ColdStartConfig
+from descore.training.config_model import read_config
+from descore.training.metrics import METRICS_FILE
+from descore.training.rl.config import RlConfig
+from descore.training.rl.run import train_rl
 
 HERE = Path(__file__).parent
 BEFORE = "before"
@@ -184,7 +184,7 @@ def judged_by(model: str, name: str, plan: Plan, *, out: Path, began: float | No
     found = {}
     for split in BENCHMARKS:
         folder = out / "judged" / name / split
-        seen = judged(folder, benchmark=split, limit=plan.limit, thinking=Thinking(), open_scorer=open_scorer)
+        seen = judged(folder, benchmark=split, limit=plan.limit, thinking=SamplingParams(), open_scorer=open_scorer)
         found[split] = judgement_of(seen)
     note_time(name, time.monotonic() - began, out=out)
     return found

@@ -29,17 +29,17 @@ from seeing import see
 from torch import Tensor, nn
 from transformers import TrainingArguments
 
-from descore.data.sampling import VideoSampling
 from descore.model.checkpoint import Settings
-from descore.model.descore_model import DescoreModel
+from descore.model.modeling import DescoreModel
 from descore.model.small import small_config, small_processor
 from descore.scorer import Scorer
+from descore.synthetic.splits import Split, corpus, example
 from descore.training.collate import PairCollator
 from descore.training.losses import chain_loss, pair_losses, sequences
 from descore.training.trainer import DescoreTrainer, last_checkpoint
+from descore.video.sampling import VideoSampling
 from descore.world.footage import Footage
 from descore.world.footage_telling import footage_example
-from descore.world.splits import Split, corpus, example
 
 RUBRIC = "Prompt: {prompt}\nDescribe the video. Then judge its subject, dynamics, camera, environment and style."
 

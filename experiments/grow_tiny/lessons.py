@@ -10,12 +10,12 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from descore.data.chat import Chat
+from descore.synthetic.splits import Split, example, pair, plan
+from descore.synthetic.truth import prefer
 from descore.training.collate import SIGN, ChainCollator, TrainingPair, Written
 from descore.types import Clip, Preference
 from descore.world.footage import Footage
 from descore.world.footage_telling import footage_contrast, footage_example, footage_pair
-from descore.world.splits import Split, example, pair, plan
-from descore.world.truth import prefer
 
 SIDE = 128
 """Pixels along each edge of a drawn frame; of real footage, as many pixels in all."""

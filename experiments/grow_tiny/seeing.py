@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from descore.model.descore_model import DescoreModel
+from descore.model.modeling import DescoreModel
+from descore.synthetic.splits import Split, draw, plan
 from descore.types import Clip
 from descore.world.footage import Footage
 from descore.world.footage_telling import footage_example
-from descore.world.splits import Split, draw, plan
 
 REAL_EVERY = 6
 """One clip in so many is real footage."""

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from descore.synthetic import rendering as shapes
+from descore.synthetic.degradations import DEGRADATIONS
+from descore.synthetic.generators import Flaws
+from descore.synthetic.scene import KINDS, Scene, Style
+from descore.synthetic.splits import FRAMES, Plan
+from descore.synthetic.staging import Staging, stage
 from descore.types import Clip
-from descore.world import shapes
-from descore.world.degrading import DEGRADATIONS
-from descore.world.generators import Flaws
-from descore.world.script import KINDS, Scene, Style
-from descore.world.splits import FRAMES, Plan
-from descore.world.staging import Staging, stage
 
 TOKEN = 32
 """Pixels along each edge of what a visual token covers; it spans two frames."""

@@ -6,17 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from descore.data.video import VideoSampling, read_clip
-    from descore.model.descore_model import DescoreModel
+    from descore.model.modeling import DescoreModel
     from descore.scorer import Scorer
+    from descore.video.reader import VideoSampling, read_clip
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Scorer": "descore.scorer",
-    "DescoreModel": "descore.model.descore_model",
-    "VideoSampling": "descore.data.video",
-    "read_clip": "descore.data.video",
+    "DescoreModel": "descore.model.modeling",
+    "VideoSampling": "descore.video.reader",
+    "read_clip": "descore.video.reader",
 }
 
 __all__ = ["DescoreModel", "Scorer", "VideoSampling", "__version__", "read_clip"]

@@ -18,13 +18,13 @@ from typing import Any, Self
 import torch
 
 from descore.data.chat import Inputs
-from descore.data.video import read_clip
 from descore.errors import AnswerError, ConfigError, DescoreWarning, VideoError
-from descore.maths.agreement import preference_probability
-from descore.model.descore_model import DescoreModel
-from descore.model.thinker import Thought, score_chains, think_and_score
+from descore.model.generation import Thought, score_chains, think_and_score
+from descore.model.modeling import DescoreModel
 from descore.rubric import read_answer
+from descore.stats.agreement import preference_probability
 from descore.types import Clip, Comparison, Paradigm, Sample, Score, Think, Verdict
+from descore.video.reader import read_clip
 
 _SHOWN = 60  # characters of a chain that a message quotes
 
@@ -41,7 +41,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Thinking:
+class SamplingParams:
     """How to think before scoring."""
 
     think: Think | None = None
@@ -78,13 +78,13 @@ class Thinking:
             raise ConfigError("; ".join(faults))
 
     @property
-    def warmth(self) -> float:
+    def effective_temperature(self) -> float:
         """The temperature that is meant."""
         if self.temperature is None:
             return 0.0 if self.samples == 1 else 1.0
         return self.temperature
 
-    def settled(self, paradigm: Paradigm | None) -> "Thinking":
+    def resolved(self, paradigm: Paradigm | None) -> "SamplingParams":
         """The same for a model of this paradigm, with `think` decided; None is a paradigm that is not known yet.
 
         A generative model that is not to think, and a discriminative one that is, raise ConfigError."""
@@ -129,8 +129,8 @@ class Scorer:
     def score(self, video: Any, *, prompt: str, fps: float | None = None, **thinking: Any) -> Score:  # noqa: ANN401
         """Think about one video, and score it.
 
-        video: a path, bytes, frames with their `fps`, or PIL images with theirs. thinking: fields of `Thinking`. A
-        video that cannot be read raises VideoError."""
+        video: a path, bytes, frames with their `fps`, or PIL images with theirs. thinking: fields of `SamplingParams`.
+        A video that cannot be read raises VideoError."""
         [result] = self.score_batch([Request(video=video, prompt=prompt, fps=fps)], **thinking)
         return result
 
@@ -152,7 +152,7 @@ class Scorer:
         """Score many videos one batch at a time, in order, as results come. A video that cannot be read, whose reward
         is not finite, or of which a generative model writes no answer that can be read, gives its VideoError in its
         place, and the others go on. `requests` is read no further ahead than one batch."""
-        how = Thinking(**thinking).settled(self.model.settings.paradigm)
+        how = SamplingParams(**thinking).resolved(self.model.settings.paradigm)
         stream = (r if isinstance(r, Request) else Request(video=r[0], prompt=r[1]) for r in requests)
         while batch := list(islice(stream, self.batch_size)):
             yield from self._score_one_batch(batch, how)
@@ -168,7 +168,7 @@ class Scorer:
         """The clip of a request, sampled as the checkpoint says."""
         return read_clip(request.video, sampling=self.model.settings.sampling, fps=request.fps)
 
-    def _score_one_batch(self, batch: Sequence[Request], how: Thinking) -> list[Score | VideoError]:
+    def _score_one_batch(self, batch: Sequence[Request], how: SamplingParams) -> list[Score | VideoError]:
         clips: list[Clip | VideoError] = []
         for request in batch:
             if not request.prompt.strip():
@@ -181,7 +181,7 @@ class Scorer:
         scores = iter(self._score_clips(readable, how) if readable else [])
         return [next(scores) if isinstance(clip, Clip) else clip for clip in clips]
 
-    def _score_clips(self, readable: Sequence[tuple[Clip, str]], how: Thinking) -> list[Score | VideoError]:
+    def _score_clips(self, readable: Sequence[tuple[Clip, str]], how: SamplingParams) -> list[Score | VideoError]:
         clips, prompts = [clip for clip, _ in readable], [prompt for _, prompt in readable]
         laid_out = self.model.chat.lay_out_prompts(clips, prompts)
         limit = how.max_chain_tokens or self.model.settings.max_chain_tokens
@@ -197,7 +197,7 @@ class Scorer:
             for clip, prompt, of_clip in zip(clips, prompts, thoughts, strict=True)
         ]
 
-    def _think(self, inputs: Inputs, how: Thinking, limit: int) -> list[list[Thought]]:
+    def _think(self, inputs: Inputs, how: SamplingParams, limit: int) -> list[list[Thought]]:
         rows = len(inputs["input_ids"])
         if how.think == "off":
             empty = self.model.chat.no_thinking
@@ -208,7 +208,7 @@ class Scorer:
             inputs,
             limit=limit,
             samples=how.samples,
-            temperature=how.warmth,
+            temperature=how.effective_temperature,
             seeds=[how.seed] * rows,
         )
 
@@ -227,7 +227,7 @@ class Scorer:
             if length + limit + 2 > room
         }
 
-    def _result(self, clip: Clip, prompt: str, thoughts: Sequence[Thought], how: Thinking) -> Score | VideoError:
+    def _result(self, clip: Clip, prompt: str, thoughts: Sequence[Thought], how: SamplingParams) -> Score | VideoError:
         samples: list[Sample] = []
         left_out: list[str] = []
         for thought in thoughts:
@@ -251,7 +251,7 @@ class Scorer:
             left_out=tuple(left_out),
         )
 
-    def _sample(self, thought: Thought, how: Thinking) -> Sample:
+    def _sample(self, thought: Thought, how: SamplingParams) -> Sample:
         """A chain and its reward. A generative model's chain whose answer cannot be read has none: AnswerError."""
         thinking = self.model.chat.decode_chain(thought.chain)
         verdict, flaw = (None, None) if how.think == "off" else _read(thinking)

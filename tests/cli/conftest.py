@@ -8,7 +8,7 @@ from tests.conftest import build_micro
 from typer.testing import CliRunner
 
 from descore.cli import app
-from descore.cli.film import write_mp4
+from descore.video.encoder import write_mp4
 
 
 @pytest.fixture(scope="session")

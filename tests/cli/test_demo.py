@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from descore.cli.demo import REAL
-from descore.data.video import VideoSampling, read_clip
+from descore.video.reader import VideoSampling, read_clip
 
 
 def test_doctor_finds_all_well(descore, lines, model):

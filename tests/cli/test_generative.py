@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from tests.told_backbone import save_told
+from tests.scripted_backbone import save_told
 
 from descore.evaluation.records import KEYS
 from descore.evaluation.runs import read_run
-from descore.model.descore_model import DescoreModel
+from descore.model.modeling import DescoreModel
 
 PROMPT = ("--prompt", "a red ball rolls to the left")
 GENERATIVE = ("--paradigm", "generative")

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from tests.conftest import build_micro
 
-from descore.cli.film import write_mp4
-from descore.world.splits import Split, example
+from descore.synthetic.splits import Split, example
+from descore.video.encoder import write_mp4
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from descore.data.pairs import read_pairs
-from descore.data.sampling import VideoSampling
-from descore.data.video import read_clip
-from descore.world.splits import Split, pair
+from descore.data.schema import read_pairs
+from descore.synthetic.splits import Split, pair
+from descore.video.reader import read_clip
+from descore.video.sampling import VideoSampling
 
 COMMAND = ("world", "sample", "--count", 3, "--size", "64x32", "--split", "wordings", "--seed-offset", 5, "--out")
 EVERY_FRAME = VideoSampling(fps=4.0, min_frames=8, max_frames=8, min_pixels=32 * 32, max_pixels=64 * 64)

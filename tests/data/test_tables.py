@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from descore.data.cells import Cells
-from descore.data.tables import columns_of, is_table, nearest, read_rows, value_at
+from descore.data.tables import Cells, columns_of, is_table, nearest, read_rows, value_at
 from descore.errors import ConfigError, DataError
 
 ROWS = [{"prompt": 'a "red" ball,\nrolling', "score": "1"}, {"prompt": "猫", "score": "2"}]

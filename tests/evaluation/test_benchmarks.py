@@ -10,15 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from descore.data.sampling import VideoSampling
 from descore.data.tables import read_rows
-from descore.data.video import read_clip
 from descore.errors import ConfigError, DataError, VideoError
 from descore.evaluation.benchmarks import BENCHMARKS, Judgements, find_benchmark, load
 from descore.evaluation.layouts import Place
-from descore.maths.agreement import accuracy_without_ties
 from descore.rubric import overall_of
+from descore.stats.agreement import accuracy_without_ties
 from descore.types import Clip, RatedClip
+from descore.video.reader import read_clip
+from descore.video.sampling import VideoSampling
 
 FIXTURES = Path(__file__).parent / "fixtures"
 HERE = [name for name in BENCHMARKS if name != "footage"]  # its store is made by a download

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from descore.errors import VideoError
-from descore.evaluation.handmade import FEATURES, SAMPLING, jerk, sharpness
+from descore.evaluation.judges import FEATURES, SAMPLING, jerk, sharpness
 from descore.types import Clip
 
 

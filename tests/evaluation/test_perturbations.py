@@ -6,9 +6,6 @@ import numpy as np
 import pytest
 from tests.conftest import noise_clip
 
-from descore.cli.film import write_mp4
-from descore.data.sampling import VideoSampling
-from descore.data.video import read_clip
 from descore.errors import VideoError
 from descore.evaluation.perturbations import (
     ANSWER,
@@ -27,6 +24,9 @@ from descore.evaluation.perturbations import (
     shuffled,
 )
 from descore.rubric import read_answer
+from descore.video.encoder import write_mp4
+from descore.video.reader import read_clip
+from descore.video.sampling import VideoSampling
 
 SAMPLING = VideoSampling(fps=1, min_frames=2, max_frames=8, min_pixels=16 * 16, max_pixels=64 * 64, size_multiple=16)
 LEVELS = [10, 20, 30, 40]

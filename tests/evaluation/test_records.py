@@ -6,12 +6,12 @@ import math
 import pytest
 from tests.conftest import noise_clip
 
-from descore.cli.film import write_mp4
-from descore.data.video import VideoSampling, read_clip
 from descore.errors import VideoError
 from descore.evaluation.records import KEYS, RUN_KEYS, plain_record, to_line, to_plain, to_record, to_run_record
-from descore.maths.bootstrap import Figure
+from descore.stats.bootstrap import Figure
 from descore.types import RatedClip, Sample, Score, Verdict
+from descore.video.encoder import write_mp4
+from descore.video.reader import VideoSampling, read_clip
 
 MARKS = {"subject": 2, "dynamics": 1, "camera": None, "environment": 0, "style": 2}
 

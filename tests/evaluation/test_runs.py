@@ -8,10 +8,9 @@ from PIL import Image
 from tests.conftest import noise_clip
 from tests.evaluation.cases import GOOD, TellJudge, clip, four_clips
 
-from descore.data.journal import locked
 from descore.errors import ConfigError, DataError, VideoError
-from descore.evaluation.runs import evaluate, read_run
-from descore.evaluation.strips import draw_strip
+from descore.evaluation.runs import draw_strip, evaluate, read_run
+from descore.io import locked
 
 
 class Killed(BaseException):
@@ -136,7 +135,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
 
 def test_a_second_process_is_refused_while_the_first_lives_and_not_after(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from descore.data.journal import locked\n"
+        "import sys, time; from pathlib import Path; from descore.io import locked\n"
         "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:

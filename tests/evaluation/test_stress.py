@@ -9,11 +9,11 @@ import pytest
 from tests.conftest import noise_clip
 from tests.evaluation.cases import Judged, clip
 
-from descore.data.sampling import VideoSampling
 from descore.errors import ConfigError, VideoError
 from descore.evaluation.perturbations import PERTURBATIONS, motion, one_repeated
 from descore.evaluation.records import plain_record
 from descore.evaluation.stress import TOLERANCE, stress
+from descore.video.sampling import VideoSampling
 
 SAMPLING = VideoSampling(fps=1, min_frames=2, max_frames=8, min_pixels=16 * 16, max_pixels=64 * 64, size_multiple=16)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from tests.conftest import RUBRIC, noise_clip
 
-from descore.model.backbone import open_backbone
+from descore.model.modeling import open_backbone
 from descore.model.qwen3_vl import positions
 from descore.model.small import small_config, small_processor
 

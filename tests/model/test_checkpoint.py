@@ -10,7 +10,7 @@ from tests.conftest import build_micro, noise_clip
 
 from descore.errors import CheckpointError, ConfigError
 from descore.model.checkpoint import Settings, read_settings
-from descore.model.descore_model import DescoreModel
+from descore.model.modeling import DescoreModel
 
 
 @pytest.fixture(scope="module")

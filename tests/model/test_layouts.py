@@ -8,7 +8,7 @@ from tests.conftest import build_micro, noise_clip
 
 from descore.data.chat import Layout
 from descore.errors import ConfigError
-from descore.model.thinker import score_chains, think_and_score
+from descore.model.generation import score_chains, think_and_score
 
 VIDEO = "<0.5 seconds><|vision_start|>....<|vision_end|><2.5 seconds><|vision_start|>....<|vision_end|>"
 

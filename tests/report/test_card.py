@@ -8,7 +8,7 @@ from tests.conftest import noise_clip
 
 from descore.report.card import MARK_COLOURS, WIDTH, Section, draw_card, draw_page
 from descore.report.drawing import font, paragraph, shorten, wrap
-from descore.report.words import facts, flags, one_line, plain, prose
+from descore.report.text import facts, flags, one_line, plain, prose
 from descore.types import Sample, Score, Verdict
 
 MARKS = {"subject": 2, "dynamics": 1, "camera": None, "environment": 0, "style": 2}

@@ -9,12 +9,11 @@ import pytest
 import torch
 from tests.conftest import build_micro
 
-from descore.cli.film import write_mp4
 from descore.training.cold_start import train_cold_start
-from descore.training.cold_start_config import ColdStartConfig
-from descore.training.config_file import read_config
+from descore.training.config import ColdStartConfig, SftConfig
+from descore.training.config_model import read_config
 from descore.training.sft import train_sft
-from descore.training.sft_config import SftConfig
+from descore.video.encoder import write_mp4
 
 EXAMPLES = 10
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.training.conftest import curve, make_cold_config, make_config, make_data, write_table
-from tests.training.rl import make_rl_config, marked_rows
+from tests.training.rl_case import make_rl_config, marked_rows
 
 from descore.training.cold_start import train_cold_start
-from descore.training.dual_rl import train_rl
-from descore.training.records import versions
+from descore.training.metrics import versions
+from descore.training.rl.run import train_rl
 from descore.training.sft import train_sft
 
 RECORD = Path(__file__).with_name("golden_sft.json")

@@ -6,7 +6,7 @@ import numpy as np
 from tests.conftest import noise_clip
 
 from descore.training.collate import TrainingPair
-from descore.training.pair_table import PairSide
+from descore.training.pair_dataset import PairSide
 
 
 def side(seed, *, chain="words"):

@@ -11,10 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Union, get_args, get_origin, get_type_hints
 
-from descore.training.checked import describe, without_rules
-from descore.training.cold_start_config import ColdStartConfig
-from descore.training.rl_config import RlConfig
-from descore.training.sft_config import SftConfig
+from descore.training.config import ColdStartConfig, SftConfig
+from descore.training.config_model import describe, without_rules
+from descore.training.rl.config import RlConfig
 
 PAGE = Path(__file__).parents[2] / "docs" / "training.md"
 HEADING = "| key | stage | what | default | meaning |\n|---|---|---|---|---|\n"

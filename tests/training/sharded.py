@@ -18,11 +18,10 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import fully_shard
 
 from descore.training.cold_start import learn_pairs
-from descore.training.cold_start_config import LossConfig
 from descore.training.collate import PairCollator, TrainingPair
-from descore.training.config import LoraConfig, OptimConfig, PairTrainableConfig
-from descore.training.pair_table import PairSide
-from descore.training.trainable import learned_weights, parameter_groups, set_trainable
+from descore.training.config import LoraConfig, LossConfig, OptimConfig, PairTrainableConfig
+from descore.training.models import learned_weights, parameter_groups, set_trainable
+from descore.training.pair_dataset import PairSide
 from descore.training.trainer import Learner, load_learned
 
 TRAINABLE = PairTrainableConfig(lora=LoraConfig(r=2, alpha=4))

@@ -15,16 +15,16 @@ from safetensors.torch import load_file
 from tests.conftest import build_micro
 from tests.training.conftest import curve, make_data, pair_rows, write_table
 from tests.training.golden import COLD_START, golden_cold_start
-from tests.training.test_records import halve_last_line
+from tests.training.test_metrics import halve_last_line
 
 from descore.data.chat import Layout
 from descore.errors import CheckpointError, ConfigError, DataError, DescoreWarning
-from descore.model.descore_model import DescoreModel
+from descore.model.modeling import DescoreModel
 from descore.scorer import Scorer
-from descore.training.config_file import read_config, write_config
-from descore.training.dual_rl import train_rl
-from descore.training.rl_config import RlConfig
-from descore.training.starting import open_model
+from descore.training.config_model import read_config, write_config
+from descore.training.models import open_model
+from descore.training.rl.config import RlConfig
+from descore.training.rl.run import train_rl
 
 FULL = ("trainable.language_model.mode=full", "trainable.merger.mode=full", "trainable.vision_tower.mode=full")
 FROZEN = "trainable.language_model.mode=frozen"
@@ -130,8 +130,8 @@ def test_killed_by_the_system_it_ends_the_same(straight, cold_config_of, cold_st
     write_config(cold_config_of(tmp_path / "run", "data.workers=2"), tmp_path / "cold.yaml")
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from descore.training.cold_start_config import ColdStartConfig\n"
-        "from descore.training.config_file import read_config\n"
+        "from descore.training.config import ColdStartConfig\n"
+        "from descore.training.config_model import read_config\n"
         "from descore.training.cold_start import train_cold_start\n"
         "watch = lambda step, *_: os.kill(os.getpid(), signal.SIGKILL) if step == 5 else None\n"
         "train_cold_start(read_config(Path(sys.argv[1]), ColdStartConfig), watch=watch)"

@@ -7,11 +7,8 @@ import pytest
 from tests.training.settings_page import PAGE, settings_table
 
 from descore.errors import ConfigError
-from descore.training.checked import SettingsError
-from descore.training.cold_start_config import ColdStartConfig
-from descore.training.config import OptimConfig, PartConfig
-from descore.training.config_file import differences, read_config, write_config
-from descore.training.sft_config import SftConfig
+from descore.training.config import ColdStartConfig, OptimConfig, PartConfig, SftConfig
+from descore.training.config_model import SettingsError, differences, read_config, write_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 GOOD = """

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from descore.training import losses
 from descore.training.collate import MISSING, ChainCollator, PairCollator, Unreadable
-from descore.training.examples import ChainExample
+from descore.training.dataset import ChainExample
 from descore.training.losses import chain_loss, count_labels, in_pieces, next_tokens, pair_losses, sequences
 
 
@@ -188,8 +188,8 @@ def test_pairs_one_by_one_sum_to_the_batch(two, seen):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_of_no_pair_costs_nothing_and_names_the_same_metrics(two, seen, kind):
     """Processes add their metrics up: one that has none must not miss a name."""
-    lost = Unreadable(table="t.csv", line=2, video="x.mp4", reason="no such file")
-    batch = PairCollator(chat=two.chat, chain_drop=0.5, seed=0)([lost])
+    on_unreadable = Unreadable(table="t.csv", line=2, video="x.mp4", reason="no such file")
+    batch = PairCollator(chat=two.chat, chain_drop=0.5, seed=0)([on_unreadable])
     found = pair_losses(two, torch.zeros(0, 1, two.query.shape[0]), batch, kind=kind)
     assert (found.loss.item(), found.count.item(), count_labels(batch, kind=kind)) == (0, 0, 0)
     assert {name: value.tolist() for name, value in found.metrics.items()} == {

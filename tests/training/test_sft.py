@@ -14,17 +14,17 @@ from tests.training.conftest import chain_rows, curve, make_data, noise_film, wr
 from tests.training.golden import RECORD, golden_curve
 
 from descore.errors import ConfigError, DataError, DescoreWarning
-from descore.model.descore_model import DescoreModel
-from descore.training.config_file import write_config
+from descore.model.modeling import DescoreModel
+from descore.training.config_model import write_config
 
 FULL = ("trainable.language_model.mode=full", "trainable.merger.mode=full", "trainable.vision_tower.mode=full")
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from descore.training.config_file import read_config
+from descore.training.config_model import read_config
 from descore.training.sft import train_sft
-from descore.training.sft_config import SftConfig
+from descore.training.config import SftConfig
 watch = lambda step, *_: os.kill(os.getpid(), signal.SIGKILL) if step == int(sys.argv[2]) else None
 train_sft(read_config(Path(sys.argv[1]), SftConfig), watch=watch)
 """
@@ -210,7 +210,7 @@ def test_transformers_opens_it_with_its_adapters(straight):
 def test_the_last_evaluation_is_the_models_own(train, data, tmp_path):
     """The model that is read back has the loss that the run says, over tokens and not over batches."""
     from descore.training.collate import ChainCollator
-    from descore.training.examples import ChainTable
+    from descore.training.dataset import ChainTable
     from descore.training.losses import chain_loss
 
     out = tmp_path / "run"

@@ -6,10 +6,9 @@ import pytest
 import yaml
 from transformers.models.qwen3_vl import modeling_qwen3_vl
 
-from descore.training.cold_start_config import ColdStartConfig
-from descore.training.config_file import read_config
-from descore.training.rl_config import RlConfig
-from descore.training.sft_config import SftConfig
+from descore.training.config import ColdStartConfig, SftConfig
+from descore.training.config_model import read_config
+from descore.training.rl.config import RlConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 STAGES = {"sft.yaml": SftConfig, "cold_start.yaml": ColdStartConfig, "dual_rl.yaml": RlConfig}

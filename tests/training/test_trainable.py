@@ -7,13 +7,12 @@ import torch
 from tests.conftest import build_micro, noise_clip
 
 from descore.errors import ConfigError
-from descore.model.adapters import fold_adapters, has_adapters
-from descore.model.descore_model import DescoreModel
+from descore.model.modeling import DescoreModel, has_adapters, merge_adapters
 from descore.training.collate import ChainCollator
 from descore.training.config import PARTS, LoraConfig, OptimConfig, PartConfig, TrainableConfig
-from descore.training.examples import ChainExample
+from descore.training.dataset import ChainExample
 from descore.training.losses import chain_loss
-from descore.training.trainable import parameter_groups, part_of, set_trainable
+from descore.training.models import parameter_groups, part_of, set_trainable
 
 OPTIM = OptimConfig(steps=1, learning_rate=1e-2, weight_decay=0.1)
 
@@ -129,7 +128,7 @@ def test_folding_an_adapter_changes_names_and_not_what_the_model_says():
     batch = ChainCollator(model.chat)([ChainExample(clip=noise_clip(0, frames=2), prompt="p", chain="a red ball")])
     with torch.no_grad():
         beside = model.hidden(batch)
-        fold_adapters(model.backbone)
+        merge_adapters(model.backbone)
         assert not has_adapters(model.backbone)
         # A sum of two products against one product of the sum: a few roundings in each of two layers.
         torch.testing.assert_close(model.hidden(batch), beside, atol=1e-4, rtol=1e-4)

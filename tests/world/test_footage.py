@@ -15,18 +15,19 @@ import numpy as np
 import pytest
 import typer
 from PIL import Image
-from tests.data.films import write_film
+from tests.video.films import write_film
 from typer.testing import CliRunner
 
 from descore.cli.world_footage import footage as footage_verb
 from descore.errors import ConfigError
 from descore.rubric import read_answer
+from descore.synthetic.degradations import DEGRADATIONS
+from descore.synthetic.generators import Flaw
 from descore.types import DIMENSIONS
 from descore.world import albums as albums_module
 from descore.world import films as films_module
 from descore.world import footage_store
 from descore.world import packages as packages_module
-from descore.world.degrading import DEGRADATIONS
 from descore.world.films import FILMS, Film
 from descore.world.footage import LEAST_DETAIL, LEAST_MOVEMENT, Footage, detail, movement, sizes
 from descore.world.footage_store import make_store, read_index, shots_of
@@ -38,7 +39,6 @@ from descore.world.footage_telling import (
     true_chain,
     true_verdict,
 )
-from descore.world.generators import Flaw
 from descore.world.packages import Archive, fetch, packed_file
 
 SIZE = 180, 120

@@ -14,8 +14,8 @@ from descore.cli.convert_checkpoint import convert_checkpoint
 from descore.cli.data import app as data
 from descore.cli.demo import demo
 from descore.cli.doctor import doctor
+from descore.cli.errors import print_error
 from descore.cli.evaluate import evaluate
-from descore.cli.manners import complain
 from descore.cli.rank import rank
 from descore.cli.report import report
 from descore.cli.score import score
@@ -64,5 +64,5 @@ def main() -> None:
         if "\n" in message:  # the help, where arguments are wanting
             typer.echo(message, err=True)
         else:
-            complain(f"{message.rstrip('.')}; see {where} --help")
+            print_error(f"{message.rstrip('.')}; see {where} --help")
         sys.exit(fault.exit_code)

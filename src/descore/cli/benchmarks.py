@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from descore.cli import options as opt
-from descore.cli.manners import manners
+from descore.cli.errors import reported_errors
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,7 +21,7 @@ Name = Annotated[
 
 def benchmarks(*, name: Name = None, json: opt.Json = False, debug: opt.Debug = False) -> None:
     """List the benchmarks, or say all that is known of one: labels, files, where to get them, published figures."""
-    with manners(debug=debug):
+    with reported_errors(debug=debug):
         from descore.cli.screen import console
         from descore.evaluation.benchmarks import BENCHMARKS, find_benchmark
 
@@ -68,7 +68,7 @@ def _in_full(row: "Benchmark") -> "RenderableType":
     from rich.table import Table
     from rich.text import Text
 
-    from descore.report.words import one_line
+    from descore.report.text import one_line
 
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="dim", no_wrap=True)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from descore.cli import options as opt
-from descore.cli.manners import manners
+from descore.cli.errors import reported_errors
 
 
 def compare(
@@ -25,8 +25,8 @@ def compare(
     debug: opt.Debug = False,
 ) -> None:
     """Say which of two clips of one prompt people would prefer, and how probably."""
-    with manners(debug=debug):
-        from descore.cli.judging import judge
+    with reported_errors(debug=debug):
+        from descore.cli.scoring import judge
         from descore.cli.showing import show_compared
 
         results = judge(

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from descore.cli import options as opt
-from descore.cli.manners import manners
+from descore.cli.errors import reported_errors
 from descore.errors import ConfigError
 
 if TYPE_CHECKING:
-    from descore.model.reference_conversion import Converted
+    from descore.model.convert_official import Converted
 
 Source = Annotated[
     str, typer.Argument(metavar="SOURCE", help="A folder with rm_head.pth and a backbone or a LoRA adapter.")
@@ -51,11 +51,11 @@ def convert_checkpoint(
     debug: opt.Debug = False,
 ) -> None:
     """Convert a checkpoint of the DeScore reference code. Nothing in it is run: its head is read as plain tensors."""
-    with manners(debug=debug):
+    with reported_errors(debug=debug):
         text = _read_text(rubric)
         import transformers
 
-        from descore.model.reference_conversion import convert_reference
+        from descore.model.convert_official import convert_reference
 
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()

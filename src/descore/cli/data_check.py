@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from descore.cli import options as opt
-from descore.cli.manners import manners
+from descore.cli.errors import reported_errors
 from descore.errors import DataError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from descore.data.checking import Check, Finding, Looks
+    from descore.data.validate import Check, Finding, Probes
 
 _SHOWN = 50
 """Findings of each kind that are shown without --all."""
@@ -52,8 +52,8 @@ def check(
     """Look at every row of tables of pairs, say all that is wrong at once, and what the tables hold.
 
     A fault ends the command with exit code 5; a warning does so with --strict only."""
-    with manners(debug=debug):
-        from descore.data.checking import Check, find_tables
+    with reported_errors(debug=debug):
+        from descore.data.validate import Check, find_tables
 
         find_tables(tables)  # before a checkpoint or a video is opened
         length_of, unit = _words() if checkpoint is None else (_tokens_of(checkpoint), "tokens")
@@ -67,7 +67,7 @@ def check(
 
 
 def _words() -> tuple[Callable[[str], int], str]:
-    from descore.data.tally import words_in
+    from descore.data.inspect import words_in
 
     return words_in, "words"
 
@@ -75,8 +75,8 @@ def _words() -> tuple[Callable[[str], int], str]:
 def _tokens_of(checkpoint: str) -> Callable[[str], int]:
     """The length of a chain as the checkpoint's model sees it, its end of turn included."""
     from descore.data.chat import Chat
-    from descore.model.backbone import open_processor
     from descore.model.checkpoint import find_checkpoint, read_rubric
+    from descore.model.modeling import open_processor
 
     folder = find_checkpoint(checkpoint)
     chat = Chat(open_processor(folder), read_rubric(folder))
@@ -87,9 +87,9 @@ def _threads() -> int:
     return min(os.cpu_count() or 1, _MOST_THREADS)
 
 
-def _look(tables: list[Path], *, workers: int) -> "Looks":
-    from descore.cli.judging import progress_bar
-    from descore.data.checking import look_at_videos
+def _look(tables: list[Path], *, workers: int) -> "Probes":
+    from descore.cli.scoring import progress_bar
+    from descore.data.validate import look_at_videos
 
     with progress_bar() as bar:
         task = bar.add_task("opening videos", total=None)
@@ -131,7 +131,7 @@ def _say_record(record: Mapping[str, Any]) -> None:
 
 
 def _say_finding(finding: "Finding", *, kind: str) -> None:
-    from descore.report.words import one_line
+    from descore.report.text import one_line
 
     mark = typer.style("warning: ", fg=typer.colors.YELLOW) if kind == "warning" else ""
     typer.echo(f"{mark}{one_line(str(finding))}")
@@ -157,7 +157,7 @@ def _show_table(screen: "Console", record: Mapping[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from descore.report.words import one_line
+    from descore.report.text import one_line
 
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="dim", no_wrap=True)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from descore.cli import options as opt
-from descore.cli.manners import manners
+from descore.cli.errors import reported_errors
 
 if TYPE_CHECKING:
-    from descore.evaluation.converting import Converted
+    from descore.evaluation.convert import Converted
 
 Source = Annotated[Path, typer.Argument(metavar="SOURCE", help="The table: .csv, .jsonl, .json or .parquet.")]
 Layout = Annotated[
@@ -64,9 +64,9 @@ def convert(
 
     Pairs that have none of the labels are left out and counted. descore benchmarks NAME tells of each benchmark's
     layout and where its files are to be had."""
-    with manners(debug=debug):
-        from descore.cli.judging import progress_bar
-        from descore.evaluation.converting import convert as convert_table
+    with reported_errors(debug=debug):
+        from descore.cli.scoring import progress_bar
+        from descore.evaluation.convert import convert as convert_table
 
         with progress_bar() as bar:
             task = bar.add_task("converting", total=None)

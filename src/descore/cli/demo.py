@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from descore.cli import options as opt
-from descore.cli.manners import manners
+from descore.cli.errors import reported_errors
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,12 +58,12 @@ def demo(
     debug: opt.Debug = False,
 ) -> None:
     """Judge drawn and real clips, and draw a picture of it."""
-    with manners(debug=debug):
+    with reported_errors(debug=debug):
         _run(out, model=model, paradigm=paradigm.value if paradigm else None, device=device)
 
 
 def _run(out: Path, *, model: str, paradigm: "Paradigm | None", device: str | None) -> None:
-    from descore.cli.judging import judge
+    from descore.cli.scoring import judge
     from descore.cli.screen import console, show_ranking, show_score
     from descore.types import Score
 
@@ -94,11 +94,11 @@ def _draw(folder: Path) -> tuple[str, list[Variant]]:
     """Four films for one prompt, each with a graver fault than the one before."""
     import numpy as np
 
-    from descore.cli.film import write_mp4
-    from descore.world.painting import FRAMES, render
-    from descore.world.script import Action, Colour, Scene, Setting, Shape, Speed
-    from descore.world.truth import true_verdict
-    from descore.world.wording import write_prompt
+    from descore.synthetic.prompts import write_prompt
+    from descore.synthetic.rendering import FRAMES, render
+    from descore.synthetic.scene import Action, Colour, Scene, Setting, Shape, Speed
+    from descore.synthetic.truth import true_verdict
+    from descore.video.encoder import write_mp4
 
     asked = Scene(
         shape=Shape.STAR, colour=Colour.YELLOW, action=Action.LEFT, speed=Speed.FAST, setting=Setting.NIGHT_SKY
@@ -124,10 +124,10 @@ def _real(folder: Path) -> list[tuple[str, str]]:
     """Path and prompt of each real clip, and of its blurred copy."""
     import numpy as np
 
-    from descore.cli.film import write_mp4
-    from descore.data.sampling import VideoSampling
-    from descore.data.video import read_clip
-    from descore.world.degrading import degrade
+    from descore.synthetic.degradations import degrade
+    from descore.video.encoder import write_mp4
+    from descore.video.reader import read_clip
+    from descore.video.sampling import VideoSampling
 
     sampling = VideoSampling(fps=REAL_FPS, max_frames=64, size_multiple=2)
     requests = []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from descore.cli import options as opt
-from descore.cli.manners import manners
+from descore.cli.errors import reported_errors
 from descore.errors import DescoreError, VideoError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def doctor(
     debug: opt.Debug = False,
 ) -> None:
     """Show versions and device, find the model, and score a small clip to see that all is well."""
-    with manners(debug=debug):
+    with reported_errors(debug=debug):
         findings = []
         for finding in _examine(model, paradigm.value if paradigm else None, device):
             findings.append(finding)
@@ -58,7 +58,7 @@ def doctor(
 
 
 def _show(finding: Finding) -> None:
-    from descore.report.words import one_line
+    from descore.report.text import one_line
 
     sign = typer.style("ok  ", fg=typer.colors.GREEN) if finding.ok else typer.style("FAIL", fg=typer.colors.RED)
     typer.echo(f"{sign}  {finding.name:<14} {one_line(finding.found)}")
@@ -93,7 +93,7 @@ def _attempt(name: str, action: Callable[[], str]) -> Finding:
 
 
 def _import_all() -> str:
-    from descore.model.torchvision_import import import_torchvision
+    from descore.model import import_torchvision
 
     import_torchvision()
     for name in ("transformers", "av", "PIL", "descore.scorer"):
@@ -113,7 +113,7 @@ def _device(device: str | None) -> str:
 def _self_test(model: str, paradigm: "Paradigm | None", device: str | None) -> Iterator[Finding]:
     import torch
 
-    from descore.cli.judging import open_scorer
+    from descore.cli.scoring import open_scorer
 
     opened: list[Scorer] = []
 
@@ -159,7 +159,7 @@ def _film(seed: int) -> Any:  # noqa: ANN401
     """The bytes of a second of drifting noise, so that decoding is tried too."""
     import numpy as np
 
-    from descore.cli.film import write_mp4
+    from descore.video.encoder import write_mp4
 
     noise = (
         np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(12, axis=0).repeat(12, axis=1)

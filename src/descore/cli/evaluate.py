@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from descore.cli import options as opt
-from descore.cli.manners import manners
+from descore.cli.errors import reported_errors
 
 Model = Annotated[
     str | None,
@@ -58,7 +58,7 @@ def evaluate(
 
     Each clip is scored once and recorded at once: give the same command again after an interruption, and the run goes
     on where it stopped. Clips that could not be scored are tried again then. A folder never holds two unlike runs."""
-    with manners(debug=debug):
+    with reported_errors(debug=debug):
         from descore.cli.evaluating import run_and_show
 
         run_and_show(

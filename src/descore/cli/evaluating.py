@@ -14,15 +14,15 @@ from rich.progress import TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from descore.cli.judging import open_scorer, progress_bar
-from descore.cli.manners import complain
+from descore.cli.errors import print_error
+from descore.cli.scoring import open_scorer, progress_bar
 from descore.cli.screen import console
 from descore.errors import VideoError
 from descore.evaluation.benchmarks import Benchmark, Judgements, find_benchmark, load
 from descore.evaluation.records import to_line
 from descore.evaluation.runs import Judge, Run
 from descore.evaluation.runs import evaluate as run_evaluation
-from descore.report.words import one_line, way_in_words
+from descore.report.text import one_line, way_in_words
 from descore.types import DIMENSIONS, Paradigm
 
 _NONE = "–"
@@ -104,14 +104,13 @@ def _judge(
 
         labels = labels_of(judgements.clips, judgements.pairs)
         return read_scores(scores, clips=judgements.clips, labels=labels, model=model)
-    from descore.evaluation.handmade import FEATURES
-    from descore.evaluation.scorers import FeatureJudge, ModelJudge
-    from descore.scorer import Thinking
+    from descore.evaluation.judges import FEATURES, FeatureJudge, ModelJudge
+    from descore.scorer import SamplingParams
 
     if model is not None and model in FEATURES:
         return FeatureJudge(feature=FEATURES[model], batch_size=batch_size)
-    how = Thinking(**thinking)
-    how.settled(paradigm)  # options that do not go together are refused before a large model is opened
+    how = SamplingParams(**thinking)
+    how.resolved(paradigm)  # options that do not go together are refused before a large model is opened
     scorer = open_scorer(model or "tiny", paradigm=paradigm, device=device, batch_size=batch_size)
     return ModelJudge(scorer=scorer, thinking=how)
 
@@ -131,7 +130,7 @@ def _complain_of_failures(results: Mapping[str, Any]) -> None:
         return
     named = "; ".join(f"{failure['video']}: {failure['error']}" for failure in failures[:_NAMED])
     more = f"; and {len(failures) - _NAMED:,} more" if len(failures) > _NAMED else ""
-    complain(f"scored {results['scored']:,} of {results['of']:,}; not scored: {named}{more}")
+    print_error(f"scored {results['scored']:,} of {results['of']:,}; not scored: {named}{more}")
 
 
 def _show_for_people(screen: Console, run: Run, folder: Path) -> None:

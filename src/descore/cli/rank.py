@@ -1,7 +1,7 @@
 """`descore rank`: clips of one prompt, best first. Nothing is shown before all are scored."""
 
 from descore.cli import options as opt
-from descore.cli.manners import manners
+from descore.cli.errors import reported_errors
 
 
 def rank(
@@ -21,8 +21,8 @@ def rank(
     debug: opt.Debug = False,
 ) -> None:
     """Score clips of one prompt, and list them best first."""
-    with manners(debug=debug):
-        from descore.cli.judging import judge
+    with reported_errors(debug=debug):
+        from descore.cli.scoring import judge
         from descore.cli.showing import show_ranked
 
         results = judge(

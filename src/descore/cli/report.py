@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from descore.cli import options as opt
-from descore.cli.manners import manners
+from descore.cli.errors import reported_errors
 from descore.errors import ConfigError, DataError
 
 STRESS_FILE = "stress.json"
@@ -21,7 +21,7 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Where the page is writte
 def report(*, folders: Folders, out: Out = Path("report.html"), debug: opt.Debug = False) -> None:
     """Make one self-contained page of HTML out of evaluation runs: agreement with people, beside published figures;
     reliability; what thinking changes; the worst mistakes with frames and chains. The page needs no network."""
-    with manners(debug=debug):
+    with reported_errors(debug=debug):
         from descore.evaluation.runs import RUN_FILE, read_run
         from descore.report.page import render
 

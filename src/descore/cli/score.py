@@ -1,7 +1,7 @@
 """`descore score`: think about clips, and score them. Results are shown as they come."""
 
 from descore.cli import options as opt
-from descore.cli.manners import manners
+from descore.cli.errors import reported_errors
 
 
 def score(
@@ -21,8 +21,8 @@ def score(
     debug: opt.Debug = False,
 ) -> None:
     """Think about clips of one prompt, and score each of them."""
-    with manners(debug=debug):
-        from descore.cli.judging import judge
+    with reported_errors(debug=debug):
+        from descore.cli.scoring import judge
         from descore.cli.showing import show_each
 
         results = judge(

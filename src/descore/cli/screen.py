@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from descore.errors import VideoError
-from descore.report.words import MARK_WORDS, facts, flags, mark_sign, one_line, plain, prose, signed
+from descore.report.text import MARK_WORDS, facts, flags, mark_sign, one_line, plain, prose, signed
 from descore.types import DIMENSIONS, Comparison, Mark, Score
 
 MARK_STYLES: Mapping[Mark, str] = {2: "green", 1: "yellow", 0: "red", None: "dim"}

@@ -8,11 +8,11 @@ from typing import Any
 
 import typer
 
-from descore.cli.judging import Result, closing_line
+from descore.cli.scoring import Result, closing_line
 from descore.cli.screen import console, show_comparison, show_fault, show_ranking, show_score
 from descore.errors import VideoError
 from descore.evaluation.records import to_line, to_record
-from descore.maths.agreement import preference_probability
+from descore.stats.agreement import preference_probability
 from descore.types import Comparison, Score
 
 

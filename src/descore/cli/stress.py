@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from descore.cli import options as opt
-from descore.cli.manners import manners
+from descore.cli.errors import reported_errors
 
 Clips = Annotated[list[str] | None, typer.Argument(metavar="CLIP", help="Video files of one prompt.")]
 Prompt = Annotated[str | None, typer.Option("--prompt", "-p", help="The text that the clips were generated from.")]
@@ -55,7 +55,7 @@ def stress(
 
     The frames are shuffled, frozen, greyed; the prompt is another clip's, or has praise and commands in it; and so on.
     Clips come from the command line, from a benchmark, or, without either, from a dozen pairs of drawn scenes."""
-    with manners(debug=debug):
+    with reported_errors(debug=debug):
         from descore.cli.stressing import run_and_show
 
         run_and_show(

@@ -16,22 +16,21 @@ from rich.progress import TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from descore.cli.judging import open_scorer, progress_bar
-from descore.cli.manners import complain
+from descore.cli.errors import print_error
+from descore.cli.scoring import open_scorer, progress_bar
 from descore.cli.screen import console
-from descore.data.journal import write_whole
-from descore.data.sampling import VideoSampling
 from descore.errors import ConfigError, VideoError
 from descore.evaluation.benchmarks import Judgements, find_benchmark, load
-from descore.evaluation.handmade import FEATURES, SAMPLING
+from descore.evaluation.judges import FEATURES, SAMPLING, FeatureJudge, ModelJudge
 from descore.evaluation.records import to_line, to_plain
 from descore.evaluation.runs import RUN_FILE, Judge
-from descore.evaluation.scorers import FeatureJudge, ModelJudge
 from descore.evaluation.stress import Findings, Row
 from descore.evaluation.stress import stress as run_stress
-from descore.report.words import one_line, signed, way_in_words
-from descore.scorer import Thinking
+from descore.io import write_whole
+from descore.report.text import one_line, signed, way_in_words
+from descore.scorer import SamplingParams
 from descore.types import Paradigm, RatedClip, Think
+from descore.video.sampling import VideoSampling
 
 STRESS_FILE = "stress.json"
 SCHEMA = 1
@@ -116,8 +115,8 @@ def _judge(
     """The judge, and how it reads clips."""
     if model in FEATURES:
         return FeatureJudge(feature=FEATURES[model], batch_size=batch_size), SAMPLING
-    how = Thinking(think=think, seed=seed)
-    how.settled(paradigm)
+    how = SamplingParams(think=think, seed=seed)
+    how.resolved(paradigm)
     scorer = open_scorer(model, paradigm=paradigm, device=device, batch_size=batch_size)
     return ModelJudge(scorer=scorer, thinking=how), scorer.model.settings.sampling
 
@@ -166,10 +165,10 @@ def _show(found: Findings, config: Mapping[str, Any], *, out: Path | None, json:
 
 def _complain_of_failures(found: Findings) -> None:
     if found.failures:
-        complain(f"scored {found.scored:,} of {found.clips:,}; not scored: {_named(found.failures)}")
+        print_error(f"scored {found.scored:,} of {found.clips:,}; not scored: {_named(found.failures)}")
     for row in found.rows:
         if row.failures:
-            complain(f"{row.perturbation}: {len(row.failures):,} clips not scored: {_named(row.failures)}")
+            print_error(f"{row.perturbation}: {len(row.failures):,} clips not scored: {_named(row.failures)}")
 
 
 def _named(failures: Sequence[Mapping[str, str]]) -> str:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from descore.cli import options as opt
-from descore.cli.manners import manners
+from descore.cli.errors import reported_errors
 
 if TYPE_CHECKING:
     from descore.training.config import ModelConfig, RunConfig
-    from descore.training.records import Watch
-    from descore.training.running import Trained
+    from descore.training.metrics import ProgressCallback
+    from descore.training.runs import Trained
 
 Metrics = Mapping[str, Any]
 
@@ -64,10 +64,10 @@ def sft(config: Config, overrides: Overrides = None, debug: opt.Debug = False) -
     """Teach a backbone to write chains: next-token training on chains that were written beforehand.
 
     A run that was killed goes on from its last checkpoint when the same command is given again."""
-    with manners(debug=debug), _faults_one_a_line(debug=debug):
+    with reported_errors(debug=debug), _faults_one_a_line(debug=debug):
         _need_packages()
-        from descore.training.config_file import read_config
-        from descore.training.sft_config import SftConfig
+        from descore.training.config import SftConfig
+        from descore.training.config_model import read_config
 
         settings = read_config(config, SftConfig, overrides=overrides or [])
         with _bar(settings.model, pulse=_pulse_of_writing) as watch:
@@ -82,10 +82,10 @@ def cold_start(config: Config, overrides: Overrides = None, debug: opt.Debug = F
     """Teach a backbone to score: Bradley-Terry training on pairs, with the chains of a share of them left out.
 
     A run that was killed goes on from its last checkpoint when the same command is given again."""
-    with manners(debug=debug), _faults_one_a_line(debug=debug):
+    with reported_errors(debug=debug), _faults_one_a_line(debug=debug):
         _need_packages()
-        from descore.training.cold_start_config import ColdStartConfig
-        from descore.training.config_file import read_config
+        from descore.training.config import ColdStartConfig
+        from descore.training.config_model import read_config
 
         settings = read_config(config, ColdStartConfig, overrides=overrides or [])
         with _bar(settings.model, pulse=_pulse_of_scoring) as watch:
@@ -101,25 +101,25 @@ def rl(config: Config, overrides: Overrides = None, debug: opt.Debug = False) ->
     """Let a model think better while it scores: chains learn from what they are worth, rewards from pairs.
 
     A run that was killed goes on from its last checkpoint when the same command is given again."""
-    with manners(debug=debug), _faults_one_a_line(debug=debug):
+    with reported_errors(debug=debug), _faults_one_a_line(debug=debug):
         _need_packages()
-        from descore.training.config_file import read_config
-        from descore.training.rl_config import RlConfig
+        from descore.training.config_model import read_config
+        from descore.training.rl.config import RlConfig
 
         settings = read_config(config, RlConfig, overrides=overrides or [])
         with _bar(settings.model, pulse=_pulse_of_thinking) as watch:
-            from descore.training.dual_rl import train_rl
+            from descore.training.rl.run import train_rl
 
             trained = train_rl(settings, watch=_with_page(watch, settings.run, settings.rewards.weights))
         # Of chains that the model itself wrote, the loss is about 0 however well they do.
         _close(trained, figures=_worth_of_chains, held_out=_held_out_pairs, following=_SCORES, loss=False)
 
 
-def _with_page(watch: "Watch", run: "RunConfig", weights: Mapping[str, float]) -> "Watch":
+def _with_page(watch: "ProgressCallback", run: "RunConfig", weights: Mapping[str, float]) -> "ProgressCallback":
     """A watch that also writes the sampled chains as a page, whenever a checkpoint is written."""
-    from descore.data.journal import read_lines
+    from descore.io import read_lines
     from descore.report.chains import render_chains
-    from descore.training.rl_records import CHAINS_FILE
+    from descore.training.rl.logging import CHAINS_FILE
 
     def also(step: int, of: int, metrics: Metrics) -> None:
         watch(step, of, metrics)
@@ -154,7 +154,7 @@ def _faults_one_a_line(*, debug: bool) -> Iterator[None]:
     try:
         yield
     except ConfigError as fault:
-        from descore.training.checked import SettingsError
+        from descore.training.config_model import SettingsError
 
         if debug or not isinstance(fault, SettingsError):
             raise
@@ -163,9 +163,9 @@ def _faults_one_a_line(*, debug: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _bar(model: "ModelConfig", *, pulse: Callable[[Metrics], str]) -> Iterator["Watch"]:
+def _bar(model: "ModelConfig", *, pulse: Callable[[Metrics], str]) -> Iterator["ProgressCallback"]:
     """A bar that shows updates and how they go; transformers' own messages and bars are kept off the terminal."""
-    from descore.cli.judging import progress_bar
+    from descore.cli.scoring import progress_bar
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # batches are collated in forked workers
     bar = progress_bar()
@@ -245,7 +245,7 @@ def _worth_of_chains(metrics: Metrics) -> str:
 
 
 def _held_out_pairs(metrics: Metrics) -> str:
-    from descore.training.evaluating import IN_WORDS
+    from descore.training.evaluate import IN_WORDS
 
     if "eval_pairs" not in metrics:
         return ""

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from descore.cli import options as opt
-from descore.cli.manners import manners
+from descore.cli.errors import reported_errors
 from descore.cli.world_footage import footage
 
 app = typer.Typer(
@@ -59,12 +59,12 @@ def sample(
     debug: opt.Debug = False,
 ) -> None:
     """Write clips, a table of pairs, and a picture of what is in it."""
-    with manners(debug=debug):
+    with reported_errors(debug=debug):
         width_height = _read_size(size)
         _refuse_loose_wordings(split, loose=loose)
-        from descore.cli.judging import progress_bar
+        from descore.cli.scoring import progress_bar
         from descore.cli.world_sample import write_sample
-        from descore.world.splits import Split as WorldSplit
+        from descore.synthetic.splits import Split as WorldSplit
 
         with progress_bar() as bar:
             task = bar.add_task("drawing", total=count)

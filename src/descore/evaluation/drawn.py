@@ -8,10 +8,10 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Protocol
 
-from descore.data.pairs import OVERALL
+from descore.data.schema import OVERALL
 from descore.errors import ConfigError
+from descore.synthetic import splits
 from descore.types import Clip, Pair, Preference, RatedClip, Verdict
-from descore.world import splits
 from descore.world.footage import Footage
 from descore.world.footage_telling import footage_pair
 

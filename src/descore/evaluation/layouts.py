@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from descore.data.pairs import ClipColumns, PairColumns
+from descore.data.schema import ClipColumns, PairColumns
 from descore.data.tables import Row, Rows
 from descore.errors import DataError
 

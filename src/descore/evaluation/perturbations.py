@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from descore.data.sampling import VideoSampling
-from descore.data.video import read_clip
 from descore.errors import VideoError
-from descore.evaluation.handmade import LUMA
+from descore.evaluation.judges import LUMA
 from descore.rubric import write_answer
+from descore.synthetic.degradations import degrade
 from descore.types import DIMENSIONS, Clip, Mark, Verdict
-from descore.world.degrading import degrade
+from descore.video.reader import read_clip
+from descore.video.sampling import VideoSampling
 
 Frames = NDArray[np.uint8]
 Expected = Literal["lower", "same"]

@@ -1,6 +1,6 @@
 """Figures that others report on the public benchmarks, each with its source. Knows numbers; does nothing."""
 
-from descore.data.pairs import OVERALL
+from descore.data.schema import OVERALL
 from descore.evaluation.layouts import Published
 
 _DESCORE = "arXiv 2605.05922"

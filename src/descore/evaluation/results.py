@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from descore.evaluation.records import to_plain
-from descore.maths.agreement import (
+from descore.stats.agreement import (
     accuracy_with_ties,
     accuracy_with_ties_compatible,
     accuracy_without_ties,
     preference_probability,
     share,
 )
-from descore.maths.calibration import reliability
-from descore.maths.correlation import correlations
+from descore.stats.calibration import reliability
+from descore.stats.correlation import correlations
 from descore.types import DIMENSIONS, Pair, RatedClip
 
 Key = tuple[str, str]

@@ -11,21 +11,69 @@ models, and nothing of what a report does with a run."""
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from descore.data.journal import append, locked, read_lines, write_whole
-from descore.errors import ConfigError, DataError
+import numpy as np
+from PIL import Image
+
+from descore.errors import ConfigError, DataError, DescoreError
 from descore.evaluation.records import to_plain
 from descore.evaluation.results import Key, results_of
-from descore.evaluation.strips import write_strips
-from descore.types import Pair, RatedClip
+from descore.io import append, locked, read_lines, write_whole
+from descore.types import Clip, Pair, RatedClip
+from descore.video.reader import read_clip
+from descore.video.sampling import VideoSampling
 
 if TYPE_CHECKING:
     from descore.evaluation.benchmarks import Judgements
+
+
+_FRAMES_SHOWN, HEIGHT, GAP, QUALITY = 4, 96, 4, 80
+"""Frames in a strip; its height and the space between frames, in pixels; JPEG quality of 100."""
+
+_SAMPLING = VideoSampling(
+    fps=0.01, min_frames=_FRAMES_SHOWN, max_frames=_FRAMES_SHOWN, min_pixels=1, max_pixels=512 * 512, size_multiple=1
+)
+
+
+def write_strips(
+    folder: Path, clips: Sequence[RatedClip], *, pairs: Sequence[Pair], open_: Callable[[str], Any]
+) -> None:
+    """Write N.jpg for both clips of each pair, N being the clip's place among `clips`. Strips of an earlier writing are
+    replaced; a video that cannot be read has none."""
+    place = {(clip.video, clip.prompt): index for index, clip in enumerate(clips)}
+    shown = {place[video, pair.prompt]: video for pair in pairs for video in (pair.video_a, pair.video_b)}
+    aside = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    for index, video in sorted(shown.items()):
+        try:
+            clip = _read(open_(video))
+        except DescoreError:
+            continue  # its record says already what is wrong with it
+        draw_strip(clip).save(aside / f"{index}.jpg", quality=QUALITY)
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+
+
+def draw_strip(clip: Clip) -> Image.Image:
+    """Up to _FRAMES_SHOWN frames side by side, evenly spaced from the first to the last, HEIGHT pixels high."""
+    chosen = np.unique(np.linspace(0, len(clip.frames) - 1, _FRAMES_SHOWN).round().astype(int))
+    width = max(1, round(HEIGHT * clip.size[0] / clip.size[1]))
+    strip = Image.new("RGB", (len(chosen) * (width + GAP) - GAP, HEIGHT), "white")
+    for place, index in enumerate(chosen):
+        strip.paste(Image.fromarray(clip.frames[index]).resize((width, HEIGHT)), (place * (width + GAP), 0))
+    return strip
+
+
+def _read(video: Any) -> Clip:  # noqa: ANN401  # whatever a benchmark opens
+    return video if isinstance(video, Clip) else read_clip(video, sampling=_SAMPLING)
+
 
 SCHEMA = 1
 RUN_FILE, CLIPS_FILE, LABELS_FILE = "run.json", "clips.jsonl", "labels.json"

@@ -11,14 +11,12 @@ from pathlib import Path, PurePosixPath
 from statistics import fmean
 from typing import Any
 
-from descore.data.cells import Cells
-from descore.data.tables import read_rows, value_at
+from descore.data.tables import Cells, read_rows, value_at
 from descore.errors import DataError, DescoreWarning
-from descore.evaluation.digests import file_digest
+from descore.evaluation.judges import file_digest, unthinking_config, versions
 from descore.evaluation.records import plain_record
 from descore.evaluation.results import Key, key_of
 from descore.evaluation.runs import Open
-from descore.evaluation.scorers import unthinking_config, versions
 from descore.types import RatedClip
 
 Known = Mapping[str, Any]

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from descore.data.sampling import VideoSampling
 from descore.errors import ConfigError, DescoreError, VideoError
 from descore.evaluation.perturbations import PERTURBATIONS, Case, Expected, Perturbation, perturb, read
 from descore.evaluation.runs import Judge
-from descore.maths.agreement import share
-from descore.maths.bootstrap import Figure
+from descore.stats.agreement import share
+from descore.stats.bootstrap import Figure
 from descore.types import RatedClip
+from descore.video.sampling import VideoSampling
 
 if TYPE_CHECKING:
     from descore.evaluation.benchmarks import Judgements

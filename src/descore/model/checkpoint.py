@@ -23,15 +23,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from descore.data.chat import QUERY_TOKEN, Layout
-from descore.data.sampling import VideoSampling
 from descore.errors import CheckpointError, ConfigError
 from descore.rubric import DEFAULT_RUBRIC, fill_rubric
 from descore.types import Paradigm
+from descore.video.sampling import VideoSampling
 
 SCHEMA = 1
 SETTINGS_FILE, RUBRIC_FILE, HEAD_FILE = "descore.json", "rubric.txt", "reward_head.safetensors"
 BUNDLED = ("tiny",)
-OF_THE_ANSWER = ("overall",)
+ANSWER_DIMENSIONS = ("overall",)
 """The dimensions of a generative model."""
 
 
@@ -81,8 +81,8 @@ def _faults(settings: Settings) -> list[str]:
         f"layout is {settings.layout!r}, expected one of {layouts}": settings.layout in layouts,
         f"query_token is {settings.query_token!r}, expected {QUERY_TOKEN!r}": settings.query_token == QUERY_TOKEN,
         f"dimensions is {names!r}, expected one or more unlike names": 0 < len(set(names)) == len(names),
-        f"dimensions is {names!r}, a generative model has {OF_THE_ANSWER!r} alone": (
-            settings.paradigm != "generative" or names == OF_THE_ANSWER
+        f"dimensions is {names!r}, a generative model has {ANSWER_DIMENSIONS!r} alone": (
+            settings.paradigm != "generative" or names == ANSWER_DIMENSIONS
         ),
         f"max_chain_tokens is {settings.max_chain_tokens!r}, expected a positive number": settings.max_chain_tokens > 0,
         "reward_mean and reward_std go together": (mean is None) == (std is None),
@@ -160,7 +160,7 @@ def _without_head(settings: Settings) -> Settings:
     return replace(
         settings,
         paradigm="generative",
-        dimensions=OF_THE_ANSWER,
+        dimensions=ANSWER_DIMENSIONS,
         layout=Layout.QUERY_LAST.value,
         reward_mean=None,
         reward_std=None,

@@ -10,7 +10,7 @@ from pathlib import PurePath
 from PIL import Image
 
 from descore.report import drawing as draw
-from descore.report.words import MARK_WORDS, facts, flags, one_line, plain, prose, signed
+from descore.report.text import MARK_WORDS, facts, flags, one_line, plain, prose, signed
 from descore.types import DIMENSIONS, Clip, Mark, Score
 
 WIDTH = 1240

@@ -9,7 +9,7 @@ from typing import Any
 
 from descore.report.mistakes import short_path
 from descore.report.page import fill
-from descore.report.words import MARK_WORDS
+from descore.report.text import MARK_WORDS
 from descore.types import DIMENSIONS
 
 MOST = 40

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from descore.evaluation.results import Margins, key_of, margins_of
-from descore.maths.agreement import MarginBin, accuracy_by_margin
-from descore.maths.bootstrap import Figure, mean
 from descore.report.naming import NamedRun
+from descore.stats.agreement import MarginBin, accuracy_by_margin
+from descore.stats.bootstrap import Figure, mean
 from descore.types import Pair, RatedClip
 
 Floats = NDArray[np.float64]

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from descore.evaluation.runs import Run
-from descore.report.words import one_line
+from descore.report.text import one_line
 
 _THINKING = {"on": "thinking", "off": "at once"}
 _TELLING = ("samples", "seed", "temperature", "limit", "digest", "started")

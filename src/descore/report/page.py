@@ -17,7 +17,7 @@ from descore.evaluation.runs import Run
 from descore.report import charts, figures, mistakes, plots, tables
 from descore.report.findings import ThinkingEffect, sources, thinking_effect, worst_mistakes
 from descore.report.naming import NamedRun, by_benchmark, name_runs, thinking_and_not
-from descore.report.words import MARK_WORDS, plain
+from descore.report.text import MARK_WORDS, plain
 from descore.types import DIMENSIONS
 
 MOST = 12

@@ -10,7 +10,7 @@ from PIL import Image
 
 from descore.report import drawing as draw
 from descore.report.card import MARK_COLOURS
-from descore.report.words import mark_sign, one_line, plain
+from descore.report.text import mark_sign, one_line, plain
 from descore.types import DIMENSIONS, Clip, Mark, Preference
 
 _MARGIN, _PADDING, _GAP = 40, 22, 6

@@ -19,22 +19,28 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import TrainingArguments
 
-from descore.data.journal import write_whole
+from descore.io import write_whole
 from descore.model.checkpoint import Settings
-from descore.model.descore_model import DescoreModel
-from descore.training.calibrating import calibrated
-from descore.training.cold_start_config import ColdStartConfig, LossConfig
+from descore.model.modeling import DescoreModel
 from descore.training.collate import PairCollator
-from descore.training.config import Way
-from descore.training.evaluating import Found, JudgedPair, Judging, figures, judge_pairs, quick_metrics, record
+from descore.training.config import ChainSource, ColdStartConfig, LossConfig
+from descore.training.dataset import EpochSampler
+from descore.training.evaluate import (
+    Found,
+    JudgedPair,
+    Judging,
+    calibrated,
+    figures,
+    judge_pairs,
+    quick_metrics,
+    record,
+)
 from descore.training.losses import count_labels, next_tokens, pair_losses, sequences
+from descore.training.metrics import ProgressCallback
 from descore.training.model_card import write_card
-from descore.training.order import EpochOrder
-from descore.training.pair_table import PairTable, index_pairs
-from descore.training.records import Watch
-from descore.training.running import Stage, Tables, Trained, finish, new_trainer, tables_of, train
-from descore.training.starting import origin_of_head
-from descore.training.trainable import no_loss
+from descore.training.models import no_loss, origin_of_head
+from descore.training.pair_dataset import PairTable, index_pairs
+from descore.training.runs import Stage, Tables, Trained, finish, new_trainer, tables_of, train
 from descore.training.trainer import DescoreTrainer
 
 EVALUATION_FILE = "evaluation.json"
@@ -55,7 +61,7 @@ class PairTrainer(DescoreTrainer):
         self.judged = self.judge_table("eval", self.config.evaluate.ways)
         return quick_metrics(self.judged, dimensions=self.config.dimensions)
 
-    def judge_table(self, name: str, ways: Sequence[Way]) -> list[JudgedPair]:
+    def judge_table(self, name: str, ways: Sequence[ChainSource]) -> list[JudgedPair]:
         """All pairs of a table, judged by all processes together. Each of them gets the whole."""
         self.learner.eval()
         judging = Judging(
@@ -63,7 +69,7 @@ class PairTrainer(DescoreTrainer):
             workers=self.args.dataloader_num_workers,
             written_pairs=self.config.evaluate.written_pairs,
             autocast=self.accelerator.autocast,
-            lost=self.lost,
+            on_unreadable=self.on_unreadable,
             processes=self.args.world_size,
             process=self.args.process_index,
         )
@@ -71,7 +77,7 @@ class PairTrainer(DescoreTrainer):
         return sorted(gather_object(mine), key=lambda pair: pair.number)
 
 
-def train_cold_start(config: ColdStartConfig, *, watch: Watch = lambda *_: None) -> Trained:
+def train_cold_start(config: ColdStartConfig, *, watch: ProgressCallback = lambda *_: None) -> Trained:
     """Train, or go on training, judge and calibrate the model, and write it. `watch` is told after each update.
 
     ConfigError if the run directory holds another run, DataError for a faulty table or too many unreadable videos."""
@@ -79,8 +85,8 @@ def train_cold_start(config: ColdStartConfig, *, watch: Watch = lambda *_: None)
     stage = Stage(
         tables=tables,
         index=partial(index_table, config),
-        trainer=partial(put_together, config, watch),
-        finish=close,
+        trainer=partial(build_trainer, config, watch),
+        finish=finalize,
     )
     return train(config, stage)
 
@@ -91,8 +97,8 @@ def index_table(config: ColdStartConfig, table: Path, index: Path) -> None:
     index_pairs(table, index, dimensions=config.dimensions, decided=decided)
 
 
-def put_together(
-    config: ColdStartConfig, watch: Watch, model: DescoreModel, args: TrainingArguments, tables: Tables
+def build_trainer(
+    config: ColdStartConfig, watch: ProgressCallback, model: DescoreModel, args: TrainingArguments, tables: Tables
 ) -> DescoreTrainer:
     """The trainer, with its pairs in their order, the mask and the losses."""
     sampling, optim = model.settings.sampling, config.optim
@@ -101,7 +107,7 @@ def put_together(
         for name, (table, index) in tables.items()
     }
     pairs = data["train"]
-    order = EpochOrder(
+    order = EpochSampler(
         len(pairs),
         seed=optim.seed,
         lengths=pairs.lengths.tolist() if config.data.group_by_length else None,
@@ -150,7 +156,7 @@ def count_items(batch: dict[str, Any], *, loss: LossConfig) -> int | Tensor:
     return torch.tensor([labels, int(batch["chain_mask"].sum())]) if loss.chain_weight else labels
 
 
-def close(trainer: DescoreTrainer) -> None:
+def finalize(trainer: DescoreTrainer) -> None:
     """Judge the model, calibrate its reward, and write it with its card."""
     assert isinstance(trainer, PairTrainer)
     config, model = trainer.config, trainer.learner.model
@@ -174,7 +180,7 @@ def calibrate(trainer: PairTrainer) -> Settings:
 
     A model that thinks is calibrated on chains of its own, which is how it will be used."""
     settings, config = trainer.learner.model.settings, trainer.config
-    way: Way = "off" if config.data.chain_drop == 1 else "written"
+    way: ChainSource = "off" if config.data.chain_drop == 1 else "written"
     name = "calibration" if "calibration" in trainer.data else "eval"
     if name not in trainer.data:
         return settings

@@ -80,10 +80,10 @@ class ChainCollator:
 
     def __call__(self, examples: Sequence[Written | Unreadable]) -> dict[str, Any]:
         """Inputs of whole sequences."""
-        lost = [e for e in examples if isinstance(e, Unreadable)]
+        on_unreadable = [e for e in examples if isinstance(e, Unreadable)]
         there = [e for e in examples if not isinstance(e, Unreadable)]
         inputs = self._lay_out(there) if there else {"chain_mask": torch.zeros(0, 0, dtype=torch.bool)}
-        return {**inputs, "unreadable": lost} if lost else inputs
+        return {**inputs, "unreadable": on_unreadable} if on_unreadable else inputs
 
     def _lay_out(self, examples: Sequence[Written]) -> dict[str, Any]:
         prompts = self.chat.lay_out_prompts([e.clip for e in examples], [e.prompt for e in examples])
@@ -147,10 +147,10 @@ class PairCollator:
 
     def __call__(self, pairs: Sequence[TrainingPair | Unreadable]) -> dict[str, Any]:
         """Inputs of whole sequences, and the labels."""
-        lost = [p for p in pairs if isinstance(p, Unreadable)]
+        on_unreadable = [p for p in pairs if isinstance(p, Unreadable)]
         there = [p for p in pairs if not isinstance(p, Unreadable)]
         batch = {**self._lay_out(there), **self._labels(there)} if there else _nothing()
-        return {**batch, "unreadable": lost} if lost else batch
+        return {**batch, "unreadable": on_unreadable} if on_unreadable else batch
 
     def _lay_out(self, pairs: Sequence[TrainingPair]) -> dict[str, Any]:
         both = [p.a for p in pairs] + [p.b for p in pairs]

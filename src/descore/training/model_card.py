@@ -10,12 +10,31 @@ from typing import Any, cast
 import jinja2
 import yaml
 
-from descore.maths.bootstrap import Figure
 from descore.model.checkpoint import Settings
+from descore.stats.bootstrap import Figure
 from descore.training.config import TrainingConfig
-from descore.training.config_file import plain
-from descore.training.evaluating import IN_WORDS, Found
+from descore.training.config_model import plain
+from descore.training.evaluate import IN_WORDS, Found
 from descore.types import Paradigm
+
+_ROWS = {
+    "rollout_reward": "| what a chain is worth (rollout reward) | {rollout_reward:.3f} |",
+    "quality": "| marks that equal the reference marks | {quality:.1%} |",
+    "format": "| answers that can be read | {format:.1%} |",
+    "chain_tokens": "| tokens of a chain | {chain_tokens:,.0f} |",
+    "truncated_chains": "| chains cut off at the limit | {truncated_chains:,} of {chains:,} |",
+    "kl": "| KL from the start, nats a token | {kl:.2g} |",
+    "reward_drift": "| mean reward above what the start says of the same chains | {reward_drift:+.3f} |",
+}
+"""By metric, its line, where it is known."""
+
+
+def how_chains_came_out(metrics: Mapping[str, Any]) -> str:
+    """The section, with an empty line behind it. metrics: the last line on training."""
+    rows = [row.format(**metrics) for name, row in _ROWS.items() if name in metrics]
+    head = f"Means over the last rollouts on training pairs, up to step {metrics['step']:,}."
+    return "\n".join(["## How its chains came out", "", head, "", "| | |", "|---|---|", *rows, "", ""])
+
 
 _TEMPLATE = """\
 ---

@@ -12,24 +12,23 @@ import torch
 from torch import Tensor
 from transformers import TrainingArguments
 
-from descore.model.descore_model import DescoreModel
+from descore.model.modeling import DescoreModel
 from descore.training.collate import ChainCollator
-from descore.training.examples import ChainTable, index_table
+from descore.training.config import SftConfig
+from descore.training.dataset import ChainTable, EpochSampler, index_table
 from descore.training.losses import next_tokens
-from descore.training.order import EpochOrder
-from descore.training.records import Watch
-from descore.training.running import Stage, Tables, Trained, finish, new_trainer, train
-from descore.training.sft_config import SftConfig
-from descore.training.trainable import no_loss
+from descore.training.metrics import ProgressCallback
+from descore.training.models import no_loss
+from descore.training.runs import Stage, Tables, Trained, finish, new_trainer, train
 from descore.training.trainer import DescoreTrainer
 
 
-def train_sft(config: SftConfig, *, watch: Watch = lambda *_: None) -> Trained:
+def train_sft(config: SftConfig, *, watch: ProgressCallback = lambda *_: None) -> Trained:
     """Train, or go on training, and write the model. `watch` is told after each update.
 
     ConfigError if the run directory holds another run, DataError for a faulty table or too many unreadable videos."""
 
-    def put_together(model: DescoreModel, args: TrainingArguments, tables: Tables) -> DescoreTrainer:
+    def build_trainer(model: DescoreModel, args: TrainingArguments, tables: Tables) -> DescoreTrainer:
         sampling = model.settings.sampling
         data = {name: ChainTable(table, index=index, sampling=sampling) for name, (table, index) in tables.items()}
         return new_trainer(
@@ -40,7 +39,7 @@ def train_sft(config: SftConfig, *, watch: Watch = lambda *_: None) -> Trained:
             watch=watch,
             loss=learn_chains,
             count=count_tokens,
-            order=EpochOrder(len(data["train"]), seed=config.optim.seed),
+            order=EpochSampler(len(data["train"]), seed=config.optim.seed),
             args=args,
             train_dataset=data["train"],
             eval_dataset=data.get("eval"),
@@ -52,7 +51,7 @@ def train_sft(config: SftConfig, *, watch: Watch = lambda *_: None) -> Trained:
             finish(trainer.learner.model, config)
 
     tables = {"train": config.data.train, "eval": config.data.eval}
-    return train(config, Stage(tables=tables, index=index_table, trainer=put_together, finish=write))
+    return train(config, Stage(tables=tables, index=index_table, trainer=build_trainer, finish=write))
 
 
 def learn_chains(model: DescoreModel, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:

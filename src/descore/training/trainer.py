@@ -19,19 +19,18 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from descore.model.adapters import has_adapters
 from descore.model.checkpoint import read_head
-from descore.model.descore_model import DescoreModel
+from descore.model.modeling import DescoreModel, has_adapters
 from descore.training.collate import Unreadable
-from descore.training.order import EpochOrder
-from descore.training.trainable import learned_weights
+from descore.training.dataset import EpochSampler
+from descore.training.models import learned_weights
 
 Loss = Callable[[DescoreModel, dict[str, Any]], tuple[Tensor, dict[str, Tensor]]]
 """From the model and a collated batch to the loss (a scalar, or its terms (L)) and what to log beside it: scalars, or
 sums with their counts (2)."""
 Count = Callable[[dict[str, Any]], int | Tensor]
 """How many items a collated batch holds, or how many for each term of the loss (L)."""
-Lost = Callable[[Sequence[Unreadable]], None]
+OnUnreadable = Callable[[Sequence[Unreadable]], None]
 """Told of the examples that a batch lacks."""
 
 LEARNED_FILE = "learned.safetensors"
@@ -69,13 +68,13 @@ class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not type
         model: DescoreModel,
         loss: Loss,
         count: Count | None = None,
-        lost: Lost = lambda _: None,
-        order: EpochOrder | None = None,
+        on_unreadable: OnUnreadable = lambda _: None,
+        order: EpochSampler | None = None,
         **trainer: Any,  # noqa: ANN401  # Trainer's own arguments
     ) -> None:
         self.learner = Learner(model, loss)
         super().__init__(model=self.learner, **trainer)
-        self.count, self.lost, self.order = count, lost, order
+        self.count, self.on_unreadable, self.order = count, on_unreadable, order
         if order is not None:
             self.add_callback(_TellsEpochs(order))
         self.loss_is_scaled_for_ga = count is not None
@@ -93,7 +92,7 @@ class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not type
         """The batches of an update, and how many items they have in all processes together."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         for batch in batches:
-            self.lost(batch.pop("unreadable", ()))
+            self.on_unreadable(batch.pop("unreadable", ()))
         if self.count is None:
             return batches, None
         items = torch.stack([torch.as_tensor(self.count(b), device=self.args.device) for b in batches]).sum(dim=0)
@@ -137,7 +136,7 @@ class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not type
         """Means over the eval data set of the loss (over items, with `count`) and the metrics."""
         totals: dict[str, Tensor] = {}
         for batch in self._eval_batches():
-            self.lost(batch.pop("unreadable", ()))
+            self.on_unreadable(batch.pop("unreadable", ()))
             with self.accelerator.autocast():
                 loss, metrics = self.learner(self._prepare_inputs(batch))
             self._add(totals, batch, loss, metrics)
@@ -198,7 +197,7 @@ class _TellsEpochs(TrainerCallback):  # type: ignore[misc]
     """Tells an order its epoch. Trainer does so too, but not through all that accelerate wraps an order in where
     several processes go on within an epoch."""
 
-    def __init__(self, order: EpochOrder) -> None:
+    def __init__(self, order: EpochSampler) -> None:
         self.order = order
 
     def on_epoch_begin(self, _args: Any, state: TrainerState, _control: TrainerControl, **_: Any) -> None:  # noqa: ANN401

@@ -21,8 +21,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from descore.data.pictures import Painter
 from descore.errors import ConfigError
+from descore.video.decoder import FrameConverter
 from descore.world.album_store import store_album
 from descore.world.albums import Album
 from descore.world.films import Film
@@ -128,7 +128,7 @@ def _decode(content: bytes, path: Path) -> np.memmap[Any, np.dtype[np.uint8]]:
         size = round(width * scale), round(height * scale)
         frames_NHWC = np.lib.format.open_memmap(path, "w+", np.uint8, (count, size[1], size[0], 3))
         filled = 0
-        for picture in _evenly(film.decode(stream), Painter(size)):
+        for picture in _evenly(film.decode(stream), FrameConverter(size)):
             frames_NHWC[filled] = picture
             filled += 1
     assert filled == count, f"{filled} of {count} frames: the archive is verified, so the film is whole"
@@ -138,11 +138,11 @@ def _decode(content: bytes, path: Path) -> np.memmap[Any, np.dtype[np.uint8]]:
 _GRACE = 1e-3  # seconds: containers round times
 
 
-def _evenly(frames: Iterator[av.VideoFrame], painter: Painter) -> Iterator[Frames]:
+def _evenly(frames: Iterator[av.VideoFrame], converter: FrameConverter) -> Iterator[Frames]:
     due = 0
     for frame in frames:
         if frame.time is not None and frame.time + _GRACE >= due / FPS:
-            picture = painter.paint(frame)
+            picture = converter.paint(frame)
             while frame.time + _GRACE >= due / FPS:
                 yield picture
                 due += 1

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from descore.rubric import overall_of, write_answer
+from descore.synthetic.degradations import DEGRADATIONS, SOUND, VISIBLE, Harms, degrade, harm
+from descore.synthetic.generators import Flaw
+from descore.synthetic.truth import prefer
 from descore.types import DIMENSIONS, Clip, Mark, Preference, Verdict
-from descore.world.degrading import DEGRADATIONS, SOUND, VISIBLE, Harms, degrade, harm
 from descore.world.footage import PIXELS, Footage, Split
-from descore.world.generators import Flaw
-from descore.world.truth import prefer
 
 KINDS: tuple[Harms, ...] = ("motion", "picture")
 """In the order in which they happen: an encoder sees what the shaking camera took."""

@@ -1,0 +1,264 @@
+"""Rows that tell which of two videos people prefer, or how they rate one: from any table to `Pair` and `RatedClip`.
+
+In: a table and what its columns are called; without that, the project's own schema:
+
+    pairs     prompt, video_a, video_b, preference (a, b or tie) or a preference.NAME for each label; and where known
+              chain_a, chain_b, marks_a, marks_b, rating_a, rating_b (or rating_a.NAME ...), group, aspect, source_a,
+              source_b (or source, for both)
+    ratings   prompt, video, rating or a rating.NAME for each label; and where known marks, group, source, aspect
+
+Out: records, one at a time. Paths are relative to the table. Which labels there are, the first row says.
+Knows columns and labels; opens no video."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+
+from descore.data.tables import Cells, columns_of, read_rows
+from descore.errors import ConfigError, DataError
+from descore.types import Mark, Pair, Preference, RatedClip
+
+OVERALL = "overall"
+"""The label of a preference or rating that has no name."""
+
+PREFERENCES: Mapping[str, Preference] = {"a": "a", "b": "b", "tie": "tie"}
+
+NameOf = Callable[[str], str]
+"""From what a table's cell says of a video to the video's name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SideColumns:
+    """What a table of pairs may tell of one of the two videos."""
+
+    chain: str | None = None
+    marks: str | None = None
+    ratings: Mapping[str, str] = field(default_factory=dict)
+    """By label, the column."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairColumns:
+    """Where a table of pairs has what. None: nowhere."""
+
+    prompt: str = "prompt"
+    video_a: str = "video_a"
+    video_b: str = "video_b"
+    preference: Mapping[str, str]
+    """By label, the column."""
+    values: Mapping[str, Preference | None] = field(default_factory=lambda: dict(PREFERENCES))
+    """What a cell of these columns stands for; None: people could not say."""
+    group: str | None = None
+    """The cluster of the bootstrap; None: the prompt."""
+    source_a: str | None = None
+    source_b: str | None = None
+    aspect: str | None = None
+    a: SideColumns = SideColumns()
+    b: SideColumns = SideColumns()
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Columns without which the table cannot be read."""
+        return (self.prompt, self.video_a, self.video_b, *self.preference.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipColumns:
+    """Where a table of rated clips has what. None: nowhere."""
+
+    prompt: str = "prompt"
+    video: str = "video"
+    ratings: Mapping[str, str]
+    """By label, the column. Higher is better."""
+    unrated: float | None = None
+    """A number that stands for no rating."""
+    marks: str | None = None
+    group: str | None = None
+    """The cluster of the bootstrap; None: the prompt."""
+    source: str | None = None
+    aspect: str | None = None
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Columns without which the table cannot be read."""
+        return (self.prompt, self.video, *self.ratings.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SideAnnotations:
+    """What a row of pairs tells of one of its videos, beside the preference."""
+
+    chain: str | None
+    """A chain of thought, to train on."""
+    marks: Mapping[str, Mark] | None
+    """One for each of DIMENSIONS."""
+    ratings: Mapping[str, float]
+    """By label, higher is better."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairRow:
+    """A pair, and what else its row tells."""
+
+    line: int
+    pair: Pair
+    a: SideAnnotations
+    b: SideAnnotations
+
+
+def read_pairs(file: str | Path, *, columns: PairColumns | None = None, resolve: bool = True) -> Iterator[PairRow]:
+    """The pairs of a table, lazily. `columns` None: the project's schema. `resolve` joins the videos' paths to the
+    table's folder; without it they stay as the table has them.
+
+    ConfigError for a file that is no table; DataError for the first row that cannot be used."""
+    columns = own_pair_columns(columns_of(file), file=str(file)) if columns is None else columns
+    name_of = beside(file) if resolve else str
+    for line, row in read_rows(file, columns=columns.needed):
+        yield pair_of(Cells(file=str(file), line=line, row=row), columns=columns, name_of=name_of)
+
+
+def read_clips(file: str | Path, *, columns: ClipColumns | None = None, resolve: bool = True) -> Iterator[RatedClip]:
+    """The rated clips of a table, as `read_pairs` reads pairs."""
+    columns = own_clip_columns(columns_of(file), file=str(file)) if columns is None else columns
+    name_of = beside(file) if resolve else str
+    for line, row in read_rows(file, columns=columns.needed):
+        yield clip_of(Cells(file=str(file), line=line, row=row), columns=columns, name_of=name_of)
+
+
+def beside(file: str | Path) -> NameOf:
+    """Resolves paths against the folder of a table."""
+    folder = Path(file).parent
+    return lambda cell: str(folder / cell)
+
+
+def own_pair_columns(names: Sequence[str], *, file: str) -> PairColumns:
+    """The columns of a table of pairs in the project's schema."""
+    preference = _labelled("preference", names)
+    if not preference:
+        raise DataError(file, 1, "no column 'preference' or 'preference.NAME'; expected one for each label")
+    known = _known(names)
+    return PairColumns(
+        preference=preference,
+        group=known("group"),
+        source_a=known("source_a", "source"),
+        source_b=known("source_b", "source"),
+        aspect=known("aspect"),
+        a=SideColumns(chain=known("chain_a"), marks=known("marks_a"), ratings=_labelled("rating_a", names)),
+        b=SideColumns(chain=known("chain_b"), marks=known("marks_b"), ratings=_labelled("rating_b", names)),
+    )
+
+
+def own_clip_columns(names: Sequence[str], *, file: str) -> ClipColumns:
+    """The columns of a table of rated clips in the project's schema."""
+    ratings = _labelled("rating", names)
+    if not ratings:
+        raise DataError(file, 1, "no column 'rating' or 'rating.NAME'; expected one for each label")
+    known = _known(names)
+    return ClipColumns(
+        ratings=ratings,
+        marks=known("marks"),
+        group=known("group"),
+        source=known("source"),
+        aspect=known("aspect"),
+    )
+
+
+def _labelled(stem: str, names: Sequence[str]) -> dict[str, str]:
+    """'stem' and every 'stem.NAME' among the columns, by label."""
+    plain = {OVERALL: stem} if stem in names else {}
+    return plain | {name.removeprefix(f"{stem}."): name for name in names if name.startswith(f"{stem}.")}
+
+
+def _known(names: Sequence[str]) -> Callable[..., str | None]:
+    return lambda *wanted: next((name for name in wanted if name in names), None)
+
+
+def pair_of(cells: Cells, *, columns: PairColumns, name_of: NameOf = str) -> PairRow:
+    """The pair that a row tells. A label whose cell is empty, or says that people could not say, is absent."""
+    prompt = cells.needed(columns.prompt)
+    chosen: dict[str, Preference | None] = {
+        label: cells.choice(column, columns.values) for label, column in columns.preference.items()
+    }
+    pair = Pair(
+        prompt=prompt,
+        video_a=name_of(cells.needed(columns.video_a)),
+        video_b=name_of(cells.needed(columns.video_b)),
+        preference={label: choice for label, choice in chosen.items() if choice is not None},
+        group=cells.text(columns.group) or prompt,
+        source_a=cells.text(columns.source_a),
+        source_b=cells.text(columns.source_b),
+        aspect=cells.text(columns.aspect),
+    )
+    return PairRow(line=cells.line, pair=pair, a=_told(cells, columns.a), b=_told(cells, columns.b))
+
+
+def clip_of(cells: Cells, *, columns: ClipColumns, name_of: NameOf = str) -> RatedClip:
+    """The rated clip that a row tells. A label whose cell is empty or unrated is absent."""
+    prompt = cells.needed(columns.prompt)
+    return RatedClip(
+        prompt=prompt,
+        video=name_of(cells.needed(columns.video)),
+        group=cells.text(columns.group) or prompt,
+        ratings=_numbers(cells, columns.ratings, unrated=columns.unrated),
+        marks=None if columns.marks is None else cells.marks(columns.marks),
+        source=cells.text(columns.source),
+        aspect=cells.text(columns.aspect),
+    )
+
+
+def _told(cells: Cells, columns: SideColumns) -> SideAnnotations:
+    return SideAnnotations(
+        chain=cells.text(columns.chain),
+        marks=None if columns.marks is None else cells.marks(columns.marks),
+        ratings=_numbers(cells, columns.ratings),
+    )
+
+
+def _numbers(cells: Cells, columns: Mapping[str, str], *, unrated: float | None = None) -> dict[str, float]:
+    found = {label: cells.number(column) for label, column in columns.items()}
+    return {label: number for label, number in found.items() if number is not None and number != unrated}
+
+
+def pairs_within(
+    clips: Iterable[RatedClip], *, labels: Sequence[str] = (), least_difference: float = 0.0, ties: bool = True
+) -> list[Pair]:
+    """Every two clips of one prompt as a pair, preferred by their ratings.
+
+    Ratings that are equal, or differ by less than `least_difference` (in points of the rating), are a tie; with `ties`
+    off such a label is absent instead. A pair without any label is left out. No `labels`: all that the clips have."""
+    if not least_difference >= 0:
+        raise ConfigError(f"least_difference is {least_difference}; expected 0 or more, in points of the rating")
+    by_prompt: dict[str, list[RatedClip]] = defaultdict(list)
+    for clip in clips:
+        by_prompt[clip.prompt].append(clip)
+    made = (
+        _made(a, b, labels=labels, least=least_difference, ties=ties)
+        for same in by_prompt.values()
+        for a, b in combinations(same, 2)
+    )
+    return [pair for pair in made if pair.preference]
+
+
+def _made(a: RatedClip, b: RatedClip, *, labels: Sequence[str], least: float, ties: bool) -> Pair:
+    wanted = labels or tuple(a.ratings)
+    both = [label for label in wanted if label in a.ratings and label in b.ratings]
+    preference = {label: _preferred(a.ratings[label], b.ratings[label], least=least) for label in both}
+    return Pair(
+        prompt=a.prompt,
+        video_a=a.video,
+        video_b=b.video,
+        preference={label: choice for label, choice in preference.items() if ties or choice != "tie"},
+        group=a.group,
+        source_a=a.source,
+        source_b=b.source,
+        aspect=a.aspect,
+    )
+
+
+def _preferred(a: float, b: float, *, least: float) -> Preference:
+    difference = round(a - b, 9)  # 3.67 - 3.33 is 0.33999...
+    if difference == 0 or abs(difference) < least:
+        return "tie"
+    return "a" if difference > 0 else "b"

@@ -1,0 +1,136 @@
+"""Pairs written as a table in the project's schema: CSV, JSON Lines or Parquet, a row at a time.
+
+In: `PairRow` records, and which columns the table is to have. Out: a file that is whole or not there. What it says is
+what `read_pairs` reads back. Knows the schema and formats; knows nothing of where pairs come from."""
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from descore.data.schema import OVERALL, PairColumns, PairRow, SideAnnotations, SideColumns
+from descore.data.tables import Row
+from descore.errors import ConfigError
+from descore.types import DIMENSIONS
+
+Write = Callable[[Row], object]
+
+_ROWS = 1024
+"""Rows that a Parquet file takes at a time."""
+
+
+def own_columns(columns: PairColumns) -> tuple[str, ...]:
+    """What the project's schema calls the columns of another table, in order."""
+    sides = (("a", columns.a), ("b", columns.b))
+    return (
+        "prompt",
+        "video_a",
+        "video_b",
+        *(_labelled("preference", label) for label in columns.preference),
+        *(f"chain_{letter}" for letter, side in sides if side.chain),
+        *(f"marks_{letter}" for letter, side in sides if side.marks),
+        *(_labelled(f"rating_{letter}", label) for letter, side in sides for label in side.ratings),
+        *(name for name in ("group", "source_a", "source_b", "aspect") if getattr(columns, name)),
+    )
+
+
+def own_row(row: PairRow) -> Row:
+    """All that a pair tells, by the schema's columns; a column that it tells nothing of is absent."""
+    pair = row.pair
+    return {
+        "prompt": pair.prompt,
+        "video_a": pair.video_a,
+        "video_b": pair.video_b,
+        **{_labelled("preference", label): choice for label, choice in pair.preference.items()},
+        **_own_side("a", row.a),
+        **_own_side("b", row.b),
+        "group": pair.group,
+        "source_a": pair.source_a,
+        "source_b": pair.source_b,
+        "aspect": pair.aspect,
+    }
+
+
+def _own_side(letter: str, told: SideAnnotations) -> Row:
+    marks = None
+    if told.marks is not None:
+        marks = json.dumps({name: "N/A" if told.marks[name] is None else told.marks[name] for name in DIMENSIONS})
+    ratings = {_labelled(f"rating_{letter}", label): number for label, number in told.ratings.items()}
+    return {f"chain_{letter}": told.chain, f"marks_{letter}": marks, **ratings}
+
+
+def side_columns(letter: str, *, labels: Sequence[str], marks: bool) -> SideColumns:
+    """A side that tells ratings of some labels, and perhaps marks, by the schema's own names."""
+    ratings = {label: _labelled(f"rating_{letter}", label) for label in labels}
+    return SideColumns(marks=f"marks_{letter}" if marks else None, ratings=ratings)
+
+
+def _labelled(stem: str, label: str) -> str:
+    return stem if label == OVERALL else f"{stem}.{label}"
+
+
+@contextmanager
+def table_writer(out: Path, columns: Sequence[str]) -> Iterator[Write]:
+    """Writes rows beside `out`, and puts the table there when the block ends without an error.
+
+    ConfigError if it cannot be written, its suffix is none of .csv, .jsonl and .parquet, or it is there already."""
+    make = _WRITERS.get(out.suffix.lower())
+    if make is None:
+        raise ConfigError(f"{out}: unknown suffix {out.suffix!r}; expected one of {', '.join(_WRITERS)}")
+    if out.exists():
+        raise ConfigError(f"{out}: exists already; choose another name with --out, or remove it")
+    aside = out.with_name(out.name + ".partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with make(aside, columns) as write:
+            yield write
+        aside.rename(out)
+    except OSError as fault:
+        raise ConfigError(f"{out}: cannot be written ({fault.strerror or fault}); choose another --out") from fault
+    finally:
+        if aside.is_file():
+            aside.unlink()
+
+
+@contextmanager
+def _csv_writer(path: Path, columns: Sequence[str]) -> Iterator[Write]:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        yield lambda row: writer.writerow([row.get(column) for column in columns])
+
+
+@contextmanager
+def _json_lines_writer(path: Path, columns: Sequence[str]) -> Iterator[Write]:
+    with path.open("w", encoding="utf-8") as file:
+        # Every column stands in every row: the first row tells a reader which there are.
+        yield lambda row: file.write(json.dumps({c: row.get(c) for c in columns}, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def _parquet_writer(path: Path, columns: Sequence[str]) -> Iterator[Write]:
+    try:
+        arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    except ImportError:
+        raise ConfigError(f"{path}: Parquet needs pyarrow; run pip install 'descore[tables]'") from None
+    schema = arrow.schema([(c, arrow.float64() if c.startswith("rating_") else arrow.string()) for c in columns])
+    rows: list[dict[str, Any]] = []
+    with parquet.ParquetWriter(path, schema) as writer:
+
+        def flush() -> None:
+            writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
+            rows.clear()
+
+        def write(row: Row) -> None:
+            rows.append({column: row.get(column) for column in columns})
+            if len(rows) == _ROWS:
+                flush()
+
+        yield write
+        flush()
+
+
+_WRITERS = {".csv": _csv_writer, ".jsonl": _json_lines_writer, ".parquet": _parquet_writer}

@@ -1,0 +1,254 @@
+"""Whatever gives clips their rewards, behind one face: a reward model, a hand-made feature, a table of scores.
+
+In: clips of a benchmark, and how to open them. Out: a record for each (RUN_KEYS), and the config that a run of it
+has. Knows models, features and tables; knows nothing of run directories or statistics."""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from descore.errors import DescoreError, VideoError
+from descore.evaluation.records import plain_record, to_run_record
+from descore.evaluation.runs import Open
+from descore.model.checkpoint import find_checkpoint
+from descore.scorer import Request, SamplingParams, Scorer
+from descore.types import Clip, RatedClip, Score
+from descore.video.reader import read_clip
+from descore.video.sampling import VideoSampling
+
+WHOLE = 64 << 20
+"""Bytes up to which a file counts whole."""
+BLOCK, BLOCKS = 1 << 16, 256
+"""Of a larger file, so many bytes at so many places, evenly spaced from its first byte to its last."""
+
+_KINDS = {".json", ".txt", ".jinja", ".model", ".safetensors"}
+
+
+def checkpoint_digest(source: str) -> str:
+    """The digest of a checkpoint's settings, rubric, tokenizer, head and weights, with their names.
+
+    Small files count whole, the head among them, which every training of ours moves. Of weights, size and 16 MiB
+    spread over the file count: training moves every tensor that it trains, so the places need not be many, while a
+    header alone is the same before and after, and reading 16 GB twice to start a run would be slow."""
+    folder = find_checkpoint(source)
+    found = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in _KINDS and path.is_file()):
+        found.update(f"{path.relative_to(folder).as_posix()}\n{path.stat().st_size}\n".encode())
+        _add(found, path)
+    return found.hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """The digest of a whole file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _add(found: "hashlib._Hash", path: Path) -> None:
+    size = path.stat().st_size
+    if size <= WHOLE:
+        found.update(path.read_bytes())
+        return
+    with path.open("rb") as file:
+        for place in range(BLOCKS):
+            file.seek((size - BLOCK) * place // (BLOCKS - 1))
+            found.update(file.read(BLOCK))
+
+
+SAMPLING = VideoSampling(
+    fps=240.0, min_frames=1, max_frames=64, min_pixels=1, max_pixels=1280 * 720, size_multiple=1, timeout=60.0
+)
+"""Every frame of a short clip, at the size that it has: scaling blurs, and left-out frames are no jerks. Of a longer
+film 64 frames are taken, evenly spaced; a picture above 720p is scaled down."""
+
+LUMA = (0.299, 0.587, 0.114)
+"""Grey from red, green and blue (ITU-R BT.601)."""
+
+Grey = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feature:
+    """A number that is read off the pixels."""
+
+    name: str
+    measure: Callable[[Clip], float]
+    """Raises VideoError where the number is not defined."""
+    formula: str
+    """What is measured, for people; part of a run's config, so that a changed feature starts a run of its own."""
+
+
+def sharpness(clip: Clip) -> float:
+    """Mean of |Laplacian| over frames and inner pixels, in grey levels: of the five-point Laplacian
+    4 g[y, x] - g[y - 1, x] - g[y + 1, x] - g[y, x - 1] - g[y, x + 1]. 0 for a flat picture."""
+    if min(clip.size) < 3:
+        raise VideoError(clip.source, f"pictures of {clip.size[0]}x{clip.size[1]} pixels; sharpness needs 3x3 or more")
+    sums = [float(np.abs(_laplacian(_grey(frame_HWC))).mean()) for frame_HWC in clip.frames]
+    return sum(sums) / len(sums)
+
+
+def jerk(clip: Clip) -> float:
+    """Minus the mean |second temporal difference| over the mean |first one|, both over all pixels: 0 for a motion that
+    changes every pixel at an even pace, about -2 for flicker between two pictures."""
+    grey_THW = np.stack([_grey(frame_HWC) for frame_HWC in clip.frames])
+    if len(grey_THW) < 3:
+        raise VideoError(clip.source, f"{len(grey_THW)} frames; jerk needs 3 or more")
+    change_THW = np.diff(grey_THW, axis=0)
+    first, second = float(np.abs(change_THW).mean()), float(np.abs(np.diff(change_THW, axis=0)).mean())
+    if first == 0:
+        raise VideoError(clip.source, "nothing changes from frame to frame; jerk is not defined")
+    return -second / first
+
+
+def _grey(frame_HWC: NDArray[np.uint8]) -> Grey:
+    return frame_HWC.astype(np.float32) @ np.asarray(LUMA, np.float32)
+
+
+def _laplacian(grey_HW: Grey) -> Grey:
+    inner = 4 * grey_HW[1:-1, 1:-1]
+    return inner - grey_HW[:-2, 1:-1] - grey_HW[2:, 1:-1] - grey_HW[1:-1, :-2] - grey_HW[1:-1, 2:]
+
+
+FEATURES: Mapping[str, Feature] = {
+    feature.name: feature
+    for feature in (
+        Feature(name="sharpness", measure=sharpness, formula="mean |Laplacian| of the grey frames"),
+        Feature(
+            name="jerk", measure=jerk, formula="- mean |second temporal difference| / mean |first| of the grey frames"
+        ),
+    )
+}
+"""By the name that `descore evaluate --model` takes."""
+
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelJudge:
+    """A reward model."""
+
+    scorer: Scorer
+    thinking: SamplingParams
+
+    def __post_init__(self) -> None:
+        assert self.how.think, "settled"
+
+    @property
+    def how(self) -> SamplingParams:
+        """How this model thinks; ConfigError if it cannot so."""
+        return self.thinking.resolved(self.scorer.model.settings.paradigm)
+
+    @property
+    def batch_size(self) -> int:
+        """Clips that are scored at a time. Not part of the config: it changes no reward."""
+        return self.scorer.batch_size
+
+    @property
+    def config(self) -> Record:
+        """What the rewards depend on. The precision is the backbone's: a GPU's rewards are not mixed with a CPU's. A
+        paradigm of None is descore's, as in runs from before there were others, which can go on so."""
+        how, paradigm = self.how, self.scorer.model.settings.paradigm
+        return {
+            "model": self.scorer.name,
+            "paradigm": None if paradigm == "descore" else paradigm,
+            "think": how.think,
+            "samples": how.samples,
+            "seed": how.seed,
+            "temperature": how.effective_temperature,
+            "max_chain_tokens": how.max_chain_tokens or self.scorer.model.settings.max_chain_tokens,
+            "precision": str(self.scorer.model.backbone.dtype).removeprefix("torch."),
+            "digest": checkpoint_digest(self.scorer.name),
+            "versions": versions("descore", "torch", "transformers", "av"),
+        }
+
+    def judge(self, clips: Sequence[RatedClip], *, open_video: Open) -> list[Record]:
+        """A record for each clip; one that cannot be opened or scored has an `error`, and the others go on."""
+        start = time.perf_counter()
+        results = self._score(clips, open_video)
+        seconds = (time.perf_counter() - start) / len(clips)
+        return [
+            to_run_record(result, clip=clip, model=self.scorer.name, seconds=seconds)
+            for clip, result in zip(clips, results, strict=True)
+        ]
+
+    def _score(self, clips: Sequence[RatedClip], open_video: Open) -> list[Score | VideoError]:
+        how = self.how
+        try:
+            requests = (request_of(open_video(clip.video), clip.prompt) for clip in clips)
+            return list(
+                self.scorer.score_each(
+                    requests,
+                    think=how.think,
+                    samples=how.samples,
+                    temperature=how.temperature,
+                    seed=how.seed,
+                    max_chain_tokens=how.max_chain_tokens,
+                )
+            )
+        except DescoreError as fault:
+            if len(clips) == 1:
+                return [VideoError(clips[0].video, _reason(fault))]
+            # One of them has a prompt that is empty or too long, or cannot be opened: find it, and score the others.
+            return [result for clip in clips for result in self._score([clip], open_video)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureJudge:
+    """A hand-made feature."""
+
+    feature: Feature
+    batch_size: int = 8
+
+    @property
+    def config(self) -> Record:
+        """What the numbers depend on."""
+        return unthinking_config(
+            model=self.feature.name, digest=self.feature.formula, versions=versions("descore", "numpy", "av")
+        )
+
+    def judge(self, clips: Sequence[RatedClip], *, open_video: Open) -> list[Record]:
+        """A record for each clip; where the feature cannot be measured it has an `error`."""
+        return [self._measure(clip, open_video) for clip in clips]
+
+    def _measure(self, rated: RatedClip, open_video: Open) -> Record:
+        name, start = self.feature.name, time.perf_counter()
+        try:
+            clip = read_clip(open_video(rated.video), sampling=SAMPLING)
+            found = {name: self.feature.measure(clip)}
+        except DescoreError as fault:
+            seconds = time.perf_counter() - start
+            return plain_record(rated, model=name, error=_reason(fault), seconds=seconds)
+        seconds = time.perf_counter() - start
+        return plain_record(
+            rated, model=name, rewards=found, fps=clip.source_fps, times=list(clip.times), seconds=seconds
+        )
+
+
+def request_of(video: Any, prompt: str) -> Request:  # noqa: ANN401  # whatever a benchmark opens
+    """A drawn clip is sampled and scaled as a file of the same frames would be: models differ in what they read."""
+    if isinstance(video, Clip):
+        return Request(video=video.frames, prompt=prompt, fps=video.source_fps)
+    return Request(video=video, prompt=prompt)
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The installed versions of packages, by name."""
+    return {package: version(package) for package in packages}
+
+
+def unthinking_config(*, model: str, digest: str, versions: Mapping[str, str]) -> Record:
+    """The config of what writes no chains: the same keys as a model's."""
+    no = dict.fromkeys(("paradigm", "think", "samples", "seed", "temperature", "max_chain_tokens", "precision"))
+    return {"model": model, **no, "digest": digest, "versions": dict(versions)}
+
+
+def _reason(fault: DescoreError) -> str:
+    return fault.reason if isinstance(fault, VideoError) else str(fault)

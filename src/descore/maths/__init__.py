@@ -1,1 +1,0 @@
-"""Pure functions with their papers; they know tensors, and nothing of models or files."""

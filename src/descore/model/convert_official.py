@@ -1,0 +1,227 @@
+"""Make a descore checkpoint of one that the DeScore reference code wrote.
+
+In: a directory in the reference layout, its rubric, the layout that it was trained with. Out: a directory that
+`DescoreModel.from_pretrained` opens. Weights are copied file by file and not loaded, unless an adapter is folded into
+them, which holds them once. The query token keeps its number and gets the project's name. Knows both forms on disk;
+knows nothing of how a model runs.
+
+Shapes: D width, K outputs of the head."""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from descore.data.chat import QUERY_TOKEN, VIDEO_PLACE, Layout
+from descore.errors import CheckpointError, ConfigError
+from descore.model import official_layout as reference
+from descore.model.checkpoint import Settings, write_descore_files
+from descore.model.modeling import DescoreModel, family_of, merge_adapters, open_processor
+from descore.model.official_layout import Adapter, Parts
+from descore.rubric import fill_rubric
+from descore.video.sampling import VideoSampling
+
+MAX_CHAIN_TOKENS = 4096
+"""The reference's limit, in training and inference."""
+_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
+_THEIR_VIDEO_PLACE = "<video>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Converted:
+    """What came of it."""
+
+    folder: Path
+    """The new checkpoint."""
+    settings: Settings
+    """What it says of itself."""
+    adapter: str
+    """none, kept or merged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """All that is read before anything is written."""
+
+    parts: Parts
+    config: Any
+    """transformers' config of the backbone."""
+    processor: Any
+    query_D: Tensor
+    head_KD: Tensor
+    adapter: Adapter | None
+
+
+def convert_reference(
+    source: str | Path,
+    out: str | Path,
+    *,
+    rubric: str,
+    layout: str,
+    base: str | None = None,
+    query_token: str = reference.QUERY_TOKEN,
+    dimensions: Sequence[str] = ("overall",),
+    merge: bool = False,
+) -> Converted:
+    """Write `out`, aside first and then put in place. `merge` folds the adapter into the weights.
+
+    base: where an adapter's backbone is, if not where the adapter says. dimensions: a name for each output of the head.
+    ConfigError for options that do not fit, CheckpointError for a source that cannot be read."""
+    out = Path(out)
+    _refuse_options(out, rubric=rubric, layout=layout)
+    read = _read(reference.find_parts(source, base=base), query_token=query_token)
+    if merge and read.adapter is None:
+        raise ConfigError(f"--merge: {source} has no adapter; leave it out")
+    if len(dimensions) != len(read.head_KD):
+        raise ConfigError(f"--dimension: the head has {len(read.head_KD)} outputs, found {len(dimensions)} names")
+    settings = _settings(read, source=Path(source).resolve().name, layout=layout, dimensions=dimensions)
+    aside = out.with_name(f"{out.name}.unmerged" if merge else f"{out.name}.partial")
+    try:
+        _write(read, aside, settings=settings, rubric=rubric, query_token=query_token, linked=merge)
+        if merge:
+            _merge(aside, out, read)
+        else:
+            aside.rename(out)
+    except OSError as fault:
+        raise CheckpointError(f"{out}: cannot be written: {fault.strerror or fault}") from fault
+    return Converted(folder=out, settings=settings, adapter=_told(read.adapter, merge=merge))
+
+
+def _told(adapter: Adapter | None, *, merge: bool) -> str:
+    if adapter is None:
+        return "none"
+    return "merged" if merge else "kept"
+
+
+def _refuse_options(out: Path, *, rubric: str, layout: str) -> None:
+    known = [one.value for one in Layout]
+    if layout not in known:
+        raise ConfigError(f"--layout: found {layout!r}, expected one of {', '.join(map(repr, known))}")
+    if _THEIR_VIDEO_PLACE in rubric:
+        raise ConfigError(f"rubric: found {_THEIR_VIDEO_PLACE}; write {VIDEO_PLACE} where the video stands")
+    fill_rubric(rubric, prompt="")
+    if out.exists():
+        raise ConfigError(f"--out: {out} is there already; choose another")
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"--out: there is no folder {out.absolute().parent} to put it in")
+
+
+def _read(parts: Parts, *, query_token: str) -> _Source:
+    processor = _open_processor(parts)
+    number = _number_of(query_token, processor.tokenizer, parts)
+    config = _open_config(parts)
+    weights = reference.stored_weights(reference.weight_files(parts.backbone))
+    adapter = reference.read_adapter(parts.adapter, weights, number=number) if parts.adapter else None
+    return _Source(
+        parts=parts,
+        config=config,
+        processor=processor,
+        query_D=reference.read_query_row(parts, weights, adapter, number=number),
+        head_KD=reference.read_reference_head(parts.head, width=config.get_text_config().hidden_size),
+        adapter=adapter,
+    )
+
+
+def _open_processor(parts: Parts) -> Any:  # noqa: ANN401
+    """The checkpoint's own, or its base's with the checkpoint's tokenizer."""
+    from transformers import AutoTokenizer
+
+    if any((parts.folder / name).is_file() for name in _PROCESSOR_FILES):
+        return open_processor(parts.folder)
+    processor = open_processor(parts.backbone)
+    if (parts.folder / "tokenizer.json").is_file():
+        processor.tokenizer = AutoTokenizer.from_pretrained(parts.folder)
+    return processor
+
+
+def _open_config(parts: Parts) -> Any:  # noqa: ANN401
+    """The backbone's config, with the name of transformers' class in place of the reference's own."""
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    try:
+        config = AutoConfig.from_pretrained(parts.backbone)
+    except (OSError, ValueError) as fault:
+        reason = next(iter(str(fault).splitlines()), "")
+        raise CheckpointError(f"{parts.backbone}: transformers cannot read the config: {reason}") from fault
+    family_of(config.model_type)
+    config.architectures = [MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES[config.model_type]]
+    return config
+
+
+def _number_of(query_token: str, tokenizer: Any, parts: Parts) -> int:  # noqa: ANN401
+    added = tokenizer.get_added_vocab()
+    if query_token not in added:
+        few = ", ".join(sorted(added, key=added.get)[-3:])
+        raise CheckpointError(
+            f"{parts.folder}: the tokenizer has no added token {query_token}; name the query token with --query-token "
+            f"(the last ones added are {few})"
+        )
+    if query_token != QUERY_TOKEN and QUERY_TOKEN in added:
+        raise CheckpointError(f"{parts.folder}: has both {query_token} and {QUERY_TOKEN}; expected one query token")
+    return int(added[query_token])
+
+
+def _settings(read: _Source, *, source: str, layout: str, dimensions: Sequence[str]) -> Settings:
+    videos = read.processor.video_processor
+    return Settings(
+        dimensions=tuple(dimensions),
+        layout=layout,
+        sampling=VideoSampling(size_multiple=videos.patch_size * videos.merge_size),
+        max_chain_tokens=MAX_CHAIN_TOKENS,
+        trained_on=f"by the DeScore reference code; converted from {source}",
+    )
+
+
+def _write(read: _Source, folder: Path, *, settings: Settings, rubric: str, query_token: str, linked: bool) -> None:
+    """The whole directory, without merging. `linked`: large files are not copied, for it will soon be gone."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    backbone = read.parts.backbone
+    place: Callable[[Path, Path], object] = _link if linked else shutil.copyfile
+    for file in reference.weight_files(backbone):
+        place(file, folder / file.name)
+    for name in (reference.INDEX_FILE, "generation_config.json"):
+        if (backbone / name).is_file():
+            shutil.copyfile(backbone / name, folder / name)
+    read.config.save_pretrained(folder)
+    read.processor.save_pretrained(folder)
+    _rename_token(folder, query_token)
+    if read.adapter is not None:
+        (folder / reference.ADAPTER_CONFIG).write_text(json.dumps(read.adapter.config, indent=2), encoding="utf-8")
+        save_file(dict(read.adapter.tensors), folder / reference.ADAPTER_FILE, metadata={"format": "pt"})
+    write_descore_files(folder, settings=settings, rubric=rubric, query=read.query_D, head=read.head_KD)
+
+
+def _link(file: Path, link: Path) -> None:
+    link.symlink_to(file.resolve())
+
+
+def _rename_token(folder: Path, query_token: str) -> None:
+    """Give the query token the project's name in every tokenizer file; its number, and so its row, stays."""
+    for file in folder.glob("tokenizer*.json"):
+        found = _renamed(json.loads(file.read_text(encoding="utf-8")), {query_token: QUERY_TOKEN})
+        for token in found.get("added_tokens", []):
+            if token["content"] == QUERY_TOKEN:
+                token |= {"special": True, "normalized": False}
+        file.write_text(json.dumps(found, ensure_ascii=False, indent=2), encoding="utf-8")
+
+
+def _renamed(value: Any, names: dict[str, str]) -> Any:  # noqa: ANN401  # JSON
+    if isinstance(value, dict):
+        return {names.get(key, key): _renamed(inner, names) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_renamed(inner, names) for inner in value]
+    return names.get(value, value) if isinstance(value, str) else value
+
+
+def _merge(unmerged: Path, out: Path, read: _Source) -> None:
+    model = DescoreModel.from_pretrained(unmerged, device="cpu", dtype=read.query_D.dtype)
+    merge_adapters(model.backbone)
+    model.save_pretrained(out)
+    shutil.rmtree(unmerged)

@@ -1,0 +1,271 @@
+"""DescoreModel: a backbone, one trainable query row, and a head.
+
+    rewards_BK = model(inputs)          # whole sequences that end with the query
+
+Knows token ids and hidden states; knows nothing of videos, prompts or losses. How chains are written is
+`thinker`'s business, how tokens are laid out `data.chat`'s.
+
+Shapes: B sequences, T tokens, D width, K named dimensions."""
+
+import os
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+
+import torch
+from huggingface_hub import save_torch_state_dict
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from descore.data.chat import QUERY_TOKEN, Chat, Inputs, Layout
+from descore.errors import CheckpointError, ConfigError
+from descore.model import qwen3_vl
+from descore.model.checkpoint import (
+    Settings,
+    find_checkpoint,
+    read_as,
+    read_head,
+    write_descore_files,
+)
+from descore.rubric import DEFAULT_RUBRIC
+from descore.types import Paradigm
+
+FAMILIES: dict[str, ModuleType] = dict.fromkeys(qwen3_vl.MODEL_TYPES, qwen3_vl)
+"""transformers' model_type → the module with that family's `positions`."""
+
+
+def family_of(model_type: str) -> ModuleType:
+    """The family's module. An unknown model_type raises ConfigError with the known ones."""
+    if model_type not in FAMILIES:
+        raise ConfigError(f"backbone: model_type is {model_type!r}; expected one of {', '.join(FAMILIES)}")
+    return FAMILIES[model_type]
+
+
+def open_backbone(source: Any, *, dtype: torch.dtype) -> Any:  # noqa: ANN401  # a path, an id or a transformers config
+    """The model of a folder or hub id with its weights, or of a config with random ones, in `dtype` on the CPU.
+
+    A model_type of no known family, and an adapter without the package that reads it, raise ConfigError; files that are
+    missing or broken, CheckpointError."""
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    named = isinstance(source, str | os.PathLike)
+    # Without PEFT, transformers passes an adapter over and opens the weights beside it.
+    if named and (Path(source) / "adapter_config.json").is_file() and find_spec("peft") is None:
+        raise ConfigError(f"{source}: has an adapter, which needs peft; run pip install 'descore[train]'")
+    try:
+        config = AutoConfig.from_pretrained(source) if named else source
+        family_of(config.model_type)
+        if not named:
+            return AutoModelForImageTextToText.from_config(config, dtype=dtype)
+        model, loading = AutoModelForImageTextToText.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
+    except ConfigError:
+        raise
+    except (OSError, ValueError, RuntimeError, SafetensorError) as fault:
+        raise CheckpointError(f"{source}: transformers cannot open the backbone: {_first_line(fault)}") from fault
+    if loading["missing_keys"]:
+        some = ", ".join(sorted(loading["missing_keys"])[:3])
+        raise CheckpointError(f"{source}: weights are missing for {len(loading['missing_keys'])} tensors, first {some}")
+    return model
+
+
+def open_processor(source: str | Path) -> Any:  # noqa: ANN401  # processors share no typed base
+    """The processor of a folder or hub id: tokenizer, chat template, video processor."""
+    from transformers import AutoProcessor
+
+    try:
+        return AutoProcessor.from_pretrained(source)
+    except (OSError, ValueError) as fault:
+        raise CheckpointError(f"{source}: transformers cannot open the processor: {_first_line(fault)}") from fault
+
+
+def _first_line(fault: Exception) -> str:
+    return next(iter(str(fault).strip().splitlines()), type(fault).__name__)
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a weight's name is that of an adapter's."""
+    return ".lora_" in name
+
+
+def has_adapters(backbone: Any) -> bool:  # noqa: ANN401  # the families' classes share no typed base
+    """Whether there are adapters beside the backbone's weights."""
+    return any(is_adapter(name) for name, _ in backbone.named_parameters())
+
+
+def merge_adapters(backbone: Any) -> None:  # noqa: ANN401
+    """Add each adapter's product to the weight that it stands beside, and take the adapter away."""
+    if not has_adapters(backbone):
+        return
+    from peft.tuners.lora import LoraLayer
+
+    for name, layer in [(n, m) for n, m in backbone.named_modules() if isinstance(m, LoraLayer)]:
+        layer.merge()
+        backbone.set_submodule(name, layer.get_base_layer())
+    # A model that is marked so is saved as its adapters alone.
+    backbone._hf_peft_config_loaded = False
+    del backbone.peft_config
+    # Nor is it saved by the names of the adapters' file that it was read from.
+    vars(backbone).pop("_weight_conversions", None)
+
+
+def save_base_weights(backbone: Any, folder: Path) -> None:  # noqa: ANN401
+    """Write config and weights into a directory where `save_pretrained`, given adapters, has written these alone."""
+    backbone.config.save_pretrained(folder)
+    save_torch_state_dict(_without_adapters(backbone), folder)
+
+
+def _without_adapters(backbone: Any) -> dict[str, Tensor]:  # noqa: ANN401
+    """The weights by the names that they have where there are no adapters; one that has two names, by its first."""
+    once = {name for name, _ in (*backbone.named_parameters(), *backbone.named_buffers()) if not is_adapter(name)}
+    weights = backbone.state_dict().items()
+    return {name.replace(".base_layer.", "."): weight for name, weight in weights if name in once}
+
+
+class RewardHead(nn.Module):
+    """A linear map without bias, one row for each named dimension, in float32 whatever the backbone's precision."""
+
+    def __init__(self, width: int, *, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(outputs, width, dtype=torch.float32))
+        nn.init.normal_(self.weight, std=width**-0.5)
+
+    def forward(self, hidden_BTD: Tensor) -> Tensor:
+        """Rewards (B, K), read at the last column, where the layout puts the query."""
+        query_BD = hidden_BTD[:, -1].float()
+        with torch.autocast(query_BD.device.type, enabled=False):
+            return query_BD @ self.weight.T
+
+
+class DescoreModel(nn.Module):
+    """A reward model: the backbone thinks, the query behind its chain is read by the head.
+
+    A generative model's head has no rows (K = 0): its reward is what its chain says, which the Scorer reads."""
+
+    def __init__(self, backbone: Any, *, chat: Chat, settings: Settings) -> None:  # noqa: ANN401
+        super().__init__()
+        self.backbone = backbone
+        self.chat = chat
+        self.settings = settings
+        embedding = backbone.get_input_embeddings()
+        # A row of its own, not the embedding's: only this row learns and has optimizer state. It starts as the mean
+        # of the embedding's rows, where no single word pulls at it.
+        self.query = nn.Parameter(embedding.weight.detach().float().mean(dim=0))
+        self.head = RewardHead(embedding.weight.shape[1], outputs=settings.outputs)
+        self.query_id = chat.query_id
+        embedding.register_forward_hook(self._insert_query)
+
+    @classmethod
+    def from_backbone(
+        cls,
+        source: Any,  # noqa: ANN401  # a path, a hub id or a transformers config
+        *,
+        processor: Any = None,  # noqa: ANN401
+        settings: Settings | None = None,
+        rubric: str = DEFAULT_RUBRIC,
+        dtype: torch.dtype = torch.float32,
+    ) -> Self:
+        """Start a new reward model from a backbone's folder, hub id, or config (with random weights).
+
+        The query token joins the tokenizer, and the embedding grows only if it has no row to spare. The head is
+        random until it is trained: `settings.trained_on` stays None, and scoring says so. With `settings.paradigm`
+        generative there is no head, and the backbone judges as it is. A config brings no processor, so one must be
+        given."""
+        if processor is None:
+            if not isinstance(source, str | Path):
+                raise ConfigError("from_backbone: a config brings no processor; give processor=")
+            processor = open_processor(source)
+        backbone = open_backbone(source, dtype=dtype)
+        processor.tokenizer.add_tokens([QUERY_TOKEN], special_tokens=True)
+        if len(processor.tokenizer) > backbone.get_input_embeddings().weight.shape[0]:
+            backbone.resize_token_embeddings(len(processor.tokenizer), pad_to_multiple_of=64)
+        settings = settings or Settings()
+        return cls(backbone, chat=Chat(processor, rubric, Layout(settings.layout)), settings=settings)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        paradigm: Paradigm | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Self:
+        """Read a checkpoint from a folder, a hub id, or the bundled name `tiny`, ready to score.
+
+        Paradigm: the checkpoint's own; "generative" opens any checkpoint, or a plain backbone, as a judge whose reward
+        is what it writes. Device: a GPU if there is one. Precision: bfloat16 on a GPU, float32 on a CPU; query and head
+        are always float32. Anything missing or ill-fitting raises CheckpointError."""
+        folder = find_checkpoint(source)
+        settings, rubric = read_as(folder, paradigm)
+        device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+        if settings.paradigm == "generative":
+            return cls.from_backbone(folder, settings=settings, rubric=rubric, dtype=dtype).to(device).eval()
+        chat = Chat(open_processor(folder), rubric, Layout(settings.layout))
+        model = cls(open_backbone(folder, dtype=dtype), chat=chat, settings=settings)
+        weights = read_head(folder, width=model.query.shape[0], outputs=settings.outputs)
+        with torch.no_grad():
+            model.query.copy_(weights["query"])
+            model.head.weight.copy_(weights["head"])
+        return model.to(device).eval()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the checkpoint directory. It is written aside and then put in place, so it is never half there."""
+        folder = Path(folder)
+        aside, old = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        self.backbone.save_pretrained(aside)
+        if has_adapters(self.backbone):
+            save_base_weights(self.backbone, aside)
+        self.chat.processor.save_pretrained(aside)
+        write_descore_files(
+            aside, settings=self.settings, rubric=self.chat.rubric, query=self.query, head=self.head.weight
+        )
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
+        aside.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+    @property
+    def family(self) -> ModuleType:
+        """The module that knows the backbone's family. Looked up, since a kept module could not be copied."""
+        return family_of(self.backbone.config.model_type)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.query.device
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Rewards (B, K) of whole sequences that end with the query, as `Chat.lay_out_chains` gives them."""
+        return self.rewards(self.hidden(inputs))
+
+    def hidden(self, inputs: Inputs) -> Tensor:
+        """Final, normalized hidden states (B, T, D) of whole sequences; the vision tower runs once."""
+        inputs = {key: value for key, value in inputs.items() if key != "chain_mask"}
+        position_3BT = self.family.positions(self.backbone, inputs)
+        out = self.backbone.model(**inputs, position_ids=position_3BT, use_cache=False)
+        return out.last_hidden_state  # type: ignore[no-any-return]
+
+    def rewards(self, hidden_BTD: Tensor) -> Tensor:
+        """Rewards (B, K) at the last column."""
+        rewards_BK: Tensor = self.head(hidden_BTD)
+        return rewards_BK
+
+    def _insert_query(self, _embedding: nn.Module, args: tuple[Tensor, ...], embedded_BTD: Tensor) -> Tensor:
+        is_query_BT1 = (args[0] == self.query_id).unsqueeze(-1)
+        return torch.where(is_query_BT1, self.query.to(embedded_BTD.dtype), embedded_BTD)
+
+
+def _usable(device: str | torch.device) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError) as fault:
+        reason = next(iter(str(fault).strip().splitlines()), type(fault).__name__)
+        raise ConfigError(f"device {str(device)!r} cannot be used here: {reason}") from fault

@@ -1,0 +1,1 @@
+"""Statistics of agreement: bootstrap intervals, accuracy, correlation, calibration."""

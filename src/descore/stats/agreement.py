@@ -1,0 +1,231 @@
+"""How well rewards agree with people's preferences: accuracy with ties and without, each with its interval.
+
+In: margins (reward of a minus reward of b), preferences, and the group of each pair, which is what the bootstrap draws
+(its prompt, as a rule). Out: figures. A margin is nan where at least one of the two clips has no score: that pair is
+counted as failed and used nowhere. Knows arrays; knows nothing of clips, tables or models.
+
+Preferences are 1 for a, -1 for b and 0 for a tie. Keywords `resamples`, `level`, `seed`: see `bootstrap.interval`.
+Shapes: B pairs, G groups, R resamples, P pairs that the choice of a threshold matters to, T thresholds, K bins."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from descore.stats.bootstrap import Figure, Floats, Integers, Labels, Resampling, interval, mean, number_groups, widened
+
+NO_PREDICTED_TIES = -1.0
+"""The threshold below every absolute margin."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TiedAccuracy:
+    """Accuracy in three classes (a, b, tie), where the rewards say tie if they differ by no more than a threshold."""
+
+    figure: Figure
+    threshold: float
+    """|margin| <= threshold means a tie; -1.0 means no predicted ties. It is the one that fits all pairs best, also
+    where the figure is from thresholds fitted on halves: that figure says how well such a threshold carries over."""
+    tie_rate: float
+    """The share of pairs that people call a tie."""
+    predicted_tie_rate: float
+    """The share of pairs that the rewards call a tie."""
+    fitted_on: Literal["the same pairs", "the other half"]
+    """Where the threshold that judges a pair comes from. Fitted on the same pairs, the figure flatters a little."""
+
+
+class MarginBin(NamedTuple):
+    """Accuracy where the difference is of about one size."""
+
+    low: float
+    """The least absolute difference in the bin."""
+    high: float
+    """The greatest."""
+    figure: Figure
+
+
+def preference_probability(reward_a: float, reward_b: float) -> float:
+    """That a is preferred to b: sigmoid(reward_a - reward_b) (Bradley & Terry 1952), in a form that never overflows."""
+    return 0.5 + 0.5 * math.tanh((reward_a - reward_b) / 2)
+
+
+def accuracy_without_ties(
+    margin_B: Floats, preference_B: Integers, group_B: Labels, **how: Unpack[Resampling]
+) -> Figure:
+    """The share of decided pairs that the rewards order as people do.
+
+    Pairs that people call a tie are left out. Equal rewards of a decided pair are wrong: the model did not decide."""
+    decided_B = preference_B != 0
+    margin_B, preference_B = margin_B[decided_B], preference_B[decided_B]
+    hit_B = np.where(np.isnan(margin_B), np.nan, np.sign(margin_B) == preference_B)
+    return share(hit_B, group_B[decided_B], **how)
+
+
+def share(hit_N: Floats | NDArray[np.bool_], group_N: Labels, **how: Unpack[Resampling]) -> Figure:
+    """Any proportion: the share of hits (1 or true) among items, nan for an item that failed.
+
+    Where all hit, or none, the interval is an exact one over groups: see `bootstrap.widened`."""
+    return widened(mean(np.asarray(hit_N, dtype=np.float64), group_N, **how), level=how.get("level", 0.95))
+
+
+def accuracy_by_margin(
+    difference_B: Floats,
+    margin_B: Floats,
+    preference_B: Integers,
+    group_B: Labels,
+    *,
+    bins: int = 5,
+    **how: Unpack[Resampling],
+) -> list[MarginBin]:
+    """Accuracy without ties over the size of a difference, in up to that many bins of about equally many pairs.
+
+    difference: of people's ratings (are clear cases easier?), or the margin itself (is a sure model right more often?);
+    its sign does not matter. Decided pairs whose difference is nan are left out. Equal differences share a bin, so
+    coarse ratings make fewer bins."""
+    used_B = (preference_B != 0) & ~np.isnan(difference_B)
+    size_B = np.abs(difference_B[used_B])
+    if not len(size_B):
+        return []
+    top_K = np.unique(np.quantile(size_B, np.arange(1, bins + 1) / bins, method="inverted_cdf"))
+    bin_B = np.searchsorted(top_K, size_B)
+    found = []
+    for k in range(len(top_K)):
+        rows_B = np.flatnonzero(used_B)[bin_B == k]
+        figure = accuracy_without_ties(margin_B[rows_B], preference_B[rows_B], group_B[rows_B], **how)
+        found.append(MarginBin(float(size_B[bin_B == k].min()), float(top_K[k]), figure))
+    return found
+
+
+def accuracy_with_ties(
+    margin_B: Floats, preference_B: Integers, group_B: Labels, *, held_out: bool = False, **how: Unpack[Resampling]
+) -> TiedAccuracy:
+    """Accuracy with the best threshold for ties (Deutsch, Foster & Freitag 2023, arXiv 2305.14324).
+
+    The thresholds tried are the distinct absolute margins, and none at all; of equally good ones the smallest is taken.
+    held_out: the groups are split in two by the seed; each half is judged by the other's threshold. The threshold is
+    searched anew in each resample, so the interval holds what that choice adds; held-out resamples stay in their half.
+    A single group cannot be split: its held-out value is nan."""
+    scored_B = ~np.isnan(margin_B)
+    margin_B, preference_B = margin_B[scored_B], preference_B[scored_B]
+    index_B, groups = number_groups(group_B[scored_B])
+    half_B = _half(groups, seed=how.get("seed", 0))[index_B]
+    parts = [half_B, ~half_B] if held_out else [np.ones(len(index_B), dtype=np.bool_)]
+    searches = [_Search.over(margin_B[b], preference_B[b], index_B[b], groups) for b in parts]
+    n, n_G = len(margin_B), np.bincount(index_B, minlength=groups)
+    low, high = interval(lambda count_RG: _right(searches, count_RG) / (count_RG @ n_G), groups, items=n, **how)
+    once_1G = np.ones((1, groups))
+    known = n > 0 and not (held_out and groups < 2)
+    figure = Figure(
+        value=float(_right(searches, once_1G)[0]) / n if known else math.nan,
+        low=low,
+        high=high,
+        n=n if known else 0,
+        failed=int((~scored_B).sum()),
+        groups=groups,
+    )
+    return TiedAccuracy(
+        figure=widened(figure, level=how.get("level", 0.95)),
+        threshold=_Search.over(margin_B, preference_B, index_B, groups).best(once_1G),
+        tie_rate=float((preference_B == 0).mean()) if n else math.nan,
+        predicted_tie_rate=_predicted_ties(searches, once_1G) / n if known else math.nan,
+        fitted_on="the other half" if held_out else "the same pairs",
+    )
+
+
+def accuracy_with_ties_compatible(margin_B: Floats, preference_B: Integers) -> float:
+    """What VideoAlign's calc_accuracy_with_ties reports, to set beside figures published by it; nan without pairs.
+
+    It turns pairs into ties one after the other, by their absolute margins and then by their order in the table, and
+    takes the best accuracy after any of them. So it may stop inside a run of equal margins, where no threshold can: for
+    preferences [0, 0, 1, 1] and margins all 1 it gives 1.0, but the best that a threshold attains is 0.5. The order of
+    the pairs matters to it, and it never does without predicted ties."""
+    scored_B = ~np.isnan(margin_B)
+    margin_B, preference_B = margin_B[scored_B], preference_B[scored_B]
+    if not len(margin_B):
+        return math.nan
+    right_B, gain_B = _right_and_gain(margin_B, preference_B)
+    after_B = right_B.sum() + np.cumsum(gain_B[np.argsort(np.abs(margin_B), kind="stable")])
+    return float(after_B.max() / len(margin_B))
+
+
+def _right_and_gain(margin_B: Floats, preference_B: Integers) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Which pairs are right with no predicted ties, and how many more are right once a pair is called a tie."""
+    right_B = (preference_B != 0) & (np.sign(margin_B) == preference_B)
+    return right_B, (preference_B == 0).astype(np.int64) - right_B
+
+
+def _half(groups: int, *, seed: int) -> NDArray[np.bool_]:
+    """Which groups are in the first half; of an odd number, the second has one more."""
+    shuffled_G = np.random.default_rng([seed, 1]).permutation(groups)  # another stream than the resamples'
+    return shuffled_G < groups // 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Search:
+    """Pairs laid out so that every threshold is tried in one pass: sorted by |margin|, once for all resamples.
+
+    Decided pairs that are wrong stay wrong at every threshold, so the search does without them."""
+
+    margin_B: Floats
+    """|margin| of all pairs, ascending."""
+    right_G: NDArray[np.int64]
+    """Pairs per group that are right with no predicted ties."""
+    group_P: NDArray[np.intp]
+    gain_P: NDArray[np.float32]
+    """1 for a tie and -1 for a right pair: what calling it a tie changes."""
+    end_T: NDArray[np.intp]
+    """How many of the P pairs each threshold turns into ties."""
+    threshold_T: Floats
+    """Ascending; the first is NO_PREDICTED_TIES."""
+
+    @classmethod
+    def over(cls, margin_B: Floats, preference_B: Integers, index_B: NDArray[np.intp], groups: int) -> "_Search":
+        """Sort the pairs; index_B are their groups, numbered from 0."""
+        order_B = np.argsort(np.abs(margin_B), kind="stable")
+        margin_B, preference_B, index_B = margin_B[order_B], preference_B[order_B], index_B[order_B]
+        right_B, gain_B = _right_and_gain(margin_B, preference_B)
+        size_P = np.abs(margin_B[gain_B != 0])
+        size_T, count_T = np.unique(size_P, return_counts=True)
+        return cls(
+            margin_B=np.abs(margin_B),
+            right_G=np.bincount(index_B[right_B], minlength=groups),
+            group_P=index_B[gain_B != 0],
+            gain_P=gain_B[gain_B != 0].astype(np.float32),
+            end_T=np.concatenate([[0], np.cumsum(count_T)]),
+            threshold_T=np.concatenate([[NO_PREDICTED_TIES], size_T]),
+        )
+
+    def gains(self, count_RG: NDArray[np.float64]) -> NDArray[np.float32]:
+        """(R, T): how many more pairs are right at each threshold than with no predicted ties.
+
+        Counts are whole numbers, exact in float32 up to 16 million pairs."""
+        after_RP = np.zeros((len(count_RG), len(self.gain_P) + 1), dtype=np.float32)
+        np.multiply(count_RG.astype(np.float32)[:, self.group_P], self.gain_P, out=after_RP[:, 1:])
+        np.cumsum(after_RP, axis=1, out=after_RP)
+        return after_RP[:, self.end_T]
+
+    def best(self, count_RG: NDArray[np.float64]) -> float:
+        """The smallest of the best thresholds, for the first resample."""
+        return float(self.threshold_T[self.gains(count_RG)[0].argmax()])
+
+
+def _right(searches: Sequence[_Search], count_RG: NDArray[np.float64]) -> Floats:
+    """(R,): pairs judged right when each search's best threshold is applied to the other, or to itself if alone."""
+    gains = [search.gains(count_RG) for search in searches]
+    right_R = np.zeros(len(count_RG))
+    for fitted, fitted_RT, applied, applied_RT in zip(searches, gains, searches[::-1], gains[::-1], strict=True):
+        threshold_R = fitted.threshold_T[fitted_RT.argmax(axis=1)]
+        at_R = applied.threshold_T.searchsorted(threshold_R, side="right") - 1
+        right_R += count_RG @ applied.right_G + np.take_along_axis(applied_RT, at_R[:, None], axis=1)[:, 0]
+    return right_R
+
+
+def _predicted_ties(searches: Sequence[_Search], once_1G: NDArray[np.float64]) -> int:
+    """Pairs within the threshold that judges them."""
+    return sum(
+        int(applied.margin_B.searchsorted(fitted.best(once_1G), side="right"))
+        for fitted, applied in zip(searches, searches[::-1], strict=True)
+    )

@@ -1,0 +1,1 @@
+"""Stage 2: dual-objective reinforcement learning."""

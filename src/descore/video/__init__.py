@@ -1,0 +1,1 @@
+"""Read videos into clips: sampling, packets, decoding."""

@@ -1,0 +1,176 @@
+"""Read any video into a clip: a file, its bytes, or frames that are in memory already.
+
+In: a video and how to sample it. Out: a `Clip` of the frames shown at evenly spaced times, at the size that the model
+sees. What cannot be read whole is a `VideoError` of one line, never a shorter or a patched-up clip.
+Knows nothing of prompts, tokens or models; a torch tensor is read if there is one, but torch is not imported."""
+
+import io
+import math
+import sys
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from av import VideoFrame
+from numpy.typing import NDArray
+from PIL import Image
+
+from descore.errors import ConfigError, VideoError
+from descore.types import Clip
+from descore.video.decoder import FrameConverter, clip_of, decode_clip, fitting_size, over_white
+from descore.video.packets import timeline_of
+from descore.video.sampling import VideoSampling, choose_frames
+
+if TYPE_CHECKING:
+    import torch
+
+    Frames = NDArray[Any] | torch.Tensor | Sequence[Image.Image]
+    Video = str | Path | bytes | Frames | Clip
+
+
+__all__ = ["VideoSampling", "read_clip"]
+
+
+def read_clip(video: "Video", *, sampling: VideoSampling, fps: float | None = None) -> Clip:
+    """Sample a video into a clip.
+
+    `video` is a path; a file's bytes; frames as an array or tensor, (T, H, W, 3) or (T, 3, H, W), uint8 or floats from
+    0 to 1; a list of PIL images; or a Clip, which is given back as it is if it fits `sampling`. `fps`, frames per
+    second, belongs to frames from memory and to them alone: a file states its own times.
+
+    VideoError if the video cannot be read, ConfigError if `fps` is missing or out of place."""
+    if isinstance(video, Clip):
+        _refuse_fps(fps, "a clip has its times")
+        return _fitting(video, sampling=sampling)
+    if isinstance(video, str | Path):
+        _refuse_fps(fps, "a file states its own times")
+        return _read_file(video, sampling=sampling)
+    if isinstance(video, bytes | bytearray | memoryview):
+        _refuse_fps(fps, "a file states its own times")
+        return _read_bytes(bytes(video), sampling=sampling)
+    if isinstance(video, list | tuple):
+        return _read_images(video, fps=_needed(fps), sampling=sampling)
+    return _read_array(_as_array(video), fps=_needed(fps), sampling=sampling)
+
+
+def _refuse_fps(fps: float | None, reason: str) -> None:
+    if fps is not None:
+        raise ConfigError(f"fps={fps:g} given, but {reason}; to sample more or fewer frames set the sampling's fps")
+
+
+def _needed(fps: float | None) -> float:
+    if fps is None:
+        raise ConfigError("frames from memory have no times; give their fps, in frames per second")
+    if not (math.isfinite(fps) and fps > 0):
+        raise ConfigError(f"fps must be a positive number of frames per second, got {fps!r}")
+    return float(fps)
+
+
+def _read_file(name: str | Path, *, sampling: VideoSampling) -> Clip:
+    source = str(name)
+    if "://" in source:
+        raise VideoError(source, "an address; only files are read, so download it first")
+    path = Path(name)
+    try:
+        if not path.is_file():  # a pipe or device could make the reader wait forever
+            raise VideoError(source, "not a file" if path.exists() else "no such file")
+        if not path.stat().st_size:
+            raise VideoError(source, "the file is empty")
+        with path.open("rb") as file:
+            return decode_clip(file, source=source, sampling=sampling)
+    except OSError as error:
+        raise VideoError(source, f"cannot be opened ({error.strerror or error})") from error
+
+
+def _read_bytes(content: bytes, *, sampling: VideoSampling) -> Clip:
+    if not content:
+        raise VideoError("<bytes>", "no bytes at all")
+    return decode_clip(io.BytesIO(content), source="<bytes>", sampling=sampling)
+
+
+def _read_images(images: Sequence[Any], *, fps: float, sampling: VideoSampling) -> Clip:
+    source = "<images>"
+    odd = next((type(image).__name__ for image in images if not isinstance(image, Image.Image)), None)
+    if odd or not images:
+        raise VideoError(source, f"expected a list of PIL images, found {odd or 'an empty one'}")
+    sizes = sorted({image.size for image in images})
+    if len(sizes) > 1:
+        raise VideoError(source, f"images of different sizes, such as {sizes[0]} and {sizes[1]}; make them alike")
+    return _paint(images, _rgb_of_image, fps=fps, size=sizes[0], source=source, sampling=sampling)
+
+
+def _read_array(frames: NDArray[Any], *, fps: float, sampling: VideoSampling) -> Clip:
+    source = "<array>"
+    frames_THWC = _channels_last(frames, source=source)
+    if 0 in frames_THWC.shape:
+        raise VideoError(source, f"frames of shape {frames.shape}: nothing in them")
+    if frames_THWC.dtype != np.uint8 and not np.issubdtype(frames_THWC.dtype, np.floating):
+        raise VideoError(source, f"frames of type {frames.dtype}; expected uint8, or floats from 0 to 1")
+    size = frames_THWC.shape[2], frames_THWC.shape[1]
+    return _paint(frames_THWC, _rgb_of_array, fps=fps, size=size, source=source, sampling=sampling)
+
+
+def _paint(
+    frames: Sequence[Any] | NDArray[Any],
+    rgb_of: Callable[[Any], NDArray[np.uint8]],
+    *,
+    fps: float,
+    size: tuple[int, int],
+    source: str,
+    sampling: VideoSampling,
+) -> Clip:
+    """Choose among frames from memory, and scale those that are chosen."""
+    timeline = timeline_of(range(len(frames)), tick=1 / Fraction(fps), last=1)
+    chosen = choose_frames(timeline, sampling=sampling)
+    converter = FrameConverter(fitting_size(*size, source=source, sampling=sampling))
+    pictures = [converter.paint(VideoFrame.from_ndarray(rgb_of(frames[index]), format="rgb24")) for index in chosen]
+    return clip_of(pictures, chosen=chosen, timeline=timeline, source=source, source_size=size)
+
+
+def _rgb_of_image(image: Image.Image) -> NDArray[np.uint8]:
+    return over_white(np.asarray(image.convert("RGBA")))
+
+
+def _rgb_of_array(frame_HWC: NDArray[Any]) -> NDArray[np.uint8]:
+    if frame_HWC.dtype != np.uint8:
+        least, most = float(frame_HWC.min()), float(frame_HWC.max())
+        if not (least >= 0 and most <= 1):  # also where there is a NaN
+            raise VideoError("<array>", f"floats from {least:g} to {most:g}; expected 0 to 1, or uint8 for 0 to 255")
+        frame_HWC = (frame_HWC * 255).round().astype(np.uint8)
+    return np.ascontiguousarray(frame_HWC)
+
+
+def _channels_last(frames: NDArray[Any], *, source: str) -> NDArray[Any]:
+    """Frames as (T, H, W, 3)."""
+    if frames.ndim == 4 and frames.shape[3] == 3:
+        return frames
+    if frames.ndim == 4 and frames.shape[1] == 3:
+        return frames.transpose(0, 2, 3, 1)
+    raise VideoError(source, f"frames of shape {frames.shape}; expected (T, H, W, 3) or (T, 3, H, W)")
+
+
+def _as_array(video: object) -> NDArray[Any]:
+    if isinstance(video, np.ndarray):
+        return video
+    # Whoever has a tensor has imported torch; reading a file must not.
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(video, torch.Tensor):
+        tensor = video.detach().cpu()
+        # numpy has no bfloat16
+        return np.asarray((tensor.float() if tensor.is_floating_point() else tensor).numpy())
+    kind = type(video).__name__
+    raise VideoError(f"<{kind}>", "expected a path, bytes, an array or tensor of frames, a list of images, or a Clip")
+
+
+def _fitting(clip: Clip, *, sampling: VideoSampling) -> Clip:
+    """The clip as it is, if a model that samples so could have been given it."""
+    (width, height), multiple, count = clip.size, sampling.size_multiple, len(clip.times)
+    if width % multiple or height % multiple or width * height > sampling.max_pixels:
+        most = sampling.max_pixels
+        expected = f"multiples of {multiple}, at most {most} pixels"
+        raise VideoError(clip.source, f"a clip of {width}x{height} pixels; expected {expected}: read its video again")
+    if count > sampling.max_frames:
+        raise VideoError(clip.source, f"a clip of {count} frames; expected at most {sampling.max_frames}")
+    return clip

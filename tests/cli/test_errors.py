@@ -1,0 +1,154 @@
+"""Options and their faults: exit codes, one line each, and how little is imported for --help."""
+
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+from descore import __version__
+from descore.cli import main
+from descore.cli.errors import reported_errors
+from descore.errors import CheckpointError, ConfigError, DescoreError
+
+PROMPT = ("--prompt", "a red ball")
+
+
+def in_a_process(code, *args):
+    return subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--version"], ["score", "--help"], ["demo", "--help"]])
+def test_help_and_version_import_nothing_heavy(args):
+    code = (
+        "import sys\nfrom descore.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n    assert not end.code\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'av', 'PIL'} & set(sys.modules)\nassert not heavy, heavy"
+    )
+    done = in_a_process(code, *args)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+def test_python_dash_m_is_the_same_command():
+    done = subprocess.run([sys.executable, "-m", "descore", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"descore {__version__}\n"
+
+
+def test_help_lists_every_verb(descore):
+    said = descore("--help").output
+    for verb in ("score", "compare", "rank", "demo", "doctor"):
+        assert verb in said
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["score", *PROMPT],
+        ["score", "a.mp4"],
+        ["score", "a.mp4", "--prompt", "  "],
+        ["score", "a.mp4", *PROMPT, "--think", "maybe"],
+        ["score", "a.mp4", *PROMPT, "--samples", "0"],
+        ["score", "a.mp4", *PROMPT, "--seed", "-1"],
+        ["score", "a.mp4", *PROMPT, "--temperature", "-1"],
+        ["score", "a.mp4", *PROMPT, "--batch-size", "0"],
+        ["score", "a.mp4", *PROMPT, "--nonsense"],
+        ["compare", "a.mp4", *PROMPT],
+        ["judge", "a.mp4"],
+    ],
+)
+def test_misuse_exits_with_2(descore, args):
+    result = descore(*args)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("score a.mp4", "error: Missing option '--prompt' / '-p'; see descore score --help\n"),
+        ("scroe a.mp4", "error: No such command 'scroe'. Did you mean 'score'?; see descore --help\n"),
+        ("score a.mp4 --prompt x --samples none", "see descore score --help\n"),
+        ("train sft", "see descore train sft --help\n"),
+    ],
+)
+def test_misuse_is_one_line(monkeypatch, capsys, line, said):
+    monkeypatch.setattr("sys.argv", ["descore", *line.split()])
+    with pytest.raises(SystemExit) as left:
+        main()
+    out, err = capsys.readouterr()
+    assert left.value.code == 2
+    assert out == ""
+    assert err.endswith(said)
+    assert err.count("\n") == 1
+
+
+def test_without_arguments_the_help_comes(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["descore", "train"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "sft" in "".join(capsys.readouterr())
+
+
+def test_an_error_of_ours_keeps_its_exit_code(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["descore", "benchmarks", "no-such"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 3
+    assert capsys.readouterr().err.startswith("error: unknown benchmark")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--model", "no-such-model"], "no such folder"),
+        (["--think", "off", "--samples", "2"], "one sample only"),
+        (["--samples", "2", "--temperature", "0"], "all the same"),
+        (["--device", "abacus"], "cannot be used here"),
+    ],
+)
+def test_what_cannot_be_used_exits_with_3_in_one_line(descore, args, said):
+    result = descore("score", "a.mp4", *PROMPT, "--json", *args)
+    assert result.exit_code == 3
+    assert result.stdout == ""
+    [line] = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
+
+
+@pytest.mark.parametrize("error", [DescoreError, ConfigError, CheckpointError])
+def test_errors_of_the_family_become_one_line_and_their_exit_code(error, capsys):
+    with pytest.raises(SystemExit) as end:
+        _exit_code_of(error("first\n  second\x1b[31m"))
+    assert end.value.code == error.exit_code
+    assert capsys.readouterr().err == "error: first second\N{REPLACEMENT CHARACTER}[31m\n"
+
+
+def test_debug_lets_errors_through():
+    with pytest.raises(ConfigError, match="as it was"), reported_errors(debug=True):
+        raise ConfigError("as it was")
+
+
+def test_an_interrupt_is_one_line(capsys):
+    with pytest.raises(SystemExit) as end:
+        _exit_code_of(KeyboardInterrupt())
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
+
+
+def test_other_packages_warnings_are_kept_off_the_terminal(capsys):
+    with reported_errors(debug=False):
+        warnings.warn("from a test, not from descore", stacklevel=1)
+    assert capsys.readouterr().err == ""
+
+
+def _exit_code_of(fault):
+    """Raise inside the manners, and turn Typer's exit into the interpreter's."""
+    import typer
+
+    try:
+        with reported_errors(debug=False):
+            raise fault
+    except typer.Exit as end:
+        raise SystemExit(end.exit_code) from None

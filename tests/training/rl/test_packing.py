@@ -1,0 +1,250 @@
+"""A pack gives the log-probabilities, rewards and gradients of its chains' own whole sequences, one by one.
+
+All in float32, where the two ways differ by the order of sums only: a few 1e-7 of the largest value, 1e-5 asked."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from tests.conftest import build_micro, noise_clip
+
+from descore.data.chat import Layout
+from descore.errors import ConfigError
+from descore.model.generation import think_and_score
+from descore.training.config import LoraConfig, PairTrainableConfig
+from descore.training.models import set_trainable
+from descore.training.rl import packing as shared_prefix
+from descore.training.rl.packing import pack_groups, read_pack
+
+TOLERANCE = 1e-5
+CLIPS = [noise_clip(0), noise_clip(1, frames=6, width=64, height=48), noise_clip(2, frames=1)]
+PROMPTS = ["a red ball", "a long prompt in two scripts, 漢字 and Latin: " + "and then " * 9, "?"]
+TEMPERATURE = 0.7
+
+
+def prompts_of(model, clips=range(2)):
+    return model.chat.lay_out_prompts([CLIPS[i] for i in clips], [PROMPTS[i] for i in clips])
+
+
+def chains_of(model, *groups):
+    """Random chains of the lengths that each group says, end of turn included."""
+    draw = torch.Generator().manual_seed(0)
+    return [
+        [[*torch.randint(10, 250, (length - 1,), generator=draw).tolist(), model.chat.end_id] for length in lengths]
+        for lengths in groups
+    ]
+
+
+def apart(found, expected):
+    """The largest difference, relative to the largest value."""
+    assert found.shape == expected.shape
+    found, expected = found.detach(), expected.detach()
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def one_by_one(model, prompts, chains):
+    """The slow way, with nothing in common: each chain behind its own prompt, in a forward of its own, and its
+    probabilities by plain softmax over the tokens that the tokenizer knows and a chain may hold."""
+    patches = prompts["video_grid_thw"].prod(dim=1).tolist()
+    pixels = prompts["pixel_values_videos"].split(patches)
+    special = {i for i, token in model.chat.tokenizer.added_tokens_decoder.items() if token.special}
+    allowed = [i for i in range(len(model.chat.tokenizer)) if i not in special or i == model.chat.end_id]
+    log_probs, entropies, rewards = [], [], []
+    for row, group in enumerate(chains):
+        per_token = ("input_ids", "attention_mask", "mm_token_type_ids")
+        alone = {key: prompts[key][row : row + 1] for key in per_token}
+        alone |= {"pixel_values_videos": pixels[row], "video_grid_thw": prompts["video_grid_thw"][row : row + 1]}
+        for chain in group:
+            inputs = model.chat.lay_out_chains(alone, [chain])
+            hidden = model.hidden(inputs)
+            rewards.append(model.rewards(hidden)[0])
+            whole = model.chat.lay_out_chains(alone, [chain], query=False)
+            logits = model.backbone.lm_head(model.hidden(whole)[0, -len(chain) - 1 : -1])
+            p = (logits[:, allowed] / TEMPERATURE).softmax(dim=-1)
+            log_probs += [p[n, allowed.index(token)].log() for n, token in enumerate(chain)]
+            entropies += [-(q * q.log()).sum() for q in p]
+    return torch.stack(log_probs), torch.stack(entropies).detach(), torch.stack(rewards)
+
+
+def packed(model, prompts, chains, **budget):
+    """The same three of all packs together."""
+    reads = [
+        read_pack(model, pack, temperature=TEMPERATURE, entropy=True)
+        for pack in pack_groups(model, prompts, chains, **budget)
+    ]
+    return [torch.cat([getattr(read, name) for read in reads]) for name in ("log_prob_N", "entropy_N", "reward_RK")]
+
+
+def gradients(model, log_prob, reward):
+    """Of a sum in which each token and each reward has a weight of its own, so that none can stand for another."""
+    draw = torch.Generator().manual_seed(1)
+    weigh = [torch.randn(value.shape, generator=draw) for value in (log_prob, reward)]
+    model.zero_grad()
+    ((log_prob * weigh[0]).sum() + (reward * weigh[1]).sum()).backward()
+    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+def agree(model, prompts, chains, **budget):
+    """Values and gradients of the two ways."""
+    slow, fast = one_by_one(model, prompts, chains), packed(model, prompts, chains, **budget)
+    for mine, theirs in zip(fast, slow, strict=True):
+        assert apart(mine, theirs) < TOLERANCE
+    expected, found = gradients(model, slow[0], slow[2]), gradients(model, fast[0], fast[2])
+    assert found.keys() == expected.keys()
+    worst = max(apart(found[name], expected[name]) for name in expected if expected[name].any())
+    assert worst < TOLERANCE
+    return expected
+
+
+def two_of(model, *lengths):
+    """Two clips, with chains of these lengths for each."""
+    return prompts_of(model), chains_of(model, *lengths)
+
+
+LENGTHS = {
+    1: ([9], [4]),
+    3: ([5, 17, 2], [8, 1, 30]),
+    16: ([1 + 3 * g % 11 for g in range(16)], [6]),
+}
+
+
+@pytest.mark.parametrize("size", LENGTHS)
+def test_a_pack_equals_whole_sequences_one_by_one(micro, size):
+    """Of 1, 3 and 16 chains, beside another clip's."""
+    prompts, chains = two_of(micro, *LENGTHS[size])
+    [pack] = pack_groups(micro, prompts, chains)
+    assert pack.chains == tuple((clip, g) for clip, group in enumerate(chains) for g in range(len(group)))
+    agree(micro, prompts, chains)
+
+
+def test_long_groups_split_under_a_budget_to_the_same_gradient(micro):
+    prompts, chains = two_of(micro, [9, 2, 14, 5], [3, 20])
+    longest = int(prompts["attention_mask"].sum(dim=1).max())
+    packs = pack_groups(micro, prompts, chains, token_budget=longest + 24)
+    assert len(packs) > 2
+    assert [member for pack in packs for member in pack.chains] == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1)]
+    agree(micro, prompts, chains, token_budget=longest + 24)
+
+
+def test_groups_of_unlike_sizes_and_of_none():
+    """Three clips of which the first has no chain, and is not looked at; several rewards."""
+    model = build_micro(dimensions=("quality", "motion"))
+    prompts, chains = prompts_of(model, range(3)), chains_of(model, [], [7, 3], [4])
+    [pack] = pack_groups(model, prompts, chains)
+    assert pack.chains == ((1, 0), (1, 1), (2, 0))
+    assert len(pack.vision["video_grid_thw"]) == 2
+    agree(model, prompts, chains)
+    assert pack_groups(model, prompts, [[], [], []]) == []
+
+
+@pytest.mark.parametrize(("size", "budget"), [(1, None), (3, None), (3, 30), (16, None)])
+def test_adapters_gradient_checkpointing_and_logits_in_pieces(monkeypatch, size, budget):
+    """The whole of what a large model needs at once, for 1, 3 and 16 chains of unlike lengths, and in several packs.
+    Only adapters, query and head have gradients."""
+    model = build_micro()
+    set_trainable(model, PairTrainableConfig(lora=LoraConfig(r=4, alpha=8)), precision=torch.float32)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:  # they begin at 0, where the other half of an adapter has no gradient
+                weight.normal_(std=0.1, generator=torch.Generator().manual_seed(2))
+    model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    monkeypatch.setattr(shared_prefix, "LOGITS_AT_ONCE", 5 * 320)  # five tokens of the micro model's vocabulary
+    prompts, chains = two_of(model, *LENGTHS[size])
+    longest = int(prompts["attention_mask"].sum(dim=1).max())
+    split = {} if budget is None else {"token_budget": longest + budget}
+    assert (len(pack_groups(model, prompts, chains, **split)) > 1) == bool(split)
+    found = agree(model, prompts, chains, **split)
+    assert {name.split(".")[-3] if "lora" in name else name for name in found} == {
+        "lora_A",
+        "lora_B",
+        "query",
+        "head.weight",
+    }
+
+
+def test_eager_attention_gives_the_same():
+    model = build_micro()
+    expected = packed(model, *two_of(model, [9, 2], [3, 20]))
+    model.backbone.set_attn_implementation({"text_config": "eager"})
+    for mine, theirs in zip(packed(model, *two_of(model, [9, 2], [3, 20])), expected, strict=True):
+        assert apart(mine, theirs) < TOLERANCE
+
+
+def test_a_query_inside_the_turn_reads_the_chain_without_its_end(micro):
+    model = copy.copy(micro)
+    model.chat = dataclasses.replace(micro.chat, layout=Layout.QUERY_INSIDE)
+    agree(model, *two_of(model, [9, 2], [1, 20]))
+
+
+def test_a_pack_reads_what_the_rollout_saw(micro):
+    """On policy, rewards are those that came with the chains; each sampled chain is possible."""
+    prompts = prompts_of(micro)
+    thoughts = think_and_score(micro, prompts, limit=20, samples=3, temperature=2.0, seeds=[1, 2])
+    [pack] = pack_groups(micro, prompts, [[t.chain for t in row] for row in thoughts])
+    with torch.no_grad():
+        read = read_pack(micro, pack, temperature=2.0)
+    assert apart(read.reward_RK, torch.stack([t.rewards_K for row in thoughts for t in row])) < TOLERANCE
+    assert torch.isfinite(read.log_prob_N).all()
+    lengths = [len(t.chain) for row in thoughts for t in row]
+    assert torch.bincount(read.chain_of_N).tolist() == lengths
+    assert pack.target_N.tolist() == [token for row in thoughts for t in row for token in t.chain]
+
+
+def test_what_a_rollout_never_writes_has_no_probability(micro):
+    [pack] = pack_groups(micro, prompts_of(micro, [0]), [[[20, micro.query_id, 319, micro.chat.end_id]]])
+    read = read_pack(micro, pack, entropy=True)
+    assert torch.isinf(read.log_prob_N).tolist() == [False, True, True, False]
+    assert torch.isfinite(read.entropy_N).all()
+
+
+def test_what_was_not_asked_for_is_none(micro):
+    [pack] = pack_groups(micro, prompts_of(micro, [0]), chains_of(micro, [4]))
+    read = read_pack(micro, pack, reward=False)
+    assert read.reward_RK is None
+    assert read.entropy_N is None
+
+
+def test_no_more_logits_than_a_piece_exist_at_a_time(micro, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(shared_prefix, "LOGITS_AT_ONCE", 5 * 320)
+    [pack] = pack_groups(micro, *two_of(micro, [9, 2], [3]))
+    watch = micro.backbone.lm_head.register_forward_hook(lambda _module, _args, logits: sizes.append(len(logits)))
+    read = read_pack(micro, pack)
+    assert sizes == [5, 5, 4]
+    torch.autograd.grad(read.log_prob_N.sum(), [micro.backbone.lm_head.weight])
+    watch.remove()
+    assert sorted(sizes) == [4, 4, 5, 5, 5, 5]  # each is made again in the backward pass
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        (None, [[(0, 0), (0, 1), (0, 2), (1, 0), (2, 0), (2, 1)]]),
+        # rows of 100 + 30, 40 + 10 and 90 + 20 columns: side by side, three of 136; of two, 136 and 112
+        (3 * 136, [[(0, 0), (0, 1), (0, 2), (1, 0), (2, 0), (2, 1)]]),
+        (3 * 136 - 1, [[(0, 0), (0, 1), (0, 2), (1, 0)], [(2, 0), (2, 1)]]),
+        (2 * 136 - 1, [[(0, 0), (0, 1), (0, 2)], [(1, 0), (2, 0), (2, 1)]]),
+        (2 * 112 - 1, [[(0, 0), (0, 1), (0, 2)], [(1, 0)], [(2, 0), (2, 1)]]),
+        # 100 + 20 columns fit, 100 + 30 do not
+        (120, [[(0, 0), (0, 1)], [(0, 2)], [(1, 0)], [(2, 0), (2, 1)]]),
+        (1, [[(0, 0)], [(0, 1)], [(0, 2)], [(1, 0)], [(2, 0)], [(2, 1)]]),
+    ],
+)
+def test_whole_groups_stay_together_as_far_as_the_budget_goes(budget, expected):
+    assert shared_prefix._together([100, 40, 90], [[10, 10, 10], [10], [10, 10]], budget) == expected
+
+
+def test_a_chain_in_the_users_turn_is_refused(micro):
+    model = copy.copy(micro)
+    model.chat = dataclasses.replace(micro.chat, layout=Layout.USER_TURN)
+    with pytest.raises(ConfigError, match=r"layout: found .*user's turn.*expected 'chain, end of turn, query'"):
+        pack_groups(model, prompts_of(micro), chains_of(micro, [3], [3]))
+
+
+def test_attention_that_takes_no_mask_is_refused(micro, monkeypatch):
+    [pack] = pack_groups(micro, prompts_of(micro, [0]), chains_of(micro, [4]))
+    monkeypatch.setattr(micro.backbone.config.get_text_config(), "_attn_implementation_internal", "flash_attention_2")
+    with pytest.raises(ConfigError, match=r"attention: found 'flash_attention_2'.*expected 'sdpa' or 'eager'"):
+        read_pack(micro, pack)

@@ -1,0 +1,138 @@
+"""A chain is drawn with a seed of its own, and is worth the sum of its known parts."""
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from tests.training.pairs import labelled
+from tests.training.rl_case import fails, rl_settings
+
+from descore.errors import ConfigError
+from descore.rubric import write_answer
+from descore.training.collate import MISSING
+from descore.training.config_model import read_config
+from descore.training.rl.config import RlConfig
+from descore.training.rl.rewards import Written, rate_groups
+from descore.training.rl.rollout import sample
+from descore.types import Verdict
+
+MARKS = {"subject": 2, "dynamics": 1, "camera": None, "environment": 2, "style": 0}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("config")
+    (folder / "rl.yaml").write_text(json.dumps(rl_settings(folder, folder / "out")))
+
+    def make(*overrides):
+        return read_config(folder / "rl.yaml", RlConfig, overrides=["rewards.function=null", *overrides])
+
+    return make
+
+
+def pair(number, preference=1, marks=MARKS):
+    made = labelled(number, (preference,))
+    return replace(made, a=replace(made.a, marks=marks), b=replace(made.b, marks=marks))
+
+
+def texts(rollout):
+    return [[chain.tokens for chain in group] for group in rollout.groups]
+
+
+def test_chains_are_the_same_alone_and_in_a_batch_and_others_at_another_step(micro, config):
+    both = texts(sample(micro, [pair(0), pair(1)], config=config(), step=3))
+    alone = [texts(sample(micro, [pair(number)], config=config(), step=3)) for number in (0, 1)]
+    assert both == [alone[0][0], alone[1][0], alone[0][1], alone[1][1]]
+    assert texts(sample(micro, [pair(0)], config=config(), step=4)) != alone[0]
+    assert texts(sample(micro, [pair(0)], config=config("optim.seed=1"), step=3)) != alone[0]
+    assert len({tuple(tokens) for group in both for tokens in group}) == 12
+
+
+def written(overall=None, *, tokens=5, marks=MARKS):
+    """A chain that ends with this overall score, or with none."""
+    verdict = None if overall is None else Verdict(marks=marks, overall=overall)
+    text = "I see. " + (write_answer(verdict) if verdict else "")
+    return Written(tokens=[1] * tokens, text=text, truncated=False, reward_K=torch.zeros(1))
+
+
+def rated(groups, pairs, config):
+    return rate_groups(groups, pairs, config=config, function=None)
+
+
+def test_the_worth_of_a_chain_is_the_sum_of_its_parts(config):
+    """Of five marks one differs: .7 · .8; it can be read: .1; of 1 to 8 tokens it has 5: .2 · 4 / 7."""
+    [[chain], _] = rated([[written(3.0, marks={**MARKS, "style": 1})], [written()]], [pair(0)], config())
+    assert chain.parts == {"quality": 0.8, "format": 1.0, "length": pytest.approx(4 / 7)}
+    assert chain.rollout_reward == pytest.approx(0.56 + 0.1 + 0.2 * 4 / 7)
+
+
+@pytest.mark.parametrize(
+    "said", [1, 0.5, Fraction(1, 2), np.float32(0.5), np.int64(2), np.array(0.5), torch.tensor(0.5)], ids=repr
+)
+def test_a_function_may_return_any_real_number(config, said):
+    settings = config("rewards.function=tests.training.rl_case:share_of_vowels")
+    [[chain], _] = rate_groups([[written(3.0)], [written()]], [pair(0)], config=settings, function=lambda *_: said)
+    assert chain.parts["function"] == float(said)
+    assert type(chain.parts["function"]) is float
+
+
+@pytest.mark.parametrize("said", [None, "1", True, np.bool_(True), np.ones(2), torch.ones(1), 1j, np.nan], ids=repr)
+def test_what_is_no_number_is_refused(config, said):
+    settings = config("rewards.function=tests.training.rl_case:share_of_vowels")
+    with pytest.raises(
+        ConfigError, match=r"rewards.function: tests.training.rl_case:share_of_vowels returned .*; expected"
+    ):
+        rate_groups([[written(3.0)], [written()]], [pair(0)], config=settings, function=lambda *_: said)
+
+
+def test_a_function_that_raises_is_a_fault_of_the_config(config):
+    settings = config("rewards.function=tests.training.rl_case:fails")
+    with pytest.raises(
+        ConfigError, match=r"rewards.function: tests.training.rl_case:fails failed: KeyError: 'depth'"
+    ) as no:
+        rate_groups([[written(3.0)], [written()]], [pair(0)], config=settings, function=fails)
+    assert isinstance(no.value.__cause__, KeyError)
+
+
+def test_without_marks_a_chain_is_not_told_from_others(config):
+    [[chain], _] = rated([[written(3.0)], [written()]], [pair(0, marks=None)], config())
+    assert chain.rollout_reward is None
+    assert "quality" not in chain.parts
+
+
+def correct(groups, pairs, config):
+    return [[chain.parts.get("correctness") for chain in group] for group in rated(groups, pairs, config)]
+
+
+def test_a_generative_chain_is_worth_more_if_scores_are_in_peoples_order(config):
+    """Matched: 4 above 3 is right, 2 and 2 a tie where people see none. All: each is held against both."""
+    groups = [[written(4.0), written(2.0)], [written(3.0), written(2.0)]]
+    generative = config("paradigm=generative", "rewards.correctness=0.5")
+    assert correct(groups, [pair(0)], generative) == [[1.0, 0.5], [1.0, 0.5]]
+    assert correct(groups, [pair(0, -1)], generative) == [[0.0, 0.5], [0.0, 0.5]]
+    against_all = replace(generative, loss=replace(generative.loss, opponents="all"))
+    assert correct(groups, [pair(0)], against_all) == [[1.0, 0.25], [0.5, 0.75]]
+    [[chain, _], _] = rated(groups, [pair(0, marks=None)], generative)
+    assert chain.rollout_reward == pytest.approx(0.1 + 0.2 * 4 / 7 + 0.5)  # known also without marks
+    assert chain.reward_K.tolist() == [4.0]
+
+
+def test_a_chain_without_a_score_is_wrong_and_its_opponent_is_not_rated(config):
+    generative = config("paradigm=generative")
+    chains = rated([[written()], [written(3.0)]], [pair(0)], generative)
+    assert chains[0][0].parts["correctness"] == 0.0
+    assert torch.isnan(chains[0][0].reward_K).all()
+    assert chains[1][0].rollout_reward is None
+    no_label = rated([[written()], [written(3.0)]], [pair(0, MISSING)], generative)
+    assert "correctness" not in no_label[1][0].parts
+    assert no_label[1][0].rollout_reward is not None
+
+
+def test_truncated_chains_are_no_part_of_their_group_unless_asked_for(micro, config):
+    rollout = sample(micro, [pair(0)], config=config("rollout.max_completion_length=4"), step=1)
+    assert all(chain.truncated and len(chain.tokens) == 5 for group in rollout.groups for chain in group)
+    assert not rollout.counted(mask_truncated=True).any()
+    assert rollout.counted(mask_truncated=False).all()

@@ -171,7 +171,7 @@ def test_killed_by_the_system_it_ends_the_same(straight, data, rl, tmp_path):
     assert_same(trained(tmp_path / "run"), trained(straight[0]))
 
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from descore.data.chat import QUERY_TOKEN
-from descore.model.checkpoint import Settings
+from descore.model.checkpoint import CheckpointSettings
 from descore.model.modeling import DescoreModel
 from descore.model.small import small_config, small_processor
 from descore.types import Clip
@@ -32,7 +32,7 @@ def bench_model() -> DescoreModel:
     processor = small_processor(["a red ball rolls to the left <0.5 seconds>"], vocabulary=1024)
     processor.tokenizer.add_tokens([QUERY_TOKEN], special_tokens=True)
     config = small_config(processor, vocabulary=1024)
-    settings = Settings(trained_on="nothing: a benchmark")
+    settings = CheckpointSettings(trained_on="nothing: a benchmark")
     return DescoreModel.from_backbone(config, processor=processor, settings=settings, rubric="{prompt}").eval()
 
 

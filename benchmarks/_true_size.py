@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from descore.data.chat import QUERY_TOKEN
-from descore.model.checkpoint import Settings
+from descore.model.checkpoint import CheckpointSettings
 from descore.model.modeling import DescoreModel
 from descore.model.small import SPECIAL_TOKENS, small_processor
 from descore.training.config import PairTrainableConfig, PartConfig
@@ -77,7 +77,7 @@ def new_model(size: Size, *, learns: Learns) -> DescoreModel:
     model = DescoreModel.from_backbone(
         config_of(size, processor),
         processor=processor,
-        settings=Settings(trained_on="nothing: a benchmark"),
+        settings=CheckpointSettings(trained_on="nothing: a benchmark"),
         rubric="{prompt}",
         dtype=torch.bfloat16,
     )

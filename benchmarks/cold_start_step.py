@@ -21,7 +21,7 @@ from _bench import added_peak, environment, interleaved, noise_clip
 from torch import Tensor, nn
 
 from descore.data.chat import QUERY_TOKEN, Inputs
-from descore.model.checkpoint import Settings
+from descore.model.checkpoint import CheckpointSettings
 from descore.model.modeling import DescoreModel
 from descore.model.small import small_config, small_processor
 from descore.training.config import LoraConfig, PairTrainableConfig
@@ -116,7 +116,7 @@ def new_model(vocabulary: int) -> DescoreModel:
     processor = small_processor(["a red ball rolls to the left <0.5 seconds>"], vocabulary=1024)
     processor.tokenizer.add_tokens([QUERY_TOKEN], special_tokens=True)
     config = small_config(processor, vocabulary=vocabulary)
-    settings = Settings(trained_on="nothing: a benchmark")
+    settings = CheckpointSettings(trained_on="nothing: a benchmark")
     model = DescoreModel.from_backbone(config, processor=processor, settings=settings, rubric="{prompt}").eval()
     set_trainable(model, PairTrainableConfig(lora=LoraConfig(r=16, alpha=32)), precision=torch.float32)
     return model

@@ -29,21 +29,23 @@ def main() -> None:
     print(environment())
     judgements = load(find_benchmark("drawn"), limit=options.pairs)
     scorer = Scorer.from_pretrained("tiny")
-    print(f"{'thinking':>8} {'clips':>6} {'score_each':>11} {'the run':>8} {'ratio':>6} {'beside':>7}")
+    print(f"{'sampling_params':>8} {'clips':>6} {'score_each':>11} {'the run':>8} {'ratio':>6} {'beside':>7}")
     for think in ("off", "on"):
-        thinking = SamplingParams(think=think, max_chain_tokens=32)
+        sampling_params = SamplingParams(think=think, max_chain_tokens=32)
 
-        def alone(thinking: SamplingParams = thinking) -> None:
+        def alone(sampling_params: SamplingParams = sampling_params) -> None:
             requests = (request_of(judgements.open(clip.video), clip.prompt) for clip in judgements.clips)
-            for _ in scorer.score_each(requests, think=thinking.think, max_chain_tokens=thinking.max_chain_tokens):
+            for _ in scorer.score_each(
+                requests, think=sampling_params.think, max_chain_tokens=sampling_params.max_chain_tokens
+            ):
                 pass
 
         beside: list[float] = []
 
-        def run(thinking: SamplingParams = thinking, beside: list[float] = beside) -> None:
+        def run(sampling_params: SamplingParams = sampling_params, beside: list[float] = beside) -> None:
             start = time.perf_counter()
             with tempfile.TemporaryDirectory() as folder:
-                judge = ModelJudge(scorer=scorer, thinking=thinking)
+                judge = ModelJudge(scorer=scorer, sampling_params=sampling_params)
                 found = evaluate(judge, judgements, folder=Path(folder), benchmark="drawn", title="Drawn scenes")
             assert not found.results["failures"], found.results["failures"][0]
             beside.append(1 - found.results["seconds"] / (time.perf_counter() - start))

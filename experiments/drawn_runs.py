@@ -71,7 +71,7 @@ def judged(
     *,
     benchmark: str,
     limit: int | None,
-    thinking: SamplingParams,
+    sampling_params: SamplingParams,
     open_scorer: Callable[[], Scorer],
     root: Path | None = None,
 ) -> Run:
@@ -79,7 +79,7 @@ def judged(
     than some splits. root: where its files lie, if it has any. A folder that holds a judgement of other pairs ends the
     script."""
     if not (folder / RESULTS_FILE).is_file():
-        row, judge = find_benchmark(benchmark), ModelJudge(scorer=open_scorer(), thinking=thinking)
+        row, judge = find_benchmark(benchmark), ModelJudge(scorer=open_scorer(), sampling_params=sampling_params)
         judgements = load(row, root=root, limit=limit)
         return evaluate(judge, judgements, folder=folder, benchmark=row.name, title=row.title, limit=limit)
     run = read_run(folder)

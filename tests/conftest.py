@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import settings as hypothesis_settings
 
-from descore.model.checkpoint import Settings
+from descore.model.checkpoint import CheckpointSettings
 from descore.model.modeling import DescoreModel
 from descore.model.small import small_config, small_processor
 from descore.types import Clip
@@ -23,7 +23,7 @@ def build_micro(*, seed: int = 0, dimensions: tuple[str, ...] = ("overall",)) ->
     torch.manual_seed(seed)
     processor = small_processor(["a red ball rolls to the left <0.5 seconds>", RUBRIC], vocabulary=300)
     config = small_config(processor, vocabulary=320, width=64, layers=2, vision_width=48, vision_layers=2)
-    settings = Settings(
+    settings = CheckpointSettings(
         dimensions=dimensions,
         sampling=VideoSampling(max_pixels=64 * 64, min_pixels=16 * 16, size_multiple=16),
         max_chain_tokens=12,

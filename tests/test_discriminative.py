@@ -52,10 +52,10 @@ def test_others_think_by_themselves(micro):
 
 
 def test_a_run_of_it_says_what_it_is(scorer, folder):
-    config = ModelJudge(scorer=replace_name(scorer, folder), thinking=SamplingParams()).config
+    config = ModelJudge(scorer=replace_name(scorer, folder), sampling_params=SamplingParams()).config
     assert (config["paradigm"], config["think"]) == ("discriminative", "off")
     with pytest.raises(ConfigError, match="trained without chains"):
-        ModelJudge(scorer=scorer, thinking=SamplingParams(think="on"))
+        ModelJudge(scorer=scorer, sampling_params=SamplingParams(think="on"))
 
 
 def replace_name(scorer, folder):

@@ -10,7 +10,7 @@ import pytest
 from descore import Scorer
 from descore.errors import CheckpointError, ConfigError, VideoError
 from descore.model import checkpoint
-from descore.model.checkpoint import Settings
+from descore.model.checkpoint import CheckpointSettings
 from descore.model.modeling import DescoreModel
 from descore.rubric import DEFAULT_RUBRIC
 from tests.conftest import build_micro, noise_clip
@@ -111,14 +111,14 @@ def test_the_paradigm_survives_saving(judge, tmp_path):
     assert not (tmp_path / "ours" / "reward_head.safetensors").exists()
     assert json.loads((tmp_path / "ours" / "descore.json").read_text())["paradigm"] == "generative"
     again = Scorer.from_pretrained(tmp_path / "ours", device="cpu")
-    assert again.model.settings == judge.model.settings == Settings(paradigm="generative")
+    assert again.model.settings == judge.model.settings == CheckpointSettings(paradigm="generative")
     assert again.score(noise_clip(0), prompt=PROMPT).thinking == "".join(BEST)
     before, after = judge.model.backbone.state_dict(), again.model.backbone.state_dict()
     assert all(before[name].equal(after[name]) for name in before)
 
 
 def test_a_calibrated_one_has_a_score(plain, tmp_path):
-    settings = Settings(paradigm="generative", reward_mean={"overall": 3.5}, reward_std={"overall": 0.5})
+    settings = CheckpointSettings(paradigm="generative", reward_mean={"overall": 3.5}, reward_std={"overall": 0.5})
     DescoreModel.from_backbone(plain, settings=settings).save_pretrained(tmp_path / "ours")
     assert Scorer.from_pretrained(tmp_path / "ours", device="cpu").score(noise_clip(0), prompt=PROMPT).score == 2.0
 
@@ -156,7 +156,7 @@ def trained(tmp_path):
 def test_any_checkpoint_opens_as_generative_and_forgets_its_head(trained):
     settings = DescoreModel.from_pretrained(trained).settings
     model = DescoreModel.from_pretrained(trained, paradigm="generative", device="cpu")
-    assert model.settings == Settings(
+    assert model.settings == CheckpointSettings(
         paradigm="generative", sampling=settings.sampling, max_chain_tokens=settings.max_chain_tokens
     )
     assert model.head.weight.shape == (0, 64)
@@ -190,7 +190,7 @@ def test_a_checkpoint_from_before_paradigms_had_names_has_a_head(trained):
 )
 def test_settings_that_do_not_go_together(changes, message):
     with pytest.raises(ConfigError) as fault:
-        Settings(**changes)
+        CheckpointSettings(**changes)
     assert message in str(fault.value)
 
 

@@ -127,10 +127,12 @@ def run(cell: Cell, plan: Plan, *, start: str, out: Path) -> Judged:
     open_scorer = cache(lambda: Scorer.from_pretrained(str(model), batch_size=32))
     found: Judged = {}
     for think in ways(cell):
-        thinking = SamplingParams(think=think, max_chain_tokens=plan.max_chain_tokens)
+        sampling_params = SamplingParams(think=think, max_chain_tokens=plan.max_chain_tokens)
         for benchmark in BENCHMARKS:
             folder = out / "judged" / cell.name / f"{benchmark}-{think}"
-            seen = judged(folder, benchmark=benchmark, limit=plan.limit, thinking=thinking, open_scorer=open_scorer)
+            seen = judged(
+                folder, benchmark=benchmark, limit=plan.limit, sampling_params=sampling_params, open_scorer=open_scorer
+            )
             found[cell, benchmark, think] = judged_of(seen)
     note_time(cell.name, time.monotonic() - began, out=out)
     return found

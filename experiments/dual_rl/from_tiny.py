@@ -104,7 +104,7 @@ def judged_by(model: str, roots: dict[str, Path | None], folder: Path) -> dict[s
             benchmark=name,
             root=root,
             limit=None if name == "fetv" else LIMIT,
-            thinking=SamplingParams(),
+            sampling_params=SamplingParams(),
             open_scorer=open_scorer,
         )
         for name, root in roots.items()

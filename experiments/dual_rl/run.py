@@ -184,7 +184,9 @@ def judged_by(model: str, name: str, plan: Plan, *, out: Path, began: float | No
     found = {}
     for split in BENCHMARKS:
         folder = out / "judged" / name / split
-        seen = judged(folder, benchmark=split, limit=plan.limit, thinking=SamplingParams(), open_scorer=open_scorer)
+        seen = judged(
+            folder, benchmark=split, limit=plan.limit, sampling_params=SamplingParams(), open_scorer=open_scorer
+        )
         found[split] = judgement_of(seen)
     note_time(name, time.monotonic() - began, out=out)
     return found

@@ -29,7 +29,7 @@ from seeing import see
 from torch import Tensor, nn
 from transformers import TrainingArguments
 
-from descore.model.checkpoint import Settings
+from descore.model.checkpoint import CheckpointSettings
 from descore.model.modeling import DescoreModel
 from descore.model.small import small_config, small_processor
 from descore.scorer import Scorer
@@ -116,9 +116,9 @@ def goes_on(plan: Plan) -> DescoreModel:
     return DescoreModel(old.backbone, chat=old.chat, settings=settings())
 
 
-def settings() -> Settings:
+def settings() -> CheckpointSettings:
     """Of a model that has not scored yet."""
-    return Settings(sampling=SAMPLING, max_chain_tokens=192)
+    return CheckpointSettings(sampling=SAMPLING, max_chain_tokens=192)
 
 
 def new_model(plan: Plan, footage: Footage) -> DescoreModel:
@@ -240,7 +240,7 @@ def train(trainer: DescoreTrainer) -> list[dict[str, float]]:
     return list(trainer.state.log_history)
 
 
-def calibrate(model: DescoreModel, plan: Plan, footage: Footage) -> Settings:
+def calibrate(model: DescoreModel, plan: Plan, footage: Footage) -> CheckpointSettings:
     """Settings with the mean and deviation of the reward on clips that nothing was trained on."""
     model.settings = replace(model.settings, trained_on="drawn clips")  # it is, only its settings do not know yet
     scorer = Scorer(model.eval(), name="grown", batch_size=32)

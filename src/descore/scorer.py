@@ -126,19 +126,20 @@ class Scorer:
         model = DescoreModel.from_pretrained(source, paradigm=paradigm, device=device, dtype=dtype)
         return cls(model, name=str(source), batch_size=batch_size)
 
-    def score(self, video: Any, *, prompt: str, fps: float | None = None, **thinking: Any) -> Score:  # noqa: ANN401
+    def score(self, video: Any, *, prompt: str, fps: float | None = None, **sampling_params: Any) -> Score:  # noqa: ANN401
         """Think about one video, and score it.
 
-        video: a path, bytes, frames with their `fps`, or PIL images with theirs. thinking: fields of `SamplingParams`.
+        video: a path, bytes, frames with their `fps`, or PIL images with theirs. sampling_params: fields of
+        `SamplingParams`.
         A video that cannot be read raises VideoError."""
-        [result] = self.score_batch([Request(video=video, prompt=prompt, fps=fps)], **thinking)
+        [result] = self.score_batch([Request(video=video, prompt=prompt, fps=fps)], **sampling_params)
         return result
 
-    def score_batch(self, requests: Iterable[Request | tuple[Any, str]], **thinking: Any) -> list[Score]:  # noqa: ANN401
+    def score_batch(self, requests: Iterable[Request | tuple[Any, str]], **sampling_params: Any) -> list[Score]:  # noqa: ANN401
         """Score many videos, each a Request or a (video, prompt). The first one that cannot be read raises VideoError;
         `score_each` goes on instead."""
         results = []
-        for result in self.score_each(requests, **thinking):
+        for result in self.score_each(requests, **sampling_params):
             if isinstance(result, VideoError):
                 raise result
             results.append(result)
@@ -147,20 +148,20 @@ class Scorer:
     def score_each(
         self,
         requests: Iterable[Request | tuple[Any, str]],
-        **thinking: Any,  # noqa: ANN401
+        **sampling_params: Any,  # noqa: ANN401
     ) -> Iterator[Score | VideoError]:
         """Score many videos one batch at a time, in order, as results come. A video that cannot be read, whose reward
         is not finite, or of which a generative model writes no answer that can be read, gives its VideoError in its
         place, and the others go on. `requests` is read no further ahead than one batch."""
-        how = SamplingParams(**thinking).resolved(self.model.settings.paradigm)
+        params = SamplingParams(**sampling_params).resolved(self.model.settings.paradigm)
         stream = (r if isinstance(r, Request) else Request(video=r[0], prompt=r[1]) for r in requests)
         while batch := list(islice(stream, self.batch_size)):
-            yield from self._score_one_batch(batch, how)
+            yield from self._score_one_batch(batch, params)
 
-    def compare(self, a: Any, b: Any, *, prompt: str, fps: float | None = None, **thinking: Any) -> Comparison:  # noqa: ANN401
+    def compare(self, a: Any, b: Any, *, prompt: str, fps: float | None = None, **sampling_params: Any) -> Comparison:  # noqa: ANN401
         """How probably people prefer video a to video b, both generated from `prompt`."""
         pair = [Request(video=video, prompt=prompt, fps=fps) for video in (a, b)]
-        score_a, score_b = self.score_batch(pair, **thinking)
+        score_a, score_b = self.score_batch(pair, **sampling_params)
         probability = preference_probability(score_a.reward, score_b.reward)
         return Comparison(a=score_a, b=score_b, probability=probability)
 
@@ -168,7 +169,7 @@ class Scorer:
         """The clip of a request, sampled as the checkpoint says."""
         return read_clip(request.video, sampling=self.model.settings.sampling, fps=request.fps)
 
-    def _score_one_batch(self, batch: Sequence[Request], how: SamplingParams) -> list[Score | VideoError]:
+    def _score_one_batch(self, batch: Sequence[Request], sampling_params: SamplingParams) -> list[Score | VideoError]:
         clips: list[Clip | VideoError] = []
         for request in batch:
             if not request.prompt.strip():
@@ -178,28 +179,30 @@ class Scorer:
             except VideoError as fault:
                 clips.append(fault)
         readable = [(clip, r.prompt) for clip, r in zip(clips, batch, strict=True) if isinstance(clip, Clip)]
-        scores = iter(self._score_clips(readable, how) if readable else [])
+        scores = iter(self._score_clips(readable, sampling_params) if readable else [])
         return [next(scores) if isinstance(clip, Clip) else clip for clip in clips]
 
-    def _score_clips(self, readable: Sequence[tuple[Clip, str]], how: SamplingParams) -> list[Score | VideoError]:
+    def _score_clips(
+        self, readable: Sequence[tuple[Clip, str]], sampling_params: SamplingParams
+    ) -> list[Score | VideoError]:
         clips, prompts = [clip for clip, _ in readable], [prompt for _, prompt in readable]
         laid_out = self.model.chat.lay_out_prompts(clips, prompts)
-        limit = how.max_chain_tokens or self.model.settings.max_chain_tokens
+        limit = sampling_params.max_chain_tokens or self.model.settings.max_chain_tokens
         too_long = self._too_long(clips, laid_out, limit)
         if too_long:
             fitting = [one for index, one in enumerate(readable) if index not in too_long]
-            scores = iter(self._score_clips(fitting, how) if fitting else [])
+            scores = iter(self._score_clips(fitting, sampling_params) if fitting else [])
             return [too_long.get(index) or next(scores) for index in range(len(readable))]
         inputs = {key: value.to(self.model.device) for key, value in laid_out.items()}
-        thoughts = self._think(inputs, how, limit)
+        thoughts = self._think(inputs, sampling_params, limit)
         return [
-            self._result(clip, prompt, of_clip, how)
+            self._result(clip, prompt, of_clip, sampling_params)
             for clip, prompt, of_clip in zip(clips, prompts, thoughts, strict=True)
         ]
 
-    def _think(self, inputs: Inputs, how: SamplingParams, limit: int) -> list[list[Thought]]:
+    def _think(self, inputs: Inputs, sampling_params: SamplingParams, limit: int) -> list[list[Thought]]:
         rows = len(inputs["input_ids"])
-        if how.think == "off":
+        if sampling_params.think == "off":
             empty = self.model.chat.no_thinking
             rewards_BK = score_chains(self.model, inputs, [empty] * rows)
             return [[Thought(chain=empty, truncated=False, rewards_K=rewards_K)] for rewards_K in rewards_BK]
@@ -207,9 +210,9 @@ class Scorer:
             self.model,
             inputs,
             limit=limit,
-            samples=how.samples,
-            temperature=how.effective_temperature,
-            seeds=[how.seed] * rows,
+            samples=sampling_params.samples,
+            temperature=sampling_params.effective_temperature,
+            seeds=[sampling_params.seed] * rows,
         )
 
     def _too_long(self, clips: Sequence[Clip], inputs: Inputs, limit: int) -> dict[int, VideoError]:
@@ -227,12 +230,14 @@ class Scorer:
             if length + limit + 2 > room
         }
 
-    def _result(self, clip: Clip, prompt: str, thoughts: Sequence[Thought], how: SamplingParams) -> Score | VideoError:
+    def _result(
+        self, clip: Clip, prompt: str, thoughts: Sequence[Thought], sampling_params: SamplingParams
+    ) -> Score | VideoError:
         samples: list[Sample] = []
         left_out: list[str] = []
         for thought in thoughts:
             try:
-                samples.append(self._sample(thought, how))
+                samples.append(self._sample(thought, sampling_params))
             except AnswerError as fault:
                 left_out.append(str(fault))
         rewards = [sample.reward for sample in samples]
@@ -251,10 +256,10 @@ class Scorer:
             left_out=tuple(left_out),
         )
 
-    def _sample(self, thought: Thought, how: SamplingParams) -> Sample:
+    def _sample(self, thought: Thought, sampling_params: SamplingParams) -> Sample:
         """A chain and its reward. A generative model's chain whose answer cannot be read has none: AnswerError."""
         thinking = self.model.chat.decode_chain(thought.chain)
-        verdict, flaw = (None, None) if how.think == "off" else _read(thinking)
+        verdict, flaw = (None, None) if sampling_params.think == "off" else _read(thinking)
         said = thought.rewards_K.tolist()
         if self.model.settings.paradigm == "generative":
             if verdict is None:

@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def judge(folder):
-    return ModelJudge(scorer=Scorer.from_pretrained(str(folder), device="cpu"), thinking=SamplingParams())
+    return ModelJudge(scorer=Scorer.from_pretrained(str(folder), device="cpu"), sampling_params=SamplingParams())
 
 
 def open_noise(name):
@@ -74,7 +74,7 @@ def test_what_cannot_be_scored_is_recorded_and_the_others_go_on(judge):
 
 
 def test_several_samples_count_all_their_tokens(judge):
-    several = dataclasses.replace(judge, thinking=SamplingParams(samples=3))
+    several = dataclasses.replace(judge, sampling_params=SamplingParams(samples=3))
     [record] = several.judge([clip("0", prompt=PROMPT)], open_video=open_noise)
     assert record["std"] > 0
     alone = judge.scorer.score(noise_clip(0), prompt=PROMPT, samples=3)
@@ -89,7 +89,7 @@ def test_the_config_says_what_rewards_depend_on(judge, folder):
     assert config["precision"] == "float32"
     assert set(config["versions"]) == {"descore", "torch", "transformers", "av"}
     assert "batch_size" not in config
-    off = dataclasses.replace(judge, thinking=SamplingParams(think="off")).config
+    off = dataclasses.replace(judge, sampling_params=SamplingParams(think="off")).config
     assert {key for key in config if config[key] != off[key]} == {"think"}
 
 

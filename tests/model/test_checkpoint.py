@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import build_micro, noise_clip
 
 from descore.errors import CheckpointError, ConfigError
-from descore.model.checkpoint import Settings, read_settings
+from descore.model.checkpoint import CheckpointSettings, read_settings
 from descore.model.modeling import DescoreModel
 
 
@@ -162,7 +162,7 @@ def test_from_a_backbones_folder(micro, tmp_path):
     micro.chat.processor.save_pretrained(tmp_path)
     model = DescoreModel.from_backbone(tmp_path)
     assert torch.equal(model.backbone.lm_head.weight, micro.backbone.lm_head.weight)
-    assert model.settings == Settings()
+    assert model.settings == CheckpointSettings()
     assert model.settings.trained_on is None
 
 

@@ -72,7 +72,7 @@ def evaluate(
             json=json,
             batch_size=batch_size,
             device=device,
-            thinking={
+            sampling_params={
                 "think": think.value if think else None,
                 "samples": samples,
                 "seed": seed,

@@ -43,7 +43,7 @@ def run_and_show(
     json: bool,
     batch_size: int,
     device: str | None,
-    thinking: Mapping[str, Any],
+    sampling_params: Mapping[str, Any],
 ) -> None:
     """The body of `descore evaluate`."""
     benchmark = find_benchmark(name)
@@ -54,7 +54,13 @@ def run_and_show(
         judgements = load(benchmark, root=root, limit=limit)
         bar.update(task, description=f"opening {scores or model or 'tiny'}")
         judge = _judge(
-            model, scores, judgements, paradigm=paradigm, batch_size=batch_size, device=device, thinking=thinking
+            model,
+            scores,
+            judgements,
+            paradigm=paradigm,
+            batch_size=batch_size,
+            device=device,
+            sampling_params=sampling_params,
         )
         folder = out or _default_folder(judge, benchmark, limit)
         bar.update(task, description="scoring", total=len(judgements.clips))
@@ -96,7 +102,7 @@ def _judge(
     paradigm: Paradigm | None,
     batch_size: int,
     device: str | None,
-    thinking: Mapping[str, Any],
+    sampling_params: Mapping[str, Any],
 ) -> Judge:
     if scores is not None:
         from descore.evaluation.results import labels_of
@@ -109,10 +115,10 @@ def _judge(
 
     if model is not None and model in FEATURES:
         return FeatureJudge(feature=FEATURES[model], batch_size=batch_size)
-    how = SamplingParams(**thinking)
-    how.resolved(paradigm)  # options that do not go together are refused before a large model is opened
+    params = SamplingParams(**sampling_params)
+    params.resolved(paradigm)  # options that do not go together are refused before a large model is opened
     scorer = open_scorer(model or "tiny", paradigm=paradigm, device=device, batch_size=batch_size)
-    return ModelJudge(scorer=scorer, thinking=how)
+    return ModelJudge(scorer=scorer, sampling_params=params)
 
 
 def _default_folder(judge: Judge, benchmark: Benchmark, limit: int | None) -> Path:

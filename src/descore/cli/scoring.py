@@ -49,7 +49,7 @@ def judge(
     paradigm: Paradigm | None = None,
     device: str | None = None,
     batch_size: int = 8,
-    **thinking: Any,  # noqa: ANN401  # fields of `SamplingParams`
+    **sampling_params: Any,  # noqa: ANN401  # fields of `SamplingParams`
 ) -> Iterator[Result]:
     """Results for (clip, prompt), in order, as they come. The bar steps aside while the caller shows one."""
     with progress_bar() as bar:
@@ -57,10 +57,10 @@ def judge(
         from descore.scorer import SamplingParams
 
         # Options that do not go together are refused before a large model is opened.
-        SamplingParams(**thinking).resolved(paradigm)
+        SamplingParams(**sampling_params).resolved(paradigm)
         scorer = open_scorer(model, paradigm=paradigm, device=device, batch_size=batch_size)
         bar.update(task, description="watching and thinking", total=len(requests))
-        for result in scorer.score_each(requests, **thinking):
+        for result in scorer.score_each(requests, **sampling_params):
             bar.advance(task)
             bar.stop()
             yield result

@@ -115,10 +115,10 @@ def _judge(
     """The judge, and how it reads clips."""
     if model in FEATURES:
         return FeatureJudge(feature=FEATURES[model], batch_size=batch_size), SAMPLING
-    how = SamplingParams(think=think, seed=seed)
-    how.resolved(paradigm)
+    params = SamplingParams(think=think, seed=seed)
+    params.resolved(paradigm)
     scorer = open_scorer(model, paradigm=paradigm, device=device, batch_size=batch_size)
-    return ModelJudge(scorer=scorer, thinking=how), scorer.model.settings.sampling
+    return ModelJudge(scorer=scorer, sampling_params=params), scorer.model.settings.sampling
 
 
 def _make(out: Path, config: Mapping[str, Any]) -> None:

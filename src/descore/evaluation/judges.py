@@ -136,15 +136,15 @@ class ModelJudge:
     """A reward model."""
 
     scorer: Scorer
-    thinking: SamplingParams
+    sampling_params: SamplingParams
 
     def __post_init__(self) -> None:
-        assert self.how.think, "settled"
+        assert self.resolved.think is not None
 
     @property
-    def how(self) -> SamplingParams:
-        """How this model thinks; ConfigError if it cannot so."""
-        return self.thinking.resolved(self.scorer.model.settings.paradigm)
+    def resolved(self) -> SamplingParams:
+        """The parameters with `think` decided for this model; ConfigError if it cannot sample so."""
+        return self.sampling_params.resolved(self.scorer.model.settings.paradigm)
 
     @property
     def batch_size(self) -> int:
@@ -155,15 +155,15 @@ class ModelJudge:
     def config(self) -> Record:
         """What the rewards depend on. The precision is the backbone's: a GPU's rewards are not mixed with a CPU's. A
         paradigm of None is descore's, as in runs from before there were others, which can go on so."""
-        how, paradigm = self.how, self.scorer.model.settings.paradigm
+        params, paradigm = self.resolved, self.scorer.model.settings.paradigm
         return {
             "model": self.scorer.name,
             "paradigm": None if paradigm == "descore" else paradigm,
-            "think": how.think,
-            "samples": how.samples,
-            "seed": how.seed,
-            "temperature": how.effective_temperature,
-            "max_chain_tokens": how.max_chain_tokens or self.scorer.model.settings.max_chain_tokens,
+            "think": params.think,
+            "samples": params.samples,
+            "seed": params.seed,
+            "temperature": params.effective_temperature,
+            "max_chain_tokens": params.max_chain_tokens or self.scorer.model.settings.max_chain_tokens,
             "precision": str(self.scorer.model.backbone.dtype).removeprefix("torch."),
             "digest": checkpoint_digest(self.scorer.name),
             "versions": versions("descore", "torch", "transformers", "av"),
@@ -180,17 +180,17 @@ class ModelJudge:
         ]
 
     def _score(self, clips: Sequence[RatedClip], open_video: Open) -> list[Score | VideoError]:
-        how = self.how
+        params = self.resolved
         try:
             requests = (request_of(open_video(clip.video), clip.prompt) for clip in clips)
             return list(
                 self.scorer.score_each(
                     requests,
-                    think=how.think,
-                    samples=how.samples,
-                    temperature=how.temperature,
-                    seed=how.seed,
-                    max_chain_tokens=how.max_chain_tokens,
+                    think=params.think,
+                    samples=params.samples,
+                    temperature=params.temperature,
+                    seed=params.seed,
+                    max_chain_tokens=params.max_chain_tokens,
                 )
             )
         except DescoreError as fault:

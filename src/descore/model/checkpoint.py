@@ -36,7 +36,7 @@ ANSWER_DIMENSIONS = ("overall",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class CheckpointSettings:
     """What a checkpoint says of itself, beside its weights."""
 
     schema: int = SCHEMA
@@ -72,7 +72,7 @@ class Settings:
         return 0 if self.paradigm == "generative" else len(self.dimensions)
 
 
-def _faults(settings: Settings) -> list[str]:
+def _faults(settings: CheckpointSettings) -> list[str]:
     names, mean, std = settings.dimensions, settings.reward_mean, settings.reward_std
     layouts, paradigms = [layout.value for layout in Layout], list(get_args(Paradigm))
     checks = {
@@ -128,7 +128,7 @@ def _fetch(repo: str) -> Path:
         raise CheckpointError(f"{repo}: no such folder, and the hub does not give it: {reason}") from fault
 
 
-def read_as(folder: Path, paradigm: Paradigm | None) -> tuple[Settings, str]:
+def read_as(folder: Path, paradigm: Paradigm | None) -> tuple[CheckpointSettings, str]:
     """Settings and judging text of a folder, to be opened in a paradigm; None: the folder's own.
 
     Any checkpoint can be opened as generative, and so can a plain backbone: with the default settings, and the default
@@ -136,7 +136,7 @@ def read_as(folder: Path, paradigm: Paradigm | None) -> tuple[Settings, str]:
     discriminative by being opened so: CheckpointError."""
     if paradigm == "generative" and not (folder / SETTINGS_FILE).is_file():
         rubric = read_rubric(folder) if (folder / RUBRIC_FILE).is_file() else DEFAULT_RUBRIC
-        return Settings(paradigm="generative"), rubric
+        return CheckpointSettings(paradigm="generative"), rubric
     settings, rubric = read_settings(folder), read_rubric(folder)
     if paradigm in (None, settings.paradigm):
         return settings, rubric
@@ -156,7 +156,7 @@ _NOT_OTHERWISE: Mapping[Paradigm, str] = {
 """By what a checkpoint is, why it cannot be opened as something else with a head, and what to do."""
 
 
-def _without_head(settings: Settings) -> Settings:
+def _without_head(settings: CheckpointSettings) -> CheckpointSettings:
     return replace(
         settings,
         paradigm="generative",
@@ -168,7 +168,7 @@ def _without_head(settings: Settings) -> Settings:
     )
 
 
-def read_settings(folder: Path) -> Settings:
+def read_settings(folder: Path) -> CheckpointSettings:
     """The settings in descore.json. What is missing, unknown or wrong raises CheckpointError."""
     path = folder / SETTINGS_FILE
     if not path.is_file():
@@ -185,11 +185,11 @@ def read_settings(folder: Path) -> Settings:
     if raw.get("schema") != SCHEMA:
         raise CheckpointError(f"{path}: schema is {raw.get('schema')!r}, this version reads {SCHEMA}")
     try:
-        _refuse_unknown(raw, Settings)
+        _refuse_unknown(raw, CheckpointSettings)
         _refuse_unknown(raw.get("sampling", {}), VideoSampling)
         raw["sampling"] = VideoSampling(**raw.get("sampling", {}))
         raw["dimensions"] = tuple(raw.get("dimensions", ()))
-        return Settings(**raw)
+        return CheckpointSettings(**raw)
     except (ConfigError, TypeError) as fault:
         raise CheckpointError(f"{path}: {fault}") from fault
 
@@ -230,7 +230,9 @@ def read_head(folder: Path, *, width: int, outputs: int) -> dict[str, Tensor]:
     return {name: tensor.float() for name, tensor in tensors.items()}
 
 
-def write_descore_files(folder: Path, *, settings: Settings, rubric: str, query: Tensor, head: Tensor) -> None:
+def write_descore_files(
+    folder: Path, *, settings: CheckpointSettings, rubric: str, query: Tensor, head: Tensor
+) -> None:
     """Write the three files, or two for a generative model, into a directory that transformers has written to."""
     (folder / SETTINGS_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
     (folder / RUBRIC_FILE).write_text(rubric, encoding="utf-8")

@@ -20,7 +20,7 @@ from torch import Tensor
 from descore.data.chat import QUERY_TOKEN, VIDEO_PLACE, Layout
 from descore.errors import CheckpointError, ConfigError
 from descore.model import official_layout as reference
-from descore.model.checkpoint import Settings, write_descore_files
+from descore.model.checkpoint import CheckpointSettings, write_descore_files
 from descore.model.modeling import DescoreModel, family_of, merge_adapters, open_processor
 from descore.model.official_layout import Adapter, Parts
 from descore.rubric import fill_rubric
@@ -38,7 +38,7 @@ class Converted:
 
     folder: Path
     """The new checkpoint."""
-    settings: Settings
+    settings: CheckpointSettings
     """What it says of itself."""
     adapter: str
     """none, kept or merged."""
@@ -167,9 +167,9 @@ def _number_of(query_token: str, tokenizer: Any, parts: Parts) -> int:  # noqa: 
     return int(added[query_token])
 
 
-def _settings(read: _Source, *, source: str, layout: str, dimensions: Sequence[str]) -> Settings:
+def _settings(read: _Source, *, source: str, layout: str, dimensions: Sequence[str]) -> CheckpointSettings:
     videos = read.processor.video_processor
-    return Settings(
+    return CheckpointSettings(
         dimensions=tuple(dimensions),
         layout=layout,
         sampling=VideoSampling(size_multiple=videos.patch_size * videos.merge_size),
@@ -178,7 +178,9 @@ def _settings(read: _Source, *, source: str, layout: str, dimensions: Sequence[s
     )
 
 
-def _write(read: _Source, folder: Path, *, settings: Settings, rubric: str, query_token: str, linked: bool) -> None:
+def _write(
+    read: _Source, folder: Path, *, settings: CheckpointSettings, rubric: str, query_token: str, linked: bool
+) -> None:
     """The whole directory, without merging. `linked`: large files are not copied, for it will soon be gone."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

@@ -23,7 +23,7 @@ from descore.data.chat import QUERY_TOKEN, Chat, Inputs, Layout
 from descore.errors import CheckpointError, ConfigError
 from descore.model import qwen3_vl
 from descore.model.checkpoint import (
-    Settings,
+    CheckpointSettings,
     find_checkpoint,
     read_as,
     read_head,
@@ -145,7 +145,7 @@ class DescoreModel(nn.Module):
 
     A generative model's head has no rows (K = 0): its reward is what its chain says, which the Scorer reads."""
 
-    def __init__(self, backbone: Any, *, chat: Chat, settings: Settings) -> None:  # noqa: ANN401
+    def __init__(self, backbone: Any, *, chat: Chat, settings: CheckpointSettings) -> None:  # noqa: ANN401
         super().__init__()
         self.backbone = backbone
         self.chat = chat
@@ -164,7 +164,7 @@ class DescoreModel(nn.Module):
         source: Any,  # noqa: ANN401  # a path, a hub id or a transformers config
         *,
         processor: Any = None,  # noqa: ANN401
-        settings: Settings | None = None,
+        settings: CheckpointSettings | None = None,
         rubric: str = DEFAULT_RUBRIC,
         dtype: torch.dtype = torch.float32,
     ) -> Self:
@@ -182,7 +182,7 @@ class DescoreModel(nn.Module):
         processor.tokenizer.add_tokens([QUERY_TOKEN], special_tokens=True)
         if len(processor.tokenizer) > backbone.get_input_embeddings().weight.shape[0]:
             backbone.resize_token_embeddings(len(processor.tokenizer), pad_to_multiple_of=64)
-        settings = settings or Settings()
+        settings = settings or CheckpointSettings()
         return cls(backbone, chat=Chat(processor, rubric, Layout(settings.layout)), settings=settings)
 
     @classmethod

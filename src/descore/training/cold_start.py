@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import TrainingArguments
 
 from descore.io import write_whole
-from descore.model.checkpoint import Settings
+from descore.model.checkpoint import CheckpointSettings
 from descore.model.modeling import DescoreModel
 from descore.training.collate import PairCollator
 from descore.training.config import ChainSource, ColdStartConfig, LossConfig
@@ -175,7 +175,7 @@ def finalize(trainer: DescoreTrainer) -> None:
         finish(model, config, card=card)
 
 
-def calibrate(trainer: PairTrainer) -> Settings:
+def calibrate(trainer: PairTrainer) -> CheckpointSettings:
     """The model's settings with the reward's mean and deviation, if there is a table to find them on.
 
     A model that thinks is calibrated on chains of its own, which is how it will be used."""

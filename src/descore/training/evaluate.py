@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from descore.errors import AnswerError, DescoreWarning
-from descore.model.checkpoint import Settings
+from descore.model.checkpoint import CheckpointSettings
 from descore.model.generation import Thought, score_chains, think_and_score
 from descore.model.modeling import DescoreModel
 from descore.rubric import read_answer
@@ -249,7 +249,7 @@ def _margins(
     return margin_NK, preference_NK, np.array([pair.prompt for pair in there], dtype=np.str_)
 
 
-def calibrated(settings: Settings, judged: Sequence[JudgedPair], *, way: ChainSource) -> Settings:
+def calibrated(settings: CheckpointSettings, judged: Sequence[JudgedPair], *, way: ChainSource) -> CheckpointSettings:
     """Settings with `reward_mean` and `reward_std` (the sample's) over the pairs' clips, each clip of a prompt once.
 
     Fewer than two clips, or rewards that are all the same, have no deviation: then a warning, and settings as they

@@ -10,7 +10,7 @@ from typing import Any, cast
 import jinja2
 import yaml
 
-from descore.model.checkpoint import Settings
+from descore.model.checkpoint import CheckpointSettings
 from descore.stats.bootstrap import Figure
 from descore.training.config import TrainingConfig
 from descore.training.config_model import plain
@@ -130,7 +130,7 @@ class Table:
 
 def write_card(
     config: TrainingConfig,
-    settings: Settings,
+    settings: CheckpointSettings,
     *,
     tables: Sequence[Table],
     found: Sequence[Found],

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from descore.errors import ConfigError, DescoreWarning
-from descore.model.checkpoint import Settings, find_checkpoint, read_settings
+from descore.model.checkpoint import CheckpointSettings, find_checkpoint, read_settings
 from descore.model.modeling import DescoreModel, RewardHead, is_adapter, merge_adapters
 from descore.rubric import DEFAULT_RUBRIC, fill_rubric
 from descore.training.config import ColdStartConfig, OptimConfig, TrainableConfig, TrainingConfig
@@ -115,7 +115,9 @@ def open_model(config: TrainingConfig, *, rubric: str | None, paradigm: Paradigm
         if dimensions is not None and model.settings.dimensions != dimensions:
             _renew_head(model, dimensions)
     else:
-        settings = Settings(dimensions=dimensions or Settings().dimensions, paradigm=paradigm or "descore")
+        settings = CheckpointSettings(
+            dimensions=dimensions or CheckpointSettings().dimensions, paradigm=paradigm or "descore"
+        )
         rubric = rubric or DEFAULT_RUBRIC
         model = DescoreModel.from_backbone(told.backbone, settings=settings, rubric=rubric, dtype=dtype)
     model.chat = replace(model.chat, rubric=rubric or model.chat.rubric)
@@ -168,7 +170,7 @@ def _renew_head(model: DescoreModel, dimensions: tuple[str, ...]) -> None:
     model.settings = replace(model.settings, dimensions=dimensions, reward_mean=None, reward_std=None)
 
 
-def _settings(settings: Settings, config: TrainingConfig) -> Settings:
+def _settings(settings: CheckpointSettings, config: TrainingConfig) -> CheckpointSettings:
     """The checkpoint's, with what the config says. A head fits what the backbone said before, so it counts as untrained
     until it has been fitted anew."""
     return replace(

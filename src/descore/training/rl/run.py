@@ -19,7 +19,7 @@ from accelerate.utils import DistributedType, gather_object
 from transformers import set_seed
 
 from descore.errors import ConfigError, DescoreWarning
-from descore.model.checkpoint import ANSWER_DIMENSIONS, Settings, find_checkpoint, read_settings
+from descore.model.checkpoint import ANSWER_DIMENSIONS, CheckpointSettings, find_checkpoint, read_settings
 from descore.model.modeling import DescoreModel
 from descore.training.cold_start import EVALUATION_FILE, write_evaluation
 from descore.training.config import ChainSource, RowConfig
@@ -208,7 +208,7 @@ class _Run:
             mine = [record(*pair) for pair in judge_pairs(self.model, self.data[name], ways, judging)]
         return sorted(gather_object(mine), key=lambda pair: pair.number)
 
-    def _calibrated(self) -> Settings:
+    def _calibrated(self) -> CheckpointSettings:
         """The settings with the reward's mean and deviation behind chains of the model's own, if a table tells them."""
         settings, name = self.model.settings, "calibration" if "calibration" in self.data else "eval"
         if name not in self.data:
@@ -217,7 +217,7 @@ class _Run:
         judged = self.judged if known else self._judge_table(name, ["written"])
         return calibrated(settings, judged, way="written")
 
-    def _write(self, settings: Settings) -> None:
+    def _write(self, settings: CheckpointSettings) -> None:
         """The model with its card, and what was found on held-out pairs."""
         self.model.settings, found = settings, figures(self.judged, dimensions=settings.dimensions)
         write_evaluation(self.config.run.out / EVALUATION_FILE, found)

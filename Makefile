@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
+# Processes that run tests side by side; each uses one core.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 # glibc gives large blocks back to the system after each step; asking for them again can cost more than the step.
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456
@@ -25,11 +28,11 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)   ## read clips, think, score them, and draw a picture of it
 	$(BIN)/descore demo
 
-test: $(READY)   ## tests, under five minutes on two cores
-	$(BIN)/python -m pytest -m 'not slow'
+test: $(READY)   ## tests, under three minutes on two cores
+	$(PYTEST) -m 'not slow'
 
 test-slow: $(READY)  ## tests that take longer
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 check: $(READY)  ## style, types, direction of imports
 	$(BIN)/ruff check .

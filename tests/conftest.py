@@ -1,5 +1,7 @@
 """Shared by all tests: a micro model of the real architecture, built from a seed in a second, and clips of noise."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,10 @@ from descore.model.modeling import DescoreModel
 from descore.model.small import small_config, small_processor
 from descore.types import Clip
 from descore.video.sampling import VideoSampling
+
+# Several workers share the cores, and torch's threads wait for one another beside busy neighbours. Subprocesses too.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 # The same examples on every run, and no time limit: a busy machine is no fault of the code.
 hypothesis_settings.register_profile("descore", derandomize=True, deadline=None)

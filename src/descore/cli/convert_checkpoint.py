@@ -52,13 +52,12 @@ def convert_checkpoint(
 ) -> None:
     """Convert a checkpoint of the DeScore reference code. Nothing in it is run: its head is read as plain tensors."""
     with reported_errors(debug=debug):
-        text = _read_text(rubric)
-        import transformers
+        from descore.cli.scoring import quiet_transformers
 
+        text = _read_text(rubric)
+        quiet_transformers()
         from descore.model.convert_official import convert_reference
 
-        transformers.utils.logging.set_verbosity_error()
-        transformers.utils.logging.disable_progress_bar()
         converted = convert_reference(
             source,
             out,

@@ -1,11 +1,26 @@
-"""`descore data`: tables of pairs before anything is trained on them, checked and brought into the project's schema.
+"""`descore data`: check tables of pairs, and convert other projects' tables into such tables."""
 
-Knows options and messages; knows nothing of how a table is read."""
+import json as json_lines
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from descore.cli.data_check import check
-from descore.cli.data_convert import convert
+from descore.cli import options as opt
+from descore.cli.errors import reported_errors
+from descore.errors import DataError
+
+if TYPE_CHECKING:
+    from descore.data.validate import Check, Finding, Probes
+    from descore.evaluation.convert import Converted
+
+MAX_SHOWN = 50
+"""Findings of each kind that are shown without --all."""
+_MAX_NAMED = 6
+"""Sources and picture sizes that the summary names."""
+_MAX_THREADS = 8
 
 app = typer.Typer(name="data", help="Tables of pairs: check them, or make them of other tables.", no_args_is_help=True)
 
@@ -15,5 +30,221 @@ def _data() -> None:
     """Tables of pairs: check them, or make them of other tables."""
 
 
-for verb in (check, convert):
-    app.command()(verb)
+@app.command()
+def check(
+    *,
+    tables: Annotated[
+        list[Path], typer.Argument(metavar="TABLE...", help="Tables of pairs; several are the parts of a split.")
+    ],
+    checkpoint: Annotated[
+        str | None,
+        typer.Option("--checkpoint", help="Measure chains in the tokens of this checkpoint, not in words."),
+    ] = None,
+    open_videos: Annotated[
+        bool,
+        typer.Option("--open/--no-open", help="Open every video; without it, clips are told apart by their paths."),
+    ] = True,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Videos opened at a time. Default: one a core, 8 at most.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Take warnings for faults.")] = False,
+    show_all: Annotated[
+        bool, typer.Option("--all", help=f"Show every finding, not the first {MAX_SHOWN} only.")
+    ] = False,
+    json: opt.Json = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Look at every row of tables of pairs, say all that is wrong at once, and what the tables hold.
+
+    A fault ends the command with exit code 5; a warning does so with --strict only."""
+    with reported_errors(debug=debug):
+        from descore.data.inspect import words_in
+        from descore.data.validate import Check, find_tables
+
+        find_tables(tables)  # before a checkpoint or a video is opened
+        length_of, unit = (words_in, "words") if checkpoint is None else (_token_counter(checkpoint), "tokens")
+        probes = _probe_videos(tables, workers=workers) if open_videos else {}
+        checked = Check(tables, looks=probes, length_of=length_of, unit=unit)
+        faults = _print_check(checked, strict=strict, show_all=show_all, json=json)
+        if faults:
+            raise typer.Exit(DataError.exit_code)
+
+
+@app.command()
+def convert(
+    *,
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The table: .csv, .jsonl, .json or .parquet.")],
+    layout: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="LAYOUT",
+            help="descore (the reference code's pairs with chains), videoalign, videogen-rewardbench, "
+            "genai-bench-video or another public benchmark; or ratings, for a table of rated clips in the project's "
+            "own schema.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The table to write: .csv, .jsonl or .parquet.")],
+    root: Annotated[
+        Path | None,
+        typer.Option("--root", help="Folder that the videos' paths start from. Default: as the layout has it."),
+    ] = None,
+    labels: Annotated[
+        list[str] | None, typer.Option("--label", help="A label to keep; give it again for more.")
+    ] = None,
+    least_difference: Annotated[
+        float | None,
+        typer.Option("--least-difference", min=0.0, help="Of ratings: closer ones are a tie, in points of the rating."),
+    ] = None,
+    within: Annotated[
+        Literal["prompt", "group"] | None,
+        typer.Option(
+            "--within", help="Of ratings: compare all clips of a prompt, or those of its groups among themselves."
+        ),
+    ] = None,
+    debug: opt.Debug = False,
+) -> None:
+    """Turn another project's table into a table of pairs, with paths relative to it.
+
+    Pairs that have none of the labels are left out and counted. descore benchmarks NAME tells of each benchmark's
+    layout and where its files are to be had."""
+    with reported_errors(debug=debug):
+        from descore.cli.scoring import progress_bar
+        from descore.evaluation.convert import convert as convert_table
+
+        with progress_bar() as bar:
+            task = bar.add_task("converting", total=None)
+            converted = convert_table(
+                source,
+                layout=layout,
+                out=out,
+                root=root,
+                labels=labels or (),
+                least_difference=least_difference,
+                within=within,
+                watch=lambda: bar.advance(task),
+            )
+        for line in _conversion_summary(converted):
+            typer.echo(line)
+
+
+def _probe_videos(tables: Sequence[Path], *, workers: int | None) -> "Probes":
+    """Open every video of the tables under a progress bar."""
+    from descore.cli.scoring import progress_bar
+    from descore.data.validate import look_at_videos
+
+    with progress_bar() as bar:
+        task = bar.add_task("opening videos", total=None)
+        threads = workers or min(os.cpu_count() or 1, _MAX_THREADS)
+        return look_at_videos(tables, workers=threads, watch=lambda: bar.advance(task))
+
+
+def _token_counter(checkpoint: str) -> Callable[[str], int]:
+    """The function from a chain to its length in tokens of a checkpoint, its end of turn included."""
+    from descore.data.chat import Chat
+    from descore.model.checkpoint import find_checkpoint, read_rubric
+    from descore.model.modeling import open_processor
+
+    folder = find_checkpoint(checkpoint)
+    chat = Chat(open_processor(folder), read_rubric(folder))
+    return lambda chain: len(chat.encode_chain(chain))
+
+
+def _print_check(checked: "Check", *, strict: bool, show_all: bool, json: bool) -> int:
+    """Print findings and a summary of each table; the number of faults. Without `show_all`, people see the first
+    findings of each kind, and how many more there are."""
+    counts = {"fault": 0, "warning": 0}
+    for finding in checked.findings():
+        kind = "warning" if finding.warning and not strict else "fault"
+        counts[kind] += 1
+        if json:
+            _print_json({"kind": kind, "file": finding.file, "line": finding.line, "message": finding.message})
+        elif show_all or counts[kind] <= MAX_SHOWN:
+            _print_finding(finding, kind=kind)
+    summaries = [tally.record() for tally in checked.tallies]
+    if json:
+        for summary in summaries:
+            _print_json({"kind": "table", **summary})
+    else:
+        _print_summaries(summaries, counts, hidden=not show_all)
+    return counts["fault"]
+
+
+def _print_summaries(summaries: Iterable[Mapping[str, Any]], counts: Mapping[str, int], *, hidden: bool) -> None:
+    """Print how many findings were not shown, what each table holds, and the counts of faults and warnings."""
+    from descore.cli.output import with_count
+
+    rest = [with_count(count - MAX_SHOWN, kind) for kind, count in counts.items() if count > MAX_SHOWN]
+    if hidden and rest:
+        typer.echo(f"and {' and '.join(rest)} more; --all shows them")
+    for summary in summaries:
+        _show_table(summary)
+    faults, warnings = counts["fault"], counts["warning"]
+    text = with_count(faults, "fault") if faults else typer.style("no faults", fg=typer.colors.GREEN)
+    typer.echo(text + (f", {with_count(warnings, 'warning')}" if warnings else ""))
+
+
+def _print_json(record: Mapping[str, Any]) -> None:
+    typer.echo(json_lines.dumps(record, ensure_ascii=False))
+
+
+def _print_finding(finding: "Finding", *, kind: str) -> None:
+    from descore.report.text import one_line
+
+    mark = typer.style("warning: ", fg=typer.colors.YELLOW) if kind == "warning" else ""
+    typer.echo(f"{mark}{one_line(str(finding))}")
+
+
+def _show_table(summary: Mapping[str, Any]) -> None:
+    from rich.text import Text
+
+    from descore.cli.output import console, key_value_grid
+    from descore.report.text import one_line
+
+    screen = console()
+    screen.print(Text(f"\n{one_line(summary['file'])}", style="bold"))
+    screen.print(key_value_grid((f" {one_line(title)}", one_line(value)) for title, value in _facts(summary)))
+    screen.print()
+
+
+def _facts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a table holds: titles and values."""
+    without = f", {summary['unlabelled']:,} of them without any label" if summary["unlabelled"] else ""
+    yield "rows", f"{summary['rows']:,}{without}"
+    for label, counts in summary["labels"].items():
+        none = f", not labelled {counts['none']:,}" if counts["none"] else ""
+        ties = f"tie {counts['tie']:,} ({counts['tie_rate']:.1%} ties)"
+        yield label, f"a {counts['a']:,}, b {counts['b']:,}, {ties}{none}"
+    yield "prompts", f"{summary['prompts']:,}"
+    yield "videos", f"{summary['videos']:,}"
+    seconds, chains = summary["seconds"], summary["chains"]
+    if seconds is not None:
+        yield "seconds", f"{_distribution(seconds, '.1f')}; {seconds['total'] / 3600:.2f} hours in all"
+        yield "sizes", _largest(summary["sizes"])
+    if summary["sources"]:
+        yield "sources", _largest(summary["sources"])
+    if chains is not None:
+        yield "chains", f"{chains['count']:,}; {chains['unit']}: {_distribution(chains, ',.0f')}"
+    for kind in ("marked", "rated"):
+        if summary[kind]:
+            yield kind, f"{summary[kind]:,} of {2 * summary['rows']:,} clips"
+
+
+def _distribution(figures: Mapping[str, float], form: str) -> str:
+    return f"median {figures['median']:{form}}, 95 % {figures['p95']:{form}}, longest {figures['longest']:{form}}"
+
+
+def _largest(counts: Mapping[str, int]) -> str:
+    shown = ", ".join(f"{name} ({count:,})" for name, count in list(counts.items())[:_MAX_NAMED])
+    return shown + (f" and {len(counts) - _MAX_NAMED:,} more" if len(counts) > _MAX_NAMED else "")
+
+
+def _conversion_summary(converted: "Converted") -> Iterator[str]:
+    """What was written, and the next command."""
+    from descore.cli.output import with_count
+
+    left_out = f"; {converted.left_out:,} without a label left out" if converted.left_out else ""
+    yield f"{converted.out}: {with_count(converted.rows, 'pair')}{left_out}"
+    for label, counts in converted.labels.items():
+        yield f"  {label}: " + ", ".join(f"{choice} {counts[choice]:,}" for choice in ("a", "b", "tie"))
+    yield f"next: descore data check {converted.out}"

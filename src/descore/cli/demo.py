@@ -59,12 +59,12 @@ def demo(
 ) -> None:
     """Judge drawn and real clips, and draw a picture of it."""
     with reported_errors(debug=debug):
-        _run(out, model=model, paradigm=paradigm.value if paradigm else None, device=device)
+        _run(out, model=model, paradigm=paradigm, device=device)
 
 
 def _run(out: Path, *, model: str, paradigm: "Paradigm | None", device: str | None) -> None:
-    from descore.cli.scoring import judge
-    from descore.cli.screen import console, show_ranking, show_score
+    from descore.cli.output import console, show_ranking, show_score
+    from descore.cli.scoring import score_clips
     from descore.types import Score
 
     folder = _made(out / "clips")
@@ -72,7 +72,7 @@ def _run(out: Path, *, model: str, paradigm: "Paradigm | None", device: str | No
     requests = [(str(variant.path), prompt) for variant in variants] + _real(folder)
     screen = console()
     scores: list[Score] = []
-    for result in judge(requests, model=model, paradigm=paradigm, device=device):
+    for result in score_clips(requests, model=model, paradigm=paradigm, device=device):
         if not isinstance(result, Score):
             raise result
         if len(scores) in (0, len(variants)):

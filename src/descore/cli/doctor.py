@@ -44,7 +44,7 @@ def doctor(
     """Show versions and device, find the model, and score a small clip to see that all is well."""
     with reported_errors(debug=debug):
         findings = []
-        for finding in _examine(model, paradigm.value if paradigm else None, device):
+        for finding in _examine(model, paradigm, device):
             findings.append(finding)
             if not json:
                 _show(finding)

@@ -1,14 +1,26 @@
-"""`descore evaluate`: how well a reward model agrees with people, how sure that is, and where it fails."""
+"""`descore evaluate`, `descore benchmarks` and `descore report`: measure agreement with people, list what it can be
+measured on, and make a page of runs."""
 
+import json as json_lines
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from descore.cli import options as opt
 from descore.cli.errors import reported_errors
+from descore.errors import ConfigError, DataError
 
-Model = Annotated[
+if TYPE_CHECKING:
+    from descore.evaluation.benchmarks import Benchmark
+    from descore.evaluation.runs import Judge
+
+STRESS_FILE = "stress.json"
+"""Where `descore stress` writes its results, inside its folder."""
+
+JudgeName = Annotated[
     str | None,
     typer.Option(
         "--model",
@@ -17,11 +29,10 @@ Model = Annotated[
         "against: 'sharpness', 'jerk'. With --scores, the name to show.",
     ),
 ]
-Benchmark = Annotated[
+BenchmarkName = Annotated[
     str, typer.Option("--benchmark", "-b", help="A benchmark's name, or a table of your own; see descore benchmarks.")
 ]
-Root = Annotated[Path | None, typer.Option("--root", help="Folder that the benchmark was unpacked to.")]
-Scores = Annotated[
+ScoreTable = Annotated[
     Path | None,
     typer.Option(
         "--scores",
@@ -29,19 +40,28 @@ Scores = Annotated[
         "dimensions. The lines of descore score --json will do.",
     ),
 ]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only so many of the benchmark's rows.")]
-Out = Annotated[
+RunFolder = Annotated[
     Path | None, typer.Option("--out", "-o", help="The run's folder. Default: runs/ and a name made of the options.")
+]
+BenchmarkArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[NAME]", help="One benchmark, or a table of your own: .csv, .jsonl, .json, .parquet."),
+]
+RunFolders = Annotated[
+    list[Path], typer.Argument(metavar="DIR...", help="Folders that descore evaluate or descore stress has written.")
+]
+ReportFile = Annotated[
+    Path, typer.Option("--out", "-o", help="Where the page is written; a page that is there is replaced.")
 ]
 
 
 def evaluate(
     *,
-    benchmark: Benchmark,
-    model: Model = None,
+    benchmark: BenchmarkName,
+    model: JudgeName = None,
     paradigm: opt.Paradigm = None,
-    scores: Scores = None,
-    root: Root = None,
+    scores: ScoreTable = None,
+    root: opt.BenchmarkRoot = None,
     think: opt.Think = None,
     samples: opt.Samples = 1,
     seed: opt.Seed = 0,
@@ -49,8 +69,8 @@ def evaluate(
     max_chain_tokens: opt.MaxChainTokens = None,
     batch_size: opt.BatchSize = 8,
     device: opt.Device = None,
-    limit: Limit = None,
-    out: Out = None,
+    limit: opt.Limit = None,
+    out: RunFolder = None,
     json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
@@ -59,24 +79,112 @@ def evaluate(
     Each clip is scored once and recorded at once: give the same command again after an interruption, and the run goes
     on where it stopped. Clips that could not be scored are tried again then. A folder never holds two unlike runs."""
     with reported_errors(debug=debug):
-        from descore.cli.evaluating import run_and_show
+        from descore.cli.evaluation_output import print_run
+        from descore.cli.scoring import open_judge, progress_bar
+        from descore.evaluation.benchmarks import find_benchmark, load
+        from descore.evaluation.results import labels_of
+        from descore.evaluation.runs import evaluate as run_evaluation
+        from descore.evaluation.score_tables import read_scores
 
-        run_and_show(
-            benchmark,
-            model=model,
-            paradigm=paradigm.value if paradigm else None,
-            scores=scores,
-            root=root,
-            limit=limit,
-            out=out,
-            json=json,
-            batch_size=batch_size,
-            device=device,
-            sampling_params={
-                "think": think.value if think else None,
-                "samples": samples,
-                "seed": seed,
-                "temperature": temperature,
-                "max_chain_tokens": max_chain_tokens,
-            },
-        )
+        row = find_benchmark(benchmark)
+        with progress_bar(time_remaining=True) as bar:
+            task = bar.add_task(f"reading {row.name}", total=None)
+            judgements = load(row, root=root, limit=limit)
+            bar.update(task, description=f"opening {scores or model or 'tiny'}")
+            judge: Judge
+            if scores is not None:
+                labels = labels_of(judgements.clips, judgements.pairs)
+                judge = read_scores(scores, clips=judgements.clips, labels=labels, model=model)
+            else:
+                judge = open_judge(
+                    model or "tiny",
+                    paradigm=paradigm,
+                    device=device,
+                    batch_size=batch_size,
+                    sampling_params={
+                        "think": think,
+                        "samples": samples,
+                        "seed": seed,
+                        "temperature": temperature,
+                        "max_chain_tokens": max_chain_tokens,
+                    },
+                )
+            folder = out or _default_folder(judge.config, row, limit)
+            bar.update(task, description="scoring", total=len(judgements.clips))
+            run = run_evaluation(
+                judge,
+                judgements,
+                folder=folder,
+                benchmark=row.name,
+                title=row.title,
+                licence=row.licence,
+                published=row.published,
+                limit=limit,
+                progress=lambda done, total: bar.update(
+                    task, completed=done, description="scoring" if done < total else "counting"
+                ),
+            )
+        print_run(run, folder=folder, json=json)
+
+
+def benchmarks(*, name: BenchmarkArgument = None, json: opt.Json = False, debug: opt.Debug = False) -> None:
+    """List the benchmarks, or say all that is known of one: labels, files, where to get them, published figures."""
+    with reported_errors(debug=debug):
+        from descore.cli.evaluation_output import show_benchmark, show_benchmarks
+        from descore.evaluation.benchmarks import BENCHMARKS, find_benchmark
+
+        rows = list(BENCHMARKS.values()) if name is None else [find_benchmark(name)]
+        if json:
+            for row in rows:
+                typer.echo(json_lines.dumps(_benchmark_record(row)))
+        elif name is None:
+            show_benchmarks(rows)
+        else:
+            show_benchmark(rows[0])
+
+
+def report(*, folders: RunFolders, out: ReportFile = Path("report.html"), debug: opt.Debug = False) -> None:
+    """Make one self-contained page of HTML out of evaluation runs: agreement with people, beside published figures;
+    reliability; what thinking changes; the worst mistakes with frames and chains. The page needs no network."""
+    with reported_errors(debug=debug):
+        from descore.cli.output import with_count
+        from descore.evaluation.runs import RUN_FILE, read_run
+        from descore.io import write_whole
+        from descore.report.page import render
+
+        if out.is_dir() or not out.absolute().parent.is_dir():
+            raise ConfigError(f"--out: found {out}, expected a file in a folder that is there, such as report.html")
+        unique = list({folder.resolve(): folder for folder in folders}.values())
+        stress = [_read_stress(folder / STRESS_FILE) for folder in unique if (folder / STRESS_FILE).is_file()]
+        # A folder with stress results alone is no run.
+        runs = [read_run(f) for f in unique if (f / RUN_FILE).is_file() or not (f / STRESS_FILE).is_file()]
+        page = render(runs, stress=stress).encode()
+        write_whole(out, page)
+        counts = {"run": len(runs), "stress test": len(stress)}
+        contents = " and ".join(with_count(count, name) for name, count in counts.items() if count)
+        typer.echo(f"{out}: {contents}, {len(page) / 1e6:.1f} MB; open it in a browser")
+
+
+def _default_folder(config: Mapping[str, Any], benchmark: "Benchmark", limit: int | None) -> Path:
+    """A folder under runs/ named by the options that people vary; a run of other options refuses the folder."""
+    think = config["think"] and f"think-{config['think']}"
+    name = Path(config["model"]).name
+    parts = [name, Path(benchmark.name).stem, config.get("paradigm"), think, limit and f"first-{limit}"]
+    return Path("runs") / "-".join(re.sub(r"[^\w.]+", "-", str(part)) for part in parts if part)
+
+
+def _benchmark_record(row: "Benchmark") -> dict[str, object]:
+    from dataclasses import asdict
+
+    keys = ("name", "title", "kind", "size", "labels", "files", "how_to_get", "licence", "notes")
+    return {**{key: getattr(row, key) for key in keys}, "published": [asdict(figure) for figure in row.published]}
+
+
+def _read_stress(path: Path) -> dict[str, Any]:
+    try:
+        record = json_lines.loads(path.read_bytes())
+    except ValueError as error:
+        raise DataError(str(path), 1, f"is not JSON ({error}); give the command of the stress test again") from None
+    if not isinstance(record, dict) or not {"model", "rows"} <= record.keys():
+        raise DataError(str(path), 1, "has no model and rows; expected what descore stress has written")
+    return record

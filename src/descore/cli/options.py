@@ -1,24 +1,9 @@
-"""The options that several verbs share. Knows Typer and nothing else, so that --help answers at once."""
+"""The options that several verbs share. Nothing but Typer is imported, so that --help is quick."""
 
-from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
-
-
-class ThinkChoice(StrEnum):
-    """Whether a chain is written before the reward is read."""
-
-    ON = "on"
-    OFF = "off"
-
-
-class ParadigmChoice(StrEnum):
-    """Where the reward is read."""
-
-    DESCORE = "descore"
-    DISCRIMINATIVE = "discriminative"
-    GENERATIVE = "generative"
 
 
 def _not_empty(prompt: str) -> str:
@@ -31,7 +16,7 @@ Clips = Annotated[list[str], typer.Argument(metavar="CLIP...", help="Video files
 Prompt = Annotated[str, typer.Option("--prompt", "-p", help="The text they were generated from.", callback=_not_empty)]
 Model = Annotated[str, typer.Option("--model", "-m", help="A checkpoint: folder, hub id, or the bundled 'tiny'.")]
 Paradigm = Annotated[
-    ParadigmChoice | None,
+    Literal["descore", "discriminative", "generative"] | None,
     typer.Option(
         "--paradigm",
         help="'descore' reads the reward behind the chain, 'discriminative' without one, 'generative' takes the "
@@ -40,7 +25,7 @@ Paradigm = Annotated[
     ),
 ]
 Think = Annotated[
-    ThinkChoice | None,
+    Literal["on", "off"] | None,
     typer.Option(
         "--think",
         help="Write a chain of thought first, or score at once. Default: on; off for a model trained without chains.",
@@ -57,5 +42,7 @@ MaxChainTokens = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Clips that are judged at a time.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps. Default: a GPU if there is one.")]
+BenchmarkRoot = Annotated[Path | None, typer.Option("--root", help="Folder that the benchmark was unpacked to.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only so many of the benchmark's rows.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line, and nothing else on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]

@@ -1,27 +1,35 @@
-"""Open a scorer and score clips under a progress bar, for the verbs that score.
+"""Open scorers and judges, and score clips under a progress bar.
 
-In: options as the command line gives them. Out: results as they come. Knows the scorer and the bar on standard error;
-knows nothing of how results are shown."""
+In: options as the command line gives them. Out: a scorer, a judge, or results as they come."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
-from descore.cli.errors import print_error
 from descore.errors import VideoError
 from descore.types import Paradigm, Score
 
 if TYPE_CHECKING:
     import torch
 
+    from descore.evaluation.judges import FeatureJudge, ModelJudge
     from descore.scorer import Scorer
-
 
 Result = Score | VideoError
 
-_NAMED = 5  # unreadable clips that the closing line names
+_SPEED_PERIOD = 3600.0
+"""Seconds of progress that the remaining time is estimated from: a batch may take minutes."""
 
 
 def open_scorer(
@@ -32,17 +40,47 @@ def open_scorer(
     batch_size: int,
     dtype: "torch.dtype | None" = None,
 ) -> "Scorer":
-    """The scorer of a checkpoint; transformers' own messages and bars are kept off the terminal."""
-    import transformers
-
+    """The scorer of a checkpoint. Messages and bars of transformers are turned off."""
+    quiet_transformers()
     from descore.scorer import Scorer
 
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
     return Scorer.from_pretrained(model, paradigm=paradigm, device=device, batch_size=batch_size, dtype=dtype)
 
 
-def judge(
+def quiet_transformers() -> None:
+    """Turn off the messages and progress bars of transformers."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def open_judge(
+    model: str,
+    *,
+    paradigm: Paradigm | None,
+    device: str | None,
+    batch_size: int,
+    sampling_params: Mapping[str, Any],
+) -> "FeatureJudge | ModelJudge":
+    """The judge of a name: a hand-made feature, which needs no torch, or a checkpoint.
+
+    sampling_params: fields of `SamplingParams`. Parameters that exclude each other raise ConfigError before a model is
+    opened."""
+    from descore.evaluation.judges import FEATURES, FeatureJudge
+
+    if model in FEATURES:
+        return FeatureJudge(feature=FEATURES[model], batch_size=batch_size)
+    from descore.evaluation.judges import ModelJudge
+    from descore.scorer import SamplingParams
+
+    params = SamplingParams(**sampling_params)
+    params.resolved(paradigm)
+    scorer = open_scorer(model, paradigm=paradigm, device=device, batch_size=batch_size)
+    return ModelJudge(scorer=scorer, sampling_params=params)
+
+
+def score_clips(
     requests: Sequence[tuple[str, str]],
     *,
     model: str,
@@ -51,12 +89,12 @@ def judge(
     batch_size: int = 8,
     **sampling_params: Any,  # noqa: ANN401  # fields of `SamplingParams`
 ) -> Iterator[Result]:
-    """Results for (clip, prompt), in order, as they come. The bar steps aside while the caller shows one."""
+    """Results for (clip, prompt), in order, as they come. The bar is hidden while the caller shows a result."""
     with progress_bar() as bar:
         task = bar.add_task(f"opening {model}", total=None)
         from descore.scorer import SamplingParams
 
-        # Options that do not go together are refused before a large model is opened.
+        # Options that exclude each other are refused before a large model is opened.
         SamplingParams(**sampling_params).resolved(paradigm)
         scorer = open_scorer(model, paradigm=paradigm, device=device, batch_size=batch_size)
         bar.update(task, description="watching and thinking", total=len(requests))
@@ -67,29 +105,23 @@ def judge(
             bar.start()
 
 
-def progress_bar() -> Progress:
-    """A bar on standard error that leaves nothing behind, and is not there at all without a terminal."""
+def progress_bar(*, time_remaining: bool = False) -> Progress:
+    """A progress bar on standard error that is erased at the end. Without a terminal nothing is shown."""
     screen = Console(stderr=True)
-    return Progress(
+    columns: list[ProgressColumn] = [
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+    ]
+    return Progress(
+        *columns,
+        *([TimeRemainingColumn()] if time_remaining else []),
         console=screen,
         transient=True,
         disable=not screen.is_terminal,
-        redirect_stdout=False,  # results go to standard output as they are, while the bar is away
+        speed_estimate_period=_SPEED_PERIOD,
+        redirect_stdout=False,  # results go to standard output as they are, while the bar is hidden
         redirect_stderr=True,  # a warning is written above the bar
     )
-
-
-def closing_line(results: Sequence[Result]) -> None:
-    """Say on standard error which clips have no score, if any."""
-    faults = [result for result in results if isinstance(result, VideoError)]
-    if not faults:
-        return
-    named = "; ".join(str(fault) for fault in faults[:_NAMED])
-    more = f"; and {len(faults) - _NAMED:,} more" if len(faults) > _NAMED else ""
-    counted = f"scored {len(results) - len(faults):,} of {len(results):,}; not scored: " if len(results) > 1 else ""
-    print_error(f"{counted}{named}{more}")

@@ -1,53 +1,62 @@
-"""`descore stress`: does the reward look at what it should?"""
+"""`descore stress`: change clips and prompts, and see whether the reward changes as it should."""
 
+import hashlib
+import json as json_text
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from descore.cli import options as opt
 from descore.cli.errors import reported_errors
+from descore.cli.evaluate import STRESS_FILE
+from descore.errors import ConfigError
 
-Clips = Annotated[list[str] | None, typer.Argument(metavar="CLIP", help="Video files of one prompt.")]
-Prompt = Annotated[str | None, typer.Option("--prompt", "-p", help="The text that the clips were generated from.")]
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        help="A checkpoint: folder, hub id, or the bundled 'tiny'; or a hand-made feature: 'sharpness', 'jerk'.",
-    ),
-]
-Benchmark = Annotated[
-    str | None,
-    typer.Option("--benchmark", "-b", help="Clips of a benchmark, each with its own prompt; see descore benchmarks."),
-]
-Root = Annotated[Path | None, typer.Option("--root", help="Folder that the benchmark was unpacked to.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only so many of the benchmark's rows.")]
-Out = Annotated[
-    Path | None,
-    typer.Option(
-        "--out",
-        "-o",
-        help="Folder for stress.json. That of a run of descore evaluate will do, if it is of the same model.",
-    ),
-]
+if TYPE_CHECKING:
+    from descore.evaluation.benchmarks import Judgements
+
+SCHEMA = 1
+
+DRAWN_PAIRS = 12
+"""Drawn where no clips are given: some 300 chains, minutes on two cores."""
 
 
 def stress(
     *,
-    clips: Clips = None,
-    prompt: Prompt = None,
-    benchmark: Benchmark = None,
-    root: Root = None,
-    limit: Limit = None,
-    model: Model = "tiny",
+    clips: Annotated[list[str] | None, typer.Argument(metavar="CLIP", help="Video files of one prompt.")] = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="The text that the clips were generated from.")
+    ] = None,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(
+            "--benchmark", "-b", help="Clips of a benchmark, each with its own prompt; see descore benchmarks."
+        ),
+    ] = None,
+    root: opt.BenchmarkRoot = None,
+    limit: opt.Limit = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A checkpoint: folder, hub id, or the bundled 'tiny'; or a hand-made feature: 'sharpness', 'jerk'.",
+        ),
+    ] = "tiny",
     paradigm: opt.Paradigm = None,
     think: opt.Think = None,
     seed: opt.Seed = 0,
     batch_size: opt.BatchSize = 8,
     device: opt.Device = None,
-    out: Out = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder for stress.json. That of a run of descore evaluate will do, if it is of the same model.",
+        ),
+    ] = None,
     json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
@@ -56,20 +65,95 @@ def stress(
     The frames are shuffled, frozen, greyed; the prompt is another clip's, or has praise and commands in it; and so on.
     Clips come from the command line, from a benchmark, or, without either, from a dozen pairs of drawn scenes."""
     with reported_errors(debug=debug):
-        from descore.cli.stressing import run_and_show
+        from descore.cli.evaluation_output import print_stress
+        from descore.cli.scoring import open_judge, progress_bar
+        from descore.evaluation.judges import SAMPLING, FeatureJudge
+        from descore.evaluation.records import to_plain
+        from descore.evaluation.stress import stress as run_stress
+        from descore.io import write_whole
 
-        run_and_show(
-            clips or [],
-            prompt=prompt,
-            benchmark=benchmark,
-            root=root,
-            limit=limit,
-            model=model,
-            paradigm=paradigm.value if paradigm else None,
-            think=think.value if think else None,
-            seed=seed,
-            batch_size=batch_size,
-            device=device,
-            out=out,
-            json=json,
-        )
+        with progress_bar(time_remaining=True) as bar:
+            task = bar.add_task("reading the prompts", total=None)
+            source, judgements = _load_clips(clips or [], prompt=prompt, benchmark=benchmark, root=root, limit=limit)
+            bar.update(task, description=f"opening {model}")
+            judge = open_judge(
+                model,
+                paradigm=paradigm,
+                device=device,
+                batch_size=batch_size,
+                sampling_params={"think": think, "seed": seed},
+            )
+            sampling = SAMPLING if isinstance(judge, FeatureJudge) else judge.scorer.model.settings.sampling
+            config = {"schema": SCHEMA, **judge.config, "seed": seed, **source, "asked": _digest(judgements)}
+            if out is not None:
+                _prepare_folder(out, config)
+            bar.update(task, description="changing and scoring")
+            results = run_stress(
+                judge,
+                judgements,
+                sampling=sampling,
+                seed=seed,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        file = None if out is None else out / STRESS_FILE
+        if file is not None:
+            text = json_text.dumps({**config, **to_plain(results)}, indent=1, allow_nan=False)
+            write_whole(file, f"{text}\n".encode("ascii"))
+        print_stress(results, config, file=file, json=json)
+
+
+def _load_clips(
+    clips: Sequence[str], *, prompt: str | None, benchmark: str | None, root: Path | None, limit: int | None
+) -> tuple[dict[str, Any], "Judgements"]:
+    """The part of the config that names the clips, and the clips."""
+    from descore.evaluation.benchmarks import Judgements, find_benchmark, load
+    from descore.types import RatedClip
+
+    if clips:
+        if benchmark is not None:
+            raise ConfigError(f"found clips and --benchmark {benchmark}; give one of the two")
+        if prompt is None or not prompt.strip():
+            raise ConfigError("clips without a prompt; give the text that they were generated from with --prompt")
+        rated = tuple(RatedClip(prompt=prompt, video=clip, group=prompt) for clip in dict.fromkeys(clips))
+        return {"benchmark": None, "limit": None}, Judgements(clips=rated, pairs=(), open=lambda video: video)
+    if prompt is not None:
+        raise ConfigError("--prompt without clips; name the clips, or leave it out: a benchmark has its own prompts")
+    if benchmark is None:
+        benchmark, limit = "drawn", limit or DRAWN_PAIRS
+    row = find_benchmark(benchmark)
+    return {"benchmark": row.name, "limit": limit}, load(row, root=root, limit=limit)
+
+
+def _digest(judgements: "Judgements") -> str:
+    """A short name for the clips and their prompts."""
+    requests = [(clip.video, clip.prompt) for clip in judgements.clips]
+    return hashlib.sha256(json_text.dumps(requests).encode()).hexdigest()[:16]
+
+
+def _prepare_folder(out: Path, config: Mapping[str, Any]) -> None:
+    """Make the folder. An evaluation in it must be of the same model, and a stress test in it of the same options."""
+    from descore.evaluation.runs import RUN_FILE
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be made: {error.strerror}; choose another folder with --out") from error
+    for name, keys in {RUN_FILE: ("digest", "paradigm", "think"), STRESS_FILE: tuple(config)}.items():
+        existing = _read_config(out / name)
+        unequal = [] if existing is None else [key for key in keys if existing.get(key) != config[key]]
+        if existing is not None and unequal:
+            differences = "; ".join(f"{key} is {existing.get(key)!r} there, {config[key]!r} here" for key in unequal)
+            raise ConfigError(
+                f"{out / name}: of other options ({differences}); choose another --out, or the same options"
+            )
+
+
+def _read_config(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is no file."""
+    if not path.is_file():
+        return None
+    try:
+        config = json_text.loads(path.read_bytes())
+    except ValueError as error:  # neither JSON nor UTF-8
+        raise ConfigError(f"{path}: is not JSON ({error}); choose another --out, or remove it") from None
+    return config if isinstance(config, dict) else {}

@@ -165,17 +165,14 @@ def _faults_one_a_line(*, debug: bool) -> Iterator[None]:
 @contextmanager
 def _bar(model: "ModelConfig", *, pulse: Callable[[Metrics], str]) -> Iterator["ProgressCallback"]:
     """A bar that shows updates and how they go; transformers' own messages and bars are kept off the terminal."""
-    from descore.cli.scoring import progress_bar
+    from descore.cli.scoring import progress_bar, quiet_transformers
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # batches are collated in forked workers
     bar = progress_bar()
     bar.disable |= not _speaks()
     with bar:
         task = bar.add_task("opening " + (model.checkpoint or model.backbone or ""), total=None)
-        import transformers
-
-        transformers.utils.logging.set_verbosity_error()
-        transformers.utils.logging.disable_progress_bar()
+        quiet_transformers()
 
         def watch(step: int, of: int, metrics: Metrics) -> None:
             bar.update(task, completed=step, total=of, description=pulse(metrics))

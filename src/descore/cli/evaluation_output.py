@@ -1,0 +1,261 @@
+"""Print evaluations, stress tests and benchmarks: tables for people, or lists on a narrow terminal."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from descore.cli.errors import print_error
+from descore.cli.output import console, key_value_grid, name_first
+from descore.errors import VideoError
+from descore.evaluation.records import to_line, to_plain
+from descore.report.text import one_line, signed, way_in_words
+from descore.types import DIMENSIONS
+
+if TYPE_CHECKING:
+    from descore.evaluation.benchmarks import Benchmark
+    from descore.evaluation.runs import Run
+    from descore.evaluation.stress import Findings, Row
+
+_NONE = "–"
+_MAX_NAMED = 4
+"""Failed clips that an error line names."""
+_MIN_TABLE_WIDTH = 72
+"""Columns, below which a table is a list."""
+
+_EVALUATION_TITLES = ("label", "accuracy", "with ties", "held out", "ties", "Spearman")
+_EVALUATION_LEGEND = (
+    "Values with the number of pairs, and below them 95 % intervals drawn by prompt. Accuracy: of the decided pairs; "
+    "chance is 0.5. With ties: of all pairs, where a difference of rewards up to the threshold (below the share of "
+    "ties) is a tie; the threshold is fitted on the same pairs, or, held out, on the other half of the prompts."
+)
+_STRESS_TITLES = ("change", "should be", "as expected", "shift", "left out")
+_STRESS_LEGEND = (
+    "As expected: the share of clips whose reward fell (lower), or shifted by at most {tolerance} deviations (same), "
+    "with the number of clips and, below, the 95 % interval drawn by prompt. Shift: the mean, in deviations of the "
+    "unchanged clips' rewards. Left out: clips that a change has nothing to say of, such as those that do not move."
+)
+_FIGURE_TITLES = {"accuracy": "without ties", "with_ties": "with ties", "spearman": "Spearman"}
+
+
+def print_run(run: "Run", *, folder: Path, json: bool) -> None:
+    """Print the results of an evaluation. Clips without a score come first, on standard error, and make the exit
+    code 4."""
+    results = run.results
+    if results["failures"]:
+        _print_failures(results["failures"], scored=results["scored"], of=results["of"])
+    if json:
+        typer.echo(to_line(results))
+    else:
+        _show_run(console(), run, folder)
+    if results["failures"]:
+        raise typer.Exit(VideoError.exit_code)
+
+
+def print_stress(results: "Findings", config: Mapping[str, Any], *, file: Path | None, json: bool) -> None:
+    """Print the results of a stress test. Clips without a score come first, on standard error, and make the exit
+    code 4. file: where the results were written, if anywhere."""
+    if results.failures:
+        _print_failures(results.failures, scored=results.scored, of=results.clips)
+    for row in results.rows:
+        if row.failures:
+            print_error(f"{row.perturbation}: {len(row.failures):,} clips not scored: {_named(row.failures)}")
+    if json:
+        for row in results.rows:
+            typer.echo(to_line(to_plain(row)))
+    else:
+        _show_stress(console(), results, config, file)
+    if results.failures or any(row.failures for row in results.rows):
+        raise typer.Exit(VideoError.exit_code)
+
+
+def show_benchmarks(benchmarks: Iterable["Benchmark"]) -> None:
+    """Show each benchmark's name, size and labels."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for row in benchmarks:
+        grid.add_row(row.name, Text.assemble(f"{row.title}: {row.size}\n", (", ".join(row.labels), "dim")))
+    console().print(grid, Text("\ndescore benchmarks NAME says what to get and where to put it", style="dim"))
+
+
+def show_benchmark(benchmark: "Benchmark") -> None:
+    """Show all that is known of a benchmark, and the published figures."""
+    facts = {
+        "benchmark": benchmark.name,
+        "title": benchmark.title,
+        "what": f"{benchmark.size}; people gave {'preferences' if benchmark.kind == 'pairs' else 'ratings'}",
+        "labels": ", ".join(benchmark.labels),
+        "files": ", ".join(benchmark.files),
+        "to get": benchmark.how_to_get,
+        "licence": benchmark.licence,
+        "notes": benchmark.notes,
+    }
+    grid = key_value_grid((title, one_line(value)) for title, value in facts.items() if value)
+    console().print(Group(grid, Text(), _published(benchmark)) if benchmark.published else grid)
+
+
+def _print_failures(failures: Sequence[Mapping[str, str]], *, scored: int, of: int) -> None:
+    print_error(f"scored {scored:,} of {of:,}; not scored: {_named(failures)}")
+
+
+def _named(failures: Sequence[Mapping[str, str]]) -> str:
+    return name_first([f"{failure['video']}: {failure['error']}" for failure in failures], limit=_MAX_NAMED)
+
+
+def _show_run(screen: Console, run: "Run", folder: Path) -> None:
+    results = run.results
+    heading = f"{run.config['model']}{way_in_words(run.config)}, on {run.title}"
+    screen.print(Text(one_line(heading), style="bold"))
+    if not results["failures"]:
+        screen.print(f"scored {results['scored']:,} of {results['of']:,}")
+    for warning in _run_warnings(results):
+        screen.print(Text(f"! {warning}", style="bold yellow"))
+    screen.print()
+    _show_labels(screen, [_label_cells(label, figures) for label, figures in results["labels"].items()])
+    if results["marks"]:
+        screen.print(Text(f"\nMarks right: {_marks(results['marks'])}"))
+    if results["scored"]:
+        screen.print(f"\n{results['seconds'] / results['of']:.2f} s a clip, {results['seconds']:,.0f} s in all")
+    screen.print(Text(f"The run: {folder}\nNext: descore report {folder}"), soft_wrap=True)
+
+
+def _run_warnings(results: Mapping[str, Any]) -> list[str]:
+    counts = {
+        "chains were cut off at the token limit": results["truncated"],
+        "chains have no verdict that can be read": results["unreadable"],
+        "chains have no answer that can be read, and were left out": results.get("left_out"),
+    }
+    return [f"{count:,} {text}" for text, count in counts.items() if count]
+
+
+def _label_cells(label: str, figures: Mapping[str, Any]) -> tuple[str, ...]:
+    """The label, then a cell for each title after it."""
+    tied, held_out, correlation = figures["with_ties"], figures["with_ties_held_out"], figures["correlation"]
+    has_ties = bool(tied["tie_rate"])
+    return (
+        one_line(label),
+        _figure(figures["accuracy"]),
+        _figure(tied["figure"]) if has_ties else _NONE,
+        _figure(held_out["figure"]) if has_ties else _NONE,
+        f"{tied['tie_rate']:.0%}\n{_threshold(tied)}" if has_ties else "0%" if tied["figure"]["n"] else _NONE,
+        _NONE if correlation is None else _figure(correlation["all"]["spearman"]),
+    )
+
+
+def _show_labels(screen: Console, rows: Sequence[tuple[str, ...]]) -> None:
+    if not rows:
+        screen.print("The benchmark has no labels; nothing to hold the rewards against.")
+    elif screen.width < _MIN_TABLE_WIDTH:
+        for label, *cells in rows:
+            named = zip(_EVALUATION_TITLES[1:], (cell.replace("\n", ", ") for cell in cells), strict=True)
+            screen.print(Text("\n".join([label, *(f"  {title} {cell}" for title, cell in named if cell != _NONE)])))
+    else:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        table.add_column(_EVALUATION_TITLES[0], overflow="fold")
+        for title in _EVALUATION_TITLES[1:]:
+            table.add_column(title, justify="right", no_wrap=True)
+        for row in rows:
+            table.add_row(*map(Text, row))
+        screen.print(table)
+    screen.print(Text(f"\n{_EVALUATION_LEGEND}", style="dim"))
+
+
+def _threshold(tied: Mapping[str, Any]) -> str:
+    return "none" if tied["threshold"] < 0 else f"≤ {tied['threshold']:.3g}"
+
+
+def _figure(figure: Mapping[str, Any]) -> str:
+    if figure["value"] is None:
+        return _NONE
+    text = f"{figure['value']:.3f} ({figure['n']:,})"
+    if figure["low"] is None:
+        return text
+    low, high = (round(figure[end], 2) + 0.0 for end in ("low", "high"))  # no "-0.00"
+    return f"{text}\n{low:.2f}{' to ' if low < 0 else '–'}{high:.2f}"
+
+
+def _marks(marks: Mapping[str, Any]) -> str:
+    by_dimension = ", ".join(f"{name} {_share(marks[name])}" for name in DIMENSIONS)
+    asked = f"{_share(marks['asked'])} of the {marks['asked']['n']:,} that the prompts ask for"
+    return f"{_share(marks['all'])} of {marks['all']['n']:,}, {asked}; {by_dimension}"
+
+
+def _share(figure: Mapping[str, Any]) -> str:
+    return _NONE if figure["value"] is None else f"{figure['value']:.2f}"
+
+
+def _show_stress(screen: Console, results: "Findings", config: Mapping[str, Any], file: Path | None) -> None:
+    benchmark = f", on {config['benchmark']}" if config["benchmark"] else ""
+    screen.print(Text(one_line(f"{config['model']}{way_in_words(config)}{benchmark}"), style="bold"))
+    if not results.failures:
+        screen.print(f"scored {results.scored:,} of {results.clips:,}")
+    screen.print()
+    _show_perturbations(screen, results.rows)
+    screen.print(Text(f"\n{_STRESS_LEGEND.format(tolerance=results.tolerance)}", style="dim"))
+    wrong = [row.perturbation for row in results.rows if _is_wrong(row)]
+    screen.print(Text(f"\nNot as expected for most clips: {', '.join(wrong) or 'nothing'}."))
+    if file is not None:
+        screen.print(Text(f"Written: {file}\nNext: descore report {file.parent}"), soft_wrap=True)
+
+
+def _is_wrong(row: "Row") -> bool:
+    return row.n > 0 and row.figure.value < 0.5
+
+
+def _show_perturbations(screen: Console, rows: Sequence["Row"]) -> None:
+    if screen.width < _MIN_TABLE_WIDTH:
+        for row in rows:
+            figure, shift, left_out = (cell.replace("\n", ", ") for cell in _stress_cells(row))
+            text = f"  {row.expected}: {figure}\n  shift {shift}" + (f"\n  left out {left_out}" if left_out else "")
+            screen.print(Text.assemble(f"{row.perturbation}\n", (text, "bold red" if _is_wrong(row) else "")))
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for title in _STRESS_TITLES[:2]:
+        table.add_column(title)
+    for title in _STRESS_TITLES[2:]:
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        figure, shift, left_out = _stress_cells(row)
+        table.add_row(
+            Text.assemble(row.perturbation, "\n", (row.why, "dim")),
+            row.expected,
+            Text(figure, style="bold red" if _is_wrong(row) else ""),
+            shift,
+            left_out,
+        )
+    screen.print(table)
+
+
+def _stress_cells(row: "Row") -> tuple[str, str, str]:
+    """The cells under the last three titles."""
+    shift = _NONE if math.isnan(row.shift) else signed(row.shift, digits=2)
+    left_out = f"{row.left_out:,}" if row.left_out else ""
+    if not row.n:
+        return _NONE, shift, left_out
+    figure = f"{row.figure.value:.2f} ({row.figure.n:,})"
+    if not math.isnan(row.figure.low):
+        figure += f"\n{row.figure.low:.2f}–{row.figure.high:.2f}"
+    return figure, shift, left_out
+
+
+def _published(benchmark: "Benchmark") -> RenderableType:
+    """A row for each model and label, with the published figures and their source."""
+    kinds = [kind for kind in _FIGURE_TITLES if any(figure.figure == kind for figure in benchmark.published)]
+    rows: dict[tuple[str, str, str], dict[str, float]] = {}
+    for figure in benchmark.published:
+        rows.setdefault((figure.label, figure.model, figure.source), {})[figure.figure] = figure.value
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("label")
+    table.add_column("model")
+    for kind in kinds:
+        table.add_column(_FIGURE_TITLES[kind], justify="right")
+    table.add_column("source")
+    for (label, model, source), values in rows.items():
+        table.add_row(label, model, *(f"{values[kind]:.3f}" if kind in values else "" for kind in kinds), source)
+    return table

@@ -1,0 +1,249 @@
+"""Print scores: JSON lines for programs, text on a Rich console for people at any width.
+
+In: results of the scorer. Out: standard output, failures on standard error, and the exit code."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from descore.cli.errors import print_error
+from descore.cli.scoring import Result
+from descore.errors import VideoError
+from descore.evaluation.records import to_line, to_record
+from descore.report.text import MARK_WORDS, facts, flags, mark_sign, one_line, plain, prose, signed
+from descore.stats.agreement import preference_probability
+from descore.types import DIMENSIONS, Comparison, Mark, Score
+
+MARK_STYLES: Mapping[Mark, str] = {2: "green", 1: "yellow", 0: "red", None: "dim"}
+
+_MIN_TABLE_WIDTH = 64
+"""Columns, below which the ranking is a list."""
+_MAX_NAMED = 5
+"""Failed clips that an error line names."""
+_SHORT = {"subject": "subj", "dynamics": "dyn", "camera": "cam", "environment": "env", "style": "sty"}
+
+
+def console() -> Console:
+    """Standard output. Colours only on a terminal; file names and numbers are not highlighted."""
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def print_scores(results: Iterable[Result], *, clips: Sequence[str], prompt: str, model: str, json: bool) -> None:
+    """Print each result when it comes. Clips without a score make the exit code 4."""
+    screen, printed = console(), []
+    for clip, result in zip(clips, results, strict=True):
+        printed.append(result)
+        if json:
+            _print_json(to_record(result, video=clip, prompt=prompt, model=model))
+        elif isinstance(result, Score):
+            show_score(screen, result, name=clip)
+        elif len(clips) > 1:  # for a single clip, the error line is enough
+            show_failure(screen, result, name=clip)
+    _exit_on_failures(printed)
+
+
+def print_ranking(results: Sequence[Result], *, clips: Sequence[str], prompt: str, model: str, json: bool) -> None:
+    """Print the best clip first, equal ones in the order given, and clips without a score last."""
+    ranked = sorted(zip(clips, results, strict=True), key=lambda named: _sort_key(named[1]), reverse=True)
+    if json:
+        for clip, result in ranked:
+            _print_json(to_record(result, video=clip, prompt=prompt, model=model))
+    else:
+        show_ranking(console(), ranked)
+    _exit_on_failures(results)
+
+
+def print_comparison(results: Sequence[Result], *, clips: tuple[str, str], prompt: str, model: str, json: bool) -> None:
+    """Print an object {a, b, probability}, or both clips and the preference. Without both scores there is no
+    probability."""
+    comparison = _compare(results)
+    if json:
+        a, b = (to_record(r, video=c, prompt=prompt, model=model) for c, r in zip(clips, results, strict=True))
+        _print_json({"a": a, "b": b, "probability": None if comparison is None else comparison.probability})
+    else:
+        screen = console()
+        for clip, result in zip(clips, results, strict=True):
+            if isinstance(result, Score):
+                show_score(screen, result, name=clip)
+            else:
+                show_failure(screen, result, name=clip)
+        if comparison is not None:
+            _show_preference(screen, comparison, names=clips)
+    _exit_on_failures(results)
+
+
+def name_first(items: Sequence[str], *, limit: int = _MAX_NAMED, separator: str = "; ") -> str:
+    """The first items, and how many more there are: 'x; y; and 3 more'."""
+    more = f"{separator}and {len(items) - limit:,} more" if len(items) > limit else ""
+    return separator.join(items[:limit]) + more
+
+
+def with_count(count: int, noun: str) -> str:
+    """A count with its noun: '1 fault', '1,200 faults'."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def show_score(screen: Console, score: Score, *, name: str) -> None:
+    """Show prompt, clip, chain, marks, numbers and warnings of one score."""
+    typical = score.typical
+    blocks: list[RenderableType] = [_clip_facts(score)]
+    if typical.thinking:
+        blocks += [Text(), Padding(Text(prose(typical) or "(nothing but the answer)"), (0, 0, 0, 2), expand=False)]
+    if typical.verdict is not None:
+        blocks += [Text(), _marks(typical.verdict.marks)]
+    blocks += [Text(), _numbers(score), *(Text(f"! {text}", style="bold yellow") for text in _warnings(score))]
+    screen.print(_heading(name), Padding(Group(*blocks), (0, 0, 1, 1), expand=False))
+
+
+def show_failure(screen: Console, error: VideoError, *, name: str) -> None:
+    """Show a clip without a score in its place."""
+    screen.print(_heading(name))
+    screen.print(Padding(Text(f"not scored: {one_line(error.reason)}", style="bold red"), (0, 0, 1, 1), expand=False))
+
+
+def show_ranking(screen: Console, ranked: Sequence[tuple[str, Result]]) -> None:
+    """Show names and results in the given order, as a table or, on a narrow terminal, as a list."""
+    rows = [_ranking_row(place, name, result) for place, (name, result) in enumerate(ranked, start=1)]
+    if screen.width < _MIN_TABLE_WIDTH:
+        for row in rows:
+            screen.print(Text("  ").join([row[0], row[1], row[-1]]))
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("", "reward", "score", "overall", *(_SHORT[name] for name in DIMENSIONS)):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("clip", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    screen.print(table)
+
+
+def _show_preference(screen: Console, comparison: Comparison, *, names: tuple[str, str]) -> None:
+    a, b = map(one_line, names)
+    if comparison.a.reward == comparison.b.reward:  # a generative model's rewards have two digits
+        screen.print(Text(f"{a} and {b} have the same reward: neither is preferred"))
+        return
+    a_wins = comparison.probability >= 0.5
+    probability = comparison.probability if a_wins else 1 - comparison.probability
+    winner, loser = (a, b) if a_wins else (b, a)
+    screen.print(
+        Text.assemble((winner, "bold"), f" is preferred to {loser} with probability ", (f"{probability:.3f}", "bold"))
+    )
+
+
+def _compare(results: Sequence[Result]) -> Comparison | None:
+    a, b = results
+    if isinstance(a, VideoError) or isinstance(b, VideoError):
+        return None
+    return Comparison(a=a, b=b, probability=preference_probability(a.reward, b.reward))
+
+
+def _sort_key(result: Result) -> float:
+    return result.reward if isinstance(result, Score) else -math.inf
+
+
+def _print_json(record: dict[str, Any]) -> None:
+    typer.echo(to_line(record))
+
+
+def _exit_on_failures(results: Sequence[Result]) -> None:
+    """Name the clips without a score on standard error, and leave with exit code 4; nothing where all have one."""
+    errors = [str(result) for result in results if isinstance(result, VideoError)]
+    if not errors:
+        return
+    scored = f"scored {len(results) - len(errors):,} of {len(results):,}; not scored: " if len(results) > 1 else ""
+    print_error(scored + name_first(errors))
+    raise typer.Exit(VideoError.exit_code)
+
+
+def _heading(name: str) -> RenderableType:
+    return Rule(Text(one_line(name), style="bold", overflow="ellipsis"), align="left", style="dim")
+
+
+def _clip_facts(score: Score) -> Table:
+    clip = score.clip
+    width, height = clip.size
+    times = " ".join(f"{time:.2f}" for time in clip.times)
+    rows = {
+        "prompt": plain(score.prompt),
+        "source": facts(clip),
+        "frames": f"{len(clip.times)} of {clip.source_frames:,}, at {width}x{height}, from seconds {times}",
+    }
+    return key_value_grid(rows.items())
+
+
+def key_value_grid(rows: Iterable[tuple[str, str]]) -> Table:
+    """Two columns without lines: dim titles, and values that wrap."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for title, value in rows:
+        grid.add_row(title, Text(value))
+    return grid
+
+
+def _marks(marks: Mapping[str, Mark]) -> RenderableType:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(justify="right", no_wrap=True)
+    grid.add_column(no_wrap=True)
+    for name in DIMENSIONS:
+        style = MARK_STYLES[marks[name]]
+        grid.add_row(name, Text(mark_sign(marks[name]), style=style), Text(MARK_WORDS[marks[name]], style=style))
+    return Padding(grid, (0, 0, 0, 2), expand=False)
+
+
+def _numbers(score: Score) -> Text:
+    parts: list[tuple[str, str]] = []
+    if score.verdict is not None:
+        parts.append(("overall", f"{score.verdict.overall:.2f} of 5"))
+    deviation = "" if score.std is None else f" ± {score.std:.3f} ({len(score.samples)} samples)"
+    parts.append(("reward", signed(score.reward) + deviation))
+    if len(score.rewards) > 1:
+        parts += [(one_line(name), signed(reward)) for name, reward in score.rewards.items()]
+    if score.score is not None:
+        parts.append(("score", signed(score.score, digits=2)))
+    line = Text()
+    for title, value in parts:
+        line.append(f"{title} ", style="dim").append(value, style="bold").append("   ")
+    line.rstrip()
+    return line
+
+
+def _warnings(score: Score) -> list[str]:
+    """What a reader must know before the score is trusted."""
+    warnings = flags(score.typical)
+    others = sum(sample.truncated for sample in score.samples) - score.typical.truncated
+    if others:
+        warnings.append(f"the thinking of {others} other samples was cut off")
+    if score.left_out:
+        chains = len(score.samples) + len(score.left_out)
+        warnings.append(f"{len(score.left_out)} of {chains} chains left out: {one_line(score.left_out[0])}")
+    return warnings
+
+
+def _ranking_row(place: int, name: str, result: Result) -> list[Text]:
+    """Place, reward, score, overall, a mark for each dimension, and the clip."""
+    if isinstance(result, VideoError):
+        blank = [Text("–", style="dim")] * (4 + len(DIMENSIONS))
+        return [*blank, Text.assemble(one_line(name), (f"  not scored: {one_line(result.reason)}", "bold red"))]
+    verdict = result.verdict
+    deviation = "" if result.std is None else f" ±{result.std:.2f}"
+    row = [
+        Text(str(place), style="dim"),
+        Text(signed(result.reward) + deviation, style="bold"),
+        Text(signed(result.score, digits=2)),
+        Text("–" if verdict is None else f"{verdict.overall:.2f}"),
+    ]
+    marks = {} if verdict is None else verdict.marks
+    for dimension in DIMENSIONS:
+        sign = mark_sign(marks[dimension]) if dimension in marks else "–"
+        row.append(Text(sign, style=MARK_STYLES[marks.get(dimension)]))
+    truncated = (" ! cut off", "bold yellow") if result.truncated else ""
+    return [*row, Text.assemble(one_line(name), truncated)]

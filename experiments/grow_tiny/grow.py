@@ -23,6 +23,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 import torch
+from experiments.footage.clips import Footage
+from experiments.footage.examples import footage_example
 from lessons import SIDE, Judge, Lesson, Look, Prefer, ToldCollator
 from optimizer import MuonAndAdamW, split
 from seeing import see
@@ -38,8 +40,6 @@ from descore.training.collate import PairCollator
 from descore.training.losses import chain_loss, pair_losses, sequences
 from descore.training.trainer import DescoreTrainer, last_checkpoint
 from descore.video.sampling import VideoSampling
-from descore.world.footage import Footage
-from descore.world.footage_telling import footage_example
 
 RUBRIC = "Prompt: {prompt}\nDescribe the video. Then judge its subject, dynamics, camera, environment and style."
 

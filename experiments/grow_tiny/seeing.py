@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from experiments.footage.clips import Footage
+from experiments.footage.examples import footage_example
 from optimizer import MuonAndAdamW, split
 from token_truth import CELLS, CLASSES, FLAWS, OF_ALL, OF_THINGS, UNKNOWN, WEIGHTS, Truth, of_drawn, of_footage
 from torch import Tensor, nn
@@ -26,8 +28,6 @@ from torch.utils.data import DataLoader, Dataset
 from descore.model.modeling import DescoreModel
 from descore.synthetic.splits import Split, draw, plan
 from descore.types import Clip
-from descore.world.footage import Footage
-from descore.world.footage_telling import footage_example
 
 REAL_EVERY = 6
 """One clip in so many is real footage."""

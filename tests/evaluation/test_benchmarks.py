@@ -21,7 +21,6 @@ from descore.video.reader import read_clip
 from descore.video.sampling import VideoSampling
 
 FIXTURES = Path(__file__).parent / "fixtures"
-HERE = [name for name in BENCHMARKS if name != "footage"]  # its store is made by a download
 ON_DISK = [name for name, row in BENCHMARKS.items() if not row.drawn]
 SIGN = {"a": 1, "b": -1, "tie": 0}
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -44,7 +43,7 @@ def loaded(name, roots, **options) -> Judgements:
     return load(BENCHMARKS[name], root=None if BENCHMARKS[name].drawn else roots / name, **options)
 
 
-@pytest.mark.parametrize("name", HERE)
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_gold_scorer_is_always_right_and_its_mirror_always_wrong(name, roots):
     judgements = loaded(name, roots, limit=4 if BENCHMARKS[name].drawn else None)
     assert judgements.pairs
@@ -58,7 +57,7 @@ def test_a_gold_scorer_is_always_right_and_its_mirror_always_wrong(name, roots):
             assert figure.value == expected
 
 
-@pytest.mark.parametrize("name", HERE)
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_each_clip_of_a_pair_is_there_once(name, roots):
     judgements = loaded(name, roots, limit=4 if BENCHMARKS[name].drawn else None)
     clips = [(clip.video, clip.prompt) for clip in judgements.clips]
@@ -193,8 +192,6 @@ def test_missing_files_are_said_with_what_to_get(tmp_path):
         ConfigError, match=r"fetv: where is it\? Name its folder with --root; a folder with ratings.csv"
     ):
         load(BENCHMARKS["fetv"])
-    with pytest.raises(ConfigError, match=r"footage: where is its store\? Name its folder with --root; `descore world"):
-        load(BENCHMARKS["footage"])
     with pytest.raises(
         ConfigError, match=r"monetbench: no monetbench/test-00000-of-00001.parquet in .*; get monetbench/"
     ):

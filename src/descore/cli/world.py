@@ -11,11 +11,8 @@ import typer
 
 from descore.cli import options as opt
 from descore.cli.errors import reported_errors
-from descore.cli.world_footage import footage
 
-app = typer.Typer(
-    name="world", help="The drawn world, whose truth is known, and real footage to degrade.", no_args_is_help=True
-)
+app = typer.Typer(name="world", help="The drawn world, whose truth is known.", no_args_is_help=True)
 
 
 class SplitChoice(StrEnum):
@@ -40,10 +37,7 @@ Loose = Annotated[bool, typer.Option("--loose", help="Prompts loosely put: parts
 
 @app.callback()
 def _world() -> None:
-    """The drawn world, whose truth is known, and real footage to degrade."""
-
-
-app.command()(footage)
+    """The drawn world, whose truth is known."""
 
 
 @app.command()

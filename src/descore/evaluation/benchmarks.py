@@ -29,7 +29,7 @@ from descore.data.schema import (
 from descore.data.tables import Cells, columns_of, is_table, nearest, read_rows
 from descore.errors import ConfigError, DataError
 from descore.evaluation.catalogue import PUBLIC
-from descore.evaluation.drawn import PAIRS, make_judgements
+from descore.evaluation.drawn import MAKERS, PAIRS, make_judgements
 from descore.evaluation.layouts import Benchmark, Published
 from descore.types import Pair, RatedClip
 
@@ -65,14 +65,6 @@ MADE = (
         name="drawn-generators",
         title="Drawn scenes, new generators",
         notes="Every clip has the mistakes and flaws of a generator that training does not know.",
-    ),
-    replace(
-        _DRAWN,
-        name="footage",
-        title="Real footage, degraded against pristine",
-        how_to_get="`descore world footage --out DIR` fetches and checks it; then --root DIR",
-        notes="Unseen scenes, mostly of Big Buck Bunny: the same clip twice, one of them harmed more. What the prompt"
-        " asks cannot be judged; picture and motion can.",
     ),
 )
 """Those whose clips are made when they are opened."""
@@ -115,7 +107,7 @@ def load(benchmark: Benchmark, *, root: Path | None = None, limit: int | None = 
         raise ConfigError(f"limit is {limit}; expected at least 1")
     if benchmark.drawn:
         count = PAIRS if limit is None else limit
-        clips, pairs, open_clip = make_judgements(benchmark.name, count=count, root=root)
+        clips, pairs, open_clip = make_judgements(benchmark.name, MAKERS[benchmark.name], count=count)
         return Judgements(clips=clips, pairs=pairs, open=open_clip)
     folder = _folder_of(benchmark, root)
     open_video = partial(_open, folder=folder, frames_per_second=benchmark.frames_per_second)

@@ -1,19 +1,13 @@
-"""Benchmarks whose truth is known because we made the clips: splits of the drawn world, and real footage degraded.
-
-In: a row's name, a number, and for footage the folder of its store. Out: clips, and records of their true marks and of
-which fits its prompt better. Knows the drawn world; a row is one entry of MAKERS."""
+"""Judgements of clips that are made on demand and whose true marks are known, such as those of the drawn world."""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Protocol
 
 from descore.data.schema import OVERALL
 from descore.errors import ConfigError
 from descore.synthetic import splits
 from descore.types import Clip, Pair, Preference, RatedClip, Verdict
-from descore.world.footage import Footage
-from descore.world.footage_telling import footage_pair
 
 PAIRS = 500
 """Pairs of a benchmark, if nothing else is asked for."""
@@ -60,32 +54,21 @@ Maker = Callable[[int], MadePair]
 """From a number to its pair."""
 
 
-def _drawn(split: splits.Split, _root: Path | None) -> Maker:
-    return partial(splits.pair, split, size=SIZE)
-
-
-def _footage(root: Path | None) -> Maker:
-    if root is None:
-        raise ConfigError("footage: where is its store? Name its folder with --root; `descore world footage` makes it")
-    return partial(footage_pair, Footage.open(root), "test")
-
-
-MAKERS: Mapping[str, Callable[[Path | None], Maker]] = {
-    "drawn": partial(_drawn, splits.Split.IN_DOMAIN),
-    "drawn-combinations": partial(_drawn, splits.Split.COMBINATIONS),
-    "drawn-wordings": partial(_drawn, splits.Split.WORDINGS),
-    "drawn-generators": partial(_drawn, splits.Split.GENERATORS),
-    "footage": _footage,
+MAKERS: Mapping[str, Maker] = {
+    "drawn": partial(splits.pair, splits.Split.IN_DOMAIN, size=SIZE),
+    "drawn-combinations": partial(splits.pair, splits.Split.COMBINATIONS, size=SIZE),
+    "drawn-wordings": partial(splits.pair, splits.Split.WORDINGS, size=SIZE),
+    "drawn-generators": partial(splits.pair, splits.Split.GENERATORS, size=SIZE),
 }
-"""By the benchmark's name: from the folder that --root names to what makes its pairs."""
+"""By the benchmark's name."""
 
 
 def make_judgements(
-    name: str, *, count: int, root: Path | None
+    name: str, maker: Maker, *, count: int
 ) -> tuple[tuple[RatedClip, ...], tuple[Pair, ...], Callable[[str], Clip]]:
     """The first `count` pairs of a benchmark: both clips of each with true marks and overall; the better one; and what
     opens a clip by its name, such as 'drawn:17/a'."""
-    make = lru_cache(maxsize=_KEPT)(MAKERS[name](root))
+    make = lru_cache(maxsize=_KEPT)(maker)
     clips: list[RatedClip] = []
     pairs: list[Pair] = []
     for index in range(count):

@@ -1,12 +1,10 @@
-"""Numbered examples and pairs of real footage, sound and degraded, and what a judge can say of them.
+"""Numbered examples and pairs of real footage, sound and degraded, with prompts, true chains and true preferences.
 
-In: an open store, a split, a number. Out: clips with a prompt, a true chain, a verdict; pairs with a preference.
-Each is a function of the store, the split and the number alone. Knows footage, degradations and words; knows nothing of
-models.
+Each is a function of the store, the split and the number alone.
 
-What footage shows is not known in words, so a chain speaks of picture and motion and leaves the rest open. The prompt
-says nothing that would help: what people ask of video generators, drawn apart from the clip. Once in a while it is a
-true description. Training and test prompts have no sentence in common."""
+There is no description of what footage shows, so a chain judges picture and motion and marks the rest N/A. The prompt
+does not help: it is what people ask of video generators, drawn independently of the clip, but for one in twenty that is
+a true description. Training and test prompts have no sentence in common."""
 
 from dataclasses import dataclass, replace
 
@@ -18,50 +16,51 @@ from descore.synthetic.degradations import DEGRADATIONS, SOUND, VISIBLE, Harms, 
 from descore.synthetic.generators import Flaw
 from descore.synthetic.truth import prefer
 from descore.types import DIMENSIONS, Clip, Mark, Preference, Verdict
-from descore.world.footage import PIXELS, Footage, Split
+from experiments.footage.clips import PIXELS, Footage, FootageSplit
 
-KINDS: tuple[Harms, ...] = ("motion", "picture")
-"""In the order in which they happen: an encoder sees what the shaking camera took."""
+HARMS: tuple[Harms, ...] = ("motion", "picture")
+"""In the order in which they are applied: an encoder sees what the shaking camera took."""
 
 _MARKED: dict[Harms, str] = {"motion": "dynamics", "picture": "style"}
 _IN_WORDS = {2: "right", 1: "partly right", 0: "wrong"}
 
 
 P_SOUND = 0.3
-"""Of examples that nothing is done to."""
+"""Share of examples without any degradation."""
 P_BOTH = 0.2
-"""Of examples whose picture and motion are degraded; the others have one of the two, each as often."""
+"""Share of examples whose picture and motion are degraded; the others have one of the two, each as often."""
 P_STRONG = 0.5
 P_TWO_STRENGTHS = 0.3
-"""Of pairs that show the same degradation, mild and strong; in the others one clip is sound."""
+"""Share of pairs that show one degradation, mild and strong; in the others one clip is sound."""
 P_TRUE_PROMPT = 0.05
 
 _LEAST_HARM: dict[Harms, float] = {"motion": 8.0, "picture": VISIBLE}
-"""Of what is said, in levels. In a picture full of small movements, mixed-up time takes more to be seen."""
+"""Least `harm` that a chain mentions, in levels. Among many small movements, mixed-up time is harder to see."""
 
 _FAINTEST, _APART = 0.02, 0.25
-"""Of two strengths that are told apart by looking: the least there is, and the least between them."""
+"""Of two strengths in a contrast: the least strength, and the least difference."""
 
 _MILD, _STRONG = (0.2, 0.42), (0.62, 1.0)  # strengths apart from the border, where nobody could tell which it is
 _WORLD = 4202
-_NUMBERS: dict[Split, int] = {"train": 1, "test": 2}
+_NUMBERS: dict[FootageSplit, int] = {"train": 1, "test": 2}
 _EXAMPLE, _PAIR, _CONTRAST = 1, 2, 3
 _TRIES = 8
+_UNKNOWN = "cannot be known, N/A."
 
 Frames = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FootageExample:
-    """A clip of real footage and what is known of it."""
+    """A clip of real footage with its prompt and its true judgement."""
 
     clip: Clip
     prompt: str
     chain: str
-    """What a judge writes who sees the state of picture and motion and claims no more."""
+    """The chain of a judge who sees the state of picture and motion and claims no more."""
     verdict: Verdict
     flaws: tuple[Flaw, ...]
-    """What was done to it: at most one degradation of the motion, and behind it at most one of the picture."""
+    """What was applied: at most one degradation of the motion, then at most one of the picture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,41 +72,41 @@ class FootagePair:
     preference: Preference
 
 
-def footage_example(footage: Footage, split: Split, index: int, *, pixels: int = PIXELS) -> FootageExample:
-    """Example number `index` of a split. pixels: of a frame, at most."""
+def footage_example(footage: Footage, split: FootageSplit, index: int, *, pixels: int = PIXELS) -> FootageExample:
+    """Example number `index` of a split. pixels: the most pixels in a frame."""
     rng = np.random.default_rng([_WORLD, _NUMBERS[split], _EXAMPLE, index])
     clip = footage.window(split, rng=rng, pixels=pixels)
     prompt = _write_prompt(footage, clip, split, rng)
     draw = rng.random()
-    kinds = () if draw < P_SOUND else KINDS if draw < P_SOUND + P_BOTH else (KINDS[int(rng.integers(2))],)
+    kinds = () if draw < P_SOUND else HARMS if draw < P_SOUND + P_BOTH else (HARMS[int(rng.integers(2))],)
     flaws: list[Flaw] = []
     for kind in kinds:
         harmed, flaw = _harm(clip.frames, _harms_of(kind, split), rng)
         clip, flaws = replace(clip, frames=harmed), [*flaws, *flaw]
-    return _tell(clip, prompt, tuple(flaws))
+    return _example(clip, prompt, tuple(flaws))
 
 
-def footage_pair(footage: Footage, split: Split, index: int, *, pixels: int = PIXELS) -> FootagePair:
+def footage_pair(footage: Footage, split: FootageSplit, index: int, *, pixels: int = PIXELS) -> FootagePair:
     """Pair number `index` of a split: one clip sound and degraded, or degraded mildly and strongly."""
     rng = np.random.default_rng([_WORLD, _NUMBERS[split], _PAIR, index])
     sound, prompt, flaw, seed = _harmed_window(footage, split, rng, pixels)
     mild, strong = (_random_flaw((flaw.name,), rng, strong=share) for share in (0, 1))
     if rng.random() < P_TWO_STRENGTHS and _shows(sound, mild, seed):
-        better, worse = (_tell(_degraded(sound, one, seed), prompt, (one,)) for one in (mild, strong))
+        better, worse = (_example(_degraded(sound, one, seed), prompt, (one,)) for one in (mild, strong))
     else:
-        better, worse = _tell(sound, prompt, ()), _tell(_degraded(sound, flaw, seed), prompt, (flaw,))
+        better, worse = _example(sound, prompt, ()), _example(_degraded(sound, flaw, seed), prompt, (flaw,))
     a, b = (better, worse) if rng.random() < 0.5 else (worse, better)
     return FootagePair(a=a, b=b, preference=prefer(a.verdict, b.verdict))
 
 
 def footage_contrast(footage: Footage, index: int, *, pixels: int = PIXELS) -> FootagePair:
-    """Pair number `index` for training: one clip harmed in one way at any two strengths that are apart. The less is
-    preferred, also where words do not tell them apart, so that what is learned is to look."""
+    """Pair number `index` for training: one clip with one degradation at two clearly different strengths. The weaker is
+    preferred even where both have the same words, so that the model has to look."""
     rng = np.random.default_rng([_WORLD, _NUMBERS["train"], _CONTRAST, index])
     sound, prompt, flaw, seed = _harmed_window(footage, "train", rng, pixels)
     low, high = np.sort(rng.uniform(_FAINTEST, 1 - _APART, 2))
     better, worse = (
-        _tell(_degraded(sound, one, seed), prompt, (one,))
+        _example(_degraded(sound, one, seed), prompt, (one,))
         for one in (replace(flaw, strength=round(float(strength), 3)) for strength in (low, high + _APART))
     )
     if rng.random() < 0.5:
@@ -116,26 +115,23 @@ def footage_contrast(footage: Footage, index: int, *, pixels: int = PIXELS) -> F
 
 
 def true_chain(flaws: tuple[Flaw, ...]) -> str:
-    """What is to be seen; a line for each dimension; the answer."""
+    """A description, a line for each dimension, and the answer."""
     verdict = true_verdict(flaws)
-    state = {kind: _state(flaws, kind) for kind in KINDS}
+    state = {kind: _state(flaws, kind) for kind in HARMS}
     lines = []
     for name in DIMENSIONS:
-        kind = next((kind for kind in KINDS if _MARKED[kind] == name), None)
+        kind = next((kind for kind in HARMS if _MARKED[kind] == name), None)
         mark = verdict.marks[name]
-        said = f"{kind} {state[kind]}: {_IN_WORDS[mark]}, {mark}." if kind and mark is not None else _UNKNOWN
-        lines.append(f"{name.capitalize()}: {said}")
-    seen = f"I see real footage. The picture is {state['picture']}. The motion is {state['motion']}."
-    return "\n".join([seen, *lines, write_answer(verdict)])
-
-
-_UNKNOWN = "cannot be known, N/A."
+        judged = f"{kind} {state[kind]}: {_IN_WORDS[mark]}, {mark}." if kind and mark is not None else _UNKNOWN
+        lines.append(f"{name.capitalize()}: {judged}")
+    description = f"I see real footage. The picture is {state['picture']}. The motion is {state['motion']}."
+    return "\n".join([description, *lines, write_answer(verdict)])
 
 
 def true_verdict(flaws: tuple[Flaw, ...]) -> Verdict:
-    """Dynamics by the motion, style by the picture: 2 if sound, else as the flaw leaves it. The others are unknown."""
+    """Dynamics is marked by the motion, style by the picture: 2 if sound, else as the flaw allows. The rest is N/A."""
     marks: dict[str, Mark] = dict.fromkeys(DIMENSIONS)
-    for kind in KINDS:
+    for kind in HARMS:
         marks[_MARKED[kind]] = next((flaw.mark for flaw in flaws if flaw.harms == kind), 2)
     return Verdict(marks=marks, overall=overall_of(marks))
 
@@ -144,19 +140,18 @@ def _state(flaws: tuple[Flaw, ...], kind: Harms) -> str:
     return next((flaw.words for flaw in flaws if flaw.harms == kind), SOUND[kind])
 
 
-def _tell(clip: Clip, prompt: str, flaws: tuple[Flaw, ...]) -> FootageExample:
+def _example(clip: Clip, prompt: str, flaws: tuple[Flaw, ...]) -> FootageExample:
     return FootageExample(clip=clip, prompt=prompt, chain=true_chain(flaws), verdict=true_verdict(flaws), flaws=flaws)
 
 
-def _harms_of(kind: Harms, split: Split) -> tuple[str, ...]:
-    """The degradations of picture or motion that a split shows."""
+def _harms_of(kind: Harms, split: FootageSplit) -> tuple[str, ...]:
+    """Names of the degradations of picture or motion that a split shows."""
     rows = (row for row in DEGRADATIONS.values() if row.harms == kind and row.alone)
     return tuple(row.name for row in rows if split == "train" or not row.practice)
 
 
 def _harm(frames_THWC: Frames, names: tuple[str, ...], rng: np.random.Generator) -> tuple[Frames, tuple[Flaw, ...]]:
-    """The frames with a random one of these degradations that can be seen; as they are, without one, if none of several
-    can."""
+    """Apply a random one of these degradations that is visible; none if _TRIES of them were not."""
     for _ in range(_TRIES):
         flaw = _random_flaw(names, rng, strong=P_STRONG)
         harmed_THWC = degrade(frames_THWC, flaw.name, strength=flaw.strength, rng=rng)
@@ -173,12 +168,12 @@ def _random_flaw(names: tuple[str, ...], rng: np.random.Generator, *, strong: fl
 
 
 def _harmed_window(
-    footage: Footage, split: Split, rng: np.random.Generator, pixels: int
+    footage: Footage, split: FootageSplit, rng: np.random.Generator, pixels: int
 ) -> tuple[Clip, str, Flaw, int]:
-    """A clip, its prompt, and a flaw that can be seen in it, with the seed that it is seen with."""
+    """A clip, its prompt, a flaw that is visible in it, and the seed to apply the flaw with."""
     while True:
         clip = footage.window(split, rng=rng, pixels=pixels)
-        flaw = _random_flaw(_harms_of(KINDS[int(rng.integers(2))], split), rng, strong=P_STRONG)
+        flaw = _random_flaw(_harms_of(HARMS[int(rng.integers(2))], split), rng, strong=P_STRONG)
         seed = int(rng.integers(2**32))
         if _shows(clip, flaw, seed):
             return clip, _write_prompt(footage, clip, split, rng), flaw, seed
@@ -189,19 +184,19 @@ def _shows(clip: Clip, flaw: Flaw, seed: int) -> bool:
 
 
 def _degraded(clip: Clip, flaw: Flaw, seed: int) -> Clip:
-    """With the same seed, a stronger flaw is the same harm done further."""
+    """The clip with this flaw. With the same seed, a stronger flaw is the same harm done further."""
     rng = np.random.default_rng(seed)
     return replace(clip, frames=degrade(clip.frames, flaw.name, strength=flaw.strength, rng=rng))
 
 
-def _write_prompt(footage: Footage, clip: Clip, split: Split, rng: np.random.Generator) -> str:
+def _write_prompt(footage: Footage, clip: Clip, split: FootageSplit, rng: np.random.Generator) -> str:
     if rng.random() < P_TRUE_PROMPT:
         return footage.about(clip)
     prompts = PROMPTS[split]
     return prompts[int(rng.integers(len(prompts)))]
 
 
-PROMPTS: dict[Split, tuple[str, ...]] = {
+PROMPTS: dict[FootageSplit, tuple[str, ...]] = {
     "train": (
         "a cat sleeping on a windowsill",
         "A woman in a yellow raincoat walks her dog along the harbour.",
@@ -268,4 +263,4 @@ PROMPTS: dict[Split, tuple[str, ...]] = {
         "a mermaid swims through a sunken city",
     ),
 }
-"""As people type them: none tells anything of the footage."""
+"""Prompts as people type them; none describes the footage."""

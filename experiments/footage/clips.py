@@ -1,10 +1,7 @@
-"""Short clips out of a store of real footage: of films, and of photographs that a moving camera films.
+"""Sharp, moving clips of 8 frames from a store of footage: of films, and of photographs that a moving camera films.
 
-In: a folder that `descore world footage` made, a split, a generator. Out: sharp, moving clips within one shot.
-Knows stored frames and where clips may begin; knows nothing of packages, texts or degradations.
-
-Photographs are for training alone: what is tested is the motion of things, in films, and is the same with photographs
-in the store and without.
+Photographs are for training alone: tests need things that move by themselves, which only films have. So the test clips
+of a store are the same with photographs and without.
 
 Shapes in names: T frames, H rows, W columns, C = 3 colour channels.
 """
@@ -21,30 +18,28 @@ from PIL import Image
 
 from descore.errors import ConfigError
 from descore.types import Clip
-from descore.world.footage_store import CLIP_FRAMES, FPS, SPAN, STRIDE, read_index
-from descore.world.moving_camera import LEAST_SCALE, film_photograph
+from experiments.footage.camera import LEAST_SCALE, film_photograph
+from experiments.footage.store import CLIP_FRAMES, FPS, SPAN, STRIDE, read_index
 
-Split = Literal["train", "test"]
+FootageSplit = Literal["train", "test"]
 
 CLIP_FPS = FPS / STRIDE
 """Frames a second of a clip: 8 of them are 2 seconds."""
 PIXELS = 128 * 128
-"""Pixels of a frame, at most, if nothing else is asked."""
+"""Default of the most pixels in a frame."""
 MULTIPLE = 32
 """Pixels that width and height are multiples of."""
 LEAST_DETAIL = 32.0
-"""Of a clip that may be called sharp: how much brightness changes from a pixel to the next, in levels, where it changes
-most (one pixel in a hundred). What lies out of the camera's focus has less."""
+"""Least `detail` of a clip that may be called sharp, in levels. What lies out of the camera's focus has less."""
 LEAST_MOVEMENT = 0.8
-"""Of a clip that may be called smooth: the mean change of brightness, in levels, of every step from frame to frame.
-With less, it looks as if it were frozen there."""
+"""Least `movement` of a clip that may be called smooth, in levels. With less, the clip looks frozen."""
 
 P_PHOTOGRAPH = 0.6
-"""Of clips for training, where the store has photographs. What moves by itself is in films alone."""
+"""Share of training clips that show photographs, where the store has any."""
 
 _LEAST_AREA = 0.7  # of the pixels allowed
 _WIDEST = 2.0  # the longer side over the shorter
-_CROPS = 8  # looked at, at most, for one with detail and movement
+_CROPS = 8  # tried, at most, for one with detail and movement
 
 _TIMES = tuple(frame / CLIP_FPS for frame in range(CLIP_FRAMES))
 
@@ -53,7 +48,7 @@ Frames = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shot:
-    """A stretch of film without a cut, and where in it a clip may begin."""
+    """A stretch of film without a cut, and the frames at which a clip may begin."""
 
     film: str
     first: int
@@ -63,13 +58,13 @@ class Shot:
 
     @property
     def seconds(self) -> float:
-        """How much of it a clip can show."""
+        """Length of all that clips of this shot can show."""
         return len({frame for start in self.starts for frame in range(start, start + SPAN)}) / FPS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFilm:
-    """What is known of a film in the store."""
+    """A film in the store."""
 
     name: str
     title: str
@@ -84,7 +79,7 @@ class StoredFilm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredAlbum:
-    """What is known of an album of photographs in the store."""
+    """An album of photographs in the store."""
 
     name: str
     title: str
@@ -106,7 +101,7 @@ class _Photograph:
 
 
 class Footage:
-    """An open store. Frames stay on disk until they are looked at; a copy in another process opens the store anew."""
+    """An open store. Frames are memory-mapped; a pickled store is opened anew by the process that unpickles it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -153,17 +148,17 @@ class Footage:
         return (self.films.get(name) or self.albums[name]).about
 
     @cached_property
-    def shots(self) -> dict[Split, tuple[Shot, ...]]:
-        """What each split is made of. No scene is in both."""
-        splits: tuple[Split, ...] = ("train", "test")
+    def shots(self) -> dict[FootageSplit, tuple[Shot, ...]]:
+        """The shots of each split. No scene is in both."""
+        splits: tuple[FootageSplit, ...] = ("train", "test")
         return {split: tuple(self._shots(split)) for split in splits}
 
-    def window(self, split: Split, *, rng: np.random.Generator, pixels: int = PIXELS) -> Clip:
-        """A clip of 8 frames at 4 a second: a random shot, place in it, size and crop, or a random photograph and move
-        of the camera; mirrored every second time.
+    def window(self, split: FootageSplit, *, rng: np.random.Generator, pixels: int = PIXELS) -> Clip:
+        """A random clip of 8 frames at 4 a second: a crop of a shot, or a photograph under a moving camera; mirrored
+        every second time.
 
-        pixels: of a frame, at most, at least 32 x 32. The clip is never enlarged. If one has too little detail to be
-        called sharp, or holds still, others are drawn, and the best of several is taken if all have."""
+        pixels: the most pixels in a frame, at least 32 x 32; nothing is enlarged. A clip with too little detail or
+        movement is drawn again; after _CROPS of them the best is taken."""
         shots = self.shots[split]
         if not shots:
             raise ConfigError(f"{self.folder}: no footage for '{split}'; make the store again with all films")
@@ -185,7 +180,7 @@ class Footage:
         assert best is not None
         return best
 
-    def _shots(self, split: Split) -> list[Shot]:
+    def _shots(self, split: FootageSplit) -> list[Shot]:
         return [
             Shot(
                 film=name,

@@ -13,24 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
+from experiments.footage import __main__ as command
+from experiments.footage import packages as packages_module
+from experiments.footage.camera import LEAST_SCALE, film_photograph, random_path
+from experiments.footage.clips import LEAST_DETAIL, LEAST_MOVEMENT, P_PHOTOGRAPH, Footage, detail, movement
+from experiments.footage.examples import footage_example, footage_pair
+from experiments.footage.packages import Archive, fetch, packed_folder, qt_files
+from experiments.footage.sources import ALBUMS, FILMS, Album
+from experiments.footage.store import PHOTOGRAPH_SIDE, make_store
 from PIL import Image
-from tests.world.test_footage import films  # noqa: F401  # a fixture
-from typer.testing import CliRunner
+from tests.experiments.test_footage import films  # noqa: F401  # a fixture
 
-from descore.cli.world_footage import footage as footage_verb
 from descore.errors import ConfigError
-from descore.world import albums as albums_module
-from descore.world import films as films_module
-from descore.world import packages as packages_module
-from descore.world.album_store import SHORT_SIDE
-from descore.world.albums import ALBUMS, Album
-from descore.world.footage import LEAST_DETAIL, LEAST_MOVEMENT, P_PHOTOGRAPH, Footage, detail, movement
-from descore.world.footage_store import make_store
-from descore.world.footage_telling import footage_example, footage_pair
-from descore.world.moving_camera import LEAST_SCALE, film_photograph, random_path
-from descore.world.packages import Archive, fetch, packed_folder
-from descore.world.qt_resources import qt_files
 
 TIMES = tuple(np.arange(8) / 4)
 
@@ -116,7 +110,7 @@ def store(album, films, tmp_path_factory):  # noqa: F811
     for archives in (films[0], *(p for p in folder.parent.glob("made*/archives") if (p / album.archive.file).exists())):
         for file in archives.iterdir():
             (folder / "archives" / file.name).write_bytes(file.read_bytes())
-    make_store(folder, films[1], [album], say=lambda _: None)
+    make_store(folder, films[1], [album], log=lambda _: None)
     return Footage.open(folder)
 
 
@@ -141,7 +135,7 @@ def test_colour_photographs_are_kept_small_and_as_they_are(store):
     }
     assert sorted(rows) == ["0", "1", "2", "3", "4", "5", "large"]
     assert (rows["3"]["width"], rows["3"]["height"]) == (480, 360)
-    assert (rows["large"]["width"], rows["large"]["height"]) == (SHORT_SIDE, SHORT_SIDE * 1200 / 960)
+    assert (rows["large"]["width"], rows["large"]["height"]) == (PHOTOGRAPH_SIDE, PHOTOGRAPH_SIDE * 1200 / 960)
     flat = np.load(store.folder / "views.npy")
     third = flat[rows["3"]["at"] :][: 480 * 360 * 3].reshape(360, 480, 3)
     assert np.abs(third.astype(int) - np.asarray(photograph(3))).mean() < 3  # what JPEG takes
@@ -178,7 +172,7 @@ def test_frames_move_between_pixels(monkeypatch):
     path = random_path((240, 200), (64, 64), times=TIMES, rng=np.random.default_rng(1))
     centre_T2 = np.stack([100 + 0.4 * np.arange(8), np.full(8, 100)], axis=1)
     monkeypatch.setattr(
-        "descore.world.moving_camera.random_path",
+        "experiments.footage.camera.random_path",
         lambda *_, **__: replace(path, centre_T2=centre_T2, scale_T=np.full(8, 1.5)),
     )
     frames = film_photograph(waves, (64, 64), times=TIMES, rng=np.random.default_rng(0))
@@ -203,7 +197,7 @@ def test_clips_for_training_are_photographs_as_often_as_told(store):
 
 def test_what_is_tested_is_the_same_with_photographs_and_without(store, films, tmp_path):  # noqa: F811
     (tmp_path / "archives").symlink_to(films[0])
-    make_store(tmp_path, films[1], say=lambda _: None)
+    make_store(tmp_path, films[1], log=lambda _: None)
     plain = Footage.open(tmp_path)
     for index in range(6):
         one, other = (footage_pair(which, "test", index, pixels=4096) for which in (store, plain))
@@ -214,13 +208,13 @@ def test_what_is_tested_is_the_same_with_photographs_and_without(store, films, t
 
 def test_a_store_from_before_there_were_albums_is_opened_and_grows(store, album, films, tmp_path):  # noqa: F811
     (tmp_path / "archives").symlink_to(store.folder / "archives")
-    make_store(tmp_path, films[1], say=lambda _: None)
+    make_store(tmp_path, films[1], log=lambda _: None)
     index = json.loads((tmp_path / "index.json").read_text())
     del index["albums"]
     (tmp_path / "index.json").write_text(json.dumps(index))
     assert Footage.open(tmp_path).albums == {}
     lines = []
-    make_store(tmp_path, films[1], [album], say=lines.append)
+    make_store(tmp_path, films[1], [album], log=lines.append)
     assert lines == ["decoding the album Views"]
     assert Footage.open(tmp_path).albums.keys() == {"views"}
 
@@ -243,7 +237,7 @@ def test_apt_fetches_what_is_missing(album, store, tmp_path, monkeypatch):
     monkeypatch.setattr(packages_module.shutil, "which", lambda _: "apt-get")
     monkeypatch.setattr(packages_module.subprocess, "run", apt)
     lines = []
-    fetch([album.archive], tmp_path, say=lines.append)
+    fetch([album.archive], tmp_path, log=lines.append)
     assert lines == ["fetching views_1.0_all.deb with apt-get"]
     assert [path.name for path in packed_names(album, tmp_path)][:2] == ["0.jpg", "1.jpg"]
 
@@ -255,7 +249,7 @@ def packed_names(album, folder):
 def test_without_apt_it_is_said_what_to_do(album, tmp_path, monkeypatch):
     monkeypatch.setattr(packages_module.shutil, "which", lambda _: None)
     with pytest.raises(ConfigError, match=r"apt-get.*not found.*--no-photographs.*put them into"):
-        fetch([album.archive], tmp_path, say=lambda _: None)
+        fetch([album.archive], tmp_path, log=lambda _: None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -266,23 +260,20 @@ def test_what_apt_complains_of_is_passed_on(album, tmp_path, monkeypatch):
         packages_module.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 100, "", said)
     )
     with pytest.raises(ConfigError, match=r"apt-get cannot fetch views_1.0_all.deb: E: Version .*yourself"):
-        fetch([album.archive], tmp_path, say=lambda _: None)
+        fetch([album.archive], tmp_path, log=lambda _: None)
 
 
-def test_the_verb_takes_photographs_unless_told_otherwise(album, store, films, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(films_module, "FILMS", films[1])
-    monkeypatch.setattr(albums_module, "ALBUMS", (album,))
-    app = typer.Typer()
-    app.command()(footage_verb)
+def test_the_command_takes_photographs_by_default(album, store, films, tmp_path, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setattr(command, "FILMS", films[1])
+    monkeypatch.setattr(command, "ALBUMS", (album,))
     (tmp_path / "archives").symlink_to(store.folder / "archives")
-    plain = CliRunner().invoke(app, ["--out", str(tmp_path), "--no-photographs"])
-    assert plain.exit_code == 0, plain.output
-    assert "Views" not in plain.stdout
-    whole = CliRunner().invoke(app, ["--out", str(tmp_path)])
-    assert "Views: 7 photographs; drawn here; licence: none" in whole.stdout.splitlines()
+    command.main(["--out", str(tmp_path), "--no-photographs"])
+    assert "Views" not in capsys.readouterr().out
+    command.main(["--out", str(tmp_path)])
+    assert "Views: 7 photographs; drawn here; licence: none" in capsys.readouterr().out.splitlines()
 
 
 def test_the_committed_albums_have_names_of_their_own():
-    names = [row.name for row in (*ALBUMS, *films_module.FILMS)]
+    names = [row.name for row in (*ALBUMS, *FILMS)]
     assert len(set(names)) == len(names)
     assert all(len(album.archive.sha256) == 64 and album.archive.client == "apt-get" for album in ALBUMS)

@@ -1,0 +1,1 @@
+"""The studies behind what the project claims; see README.md."""

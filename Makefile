@@ -44,11 +44,11 @@ bench: $(READY)  ## every benchmark: our way beside the other way
 	@for script in benchmarks/[a-z]*.py; do echo; echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 grow: $(READY)   ## grow the bundled model from nothing (resumes where it was killed; an hour or more)
-	$(BIN)/descore world footage --out runs/footage
-	$(KEEP_MEMORY) $(BIN)/python experiments/grow_tiny/grow.py --footage runs/footage --out runs/tiny
+	$(BIN)/python -m experiments.footage --out runs/footage
+	$(KEEP_MEMORY) $(BIN)/python -m experiments.grow_tiny.grow --footage runs/footage --out runs/tiny
 
 evaluate: $(READY)  ## the bundled model on drawn clips and real footage that it never saw
-	$(BIN)/python experiments/judged.py --out runs/judged
+	$(BIN)/python -m experiments.judged --out runs/judged
 
 wheel: $(READY)  ## build the wheel
 	$(BIN)/python -m build --wheel

@@ -1,7 +1,7 @@
 """Cut the real clips that ship with the package, from the film inside MoviePy's source distribution.
 
     pip download --no-deps --no-binary :all: moviepy==2.2.1
-    python experiments/bundled_clips.py moviepy-2.2.1.tar.gz
+    python -m experiments.bundled_clips moviepy-2.2.1.tar.gz
 
 Big Buck Bunny is (c) 2008 Blender Foundation, www.bigbuckbunny.org, CC BY 3.0: see the README beside the clips."""
 

@@ -1,6 +1,6 @@
 """Whether what a model concludes follows from what it says: the subject lines of its chains, held against themselves.
 
-    python experiments/comparing.py [--model tiny] [--clips 160]
+    python -m experiments.comparing [--model tiny] [--clips 160]
 
 `asked one red cross, shown one blue cross, ...: partly right, 1` says itself which words are the same, so which mark is
 due. A line may also name each part ("red wrong"), which must be so. Clips are of the calibration split; what they

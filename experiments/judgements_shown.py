@@ -1,6 +1,6 @@
 """Three right and three wrong judgements of the bundled model, as pictures: the first ones of the in-domain split.
 
-    python experiments/judgements_shown.py [--model tiny]
+    python -m experiments.judgements_shown [--model tiny]
 
 Writes docs/right.png and docs/wrong.png. Nothing is chosen by eye."""
 

@@ -1,6 +1,6 @@
 """The bundled model and two hand-made features on FETV and on VideoAlign's pairs, and the page of it in docs/.
 
-    python experiments/shown_on.py --data FOLDER [--out runs/shown]
+    python -m experiments.shown_on --data FOLDER [--out runs/shown]
 
 FOLDER holds fetv/ and videoalign/ (see `descore benchmarks fetv`). Nothing was trained or tuned on these clips."""
 

@@ -1,8 +1,6 @@
-"""How training went, from the lines of metrics.jsonl: curves, where they began and ended, how much they fluctuate.
+"""Training curves of the stage 2 study from metrics.jsonl: their course and fluctuation, as plain values and as tables.
 
-In: the metrics of each run. Out: plain values for the record, and Markdown. All conditions of a seed are shown the same
-pairs in the same order, so that which pairs come when shakes them alike; what differs is what is learned from them.
-Knows lines of metrics; knows nothing of models or splits.
+All conditions of a seed see the same pairs in the same order, so the order of pairs moves their curves alike.
 
 Shapes: T updates."""
 
@@ -13,11 +11,11 @@ from statistics import fmean
 from typing import Any, TypeAlias
 
 import numpy as np
-from drawn_splits import table
-from findings import CONDITIONS, Cell
 from numpy.typing import NDArray
 
 from descore.evaluation.records import to_plain
+from experiments.dual_rl.findings import CONDITIONS, Cell
+from experiments.harness import markdown_table
 
 Line: TypeAlias = Mapping[str, Any]
 Curves: TypeAlias = Mapping[Cell, Sequence[Line]]
@@ -39,30 +37,31 @@ CURVES = (
     "groups_without_spread",
     "grad_norm",
 )
-"""What is kept of a line. reward_drift and margin are in raw rewards, of which only differences mean something."""
+"""Metrics that the record keeps. reward_drift and margin are in raw rewards, of which only differences mean
+something."""
 MOST_POINTS = 48
-"""Of a curve in the record; of a longer one every second point is kept, or every third ..."""
+"""Points of a curve in the record, at most; of a longer one every second point is kept, or every third ..."""
 WINDOW = 5
-"""Updates of the moving mean, that of its middle and as many on both sides."""
+"""Updates in a centred moving mean."""
 FLUCTUATING = {
     "Bradley-Terry, the head's rewards": ("default", "pair_accuracy"),
     "GRPO, written scores": ("generative", "pair_accuracy"),
     "GRPO, written scores, ties half right": ("generative", "correctness"),
     "without Bradley-Terry, the head's rewards": ("no-bt", "pair_accuracy"),
 }
-"""Training accuracies. pair_accuracy is one measure for all: of decided pairs, and equal scores are wrong. correctness
-is what the generative paradigm is rewarded for: ties count too, and half a point where only one side says tie."""
+"""Training accuracies, as condition and metric. pair_accuracy is comparable between all: decided pairs, equal scores
+are wrong. correctness is the generative paradigm's reward: ties count, half a point where only one side is a tie."""
 
 
 def curve_of(file: Path) -> list[Line]:
-    """The lines on training in a metrics.jsonl, by step. Of steps that were done again the last line counts."""
+    """The training lines of a metrics.jsonl, by step. Of a step that was repeated the last line counts."""
     lines = map(json.loads, file.read_text(encoding="utf-8").splitlines())
     by_step = {line["step"]: line for line in lines if "loss" in line}
     return [by_step[step] for step in sorted(by_step)]
 
 
 def training(curves: Curves) -> dict[str, Any]:
-    """`fluctuation`: of training accuracies. `course`: what each curve was in its first third and its last. `curves`:
+    """`fluctuation`: of training accuracies. `course`: means of each curve's first and last third. `curves`:
     thinned."""
     return to_plain(  # type: ignore[no-any-return]
         {
@@ -74,13 +73,13 @@ def training(curves: Curves) -> dict[str, Any]:
 
 
 def step_to_step(value_T: NDArray[np.float64]) -> float:
-    """Sample standard deviation of the change from one update to the next; nan of fewer than two changes."""
+    """Sample standard deviation of the change from one update to the next; nan for fewer than two changes."""
     return _deviation(np.diff(value_T))
 
 
 def around_mean(value_T: NDArray[np.float64], *, window: int = WINDOW) -> float:
-    """Sample standard deviation of the distance from the centred moving mean, where the window is whole; nan of fewer
-    than two such updates. A course that is a straight line does not count."""
+    """Sample standard deviation of the distance from the centred moving mean, where the window is whole; nan for fewer
+    than two such updates. It is 0 for a straight line."""
     if len(value_T) < window:
         return float("nan")
     mean_t = np.convolve(value_T, np.full(window, 1 / window), mode="valid")
@@ -93,16 +92,16 @@ def _deviation(value_N: NDArray[np.float64]) -> float:
 
 
 def _fluctuations(curves: Curves) -> Iterator[dict[str, Any]]:
-    for words, (condition, name) in FLUCTUATING.items():
-        known = _by_seed(curves, condition, name)
-        if known:
-            steps = {seed: step_to_step(value_T) for seed, value_T in known.items()}
-            rest = {seed: around_mean(value_T) for seed, value_T in known.items()}
+    for description, (condition, name) in FLUCTUATING.items():
+        values = _by_seed(curves, condition, name)
+        if values:
+            steps = {seed: step_to_step(value_T) for seed, value_T in values.items()}
+            rest = {seed: around_mean(value_T) for seed, value_T in values.items()}
             yield {
-                "what": words,
+                "what": description,
                 "condition": condition,
                 "metric": name,
-                "mean": fmean(float(np.mean(value_T)) for value_T in known.values()),
+                "mean": fmean(float(np.mean(value_T)) for value_T in values.values()),
                 "step_to_step": fmean(steps.values()),
                 "step_to_step_by_seed": steps,
                 "around_mean": fmean(rest.values()),
@@ -131,41 +130,41 @@ def _ends(value_T: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _by_seed(curves: Curves, condition: str, name: str) -> dict[int, NDArray[np.float64]]:
-    """A curve of each seed, without the updates that say nothing of it; no seed of which all say nothing."""
-    known = {
+    """By seed, a metric's values, without updates that lack it; without seeds that never have it."""
+    values = {
         cell.seed: np.array([line[name] for line in lines if name in line], np.float64)
         for cell, lines in curves.items()
         if cell.condition == condition
     }
-    return {seed: value_T for seed, value_T in known.items() if len(value_T)}
+    return {seed: value_T for seed, value_T in values.items() if len(value_T)}
 
 
 def _thinned(lines: Sequence[Line]) -> dict[str, list[float | None]]:
-    """By name, every so many-th value; `step` says of which updates."""
+    """By metric, every n-th value; `step` has the numbers of these updates."""
     kept = lines[:: -(-len(lines) // MOST_POINTS) or 1]
     there = [name for name in CURVES if any(name in line for line in kept)]
     rounded = {name: [None if name not in line else round(line[name], 5) for line in kept] for name in there}
     return {"step": [line["step"] for line in kept], **rounded}
 
 
-def training_tables(found: Mapping[str, Any]) -> str:
-    """Fluctuations side by side, then courses: Markdown."""
+def training_tables(record: Mapping[str, Any]) -> str:
+    """Fluctuations side by side, then courses, as Markdown."""
     rows: dict[tuple[str, ...], list[str]] = {
         (row["what"],): [
             _number(row["mean"]),
             *(_with_seeds(row[name], row[f"{name}_by_seed"]) for name in ("step_to_step", "around_mean")),
         ]
-        for row in found["fluctuation"]
+        for row in record["fluctuation"]
     }
     head = ("training accuracy", "mean", "deviation from step to step, by seed", "around the moving mean, by seed")
-    by_metric = {(row["metric"], row["condition"]): row for row in found["course"]}
+    by_metric = {(row["metric"], row["condition"]): row for row in record["course"]}
     conditions = [name for name in CONDITIONS if any(name == condition for _, condition in by_metric)]
     names = [name for name in CURVES if any(name == metric for metric, _ in by_metric)]
     courses: dict[tuple[str, ...], list[str]] = {
         (name,): [_course(by_metric.get((name, condition))) for condition in conditions] for name in names
     }
-    said = "first third → last third of the updates"
-    return f"{table(head, rows)}\n\n{said}:\n\n{table(('metric', *conditions), courses)}"
+    course = markdown_table(("metric", *conditions), courses)
+    return f"{markdown_table(head, rows)}\n\nfirst third → last third of the updates:\n\n{course}"
 
 
 def _with_seeds(value: float | None, by_seed: Mapping[str, float | None]) -> str:

@@ -1,47 +1,54 @@
 """What stage 2 makes of the bundled model, which learned from 123,200 clips with true chains.
 
-    python experiments/dual_rl/from_tiny.py --footage runs/footage --data FOLDER [--out runs/from_tiny]
+    python -m experiments.dual_rl.from_tiny --footage runs/footage --data FOLDER [--out runs/from_tiny]
 
-320 drawn pairs with loosely put prompts, in 40 rollouts, with the settings of run.py but smaller steps for query and
-head, which have learned. Then both models judge, thinking, the drawn splits, unseen real footage (`descore world
-footage`) and FETV (FOLDER/fetv), and are compared pair by pair and mark by mark. Whatever is there is not done again,
-and what was killed goes on. The findings go to from_tiny.json and, as a table, to the screen."""
+Trains on 320 drawn pairs with loose prompts, in 40 rollouts, with the settings of run.py but smaller steps for query
+and head, which have learned already. Then both models judge, thinking, the drawn benchmarks, unseen real footage (a
+store of `experiments.footage`) and FETV (FOLDER/fetv), and are compared pair by pair and mark by mark. A stopped study
+resumes. The findings go to from_tiny.json and, as a table, to the screen."""
 
 import argparse
-import sys
-from functools import cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import transformers
-
-sys.path.append(str(Path(__file__).parents[1]))
-
-from curves import curve_of, training
-from drawn_runs import draw_pairs, judged
-from drawn_splits import BENCHMARKS, DOMAINS, Items, decided_pairs, difference, pooled, shown, table
-from findings import Cell, right_marks
-from run import HERE, write_record
 
 from descore.data.schema import OVERALL
 from descore.evaluation.judges import versions
 from descore.evaluation.records import to_plain
 from descore.evaluation.runs import Run
-from descore.scorer import SamplingParams, Scorer
+from descore.scorer import SamplingParams
 from descore.stats.agreement import share
 from descore.stats.bootstrap import mean
 from descore.training.config_model import read_config
 from descore.training.metrics import METRICS_FILE
 from descore.training.rl.config import RlConfig
 from descore.training.rl.run import train_rl
+from experiments.dual_rl.curves import curve_of, training
+from experiments.dual_rl.findings import Cell
+from experiments.dual_rl.run import HERE
+from experiments.harness import (
+    BENCHMARKS,
+    DOMAINS,
+    Items,
+    decided_pairs,
+    difference,
+    draw_pairs,
+    format_figure,
+    judge_benchmark,
+    markdown_table,
+    pooled,
+    quiet,
+    right_marks,
+    write_record,
+)
 
 START = "tiny"
 STEPS, PAIRS = 40, 8
 """Rollouts, and pairs in each."""
 SEED_OF_PAIRS = 39
-"""Other pairs than run.py's and those of the cold start."""
+"""Not one of run.py's or the cold start's."""
 LIMIT = 128
-"""Pairs of each split that are judged; FETV has fewer."""
+"""Pairs of each benchmark that are judged; all of FETV, which has fewer."""
 FETV = ("spatial_quality", "temporal_quality", "alignment")
 
 
@@ -52,19 +59,22 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder that holds fetv/")
     parser.add_argument("--out", type=Path, default=Path("runs/from_tiny"))
     options = parser.parse_args()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    roots = {**dict.fromkeys(BENCHMARKS), "footage": options.footage, "fetv": options.data / "fetv"}
+    quiet()
+    roots: dict[str, Path | None] = {
+        **dict.fromkeys(BENCHMARKS),
+        "footage": options.footage,
+        "fetv": options.data / "fetv",
+    }
     changed = changes(options.out)
     model = train_rl(read_config(HERE / "config.yaml", RlConfig, overrides=changed)).model
     assert model is not None, "a run of one process writes its model"
-    before = judged_by(START, roots, options.out / "judged" / "before")
-    after = judged_by(str(model), roots, options.out / "judged" / "after")
-    rows = [row(words, *both) for words, *both in compared(before, after)]
+    before = judge_all(START, roots, options.out / "judged" / "before")
+    after = judge_all(str(model), roots, options.out / "judged" / "after")
+    rows = [row(what, *both) for what, *both in compared(before, after)]
     curve = training({Cell(condition="default", seed=0): curve_of(options.out / "trained" / METRICS_FILE)})
     record = {
         "start": START,
-        "changed": [told for told in changed if str(options.out) not in told],
+        "changed": [change for change in changed if str(options.out) not in change],
         "config": (HERE / "config.yaml").read_text(encoding="utf-8"),
         "versions": versions("descore", "torch", "transformers"),
         "compared": rows,
@@ -72,15 +82,20 @@ def main() -> None:
         "curve": curve["curves"]["default-seed0"],
     }
     write_record(HERE / "from_tiny.json", record)
-    cells = {
-        (one["what"],): [shown(one["before"], ".3f"), shown(one["after"], ".3f"), shown(one["gain"], "+.3f")]
-        for one in rows
+    print(table(rows))
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Shares before and after, and the gain, as Markdown."""
+    forms = {"before": ".3f", "after": ".3f", "gain": "+.3f"}
+    cells: dict[tuple[str, ...], list[str]] = {
+        (row["what"],): [format_figure(row[name], form) for name, form in forms.items()] for row in rows
     }
-    print(table(("", "before", "after", "gain"), cells))
+    return markdown_table(("", *forms), cells)
 
 
 def changes(out: Path) -> list[str]:
-    """What differs from config.yaml."""
+    """Overrides of config.yaml."""
     changed = {
         "model.checkpoint": START,
         "data.train": draw_pairs(out / "pairs", count=STEPS * PAIRS, seed=SEED_OF_PAIRS, loose=True),
@@ -95,32 +110,33 @@ def changes(out: Path) -> list[str]:
     return [f"{key}={value}" for key, value in changed.items()]
 
 
-def judged_by(model: str, roots: dict[str, Path | None], folder: Path) -> dict[str, Run]:
-    """By split, what a model says."""
-    open_scorer = cache(lambda: Scorer.from_pretrained(model, batch_size=32))
+def judge_all(model: str, roots: Mapping[str, Path | None], folder: Path) -> dict[str, Run]:
+    """A model's run on each benchmark."""
     return {
-        name: judged(
-            folder / name,
-            benchmark=name,
-            root=root,
+        name: judge_benchmark(
+            model,
+            name,
+            folder=folder / name,
             limit=None if name == "fetv" else LIMIT,
             sampling_params=SamplingParams(),
-            open_scorer=open_scorer,
+            root=root,
         )
         for name, root in roots.items()
     }
 
 
-def compared(before: dict[str, Run], after: dict[str, Run]) -> list[tuple[str, Items, Items]]:
-    """What is compared, in words, and both sides of it."""
+def compared(before: Mapping[str, Run], after: Mapping[str, Run]) -> list[tuple[str, Items, Items]]:
+    """The comparisons: a name, and the items before and after."""
     domains = {"in-domain": DOMAINS["in-domain"], "out-of-domain": DOMAINS["out-of-domain"], "footage": ("footage",)}
-    found = []
-    for name, splits in domains.items():
-        for what, read in (("pairs", _pairs), ("marks", _marks)):
-            sides = [pooled([read(runs[split]) for split in splits]) for runs in (before, after)]
-            found.append((f"{name}, {what}", *sides))
-    found += [(f"FETV, {label}", *(_pairs(runs["fetv"], label=label) for runs in (before, after))) for label in FETV]
-    return found
+    comparisons: list[tuple[str, Items, Items]] = []
+    for domain, names in domains.items():
+        for what, items_of in (("pairs", _pairs), ("marks", _marks)):
+            first, second = (pooled([items_of(runs[name]) for name in names]) for runs in (before, after))
+            comparisons.append((f"{domain}, {what}", first, second))
+    for label in FETV:
+        first, second = (_pairs(runs["fetv"], label=label) for runs in (before, after))
+        comparisons.append((f"FETV, {label}", first, second))
+    return comparisons
 
 
 def _pairs(run: Run, *, label: str = OVERALL) -> Items:
@@ -128,7 +144,7 @@ def _pairs(run: Run, *, label: str = OVERALL) -> Items:
 
 
 def _marks(run: Run) -> Items:
-    return right_marks(run.clips, run.records, of_all=True)
+    return right_marks(run.clips, run.records, asked_only=False)
 
 
 def row(what: str, before: Items, after: Items) -> dict[str, Any]:

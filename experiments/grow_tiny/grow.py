@@ -1,7 +1,7 @@
 """Grow a small model from nothing in the whole drawn world and on degraded real footage: the next bundled one.
 
-    descore world footage --out runs/footage
-    python experiments/grow_tiny/grow.py --footage runs/footage --out runs/tiny [--start MODEL --see-steps 0 ...]
+    python -m experiments.footage --out runs/footage
+    python -m experiments.grow_tiny.grow --footage runs/footage --out runs/tiny [--start MODEL --see-steps 0 ...]
 
 Four lessons, each resumed where it was killed: see (the vision tower alone, asked about every part of the picture),
 look (describe what is there), judge (write whole chains), prefer (Bradley-Terry at the query under the random mask,
@@ -23,11 +23,6 @@ from statistics import fmean, stdev
 from typing import Any
 
 import torch
-from experiments.footage.clips import Footage
-from experiments.footage.examples import footage_example
-from lessons import SIDE, Judge, Lesson, Look, Prefer, ToldCollator
-from optimizer import MuonAndAdamW, split
-from seeing import see
 from torch import Tensor, nn
 from transformers import TrainingArguments
 
@@ -40,6 +35,11 @@ from descore.training.collate import PairCollator
 from descore.training.losses import chain_loss, pair_losses, sequences
 from descore.training.trainer import DescoreTrainer, last_checkpoint
 from descore.video.sampling import VideoSampling
+from experiments.footage.clips import Footage
+from experiments.footage.examples import footage_example
+from experiments.grow_tiny.lessons import SIDE, Judge, Lesson, Look, Prefer, ToldCollator
+from experiments.grow_tiny.optimizer import MuonAndAdamW, split
+from experiments.grow_tiny.seeing import see
 
 RUBRIC = "Prompt: {prompt}\nDescribe the video. Then judge its subject, dynamics, camera, environment and style."
 

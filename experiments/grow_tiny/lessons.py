@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from experiments.footage.clips import Footage
-from experiments.footage.examples import footage_contrast, footage_example, footage_pair
 from torch.utils.data import Dataset
 
 from descore.data.chat import Chat
@@ -16,6 +14,8 @@ from descore.synthetic.splits import Split, example, pair, plan
 from descore.synthetic.truth import prefer
 from descore.training.collate import SIGN, ChainCollator, TrainingPair, Written
 from descore.types import Clip, Preference
+from experiments.footage.clips import Footage
+from experiments.footage.examples import footage_contrast, footage_example, footage_pair
 
 SIDE = 128
 """Pixels along each edge of a drawn frame; of real footage, as many pixels in all."""

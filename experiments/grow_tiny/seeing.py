@@ -17,10 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from experiments.footage.clips import Footage
-from experiments.footage.examples import footage_example
-from optimizer import MuonAndAdamW, split
-from token_truth import CELLS, CLASSES, FLAWS, OF_ALL, OF_THINGS, UNKNOWN, WEIGHTS, Truth, of_drawn, of_footage
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
@@ -28,6 +24,21 @@ from torch.utils.data import DataLoader, Dataset
 from descore.model.modeling import DescoreModel
 from descore.synthetic.splits import Split, draw, plan
 from descore.types import Clip
+from experiments.footage.clips import Footage
+from experiments.footage.examples import footage_example
+from experiments.grow_tiny.optimizer import MuonAndAdamW, split
+from experiments.grow_tiny.token_truth import (
+    CELLS,
+    CLASSES,
+    FLAWS,
+    OF_ALL,
+    OF_THINGS,
+    UNKNOWN,
+    WEIGHTS,
+    Truth,
+    of_drawn,
+    of_footage,
+)
 
 REAL_EVERY = 6
 """One clip in so many is real footage."""

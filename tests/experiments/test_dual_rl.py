@@ -1,54 +1,32 @@
-"""What the experiment on stage 2 makes of its runs, on values that a reader can count."""
+"""The stage 2 study on values that a reader can count: gains, drift, curves, and how a run is read."""
 
-import importlib
 import json
 import os
 import subprocess
 import sys
 from dataclasses import replace
 from math import isnan, sqrt
-from pathlib import Path
 
 import numpy as np
 import pytest
+from experiments.dual_rl import curves, findings, from_tiny
+from experiments.dual_rl.findings import CONDITIONS, MEASURES, Cell
+from experiments.harness import BENCHMARKS, Items, Judgement, judgement_of
 
 from descore.evaluation.records import RUN_KEYS
 from descore.evaluation.runs import Run
 from descore.types import DIMENSIONS, Pair, RatedClip
 
-FOLDER = Path(__file__).parents[1] / "experiments" / "dual_rl"
-SPLITS = ("drawn", "drawn-combinations", "drawn-wordings", "drawn-generators")
 
-
-@pytest.fixture(scope="module", autouse=True)
-def path_as_of_the_script():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(FOLDER.parent)
-        patch.syspath_prepend(FOLDER)
-        yield
-    for name in ("curves", "findings", "from_tiny", "run"):
-        sys.modules.pop(name, None)
-
-
-@pytest.fixture(scope="module")
-def findings():
-    return importlib.import_module("findings")
-
-
-@pytest.fixture(scope="module")
-def curves():
-    return importlib.import_module("curves")
-
-
-def judgement(findings, split, right, *, written=None, reward=(0, 2, 4, 6), unreadable=0, unseen=0):
+def judgement(split, right, *, written=None, reward=(0, 2, 4, 6), unreadable=0, unseen=0):
     """Four pairs, of which those are right; and as many marks and clips of the same prompts."""
     group_N = np.array([f"{split}:{number}" for number in range(4)])
 
     def items(values):
-        return findings.Items(value_N=np.array(values, np.float64), group_N=group_N)
+        return Items(value_N=np.array(values, np.float64), group_N=group_N)
 
-    measures = {name: items(right) for name in findings.MEASURES}
-    return findings.Judgement(
+    measures = {name: items(right) for name in MEASURES}
+    return Judgement(
         right=measures | ({} if written is None else {"written": items(written)}),
         reward=items(reward),
         unreadable=unreadable,
@@ -57,16 +35,16 @@ def judgement(findings, split, right, *, written=None, reward=(0, 2, 4, 6), unre
     )
 
 
-def start(findings, right=(1, 0, 0, 0), **told):
-    return {split: judgement(findings, split, right, **told) for split in SPLITS}
+def start(right=(1, 0, 0, 0), **told):
+    return {split: judgement(split, right, **told) for split in BENCHMARKS}
 
 
-def trained(findings, condition, *by_seed, **told):
+def trained(condition, *by_seed, **told):
     """Each seed's model says the same of each split."""
     return {
-        (findings.Cell(condition=condition, seed=seed), split): judgement(findings, split, right, **told)
+        (condition, seed, split): judgement(split, right, **told)
         for seed, right in enumerate(by_seed)
-        for split in SPLITS
+        for split in BENCHMARKS
     }
 
 
@@ -75,9 +53,9 @@ def only(rows, **told):
     return found
 
 
-def test_a_gain_is_the_mean_over_seeds_of_what_each_has_over_the_one_start(findings):
-    after = trained(findings, "default", (1, 1, 0, 0), (1, 1, 1, 1), unreadable=1)
-    found = findings.findings(start(findings, (1, 0, 0, 0)), after)
+def test_a_gain_is_the_mean_over_seeds_of_what_each_has_over_the_one_start():
+    after = trained("default", (1, 1, 0, 0), (1, 1, 1, 1), unreadable=1)
+    found = findings.findings(start((1, 0, 0, 0)), after)
     row = only(found["gains"], condition="default", measure="marks", domain="out-of-domain")
     assert (row["before"]["value"], row["after"]["value"]) == (1 / 4, (2 / 4 + 4 / 4) / 2)
     assert row["gain"]["value"] == (1 / 4 + 3 / 4) / 2
@@ -88,65 +66,65 @@ def test_a_gain_is_the_mean_over_seeds_of_what_each_has_over_the_one_start(findi
     assert (row["unreadable_after"], row["clips_after"]) == (6, 24)
 
 
-def test_intervals_draw_prompts_with_all_their_seeds(findings):
+def test_intervals_draw_prompts_with_all_their_seeds():
     """One seed gains on every prompt and the other on none: whichever prompts are drawn, the gain is a half. Pairs
     drawn one by one would give an interval of some width."""
-    after = trained(findings, "default", (1, 1, 1, 1), (0, 0, 0, 0))
-    found = findings.findings(start(findings, (0, 0, 0, 0)), after)
+    after = trained("default", (1, 1, 1, 1), (0, 0, 0, 0))
+    found = findings.findings(start((0, 0, 0, 0)), after)
     gain = only(found["gains"], measure="pairs", domain="in-domain")["gain"]
     assert (gain["value"], gain["low"], gain["high"]) == (0.5, 0.5, 0.5)
 
 
-def test_a_domain_pools_its_own_splits_only(findings):
-    after = trained(findings, "default", (0, 0, 0, 0))
-    after |= {key: one for key, one in trained(findings, "default", (1, 1, 1, 1)).items() if key[1] == "drawn-wordings"}
-    rows = findings.findings(start(findings, (0, 0, 0, 0)), after)["gains"]
+def test_a_domain_pools_its_own_splits_only():
+    after = trained("default", (0, 0, 0, 0))
+    after |= {key: one for key, one in trained("default", (1, 1, 1, 1)).items() if key[2] == "drawn-wordings"}
+    rows = findings.findings(start((0, 0, 0, 0)), after)["gains"]
     gains = {row["domain"]: row["gain"]["value"] for row in rows if row["measure"] == "pairs"}
     others = {"in-domain": 0, "drawn-combinations": 0, "drawn-generators": 0}
     assert gains == {**others, "drawn-wordings": 1, "out-of-domain": pytest.approx(1 / 3)}
 
 
-def test_a_generative_model_gains_over_what_the_start_wrote(findings):
-    before = start(findings, (1, 1, 1, 1), written=(1, 1, 0, 0))
-    after = trained(findings, "generative", (1, 1, 1, 0)) | trained(findings, "default", (1, 1, 1, 0))
+def test_a_generative_model_gains_over_what_the_start_wrote():
+    before = start((1, 1, 1, 1), written=(1, 1, 0, 0))
+    after = trained("generative", (1, 1, 1, 0)) | trained("default", (1, 1, 1, 0))
     gains = findings.findings(before, after)["gains"]
     told = {"measure": "pairs", "domain": "in-domain"}
     assert only(gains, condition="generative", **told)["gain"]["value"] == 3 / 4 - 2 / 4
     assert only(gains, condition="default", **told)["gain"]["value"] == 3 / 4 - 4 / 4
 
 
-def test_what_has_no_value_on_either_side_is_used_nowhere(findings):
+def test_what_has_no_value_on_either_side_is_used_nowhere():
     nan = float("nan")
-    found = findings.findings(start(findings, (nan, 0, 0, 1)), trained(findings, "default", (1, nan, 1, 1)))
+    found = findings.findings(start((nan, 0, 0, 1)), trained("default", (1, nan, 1, 1)))
     gain = only(found["gains"], measure="marks", domain="in-domain")["gain"]
     assert (gain["value"], gain["n"], gain["failed"]) == (1 / 2, 2, 2)
 
 
-def test_judgements_of_other_prompts_are_not_compared(findings):
-    before = {split: judgement(findings, "another", (1, 0, 0, 0)) for split in SPLITS}
+def test_judgements_of_other_prompts_are_not_compared():
+    before = {split: judgement("another", (1, 0, 0, 0)) for split in BENCHMARKS}
     with pytest.raises(ValueError, match="not of the same prompts"):
-        findings.findings(before, trained(findings, "default", (1, 0, 0, 0)))
+        findings.findings(before, trained("default", (1, 0, 0, 0)))
 
 
-def test_conditions_are_compared_pair_by_pair_and_one_that_is_not_there_with_nothing(findings):
-    after = trained(findings, "default", (1, 1, 1, 0)) | trained(findings, "no-bt", (0, 1, 1, 1))
-    compared = findings.findings(start(findings), after)["compared"]
+def test_conditions_are_compared_pair_by_pair_and_one_that_is_not_there_with_nothing():
+    after = trained("default", (1, 1, 1, 0)) | trained("no-bt", (0, 1, 1, 1))
+    compared = findings.findings(start(), after)["compared"]
     assert {(row["one"], row["other"]) for row in compared} == {("default", "no-bt")}
     row = only(compared, measure="pairs", domain="in-domain")
     assert row["difference"]["value"] == 0  # one pair more, another one less
     assert row["difference"]["low"] < 0 < row["difference"]["high"]
 
 
-def test_clips_that_were_not_looked_at_are_counted_by_split_and_seed(findings):
-    after = trained(findings, "default", (1, 1, 1, 1), (1, 1, 1, 1), unseen=1)
-    row = only(findings.findings(start(findings, unseen=3), after)["unseen"], split="drawn-wordings")
+def test_clips_that_were_not_looked_at_are_counted_by_split_and_seed():
+    after = trained("default", (1, 1, 1, 1), (1, 1, 1, 1), unseen=1)
+    row = only(findings.findings(start(unseen=3), after)["unseen"], split="drawn-wordings")
     assert (row["before"], row["by_seed"], row["clips"]) == (3, {"0": 1, "1": 1}, 4)
 
 
-def test_drift_is_told_in_deviations_of_the_start(findings):
+def test_drift_is_told_in_deviations_of_the_start():
     """Rewards 0, 2, 4, 6 on each of four splits: squares about 3 are 4 (9 + 1 + 1 + 9) = 80, over 15."""
-    after = trained(findings, "no-bt", (1, 0, 0, 0), reward=(1, 5, 9, 13))  # twice the reward and one more: 4 more
-    drift = findings.findings(start(findings), after | trained(findings, "generative", (1, 0, 0, 0)))["drift"]
+    after = trained("no-bt", (1, 0, 0, 0), reward=(1, 5, 9, 13))  # twice the reward and one more: 4 more
+    drift = findings.findings(start(), after | trained("generative", (1, 0, 0, 0)))["drift"]
     assert {row["condition"] for row in drift} == {"no-bt"}  # what is written has no scale to drift along
     row = only(drift, domain="out-of-domain")
     assert row["deviation"] == pytest.approx(sqrt(80 / 15))
@@ -189,8 +167,8 @@ def hand_made_run():
     )
 
 
-def test_a_run_is_read_pair_by_pair_and_mark_by_mark(findings):
-    seen = findings.judgement_of(hand_made_run())
+def test_a_run_is_read_pair_by_pair_and_mark_by_mark():
+    seen = judgement_of(hand_made_run())
     expected = {
         "pairs": [1, 0, np.nan],  # v over w; x over z, wrong; the tie left out; y has no score
         "written": [0, 1, np.nan],  # v and w equal, which decides nothing; z over x
@@ -204,7 +182,7 @@ def test_a_run_is_read_pair_by_pair_and_mark_by_mark(findings):
     assert (seen.unreadable, seen.unseen, seen.clips) == (1, 1, 5)
 
 
-def test_fluctuation_is_that_of_changes_and_of_the_rest_about_a_moving_mean(curves):
+def test_fluctuation_is_that_of_changes_and_of_the_rest_about_a_moving_mean():
     """0, 1, 0, 1 changes by 1, -1, 1: squares about 1/3 are 4/9 + 16/9 + 4/9, over 2. Means of three are 1/3 and 2/3,
     so that 2/3 and -2/3 are left in the middle: squares 4/9 + 4/9, over 1."""
     zigzag_T = np.array([0.0, 1.0, 0.0, 1.0])
@@ -212,7 +190,7 @@ def test_fluctuation_is_that_of_changes_and_of_the_rest_about_a_moving_mean(curv
     assert curves.around_mean(zigzag_T, window=3) == pytest.approx(sqrt(8 / 9))
 
 
-def test_a_steady_rise_is_no_fluctuation_and_too_few_updates_tell_none(curves):
+def test_a_steady_rise_is_no_fluctuation_and_too_few_updates_tell_none():
     assert curves.step_to_step(np.arange(8.0)) == 0
     assert curves.around_mean(np.arange(8.0)) == pytest.approx(0, abs=1e-12)
     assert isnan(curves.step_to_step(np.arange(2.0)))
@@ -223,9 +201,9 @@ def lines(values, name="pair_accuracy"):
     return [{"step": step, "loss": 0.0, name: value} for step, value in enumerate(values, start=1)]
 
 
-def test_fluctuations_of_both_objectives_stand_side_by_side(curves, findings):
-    default, generative = (findings.Cell(condition=name, seed=0) for name in ("default", "generative"))
-    another = findings.Cell(condition="default", seed=1)
+def test_fluctuations_of_both_objectives_stand_side_by_side():
+    default, generative = (Cell(condition=name, seed=0) for name in ("default", "generative"))
+    another = Cell(condition="default", seed=1)
     known = {default: lines([0, 1, 0, 1]), another: lines([0.5] * 4), generative: lines([0, 0, 3], "correctness")}
     with_both = known | {generative: [one | two for one, two in zip(known[generative], lines([1] * 3), strict=True)]}
     rows = curves.training(with_both)["fluctuation"]
@@ -239,32 +217,35 @@ def test_fluctuations_of_both_objectives_stand_side_by_side(curves, findings):
     assert only(rows, condition="generative", metric="pair_accuracy")["step_to_step"] == 0
 
 
-def test_a_course_goes_from_the_first_third_to_the_last(curves, findings):
-    cell = findings.Cell(condition="no-bt", seed=2)
+def test_a_course_goes_from_the_first_third_to_the_last():
+    cell = Cell(condition="no-bt", seed=2)
     row = only(curves.training({cell: lines([0, 2, 9, 9, 4, 6], "reward_drift")})["course"], metric="reward_drift")
     assert (row["first"], row["last"], row["last_by_seed"]) == (1, 5, {"2": 5})
 
 
-def test_of_steps_that_were_done_again_the_last_line_counts(curves, tmp_path):
+def test_of_steps_that_were_done_again_the_last_line_counts(tmp_path):
     told = [*lines([1, 2, 3]), {"resumed_at": 1}, *lines([1, 7])[1:], {"step": 2, "eval_written_pair_accuracy": 0.5}]
     file = tmp_path / "metrics.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in told), encoding="utf-8")
     assert [line["pair_accuracy"] for line in curves.curve_of(file)] == [1, 7, 3]
 
 
-def test_long_curves_are_thinned_and_what_a_step_lacks_is_not_a_number(curves, findings):
-    cell = findings.Cell(condition="default", seed=0)
+def test_long_curves_are_thinned_and_what_a_step_lacks_is_not_a_number():
+    cell = Cell(condition="default", seed=0)
     told = [line if line["step"] != 4 else {"step": 4, "loss": 0.0} for line in lines(range(100))]
     curve = curves.training({cell: told})["curves"]["default-seed0"]
     assert curve["step"] == [*range(1, 101, 3)]  # 48 points at most: every third
     assert curve["pair_accuracy"] == [0.0, None, *range(6, 100, 3)]
 
 
-def test_the_record_is_json_and_a_row_of_its_tables_has_a_cell_for_each_column(curves, findings):
-    conditions = {name: trained(findings, name, (1, 1, 0, 0), (1, 1, 1, 0)) for name in findings.CONDITIONS}
+def test_the_record_is_json_and_a_row_of_its_tables_has_a_cell_for_each_column():
+    conditions = {name: trained(name, (1, 1, 0, 0), (1, 1, 1, 0)) for name in CONDITIONS}
     after = conditions["default"] | conditions["generative"] | conditions["no-bt"]
-    told = {cell: lines([0, 1, 0, 1, 0, 1, 1]) for cell in dict.fromkeys(cell for cell, _ in after)}
-    found = findings.findings(start(findings), after) | curves.training(told)
+    curve_by_cell = {
+        Cell(condition=condition, seed=seed): lines([0, 1, 0, 1, 0, 1, 1])
+        for condition, seed in dict.fromkeys((condition, seed) for condition, seed, _ in after)
+    }
+    found = findings.findings(start(), after) | curves.training(curve_by_cell)
     json.dumps(found, allow_nan=False)
     text = f"{findings.tables(found)}\n\n{curves.training_tables(found)}"
     widths = [{line.count("|") for line in part.split("\n")} for part in text.split("\n\n") if part.startswith("|")]
@@ -274,12 +255,11 @@ def test_the_record_is_json_and_a_row_of_its_tables_has_a_cell_for_each_column(c
 
 
 def test_what_the_bundled_model_gains_is_held_against_itself_by_label_and_by_mark():
-    from_tiny = importlib.import_module("from_tiny")
     known = hand_made_run()
     labelled = replace(
         known, pairs=tuple(replace(p, preference=dict.fromkeys(from_tiny.FETV, "a")) for p in known.pairs)
     )
-    runs = {**dict.fromkeys((*SPLITS, "footage"), known), "fetv": labelled}
+    runs = {**dict.fromkeys((*BENCHMARKS, "footage"), known), "fetv": labelled}
     better = {
         key: {**one, "reward": {"v": 2.0, "w": 1.0, "x": 5.0, "y": 0.0, "z": 6.0}[one["video"]]}
         for key, one in known.records.items()
@@ -300,12 +280,12 @@ def test_what_the_bundled_model_gains_is_held_against_itself_by_label_and_by_mar
 
 @pytest.mark.slow
 def test_the_whole_runs_dry_and_finds_what_evaluation_says_of_each_run(tmp_path):
-    command = [sys.executable, str(FOLDER / "run.py"), "--dry", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "experiments.dual_rl.run", "--dry", "--out", str(tmp_path)]
     subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     written = (tmp_path / "record.json").read_bytes()
     gains = json.loads(written)["gains"]
     for name, when, condition in [("before", "before", "default"), ("no-bt-seed0", "after", "no-bt")]:
-        for split, domain in {**dict(zip(SPLITS, SPLITS, strict=True)), "drawn": "in-domain"}.items():
+        for split, domain in {**dict(zip(BENCHMARKS, BENCHMARKS, strict=True)), "drawn": "in-domain"}.items():
             results = json.loads((tmp_path / "judged" / name / split / "results.json").read_text(encoding="utf-8"))
             found = {
                 measure: only(gains, condition=condition, measure=measure, domain=domain)[when]

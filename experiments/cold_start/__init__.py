@@ -1,0 +1,1 @@
+"""What the random mask of the cold start buys and costs."""

@@ -1,0 +1,1 @@
+"""What stage 2, dual-objective reinforcement learning, buys."""

@@ -33,7 +33,7 @@ scorer = Scorer.from_pretrained("tiny"); lap("open the model")
 from descore.scorer import Request
 clip = scorer.read(Request(video=sys.argv[1], prompt=sys.argv[2])); lap("read the clip")
 off = scorer.score(clip, prompt=sys.argv[2], think="off"); lap("look and score without thinking, the first forward")
-on = scorer.score(clip, prompt=sys.argv[2]); lap(f"think and score, {on.typical.tokens} tokens")
+on = scorer.score(clip, prompt=sys.argv[2]); lap(f"think and score, {on.typical.num_tokens} tokens")
 print(json.dumps(found))
 """
 

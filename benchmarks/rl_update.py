@@ -257,8 +257,8 @@ def rollouts(group: Group, repeats: int) -> Iterator[str]:
 
     def write(prompts: Inputs, **told: Any) -> None:  # noqa: ANN401  # `think_and_score`'s own
         with group.autocast():
-            thoughts = think_and_score(group.model, prompts, limit=limit, temperature=1.0, **told)
-        written.append(sum(len(thought.chain) for row in thoughts for thought in row))
+            completions = think_and_score(group.model, prompts, limit=limit, temperature=1.0, **told)
+        written.append(sum(completion.num_tokens for row in completions for completion in row))
 
     ways = {
         "shared": partial(write, group.prompts, samples=size),

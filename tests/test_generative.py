@@ -57,18 +57,18 @@ def test_it_judges_without_a_warning(plain, recwarn):
 
 def test_mean_and_deviation_are_over_the_chains_that_can_be_read(judge):
     result = judge.score(noise_clip(0), prompt=PROMPT, samples=32, seed=1)
-    rewards = [sample.reward for sample in result.samples]
+    rewards = [c.reward for c in result.completions]
     assert set(rewards) == {4.5, 3.25}
     assert 0 < len(result.left_out) == 32 - len(rewards)
     assert result.left_out[0] == "no <answer>...</answer> block in the chain; it ends 'I see nothing'"
     assert result.reward == pytest.approx(fmean(rewards))
     assert result.std == pytest.approx(stdev(rewards))
-    assert all(sample.reward == sample.verdict.overall for sample in result.samples)
+    assert all(c.reward == c.verdict.overall for c in result.completions)
 
 
 def test_chains_are_drawn_as_likely_as_the_backbone_has_them(judge):
     result = judge.score(noise_clip(0), prompt=PROMPT, samples=400)
-    best = sum(sample.reward == 4.5 for sample in result.samples)
+    best = sum(c.reward == 4.5 for c in result.completions)
     # Binomial(400, p) lies within four deviations (40 and 35) of its mean in all but one seed of 10,000.
     assert abs(best - 200) < 40
     assert abs(len(result.left_out) - 100) < 35

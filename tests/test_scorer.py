@@ -57,14 +57,14 @@ def test_without_thinking(scorer):
 
 def test_samples_give_mean_and_deviation(scorer):
     result = scorer.score(noise_clip(0), prompt=PROMPT, samples=4, seed=3)
-    rewards = [sample.reward for sample in result.samples]
+    rewards = [c.reward for c in result.completions]
     assert result.reward == pytest.approx(np.mean(rewards))
     assert result.std == pytest.approx(np.std(rewards, ddof=1))
-    assert result.typical in result.samples
+    assert result.typical in result.completions
     again = scorer.score(noise_clip(0), prompt=PROMPT, samples=4, seed=3)
-    assert [s.thinking for s in again.samples] == [s.thinking for s in result.samples]
+    assert [c.text for c in again.completions] == [c.text for c in result.completions]
     other = scorer.score(noise_clip(0), prompt=PROMPT, samples=4, seed=4)
-    assert [s.thinking for s in other.samples] != [s.thinking for s in result.samples]
+    assert [c.text for c in other.completions] != [c.text for c in result.completions]
 
 
 def test_compare_is_antisymmetric_and_follows_the_rewards(scorer):

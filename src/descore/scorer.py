@@ -18,15 +18,14 @@ from typing import Any, Self
 import torch
 
 from descore.data.chat import Inputs
-from descore.errors import AnswerError, ConfigError, DescoreWarning, VideoError
-from descore.model.generation import Thought, score_chains, think_and_score
+from descore.errors import ConfigError, DescoreWarning, VideoError
+from descore.model.generation import score_without_thinking, think_and_score
 from descore.model.modeling import DescoreModel
-from descore.rubric import read_answer
 from descore.stats.agreement import preference_probability
-from descore.types import Clip, Comparison, Paradigm, Sample, Score, Think, Verdict
+from descore.types import Clip, Comparison, Completion, Paradigm, Score, Think
 from descore.video.reader import read_clip
 
-_SHOWN = 60  # characters of a chain that a message quotes
+_QUOTED = 60  # characters of a chain that a message quotes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,25 +193,22 @@ class Scorer:
             scores = iter(self._score_clips(fitting, sampling_params) if fitting else [])
             return [too_long.get(index) or next(scores) for index in range(len(readable))]
         inputs = {key: value.to(self.model.device) for key, value in laid_out.items()}
-        thoughts = self._think(inputs, sampling_params, limit)
+        completions = self._complete(inputs, sampling_params, limit)
         return [
-            self._result(clip, prompt, of_clip, sampling_params)
-            for clip, prompt, of_clip in zip(clips, prompts, thoughts, strict=True)
+            self._result(clip, prompt, of_clip)
+            for clip, prompt, of_clip in zip(clips, prompts, completions, strict=True)
         ]
 
-    def _think(self, inputs: Inputs, sampling_params: SamplingParams, limit: int) -> list[list[Thought]]:
-        rows = len(inputs["input_ids"])
+    def _complete(self, inputs: Inputs, sampling_params: SamplingParams, limit: int) -> list[list[Completion]]:
         if sampling_params.think == "off":
-            empty = self.model.chat.no_thinking
-            rewards_BK = score_chains(self.model, inputs, [empty] * rows)
-            return [[Thought(chain=empty, truncated=False, rewards_K=rewards_K)] for rewards_K in rewards_BK]
+            return [[completion] for completion in score_without_thinking(self.model, inputs)]
         return think_and_score(
             self.model,
             inputs,
             limit=limit,
             samples=sampling_params.samples,
             temperature=sampling_params.effective_temperature,
-            seeds=[sampling_params.seed] * rows,
+            seeds=[sampling_params.seed] * len(inputs["input_ids"]),
         )
 
     def _too_long(self, clips: Sequence[Clip], inputs: Inputs, limit: int) -> dict[int, VideoError]:
@@ -230,19 +226,12 @@ class Scorer:
             if length + limit + 2 > room
         }
 
-    def _result(
-        self, clip: Clip, prompt: str, thoughts: Sequence[Thought], sampling_params: SamplingParams
-    ) -> Score | VideoError:
-        samples: list[Sample] = []
-        left_out: list[str] = []
-        for thought in thoughts:
-            try:
-                samples.append(self._sample(thought, sampling_params))
-            except AnswerError as fault:
-                left_out.append(str(fault))
-        rewards = [sample.reward for sample in samples]
-        if not samples:
-            return VideoError(clip.source, f"{_no_reward(len(thoughts))}: {left_out[0]}")
+    def _result(self, clip: Clip, prompt: str, completions: Sequence[Completion]) -> Score | VideoError:
+        rewarded = [completion for completion in completions if completion.rewards]
+        left_out = [f"{c.flaw}; {_end_of(c)}" for c in completions if not c.rewards]
+        if not rewarded:
+            return VideoError(clip.source, f"{_no_reward(len(completions))}: {left_out[0]}")
+        rewards = [completion.reward for completion in rewarded]
         if not all(map(isfinite, rewards)):
             return VideoError(clip.source, f"{self.name} gives no finite reward ({rewards[0]})")
         return Score(
@@ -250,54 +239,26 @@ class Scorer:
             prompt=prompt,
             model=self.name,
             reward=fmean(rewards),
-            score=self._standardize(samples),
+            score=self._standardize(rewarded),
             std=stdev(rewards) if len(rewards) > 1 else None,
-            samples=tuple(samples),
+            completions=tuple(rewarded),
             left_out=tuple(left_out),
         )
 
-    def _sample(self, thought: Thought, sampling_params: SamplingParams) -> Sample:
-        """A chain and its reward. A generative model's chain whose answer cannot be read has none: AnswerError."""
-        thinking = self.model.chat.decode_chain(thought.chain)
-        verdict, flaw = (None, None) if sampling_params.think == "off" else _read(thinking)
-        said = thought.rewards_K.tolist()
-        if self.model.settings.paradigm == "generative":
-            if verdict is None:
-                raise AnswerError(f"{flaw}; {_end_of(thinking, thought)}")
-            said = [verdict.overall]
-        rewards = dict(zip(self.model.settings.dimensions, said, strict=True))
-        return Sample(
-            thinking=thinking,
-            verdict=verdict,
-            flaw=flaw,
-            rewards=rewards,
-            reward=fmean(rewards.values()),
-            truncated=thought.truncated,
-            tokens=len(thought.chain),
-        )
-
-    def _standardize(self, samples: Sequence[Sample]) -> float | None:
+    def _standardize(self, completions: Sequence[Completion]) -> float | None:
         mean, std = self.model.settings.reward_mean, self.model.settings.reward_std
         if mean is None or std is None:
             return None
-        return fmean((fmean(s.rewards[name] for s in samples) - mean[name]) / std[name] for name in mean)
-
-
-def _read(thinking: str) -> tuple[Verdict | None, str | None]:
-    """A chain's verdict, or why it has none."""
-    try:
-        return read_answer(thinking), None
-    except AnswerError as fault:
-        return None, str(fault)
+        return fmean((fmean(c.rewards[name] for c in completions) - mean[name]) / std[name] for name in mean)
 
 
 def _no_reward(chains: int) -> str:
     return "the chain gives no reward" if chains == 1 else f"none of {chains} chains gives a reward"
 
 
-def _end_of(thinking: str, thought: Thought) -> str:
+def _end_of(completion: Completion) -> str:
     """How a chain ended, for a message."""
-    tail = f"it ends {thinking[-_SHOWN:]!r}"
-    if not thought.truncated:
+    tail = f"it ends {completion.text[-_QUOTED:]!r}"
+    if not completion.truncated:
         return tail
-    return f"{tail}, cut off at the limit of {len(thought.chain) - 1}: raise max_chain_tokens"
+    return f"{tail}, cut off at the limit of {completion.num_tokens - 1}: raise max_chain_tokens"

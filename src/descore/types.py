@@ -1,9 +1,10 @@
-"""The frozen records that travel through the package: clips, verdicts, scores.
+"""The frozen records that travel through the package: clips, completions, scores, pairs.
 
-Knows numpy arrays and plain values; knows nothing of torch, files or models."""
+They hold numpy arrays and plain values only."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Literal
 
 import numpy as np
@@ -56,7 +57,7 @@ class Clip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What the answer block of a chain says."""
+    """The parsed answer block of a chain."""
 
     marks: Mapping[str, Mark]
     """One mark for each of DIMENSIONS."""
@@ -65,67 +66,83 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """One chain and the reward read behind it."""
+class Completion:
+    """One chain that a model wrote, and what is known of it."""
 
-    thinking: str
-    """The chain without its end-of-turn token; empty if the model did not think."""
+    token_ids: Sequence[int]
+    """The chain's tokens, its end of turn included."""
+    text: str
+    """The chain without its end of turn; empty if the model did not think."""
+    truncated: bool
+    """The chain reached the token limit and was ended from outside."""
     verdict: Verdict | None
     """None if the chain has no readable answer, or there is no chain; `flaw` says why."""
     flaw: str | None
     """Why there is no verdict although the model thought; None otherwise."""
     rewards: Mapping[str, float]
-    """One raw reward for each named dimension."""
-    reward: float
-    """The mean of `rewards`: with a single named dimension, that reward."""
-    truncated: bool
-    """The chain reached the token limit and was ended from outside."""
-    tokens: int
-    """Tokens in the chain, its end-of-turn token included."""
+    """The raw reward of each named dimension, in the checkpoint's order. A generative model's is the overall score that
+    the chain ends with; empty if that cannot be read."""
+    reward_parts: Mapping[str, float] | None = None
+    """The known parts of the rollout reward by name; None outside of reinforcement learning."""
+    rollout_reward: float | None = None
+    """Weighted sum of `reward_parts`; None where the chain cannot be compared with the others of its group: then only
+    its reward is learned from."""
+
+    @property
+    def reward(self) -> float:
+        """The mean of `rewards`: with a single named dimension, that reward."""
+        assert self.rewards, "a completion without rewards has no mean"
+        return fmean(self.rewards.values())
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens in the chain, its end of turn included."""
+        return len(self.token_ids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """What the model says of one clip."""
+    """A clip's reward, and the completions that it is the mean of."""
 
     clip: Clip
     prompt: str
     model: str
     reward: float
-    """Mean of the samples' rewards. Only differences mean something."""
+    """Mean of the completions' rewards. Only differences mean something."""
     score: float | None
     """The reward, standardized by the checkpoint's mean and deviation; None if it stores none."""
     std: float | None
-    """Sample standard deviation of the samples' rewards; None for a single sample."""
-    samples: tuple[Sample, ...]
+    """Sample standard deviation of the completions' rewards; None for a single one."""
+    completions: tuple[Completion, ...]
+    """The chains that have a reward."""
     left_out: tuple[str, ...] = ()
     """Why other chains have no reward, one reason for each: a generative model's, where no answer can be read."""
 
     @property
-    def typical(self) -> Sample:
-        """The sample whose reward lies nearest to the mean: the one to read."""
-        return min(self.samples, key=lambda sample: abs(sample.reward - self.reward))
+    def typical(self) -> Completion:
+        """The completion whose reward lies nearest to the mean: the one to read."""
+        return min(self.completions, key=lambda completion: abs(completion.reward - self.reward))
 
     @property
     def thinking(self) -> str:
-        """The chain of the typical sample."""
-        return self.typical.thinking
+        """The chain of the typical completion; empty if the model did not think."""
+        return self.typical.text
 
     @property
     def verdict(self) -> Verdict | None:
-        """The verdict of the typical sample."""
+        """The verdict of the typical completion."""
         return self.typical.verdict
 
     @property
     def rewards(self) -> dict[str, float]:
         """Mean reward for each named dimension."""
-        names = self.samples[0].rewards
-        return {name: sum(s.rewards[name] for s in self.samples) / len(self.samples) for name in names}
+        names = self.completions[0].rewards
+        return {name: sum(c.rewards[name] for c in self.completions) / len(self.completions) for name in names}
 
     @property
     def truncated(self) -> bool:
         """Whether any of the chains was cut at the token limit."""
-        return any(sample.truncated for sample in self.samples)
+        return any(completion.truncated for completion in self.completions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from tests.conftest import noise_clip
 from descore.errors import VideoError
 from descore.evaluation.records import KEYS, RUN_KEYS, plain_record, to_line, to_plain, to_record, to_run_record
 from descore.stats.bootstrap import Figure
-from descore.types import RatedClip, Sample, Score, Verdict
+from descore.types import Completion, RatedClip, Score, Verdict
 from descore.video.encoder import write_mp4
 from descore.video.reader import VideoSampling, read_clip
 
@@ -17,16 +17,17 @@ MARKS = {"subject": 2, "dynamics": 1, "camera": None, "environment": 0, "style":
 
 
 def score_of(*, reward=0.5, verdict=None, std=None, thinking="words"):
-    sample = Sample(
-        thinking=thinking,
+    completion = Completion(
+        token_ids=[1, 2, 3],
+        text=thinking,
+        truncated=False,
         verdict=verdict,
         flaw=None,
         rewards={"overall": reward},
-        reward=reward,
-        truncated=False,
-        tokens=3,
     )
-    return Score(clip=noise_clip(0), prompt="p", model="m", reward=reward, score=None, std=std, samples=(sample,))
+    return Score(
+        clip=noise_clip(0), prompt="p", model="m", reward=reward, score=None, std=std, completions=(completion,)
+    )
 
 
 def record_of(result):

@@ -46,7 +46,7 @@ def test_a_model_gives_the_scorers_rewards_with_all_keys(judge):
         assert record["video"] == name
         assert record["reward"] == pytest.approx(alone.reward, abs=1e-5)
         assert record["rewards"] == pytest.approx(alone.rewards, abs=1e-5)
-        assert record["tokens"] == alone.typical.tokens > 0
+        assert record["tokens"] == alone.typical.num_tokens > 0
         assert record["seconds"] > 0
         assert record["error"] is None
 
@@ -78,7 +78,7 @@ def test_several_samples_count_all_their_tokens(judge):
     [record] = several.judge([clip("0", prompt=PROMPT)], open_video=open_noise)
     assert record["std"] > 0
     alone = judge.scorer.score(noise_clip(0), prompt=PROMPT, samples=3)
-    assert record["tokens"] == sum(sample.tokens for sample in alone.samples) > alone.typical.tokens
+    assert record["tokens"] == sum(c.num_tokens for c in alone.completions) > alone.typical.num_tokens
 
 
 def test_the_config_says_what_rewards_depend_on(judge, folder):

@@ -26,55 +26,60 @@ def inputs_of(model, which):
     return model.chat.lay_out_prompts([CLIPS[i] for i in which], [PROMPTS[i] for i in which])
 
 
+def rewards_of(completion):
+    """(K,): exactly the float32 numbers of the head."""
+    return torch.tensor(list(completion.rewards.values()))
+
+
 @pytest.fixture(scope="module")
 def batch(micro):
     return think_and_score(micro, inputs_of(micro, range(4)), **SAMPLED)
 
 
 def test_sampled_chains_end_at_unlike_lengths(batch):
-    lengths = {len(t.chain) for row in batch for t in row}
+    lengths = {c.num_tokens for row in batch for c in row}
     assert len(lengths) > 3
-    assert any(t.truncated for row in batch for t in row)
-    assert not all(t.truncated for row in batch for t in row)
+    assert any(c.truncated for row in batch for c in row)
+    assert not all(c.truncated for row in batch for c in row)
 
 
 @pytest.mark.parametrize("how", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 def test_one_pass_equals_encoding_again(micro, how):
     prompts = inputs_of(micro, range(4))
-    thoughts = think_and_score(micro, prompts, **how)
-    for sample in range(len(thoughts[0])):
-        chains = [row[sample].chain for row in thoughts]
-        one_pass = torch.stack([row[sample].rewards_K for row in thoughts])
+    completions = think_and_score(micro, prompts, **how)
+    for sample in range(len(completions[0])):
+        chains = [row[sample].token_ids for row in completions]
+        one_pass = torch.tensor([list(row[sample].rewards.values()) for row in completions])
         torch.testing.assert_close(one_pass, score_chains(micro, prompts, chains), atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("i", range(4))
 def test_alone_equals_in_a_batch(micro, batch, i):
     [alone] = think_and_score(micro, inputs_of(micro, [i]), **{**SAMPLED, "seeds": [SAMPLED["seeds"][i]]})
-    assert [t.chain for t in alone] == [t.chain for t in batch[i]]
+    assert [c.token_ids for c in alone] == [c.token_ids for c in batch[i]]
     for mine, theirs in zip(alone, batch[i], strict=True):
-        torch.testing.assert_close(mine.rewards_K, theirs.rewards_K, atol=TOLERANCE, rtol=0)
+        torch.testing.assert_close(rewards_of(mine), rewards_of(theirs), atol=TOLERANCE, rtol=0)
 
 
 def test_samples_equal_the_same_chains_scored_one_by_one(micro, batch):
     for i, row in enumerate(batch):
         prompt = inputs_of(micro, [i])
-        for thought in row:
-            again = score_chains(micro, prompt, [thought.chain])[0]
-            torch.testing.assert_close(thought.rewards_K, again, atol=TOLERANCE, rtol=0)
+        for completion in row:
+            again = score_chains(micro, prompt, [completion.token_ids])[0]
+            torch.testing.assert_close(rewards_of(completion), again, atol=TOLERANCE, rtol=0)
 
 
 def test_a_sample_does_not_depend_on_how_many_are_drawn(micro, batch):
     [two] = think_and_score(micro, inputs_of(micro, [0]), **{**SAMPLED, "samples": 2, "seeds": [1]})
-    assert [t.chain for t in two] == [t.chain for t in batch[0][:2]]
+    assert [c.token_ids for c in two] == [c.token_ids for c in batch[0][:2]]
 
 
 def test_the_same_seed_again_and_another_seed(micro, batch):
     again = think_and_score(micro, inputs_of(micro, range(4)), **SAMPLED)
-    assert [[t.chain for t in row] for row in again] == [[t.chain for t in row] for row in batch]
+    assert [[c.token_ids for c in row] for row in again] == [[c.token_ids for c in row] for row in batch]
     other = think_and_score(micro, inputs_of(micro, range(4)), **{**SAMPLED, "seeds": [9, 9, 9, 9]})
     for these, those in zip(other, batch, strict=True):
-        assert all(a.chain != b.chain for a, b in zip(these, those, strict=True))
+        assert all(a.token_ids != b.token_ids for a, b in zip(these, those, strict=True))
 
 
 def test_greedy_is_transformers_own_greedy(micro):
@@ -82,8 +87,8 @@ def test_greedy_is_transformers_own_greedy(micro):
     prompts = inputs_of(micro, [1])
     forbidden = [*micro.chat.forbidden_ids, *range(len(micro.chat.tokenizer), 320)]
     out = micro.backbone.generate(**prompts, do_sample=False, max_new_tokens=24, suppress_tokens=forbidden)
-    [[thought]] = think_and_score(micro, prompts, **GREEDY)
-    assert thought.chain[:24] == out[0, prompts["input_ids"].shape[1] :].tolist()
+    [[completion]] = think_and_score(micro, prompts, **GREEDY)
+    assert completion.token_ids[:24] == out[0, prompts["input_ids"].shape[1] :].tolist()
 
 
 def test_a_backbones_own_generation_settings_do_not_leak_in(micro):
@@ -96,21 +101,21 @@ def test_a_backbones_own_generation_settings_do_not_leak_in(micro):
     for how in (GREEDY, SAMPLED):
         mine = think_and_score(model, inputs_of(model, range(4)), **how)
         theirs = think_and_score(micro, inputs_of(micro, range(4)), **how)
-        assert [[t.chain for t in row] for row in mine] == [[t.chain for t in row] for row in theirs]
+        assert [[c.token_ids for c in row] for row in mine] == [[c.token_ids for c in row] for row in theirs]
 
 
 def test_a_chain_that_hits_the_limit_is_ended_scored_and_flagged(micro):
-    [[thought]] = think_and_score(micro, inputs_of(micro, [0]), limit=5)
-    assert thought.truncated
-    assert len(thought.chain) == 6
-    assert thought.chain[-1] == micro.chat.end_id
-    assert torch.isfinite(thought.rewards_K).all()
+    [[completion]] = think_and_score(micro, inputs_of(micro, [0]), limit=5)
+    assert completion.truncated
+    assert completion.num_tokens == 6
+    assert completion.token_ids[-1] == micro.chat.end_id
+    assert torch.isfinite(rewards_of(completion)).all()
 
 
 def test_forbidden_tokens_are_never_sampled(micro, batch):
     forbidden = {*micro.chat.forbidden_ids, *range(len(micro.chat.tokenizer), 320)}
     assert micro.chat.query_id in forbidden
-    assert not forbidden & {token for row in batch for t in row for token in t.chain}
+    assert not forbidden & {token for row in batch for c in row for token in c.token_ids}
 
 
 def test_even_a_model_that_wants_the_query_cannot_write_it():
@@ -119,15 +124,15 @@ def test_even_a_model_that_wants_the_query_cannot_write_it():
     weight = model.backbone.get_output_embeddings().weight
     with torch.no_grad():
         weight[model.chat.query_id] = 100 * weight[5]
-    [[thought]] = think_and_score(model, inputs_of(model, [0]), **GREEDY)
-    assert model.chat.query_id not in thought.chain
+    [[completion]] = think_and_score(model, inputs_of(model, [0]), **GREEDY)
+    assert model.chat.query_id not in completion.token_ids
 
 
 def test_named_dimensions_come_one_each():
     model = build_micro(dimensions=("quality", "motion", "alignment"))
-    [[thought]] = think_and_score(model, inputs_of(model, [0]), **GREEDY)
-    assert thought.rewards_K.shape == (3,)
-    assert thought.rewards_K.unique().numel() == 3
+    [[completion]] = think_and_score(model, inputs_of(model, [0]), **GREEDY)
+    assert rewards_of(completion).shape == (3,)
+    assert rewards_of(completion).unique().numel() == 3
 
 
 def test_inverse_transform_sampling_by_hand():

@@ -75,11 +75,11 @@ def test_one_pass_equals_encoding_again(laid_out, layout):
     model = laid_out(layout)
     clips = [noise_clip(0), noise_clip(1, frames=6, width=64, height=48)]
     prompts = model.chat.lay_out_prompts(clips, ["a red ball", "a longer prompt than the other"])
-    thoughts = think_and_score(model, prompts, limit=300, samples=3, temperature=2.0, seeds=[1, 2])
-    assert len({len(thought.chain) for row in thoughts for thought in row}) > 2
+    completions = think_and_score(model, prompts, limit=300, samples=3, temperature=2.0, seeds=[1, 2])
+    assert len({completion.num_tokens for row in completions for completion in row}) > 2
     for sample in range(3):
-        chains = [row[sample].chain for row in thoughts]
-        rewards_BK = torch.stack([row[sample].rewards_K for row in thoughts])
+        chains = [row[sample].token_ids for row in completions]
+        rewards_BK = torch.tensor([list(row[sample].rewards.values()) for row in completions])
         torch.testing.assert_close(rewards_BK, score_chains(model, prompts, chains), atol=1e-5, rtol=0)
 
 

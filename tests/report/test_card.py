@@ -9,27 +9,26 @@ from tests.conftest import noise_clip
 from descore.report.card import MARK_COLOURS, WIDTH, Section, draw_card, draw_page
 from descore.report.drawing import font, paragraph, shorten, wrap
 from descore.report.text import facts, flags, one_line, plain, prose
-from descore.types import Sample, Score, Verdict
+from descore.types import Completion, Score, Verdict
 
 MARKS = {"subject": 2, "dynamics": 1, "camera": None, "environment": 0, "style": 2}
 ANSWER = '<answer>{"dimensional_scores": {}, "overall_score": 3.5}</answer>'
 ODD = "猫が走る 🐈 \x1b[31m مرحبا\udcff \u200b" + "w" * 400
 
 
-def sample_of(**changes):
-    sample = Sample(
-        thinking=f"I see a star.\nIt moves.\n{ANSWER}",
+def completion_of(**changes):
+    completion = Completion(
+        token_ids=[1] * 9,
+        text=f"I see a star.\nIt moves.\n{ANSWER}",
+        truncated=False,
         verdict=Verdict(marks=MARKS, overall=3.5),
         flaw=None,
         rewards={"overall": 0.5},
-        reward=0.5,
-        truncated=False,
-        tokens=9,
     )
-    return replace(sample, **changes)
+    return replace(completion, **changes)
 
 
-def score_of(sample=None, *, clip=None, **changes):
+def score_of(completion=None, *, clip=None, **changes):
     score = Score(
         clip=clip or noise_clip(0),
         prompt="a star moves",
@@ -37,7 +36,7 @@ def score_of(sample=None, *, clip=None, **changes):
         reward=0.5,
         score=1.25,
         std=None,
-        samples=(sample or sample_of(),),
+        completions=(completion or completion_of(),),
     )
     return replace(score, **changes)
 
@@ -65,7 +64,7 @@ def test_a_page_grows_with_its_scores():
 
 
 def test_every_mark_has_its_colour_and_no_verdict_has_none():
-    with_marks, without = draw_card(score_of()), draw_card(score_of(sample_of(verdict=None, flaw="no answer")))
+    with_marks, without = draw_card(score_of()), draw_card(score_of(completion_of(verdict=None, flaw="no answer")))
     assert all(has_colour(with_marks, fill) for _, fill in MARK_COLOURS.values())
     # a grey like that of N/A is found at the edges of any letter
     assert not any(has_colour(without, MARK_COLOURS[mark][1]) for mark in (0, 1, 2))
@@ -73,7 +72,7 @@ def test_every_mark_has_its_colour_and_no_verdict_has_none():
 
 @pytest.mark.parametrize("ranked", [True, False])
 def test_any_text_can_be_drawn(ranked):
-    odd = score_of(sample_of(thinking=ODD * 30 + ANSWER, truncated=True), prompt=ODD * 5)
+    odd = score_of(completion_of(text=ODD * 30 + ANSWER, truncated=True), prompt=ODD * 5)
     page = draw_page([Section(title=ODD, note=ODD, scores=(odd,), ranked=ranked)], title=ODD)
     assert page.width == WIDTH
     assert page.height < 2500
@@ -87,17 +86,17 @@ def test_clips_of_any_shape_fit(frames, width, height):
 
 
 def test_no_thinking_is_said():
-    assert draw_card(score_of(sample_of(thinking="", verdict=None))).height > 0
+    assert draw_card(score_of(completion_of(text="", verdict=None))).height > 0
 
 
 def test_prose_leaves_out_an_answer_that_was_read_and_keeps_one_that_was_not():
-    assert prose(sample_of()) == "I see a star.\nIt moves."
-    assert ANSWER in prose(sample_of(verdict=None, flaw="the overall is not a number"))
+    assert prose(completion_of()) == "I see a star.\nIt moves."
+    assert ANSWER in prose(completion_of(verdict=None, flaw="the overall is not a number"))
 
 
 def test_flags_name_what_a_reader_must_know():
-    assert flags(sample_of()) == []
-    assert flags(sample_of(truncated=True, flaw="no\nanswer")) == [
+    assert flags(completion_of()) == []
+    assert flags(completion_of(truncated=True, flaw="no\nanswer")) == [
         "the thinking was cut off after 8 tokens",
         "no marks: no answer",
     ]

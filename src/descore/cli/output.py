@@ -94,7 +94,7 @@ def show_score(screen: Console, score: Score, *, name: str) -> None:
     """Show prompt, clip, chain, marks, numbers and warnings of one score."""
     typical = score.typical
     blocks: list[RenderableType] = [_clip_facts(score)]
-    if typical.thinking:
+    if typical.text:
         blocks += [Text(), Padding(Text(prose(typical) or "(nothing but the answer)"), (0, 0, 0, 2), expand=False)]
     if typical.verdict is not None:
         blocks += [Text(), _marks(typical.verdict.marks)]
@@ -203,7 +203,7 @@ def _numbers(score: Score) -> Text:
     parts: list[tuple[str, str]] = []
     if score.verdict is not None:
         parts.append(("overall", f"{score.verdict.overall:.2f} of 5"))
-    deviation = "" if score.std is None else f" ± {score.std:.3f} ({len(score.samples)} samples)"
+    deviation = "" if score.std is None else f" ± {score.std:.3f} ({len(score.completions)} samples)"
     parts.append(("reward", signed(score.reward) + deviation))
     if len(score.rewards) > 1:
         parts += [(one_line(name), signed(reward)) for name, reward in score.rewards.items()]
@@ -219,11 +219,11 @@ def _numbers(score: Score) -> Text:
 def _warnings(score: Score) -> list[str]:
     """What a reader must know before the score is trusted."""
     warnings = flags(score.typical)
-    others = sum(sample.truncated for sample in score.samples) - score.typical.truncated
+    others = sum(completion.truncated for completion in score.completions) - score.typical.truncated
     if others:
         warnings.append(f"the thinking of {others} other samples was cut off")
     if score.left_out:
-        chains = len(score.samples) + len(score.left_out)
+        chains = len(score.completions) + len(score.left_out)
         warnings.append(f"{len(score.left_out)} of {chains} chains left out: {one_line(score.left_out[0])}")
     return warnings
 

@@ -61,7 +61,7 @@ def to_run_record(result: Score | VideoError, *, clip: RatedClip, model: str, se
     record["seconds"] = seconds
     if isinstance(result, VideoError):
         return record
-    return record | {"rewards": dict(result.rewards), "tokens": sum(sample.tokens for sample in result.samples)}
+    return record | {"rewards": dict(result.rewards), "tokens": sum(c.num_tokens for c in result.completions)}
 
 
 def plain_record(

@@ -19,7 +19,10 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from descore.data.chat import Inputs, Layout, Tokens
+from descore.errors import AnswerError
 from descore.model.modeling import DescoreModel
+from descore.rubric import read_answer
+from descore.types import Completion
 
 
 def preallocate(prefill: DynamicCache, *, samples: int, room: int) -> Cache:
@@ -68,18 +71,6 @@ def _preallocated(states_BHTD: Tensor, samples: int, room: int) -> Tensor:
     return buffer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Thought:
-    """One chain and the rewards behind it."""
-
-    chain: Tokens
-    """Ids, the end of turn included."""
-    truncated: bool
-    """The chain reached the limit and was ended from outside."""
-    rewards_K: Tensor
-    """(K,), float32, on the CPU."""
-
-
 @torch.inference_mode()
 def think_and_score(
     model: DescoreModel,
@@ -89,8 +80,8 @@ def think_and_score(
     samples: int = 1,
     temperature: float = 0.0,
     seeds: Sequence[int] | None = None,
-) -> list[list[Thought]]:
-    """`samples` chains for each of the B prompts, each with its rewards: B lists of S thoughts.
+) -> list[list[Completion]]:
+    """Write `samples` chains for each of the B prompts, and read each one's rewards: B lists of S completions.
 
     limit: tokens that a chain may have before its end of turn is forced. temperature 0 is greedy; above 0, chain s of
     prompt b is drawn with the seed (seeds[b], s), 0 where no seeds are given."""
@@ -105,11 +96,45 @@ def think_and_score(
         rewards_RK = torch.stack(by_sample, dim=1).flatten(0, 1)
     else:
         rewards_RK = _read_rewards(model, rows, chains, cache).cpu()
-    thoughts = [
-        Thought(chain=chain, truncated=len(chain) > limit, rewards_K=rewards_K)
-        for chain, rewards_K in zip(chains, rewards_RK, strict=True)
+    completions = [
+        _completion(model, chain, truncated=len(chain) > limit, rewards=rewards)
+        for chain, rewards in zip(chains, rewards_RK.tolist(), strict=True)
     ]
-    return [thoughts[start : start + samples] for start in range(0, len(thoughts), samples)]
+    return [completions[start : start + samples] for start in range(0, len(completions), samples)]
+
+
+def _completion(model: DescoreModel, chain: Tokens, *, truncated: bool, rewards: Sequence[float]) -> Completion:
+    """A written chain, parsed. `rewards`: the head's, one for each dimension; a generative model has no head."""
+    text = model.chat.decode_chain(chain)
+    verdict, flaw = None, None
+    try:
+        verdict = read_answer(text)
+    except AnswerError as fault:
+        flaw = str(fault)
+    dimensions = model.settings.dimensions
+    if model.settings.paradigm == "generative":
+        named = dict.fromkeys(dimensions, verdict.overall) if verdict else {}
+    else:
+        named = dict(zip(dimensions, rewards, strict=True))
+    return Completion(token_ids=chain, text=text, truncated=truncated, verdict=verdict, flaw=flaw, rewards=named)
+
+
+def score_without_thinking(model: DescoreModel, prompts: Inputs) -> list[Completion]:
+    """Read the reward of each of the B prompts at once: B completions with an empty chain."""
+    empty = model.chat.no_thinking
+    rewards_BK = score_chains(model, prompts, [empty] * len(prompts["input_ids"]))
+    dimensions = model.settings.dimensions
+    return [
+        Completion(
+            token_ids=empty,
+            text="",
+            truncated=False,
+            verdict=None,
+            flaw=None,
+            rewards=dict(zip(dimensions, rewards, strict=True)),
+        )
+        for rewards in rewards_BK.tolist()
+    ]
 
 
 @torch.inference_mode()

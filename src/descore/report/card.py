@@ -161,8 +161,8 @@ def _body(score: Score) -> Image.Image:
 
 def _chain(score: Score, width: int) -> Image.Image:
     typical = score.typical
-    said = prose(typical) if typical.thinking else "(scored without thinking)"
-    ink = _INK if typical.thinking else _SOFT
+    said = prose(typical) if typical.text else "(scored without thinking)"
+    ink = _INK if typical.text else _SOFT
     blocks = [draw.paragraph(said, width=width, size=17, ink=ink, paper=_PANEL, most=_MOST_LINES)]
     for flag in flags(typical):
         blocks.append(draw.paragraph(flag, width=width, size=15, ink=_ALARM, paper=_PANEL, most=2))

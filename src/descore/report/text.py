@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from descore.types import Clip, Mark, Sample
+from descore.types import Clip, Completion, Mark
 
 MARK_WORDS: dict[Mark, str] = {2: "right", 1: "partly", 0: "wrong", None: "not asked"}
 
@@ -33,10 +33,10 @@ def mark_sign(mark: Mark) -> str:
     return "N/A" if mark is None else str(mark)
 
 
-def prose(sample: Sample) -> str:
+def prose(completion: Completion) -> str:
     """The chain without its answer block where that was read: the marks say the same."""
-    text = sample.thinking
-    if sample.verdict is not None:
+    text = completion.text
+    if completion.verdict is not None:
         text = text[: text.rindex(_ANSWER)]
     return plain(text).strip()
 
@@ -59,11 +59,11 @@ def signed(number: float | None, *, digits: int = 3) -> str:
     return "–" if number is None else f"{number:+.{digits}f}"
 
 
-def flags(sample: Sample) -> list[str]:
-    """What a reader must know before trusting this sample."""
+def flags(completion: Completion) -> list[str]:
+    """What a reader must know before trusting this completion."""
     found = []
-    if sample.truncated:
-        found.append(f"the thinking was cut off after {sample.tokens - 1} tokens")
-    if sample.flaw is not None:
-        found.append(f"no marks: {one_line(sample.flaw)}")
+    if completion.truncated:
+        found.append(f"the thinking was cut off after {completion.num_tokens - 1} tokens")
+    if completion.flaw is not None:
+        found.append(f"no marks: {one_line(completion.flaw)}")
     return found

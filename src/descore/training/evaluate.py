@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from descore.errors import AnswerError, DescoreWarning
+from descore.errors import DescoreWarning
 from descore.model.checkpoint import CheckpointSettings
-from descore.model.generation import Thought, score_chains, think_and_score
+from descore.model.generation import score_chains, think_and_score
 from descore.model.modeling import DescoreModel
-from descore.rubric import read_answer
 from descore.stats.agreement import TiedAccuracy, accuracy_with_ties, accuracy_without_ties
 from descore.stats.bootstrap import Figure
 from descore.training.collate import MISSING, TrainingPair, Unreadable
@@ -201,23 +200,14 @@ def _rewards(model: DescoreModel, pairs: Sequence[TrainingPair], way: ChainSourc
     prompts = {name: value.to(model.device) for name, value in laid_out.items()}
     reward_RK: Tensor
     if way == "written":
-        thoughts = think_and_score(model, prompts, limit=model.settings.max_chain_tokens)
-        reward_RK = torch.stack([_reward(model, thought) for [thought] in thoughts])
+        completions = think_and_score(model, prompts, limit=model.settings.max_chain_tokens)
+        unread = [math.nan] * len(model.settings.dimensions)
+        reward_RK = torch.tensor([list(c.rewards.values()) or unread for [c] in completions])
     else:
         chains = [chat.encode_chain(e.chain) if way == "given" and e.chain else chat.no_thinking for e in both]
         reward_RK = score_chains(model, prompts, chains)
     reward_2BK = reward_RK.double().numpy().reshape(2, len(pairs), -1)
     return [reward_2BK[:, row] for row in range(len(pairs))]
-
-
-def _reward(model: DescoreModel, thought: Thought) -> Tensor:
-    """A chain's rewards (K,); of a generative model the score that it wrote, nan if that cannot be read."""
-    if model.settings.paradigm != "generative":
-        return thought.rewards_K
-    try:
-        return torch.tensor([read_answer(model.chat.decode_chain(thought.chain)).overall])
-    except AnswerError:
-        return torch.tensor([math.nan])
 
 
 def _share(table: PairTable, judging: Judging) -> range:

@@ -181,15 +181,17 @@ def test_a_query_inside_the_turn_reads_the_chain_without_its_end(micro):
 def test_a_pack_reads_what_the_rollout_saw(micro):
     """On policy, rewards are those that came with the chains; each sampled chain is possible."""
     prompts = prompts_of(micro)
-    thoughts = think_and_score(micro, prompts, limit=20, samples=3, temperature=2.0, seeds=[1, 2])
-    [pack] = pack_groups(micro, prompts, [[t.chain for t in row] for row in thoughts])
+    completions = think_and_score(micro, prompts, limit=20, samples=3, temperature=2.0, seeds=[1, 2])
+    [pack] = pack_groups(micro, prompts, [[c.token_ids for c in row] for row in completions])
     with torch.no_grad():
         read = read_pack(micro, pack, temperature=2.0)
-    assert apart(read.reward_RK, torch.stack([t.rewards_K for row in thoughts for t in row])) < TOLERANCE
+    assert (
+        apart(read.reward_RK, torch.tensor([list(c.rewards.values()) for row in completions for c in row])) < TOLERANCE
+    )
     assert torch.isfinite(read.log_prob_N).all()
-    lengths = [len(t.chain) for row in thoughts for t in row]
+    lengths = [c.num_tokens for row in completions for c in row]
     assert torch.bincount(read.chain_of_N).tolist() == lengths
-    assert pack.target_N.tolist() == [token for row in thoughts for t in row for token in t.chain]
+    assert pack.target_N.tolist() == [token for row in completions for c in row for token in c.token_ids]
 
 
 def test_what_a_rollout_never_writes_has_no_probability(micro):

@@ -20,9 +20,9 @@ from descore.training.models import learned_weights, set_trainable
 from descore.training.rl.config import RlConfig
 from descore.training.rl.logging import tally_rollouts
 from descore.training.rl.reference_model import ReferenceModel
-from descore.training.rl.rewards import Chain
 from descore.training.rl.rollout import Rollout
 from descore.training.rl.update import Updater
+from descore.types import Completion
 
 TEXTS = ("a red ball", "a ball rolls to the left", "red red red ball rolls", "left", "rolls to", "a red")
 WORTH = ((0.2, 0.9, 0.4), (0.5, 0.5, 0.5), (None, 0.1, 0.8), (1.0, 0.3, 0.6))
@@ -62,17 +62,18 @@ def made_rollout(model, preferences=((1,), (-1,))):
     prompts = model.chat.lay_out_prompts([s.clip for s in both], [s.prompt for s in both])
     groups = []
     written = [[model.chat.encode_chain(TEXTS[(c + g * (g + c)) % len(TEXTS)]) for g in range(3)] for c in range(4)]
-    by_sample = [score_chains(model, prompts, [group[g] for group in written]).clone() for g in range(3)]
+    by_sample = [score_chains(model, prompts, [group[g] for group in written]) for g in range(3)]
     for c, group in enumerate(written):
         groups.append(
             tuple(
-                Chain(
-                    tokens=tokens,
+                Completion(
+                    token_ids=tokens,
                     text="",
                     truncated=(c, g) == (3, 2),
                     verdict=None,
-                    reward_K=by_sample[g][c],
-                    parts={},
+                    flaw=None,
+                    rewards=dict(zip(model.settings.dimensions, by_sample[g][c].tolist(), strict=True)),
+                    reward_parts={},
                     rollout_reward=WORTH[c][g],
                 )
                 for g, tokens in enumerate(group)
@@ -115,7 +116,7 @@ def plain_loss(model, before, rollout, config):
         [chain.rollout_reward is not None and not chain.truncated for chain in group] for group in rollout.groups
     ]
     tokens = sum(
-        len(ch.tokens)
+        len(ch.token_ids)
         for group, row in zip(rollout.groups, counted, strict=True)
         for ch, n in zip(group, row, strict=True)
         if n
@@ -126,12 +127,12 @@ def plain_loss(model, before, rollout, config):
         worth = [ch.rollout_reward for ch, n in zip(group, counted[c], strict=True) if n]
         deviation = np.std(worth, ddof=1)
         for g, chain in enumerate(group):
-            log_prob, rewards[c, g] = log_probs(model, rollout, c, chain.tokens)
+            log_prob, rewards[c, g] = log_probs(model, rollout, c, chain.token_ids)
             if not counted[c][g]:
                 continue
             advantage = (chain.rollout_reward - np.mean(worth)) / (deviation + 1e-6)
             with torch.no_grad():
-                first, _ = log_probs(before, rollout, c, chain.tokens)
+                first, _ = log_probs(before, rollout, c, chain.token_ids)
             policy = policy - (advantage * (log_prob - log_prob.detach()).exp()).sum() / tokens
             kl = kl + ((first - log_prob).exp() - (first - log_prob) - 1).sum() / tokens
     terms = []
@@ -217,7 +218,7 @@ def test_a_second_pass_reads_the_rewards_anew_and_holds_ratios_against_the_first
 def test_the_frozen_start_is_the_model_that_was_and_the_learning_one_is_as_before(trainable):
     model, start, before = moved_model(trainable)
     rollout = made_rollout(before)
-    tokens = rollout.groups[0][1].tokens
+    tokens = rollout.groups[0][1].token_ids
     with torch.no_grad():
         now, first = log_probs(model, rollout, 0, tokens), log_probs(before, rollout, 0, tokens)
         with start.activated(model) as was:

@@ -15,9 +15,9 @@ from descore.rubric import write_answer
 from descore.training.collate import MISSING
 from descore.training.config_model import read_config
 from descore.training.rl.config import RlConfig
-from descore.training.rl.rewards import Written, rate_groups
+from descore.training.rl.rewards import reward_groups
 from descore.training.rl.rollout import sample
-from descore.types import Verdict
+from descore.types import Completion, Verdict
 
 MARKS = {"subject": 2, "dynamics": 1, "camera": None, "environment": 2, "style": 0}
 
@@ -39,7 +39,7 @@ def pair(number, preference=1, marks=MARKS):
 
 
 def texts(rollout):
-    return [[chain.tokens for chain in group] for group in rollout.groups]
+    return [[chain.token_ids for chain in group] for group in rollout.groups]
 
 
 def test_chains_are_the_same_alone_and_in_a_batch_and_others_at_another_step(micro, config):
@@ -51,21 +51,27 @@ def test_chains_are_the_same_alone_and_in_a_batch_and_others_at_another_step(mic
     assert len({tuple(tokens) for group in both for tokens in group}) == 12
 
 
-def written(overall=None, *, tokens=5, marks=MARKS):
-    """A chain that ends with this overall score, or with none."""
+def completion(overall=None, *, tokens=5, marks=MARKS):
+    """A completion that ends with this overall score, or with none."""
     verdict = None if overall is None else Verdict(marks=marks, overall=overall)
-    text = "I see. " + (write_answer(verdict) if verdict else "")
-    return Written(tokens=[1] * tokens, text=text, truncated=False, reward_K=torch.zeros(1))
+    return Completion(
+        token_ids=[1] * tokens,
+        text="I see. " + (write_answer(verdict) if verdict else ""),
+        truncated=False,
+        verdict=verdict,
+        flaw=None if verdict else "no answer",
+        rewards={"overall": 0.0},
+    )
 
 
 def rated(groups, pairs, config):
-    return rate_groups(groups, pairs, config=config, function=None)
+    return reward_groups(groups, pairs, config=config, function=None)
 
 
 def test_the_worth_of_a_chain_is_the_sum_of_its_parts(config):
     """Of five marks one differs: .7 · .8; it can be read: .1; of 1 to 8 tokens it has 5: .2 · 4 / 7."""
-    [[chain], _] = rated([[written(3.0, marks={**MARKS, "style": 1})], [written()]], [pair(0)], config())
-    assert chain.parts == {"quality": 0.8, "format": 1.0, "length": pytest.approx(4 / 7)}
+    [[chain], _] = rated([[completion(3.0, marks={**MARKS, "style": 1})], [completion()]], [pair(0)], config())
+    assert chain.reward_parts == {"quality": 0.8, "format": 1.0, "length": pytest.approx(4 / 7)}
     assert chain.rollout_reward == pytest.approx(0.56 + 0.1 + 0.2 * 4 / 7)
 
 
@@ -74,9 +80,11 @@ def test_the_worth_of_a_chain_is_the_sum_of_its_parts(config):
 )
 def test_a_function_may_return_any_real_number(config, said):
     settings = config("rewards.function=tests.training.rl_case:share_of_vowels")
-    [[chain], _] = rate_groups([[written(3.0)], [written()]], [pair(0)], config=settings, function=lambda *_: said)
-    assert chain.parts["function"] == float(said)
-    assert type(chain.parts["function"]) is float
+    [[chain], _] = reward_groups(
+        [[completion(3.0)], [completion()]], [pair(0)], config=settings, function=lambda *_: said
+    )
+    assert chain.reward_parts["function"] == float(said)
+    assert type(chain.reward_parts["function"]) is float
 
 
 @pytest.mark.parametrize("said", [None, "1", True, np.bool_(True), np.ones(2), torch.ones(1), 1j, np.nan], ids=repr)
@@ -85,7 +93,7 @@ def test_what_is_no_number_is_refused(config, said):
     with pytest.raises(
         ConfigError, match=r"rewards.function: tests.training.rl_case:share_of_vowels returned .*; expected"
     ):
-        rate_groups([[written(3.0)], [written()]], [pair(0)], config=settings, function=lambda *_: said)
+        reward_groups([[completion(3.0)], [completion()]], [pair(0)], config=settings, function=lambda *_: said)
 
 
 def test_a_function_that_raises_is_a_fault_of_the_config(config):
@@ -93,23 +101,35 @@ def test_a_function_that_raises_is_a_fault_of_the_config(config):
     with pytest.raises(
         ConfigError, match=r"rewards.function: tests.training.rl_case:fails failed: KeyError: 'depth'"
     ) as no:
-        rate_groups([[written(3.0)], [written()]], [pair(0)], config=settings, function=fails)
+        reward_groups([[completion(3.0)], [completion()]], [pair(0)], config=settings, function=fails)
     assert isinstance(no.value.__cause__, KeyError)
 
 
+def test_weights_are_the_users(config):
+    only_format = config("rewards.quality=0", "rewards.format=2", "rewards.length=0")
+    [[completed], _] = rated([[completion(3.0)], [completion()]], [pair(0)], only_format)
+    assert completed.rollout_reward == 2
+
+
+def test_without_an_answer_only_length_is_rewarded(config):
+    [_, [completed]] = rated([[completion(3.0)], [completion(tokens=8)]], [pair(0)], config())
+    assert completed.reward_parts == {"quality": 0.0, "format": 0.0, "length": 1.0}
+    assert completed.rollout_reward == pytest.approx(0.2)
+
+
 def test_without_marks_a_chain_is_not_told_from_others(config):
-    [[chain], _] = rated([[written(3.0)], [written()]], [pair(0, marks=None)], config())
+    [[chain], _] = rated([[completion(3.0)], [completion()]], [pair(0, marks=None)], config())
     assert chain.rollout_reward is None
-    assert "quality" not in chain.parts
+    assert "quality" not in chain.reward_parts
 
 
 def correct(groups, pairs, config):
-    return [[chain.parts.get("correctness") for chain in group] for group in rated(groups, pairs, config)]
+    return [[chain.reward_parts.get("correctness") for chain in group] for group in rated(groups, pairs, config)]
 
 
 def test_a_generative_chain_is_worth_more_if_scores_are_in_peoples_order(config):
     """Matched: 4 above 3 is right, 2 and 2 a tie where people see none. All: each is held against both."""
-    groups = [[written(4.0), written(2.0)], [written(3.0), written(2.0)]]
+    groups = [[completion(4.0), completion(2.0)], [completion(3.0), completion(2.0)]]
     generative = config("paradigm=generative", "rewards.correctness=0.5")
     assert correct(groups, [pair(0)], generative) == [[1.0, 0.5], [1.0, 0.5]]
     assert correct(groups, [pair(0, -1)], generative) == [[0.0, 0.5], [0.0, 0.5]]
@@ -117,22 +137,20 @@ def test_a_generative_chain_is_worth_more_if_scores_are_in_peoples_order(config)
     assert correct(groups, [pair(0)], against_all) == [[1.0, 0.25], [0.5, 0.75]]
     [[chain, _], _] = rated(groups, [pair(0, marks=None)], generative)
     assert chain.rollout_reward == pytest.approx(0.1 + 0.2 * 4 / 7 + 0.5)  # known also without marks
-    assert chain.reward_K.tolist() == [4.0]
 
 
 def test_a_chain_without_a_score_is_wrong_and_its_opponent_is_not_rated(config):
     generative = config("paradigm=generative")
-    chains = rated([[written()], [written(3.0)]], [pair(0)], generative)
-    assert chains[0][0].parts["correctness"] == 0.0
-    assert torch.isnan(chains[0][0].reward_K).all()
+    chains = rated([[completion()], [completion(3.0)]], [pair(0)], generative)
+    assert chains[0][0].reward_parts["correctness"] == 0.0
     assert chains[1][0].rollout_reward is None
-    no_label = rated([[written()], [written(3.0)]], [pair(0, MISSING)], generative)
-    assert "correctness" not in no_label[1][0].parts
+    no_label = rated([[completion()], [completion(3.0)]], [pair(0, MISSING)], generative)
+    assert "correctness" not in no_label[1][0].reward_parts
     assert no_label[1][0].rollout_reward is not None
 
 
 def test_truncated_chains_are_no_part_of_their_group_unless_asked_for(micro, config):
     rollout = sample(micro, [pair(0)], config=config("rollout.max_completion_length=4"), step=1)
-    assert all(chain.truncated and len(chain.tokens) == 5 for group in rollout.groups for chain in group)
+    assert all(chain.truncated and len(chain.token_ids) == 5 for group in rollout.groups for chain in group)
     assert not rollout.counted(mask_truncated=True).any()
     assert rollout.counted(mask_truncated=False).all()

@@ -1,4 +1,4 @@
-"""Rollout rewards by hand: each part, and their sum."""
+"""The parts of a rollout reward by hand; `test_rollout` has their sum."""
 
 import itertools
 
@@ -6,15 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from descore.rubric import write_answer
-from descore.training.rl.rewards import RolloutWeights, correctness, format_ok, length_reward, quality, rate
+from descore.training.rl.rewards import correctness, length_reward, quality
 from descore.types import DIMENSIONS, Verdict
 
 MARKS = {"subject": 2, "dynamics": 1, "camera": None, "environment": 2, "style": 0}
 VERDICT = Verdict(marks=MARKS, overall=3.67)
-CHAIN = f"A cat walks by. {write_answer(VERDICT)}"
 SOME_MARKS = st.fixed_dictionaries(dict.fromkeys(DIMENSIONS, st.sampled_from([0, 1, 2, None])))
-LIMITS = {"none_below": 500, "full_from": 2000}
 
 
 def test_quality_by_hand():
@@ -33,13 +30,6 @@ def test_each_mark_is_a_fifth(said, true):
 def test_not_applicable_is_not_wrong():
     said = dict.fromkeys(DIMENSIONS, 0)
     assert quality(Verdict(marks=said, overall=1.0), dict.fromkeys(DIMENSIONS)) == 0
-
-
-def test_a_format_is_right_if_the_answer_can_be_read():
-    assert format_ok(CHAIN)
-    assert not format_ok(CHAIN.removesuffix("</answer>"))
-    assert not format_ok(CHAIN.replace("style", "stile"))
-    assert not format_ok("")
 
 
 def test_length_by_hand():
@@ -64,25 +54,3 @@ def test_correctness_by_hand(overalls, said):
 def test_the_order_of_a_pair_does_not_matter_to_correctness():
     for a, b, preference in itertools.product((1.0, 3.0, 5.0), (1.0, 3.0, 5.0), (1, 0, -1)):
         assert correctness(a, b, preference) == correctness(b, a, -preference)
-
-
-def test_a_chain_by_hand():
-    """Four marks of five, a good form, a half of the length: 0.7 · 0.8 + 0.1 · 1 + 0.2 · 0.5 = 0.76."""
-    found = rate(CHAIN, 1250, reference=MARKS | {"style": 1}, weights=RolloutWeights(), **LIMITS)
-    assert (found.quality, found.format, found.length) == (pytest.approx(0.8), 1.0, 0.5)
-    assert found.total == pytest.approx(0.76)
-
-
-def test_a_chain_without_an_answer_keeps_its_length_alone():
-    found = rate("A cat, and a cat, and a cat", 2000, reference=MARKS, weights=RolloutWeights(), **LIMITS)
-    assert (found.quality, found.format, found.length, found.total) == (0, 0, 1, pytest.approx(0.2))
-
-
-def test_without_reference_marks_there_is_no_total():
-    found = rate(CHAIN, 1250, reference=None, weights=RolloutWeights(), **LIMITS)
-    assert (found.quality, found.format, found.length, found.total) == (None, 1.0, 0.5, None)
-
-
-def test_weights_are_the_users():
-    only_form = RolloutWeights(quality=0, format=2, length=0)
-    assert rate(CHAIN, 0, reference=MARKS, weights=only_form, **LIMITS).total == 2

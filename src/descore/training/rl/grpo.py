@@ -56,13 +56,10 @@ LossType = Literal["per_token", "per_sequence", "fixed_length"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyTerms:
-    """What some tokens say of the policy: sums, so that packs and processes add up. Only `loss` has a gradient."""
+    """Sums over some tokens, so that packs and processes add up. Only `loss` has a gradient."""
 
     loss: Tensor
     """Minus the clipped objective, weighted and summed: scalar."""
-    kl: Tensor
-    """Summed over tokens: how far the policy has moved from the one that sampled them, by `k3`; 0 on-policy: scalar.
-    The distance from the frozen start is another one, and part of the loss: see `k3`."""
     clipped: Tensor
     """Tokens whose ratio was clipped, and who therefore do not move the policy: scalar."""
     tokens: Tensor
@@ -94,7 +91,6 @@ def policy_loss(
     held_n = ratio_n.clamp(1 - epsilon_low, 1 + epsilon_high) * advantage_n
     return PolicyTerms(
         loss=-(weight_n * torch.minimum(free_n, held_n)).sum(),
-        kl=k3(old_n, new_n.detach()).sum(),
         clipped=(held_n < free_n).sum(),
         tokens=used_N.sum(),
     )

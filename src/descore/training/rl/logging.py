@@ -17,10 +17,10 @@ from descore.training.collate import TrainingPair
 from descore.training.metrics import METRICS_FILE, MetricAccumulator, ProgressCallback, append
 from descore.training.rl.config import RlConfig
 from descore.training.rl.grpo import equal_groups
-from descore.training.rl.rewards import Chain
 from descore.training.rl.rollout import Rollout
 from descore.training.rl.update import PairLabels, advantages, opposed
 from descore.training.runs import TENSORBOARD, need_tensorboard
+from descore.types import Completion
 
 CHAINS_FILE = "chains.jsonl"
 _PREFERENCE = {1: "a", -1: "b", 0: "tie"}
@@ -29,14 +29,14 @@ _PREFERENCE = {1: "a", -1: "b", 0: "tie"}
 def tally_rollouts(rollouts: Sequence[Rollout], *, config: RlConfig, tally: MetricAccumulator) -> None:
     """Put what rollouts came to into a tally: what chains are worth, and how rewards order pairs."""
     for rollout in rollouts:
-        for chain in (chain for group in rollout.groups for chain in group):
-            tally.mean("chain_tokens", len(chain.tokens))
+        for completion in (completion for group in rollout.groups for completion in group):
+            tally.mean("chain_tokens", completion.num_tokens)
             tally.count("chains", 1)
-            tally.count("truncated_chains", chain.truncated)
-            for part, value in chain.parts.items():
+            tally.count("truncated_chains", completion.truncated)
+            for part, value in (completion.reward_parts or {}).items():
                 tally.mean(part if part != "length" else "length_reward", value)
-            if chain.rollout_reward is not None:
-                tally.mean("rollout_reward", chain.rollout_reward)
+            if completion.rollout_reward is not None:
+                tally.mean("rollout_reward", completion.rollout_reward)
         _tally_groups(rollout, config=config, tally=tally)
         _tally_pairs(rollout, tally)
 
@@ -69,15 +69,16 @@ def _tally_pairs(rollout: Rollout, tally: MetricAccumulator) -> None:
 def chain_records(
     rollouts: Sequence[Rollout], *, config: RlConfig, step: int, most_pairs: int
 ) -> Iterator[dict[str, Any]]:
-    """A record for each chain of the first pairs, pair by pair, a before b."""
+    """A record for each completion of the first pairs, pair by pair, a before b."""
     left = most_pairs
     for rollout in rollouts:
         advantage_CG = advantages(rollout, config=config)
         for place, pair in enumerate(rollout.pairs[:left]):
             for clip, side in ((place, "a"), (place + len(rollout.pairs), "b")):
-                for sample, chain in enumerate(rollout.groups[clip]):
+                for sample, completion in enumerate(rollout.groups[clip]):
                     of_pair = {"step": step, **_told(pair, side), "sample": sample}
-                    yield {**of_pair, **_of_chain(chain), "advantage": round(float(advantage_CG[clip, sample]), 6)}
+                    of_completion = _of_completion(completion, len(pair.preference_K))
+                    yield {**of_pair, **of_completion, "advantage": round(float(advantage_CG[clip, sample]), 6)}
         left -= len(rollout.pairs[:left])
 
 
@@ -93,17 +94,18 @@ def _told(pair: TrainingPair, side: str) -> dict[str, Any]:
     }
 
 
-def _of_chain(chain: Chain) -> dict[str, Any]:
-    rewards = [float(reward) for reward in chain.reward_K]
+def _of_completion(completion: Completion, dimensions: int) -> dict[str, Any]:
+    verdict = completion.verdict
+    rewards = [None if math.isnan(reward) else reward for reward in completion.rewards.values()]
     return {
-        "chain": chain.text,
-        "tokens": len(chain.tokens),
-        "truncated": chain.truncated,
-        "marks": None if chain.verdict is None else dict(chain.verdict.marks),
-        "overall": None if chain.verdict is None else chain.verdict.overall,
-        "rewards": [None if math.isnan(reward) else reward for reward in rewards],
-        "parts": dict(chain.parts),
-        "rollout_reward": chain.rollout_reward,
+        "chain": completion.text,
+        "tokens": completion.num_tokens,
+        "truncated": completion.truncated,
+        "marks": None if verdict is None else dict(verdict.marks),
+        "overall": None if verdict is None else verdict.overall,
+        "rewards": rewards or [None] * dimensions,
+        "parts": dict(completion.reward_parts or {}),
+        "rollout_reward": completion.rollout_reward,
     }
 
 

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from descore.data.chat import Inputs
-from descore.model.generation import Thought, think_and_score
+from descore.model.generation import think_and_score
 from descore.model.modeling import DescoreModel
 from descore.training.collate import Shown, TrainingPair
 from descore.training.rl.config import RlConfig
-from descore.training.rl.rewards import Chain, Function, Written, rate_groups
+from descore.training.rl.rewards import Function, reward_groups
+from descore.types import Completion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -33,17 +34,18 @@ class Rollout:
     pairs: tuple[TrainingPair, ...]
     prompts: Inputs
     """The laid-out prompts of the C clips, on the model's device."""
-    groups: tuple[tuple[Chain, ...], ...]
-    """C groups of G chains."""
+    groups: tuple[tuple[Completion, ...], ...]
+    """C groups of G completions."""
 
     @property
     def rewards(self) -> Tensor:
-        """Rewards behind the chains (C, G, K), float32, on the CPU."""
-        return torch.stack([torch.stack([chain.reward_K for chain in group]) for group in self.groups])
+        """Rewards of the completions (C, G, K), float32, on the CPU; nan where a generative model wrote none."""
+        unread = [math.nan] * len(self.pairs[0].preference_K)
+        return torch.tensor([[list(c.rewards.values()) or unread for c in group] for group in self.groups])
 
     @property
     def rollout_rewards(self) -> Tensor:
-        """What the chains are worth (C, G); nan where that is not known."""
+        """Rollout rewards (C, G); nan where they are not known."""
         rows = [[math.nan if c.rollout_reward is None else c.rollout_reward for c in group] for group in self.groups]
         return torch.tensor(rows)
 
@@ -66,7 +68,7 @@ def sample(
     function: Function | None = None,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Rollout:
-    """Write and rate `num_generations` chains for each clip of these pairs. The model is left in its evaluation mode.
+    """Write and reward `num_generations` chains for each clip of these pairs. The model is left in its evaluation mode.
 
     function: the user's own part, of `load_function`. autocast: the precision that the model learns in."""
     both: list[Shown] = [p.a for p in pairs] + [p.b for p in pairs]
@@ -74,7 +76,7 @@ def sample(
     prompts = {name: value.to(model.device) for name, value in laid_out.items()}
     model.eval()
     with autocast():
-        thoughts = think_and_score(
+        completions = think_and_score(
             model,
             prompts,
             limit=limit_of(model, config),
@@ -82,8 +84,7 @@ def sample(
             temperature=config.rollout.temperature,
             seeds=[_seed(config.optim.seed, step, p.number, side) for side in (0, 1) for p in pairs],
         )
-    written = [[_written(thought, model) for thought in group] for group in thoughts]
-    groups = rate_groups(written, pairs, config=config, function=function)
+    groups = reward_groups(completions, pairs, config=config, function=function)
     return Rollout(pairs=tuple(pairs), prompts=prompts, groups=groups)
 
 
@@ -94,13 +95,3 @@ def limit_of(model: DescoreModel, config: RlConfig) -> int:
 
 def _seed(seed: int, step: int, number: int, side: int) -> int:
     return int(np.random.SeedSequence([seed, step, number, side]).generate_state(1, np.uint64)[0])
-
-
-def _written(thought: Thought, model: DescoreModel) -> Written:
-    return Written(
-        tokens=thought.chain,
-        text=model.chat.decode_chain(thought.chain),
-        truncated=thought.truncated,
-        # A copy: what was made in inference mode takes no part in a graph.
-        reward_K=thought.rewards_K.clone(),
-    )

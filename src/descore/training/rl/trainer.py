@@ -212,7 +212,7 @@ class Loop:
         return 1.0 / int(self.accelerator.num_processes)
 
     def _tally_pace(self, rollouts: Sequence[Rollout], *, in_rollout: float, in_update: float) -> None:
-        tokens = sum(len(chain.tokens) for rollout in rollouts for group in rollout.groups for chain in group)
+        tokens = sum(c.num_tokens for rollout in rollouts for group in rollout.groups for c in group)
         self.tally.mean("seconds_in_rollout", in_rollout * self._share, self._share)
         self.tally.mean("seconds_in_update", in_update * self._share, self._share)
         self.tally.mean("tokens_per_second", tokens, in_rollout * self._share)

@@ -110,7 +110,7 @@ class Updater:
         works = []
         for number, (rollout, weight_CG) in enumerate(zip(rollouts, self._weigh(rollouts), strict=True)):
             known = (advantages(rollout, config=self.config), weight_CG, rollout.rewards)
-            chains = [[chain.tokens for chain in group] for group in rollout.groups]
+            chains = [[list(completion.token_ids) for completion in group] for group in rollout.groups]
             budget = self.config.policy.token_budget
             for pack in pack_groups(self.model, rollout.prompts, chains, token_budget=budget):
                 advantage_R, weight_R, sampled_RK = (_of(pack, values).to(self.model.device) for values in known)
@@ -123,9 +123,9 @@ class Updater:
         """By rollout, the weight of each chain's tokens (C, G) in the update of all processes."""
         policy, limit = self.config.policy, limit_of(self.model, self.config)
         counted = [rollout.counted(mask_truncated=policy.mask_truncated_completions) for rollout in rollouts]
-        chains = [chain for rollout in rollouts for group in rollout.groups for chain in group]
+        lengths = [c.num_tokens for rollout in rollouts for group in rollout.groups for c in group]
         counts = [bool(count) for counted_CG in counted for count in counted_CG.flatten()]
-        mine = [(len(chain.tokens), count) for chain, count in zip(chains, counts, strict=True)]
+        mine = list(zip(lengths, counts, strict=True))
         everyones = gather_object([mine])
         whole = torch.tensor([one for some in everyones for one in some], dtype=torch.long).reshape(-1, 2)
         weight_R = token_weights(*whole.unbind(dim=1), loss_type=policy.loss_type, max_length=limit)

@@ -1,12 +1,12 @@
-"""An append-only file of JSON lines that survives being killed, and the lock of the directory that it lies in.
+"""Files that are never half there: journals of JSON lines, atomic writes, and the lock of a directory.
 
-In: records. Out: the same records, in order, also after a SIGKILL in the middle of a line: what is appended next cuts
-off the line that has no end, and readers pass it over. Knows lines, fsync and flock; knows nothing of what the records
-say."""
+A journal survives a kill in the middle of a line: readers skip a last line without its end, and the next append cuts it
+off. An atomic write goes to `NAME.partial` beside its target and takes the target's name once it is on the disk."""
 
 import fcntl
 import json
 import os
+import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,14 +15,25 @@ from typing import Any, BinaryIO
 
 from descore.errors import ConfigError, DataError
 
-LOCK = ".lock"
+LOCK_FILE = ".lock"
+
+_BLOCK = 1 << 16
+"""Bytes read at a time in search of the end of the last whole line."""
+
+
+def make_directory(folder: Path) -> None:
+    """Make a directory with its parents, unless it is there. ConfigError if it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise ConfigError(f"{folder}: cannot be made: {fault.strerror}; choose another folder with --out") from fault
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a directory for this process. The system lets go of it when the process ends, however it ends, so that no
-    lock outlives a killed run. A directory that another process holds raises ConfigError."""
-    with (folder / LOCK).open("a") as file:
+def lock_directory(folder: Path) -> Iterator[None]:
+    """Hold a directory for this process. The system releases the lock when the process ends, however it ends, so a
+    killed run leaves none behind. ConfigError if another process holds it."""
+    with (folder / LOCK_FILE).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -32,9 +43,11 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def read_lines(path: Path, *, last: int | None = None) -> list[dict[str, Any]]:
-    """Every whole record, or the `last` so many of them. A last line without its end is one that a kill cut off, and is
-    left out; any other line that is no JSON object raises DataError. A file that is not there has no records."""
+def read_records(path: Path, *, last: int | None = None) -> list[dict[str, Any]]:
+    """The whole records of a journal, or the `last` so many of them; none if there is no such file.
+
+    A last line without its end was cut off by a kill and is skipped. Any other line that is not a JSON object raises
+    DataError."""
     if not path.is_file():
         return []
     with path.open("rb") as file:
@@ -43,33 +56,89 @@ def read_lines(path: Path, *, last: int | None = None) -> list[dict[str, Any]]:
     return [_parse(path, number, line) for number, line in kept]
 
 
-def append(path: Path, records: Iterable[Mapping[str, Any]], *, nan: bool = False) -> None:
-    """Add records as lines of ASCII, and return when they are on the disk. Numbers that are not finite are refused,
-    but with `nan`."""
-    lines = "".join(json.dumps(record, allow_nan=nan) + "\n" for record in records)
+def append_records(path: Path, records: Iterable[Mapping[str, Any]], *, allow_nan: bool = False) -> None:
+    """Append records to a journal as lines of ASCII, and return once they are on the disk.
+
+    Without `allow_nan`, a number that is not finite raises ValueError."""
+    lines = "".join(json.dumps(record, allow_nan=allow_nan) + "\n" for record in records)
     with path.open("a+b") as file:
-        _cut_unfinished(file)
+        _cut_unfinished_line(file)
         file.write(lines.encode("ascii"))
         file.flush()
         os.fsync(file.fileno())
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file aside and put it in place, so that it is never half there."""
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Write a whole file (text as UTF-8), or leave what was there. ConfigError if it cannot be written."""
+    with atomic_path(path) as aside:
+        aside.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a path to write a file to, which replaces `path` when the block ends; its parents are made.
+
+    After an error in the block the partial file is removed and `path` is as it was. ConfigError if it cannot be
+    written."""
     aside = path.with_name(path.name + ".partial")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    with _report_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield aside
+            _flush(aside)
+            aside.replace(path)
+            _flush(path.parent)
+        finally:
+            aside.unlink(missing_ok=True)
 
 
-_BLOCK = 1 << 16
-"""Bytes that are looked at in one go for the end of the last whole line."""
+@contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Yield an empty directory to fill, which replaces `path` when the block ends; its parents are made.
+
+    After an error in the block the partial directory is removed and `path` is as it was. A kill between the two renames
+    of a replacement leaves the former directory as `NAME.old`. ConfigError if it cannot be written."""
+    aside, old = (path.with_name(path.name + suffix) for suffix in (".partial", ".old"))
+    with _report_os_errors(path):
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        try:
+            yield aside
+            for inner in aside.rglob("*"):
+                _flush(inner)
+            if path.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                path.rename(old)
+            aside.rename(path)
+            _flush(path.parent)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
-def _cut_unfinished(file: BinaryIO) -> None:
-    """Drop a last line without its end."""
+@contextmanager
+def _report_os_errors(path: Path) -> Iterator[None]:
+    """Raise a ConfigError of one line in place of an OSError, except where the reader of a pipe has gone."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as fault:
+        reason = fault.strerror or str(fault)
+        where = "" if fault.filename is None else f": {fault.filename}"
+        raise ConfigError(f"{path}: cannot be written ({reason}{where}); choose another place, or make room") from fault
+
+
+def _flush(path: Path) -> None:
+    """Have the system write a file, or a directory's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _cut_unfinished_line(file: BinaryIO) -> None:
     end = size = file.seek(0, os.SEEK_END)
     while end:
         begin = max(0, end - (1 if end == size else _BLOCK))

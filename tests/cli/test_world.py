@@ -107,7 +107,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, descore):
     (tmp_path / "file").write_text("")
     result = descore("world", "sample", "--out", tmp_path / "file" / "sample", "--count", 1)
     assert result.exit_code == 3
-    assert "cannot be made" in result.stderr
+    assert "cannot be written" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 

@@ -10,7 +10,7 @@ from tests.evaluation.cases import GOOD, TellJudge, clip, four_clips
 
 from descore.errors import ConfigError, DataError, VideoError
 from descore.evaluation.runs import draw_strip, evaluate, read_run
-from descore.io import locked
+from descore.io import lock_directory
 
 
 class Killed(BaseException):
@@ -135,15 +135,15 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
 
 def test_a_second_process_is_refused_while_the_first_lives_and_not_after(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from descore.io import locked\n"
-        "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from descore.io import lock_directory\n"
+        "with lock_directory(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(ConfigError, match="another process"):
             run(TellJudge(GOOD), tmp_path)
         holder.kill()
-    with locked(tmp_path):
+    with lock_directory(tmp_path):
         pass
 
 

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from descore.errors import DescoreWarning
+from descore.io import append_records
 from descore.training.collate import Unreadable
-from descore.training.metrics import UnreadableVideos, append, last_metrics, unreadable_in
+from descore.training.metrics import UnreadableVideos, last_metrics, unreadable_in
 
 
 def halve_last_line(path):
@@ -17,12 +18,11 @@ def halve_last_line(path):
 
 
 def test_the_last_whole_line_counts(tmp_path):
-    append(
-        tmp_path / "metrics.jsonl", {"step": 1, "loss": 2.0}, {"step": 1, "eval_loss": 3.0}, {"step": 2, "loss": 1.0}
-    )
+    records = [{"step": 1, "loss": 2.0}, {"step": 1, "eval_loss": 3.0}, {"step": 2, "loss": 1.0}]
+    append_records(tmp_path / "metrics.jsonl", records)
     halve_last_line(tmp_path / "metrics.jsonl")
     assert last_metrics(tmp_path) == {"step": 1, "loss": 2.0, "eval_loss": 3.0}
-    append(tmp_path / "metrics.jsonl", {"step": 2, "loss": 0.5})
+    append_records(tmp_path / "metrics.jsonl", [{"step": 2, "loss": 0.5}])
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 1, 2]
 
 

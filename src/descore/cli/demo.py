@@ -65,9 +65,11 @@ def demo(
 def _run(out: Path, *, model: str, paradigm: "Paradigm | None", device: str | None) -> None:
     from descore.cli.output import console, show_ranking, show_score
     from descore.cli.scoring import score_clips
+    from descore.io import make_directory
     from descore.types import Score
 
-    folder = _made(out / "clips")
+    folder = out / "clips"
+    make_directory(folder)
     prompt, variants = _draw(folder)
     requests = [(str(variant.path), prompt) for variant in variants] + _real(folder)
     screen = console()
@@ -176,13 +178,3 @@ def _note(score: "Score") -> str:
     if not score.thinking:
         return f"The reward that the model {score.model} gives each clip at once: it was trained without chains."
     return f"What the model {score.model} wrote of each clip, and the reward read behind its last word."
-
-
-def _made(folder: Path) -> Path:
-    from descore.errors import ConfigError
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise ConfigError(f"{folder}: cannot be made: {fault.strerror}; choose another folder with --out") from fault
-    return folder

@@ -149,7 +149,7 @@ def report(*, folders: RunFolders, out: ReportFile = Path("report.html"), debug:
     with reported_errors(debug=debug):
         from descore.cli.output import with_count
         from descore.evaluation.runs import RUN_FILE, read_run
-        from descore.io import write_whole
+        from descore.io import atomic_write
         from descore.report.page import render
 
         if out.is_dir() or not out.absolute().parent.is_dir():
@@ -159,7 +159,7 @@ def report(*, folders: RunFolders, out: ReportFile = Path("report.html"), debug:
         # A folder with stress results alone is no run.
         runs = [read_run(f) for f in unique if (f / RUN_FILE).is_file() or not (f / STRESS_FILE).is_file()]
         page = render(runs, stress=stress).encode()
-        write_whole(out, page)
+        atomic_write(out, page)
         counts = {"run": len(runs), "stress test": len(stress)}
         contents = " and ".join(with_count(count, name) for name, count in counts.items() if count)
         typer.echo(f"{out}: {contents}, {len(page) / 1e6:.1f} MB; open it in a browser")

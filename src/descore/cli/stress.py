@@ -70,7 +70,7 @@ def stress(
         from descore.evaluation.judges import SAMPLING, FeatureJudge
         from descore.evaluation.records import to_plain
         from descore.evaluation.stress import stress as run_stress
-        from descore.io import write_whole
+        from descore.io import atomic_write
 
         with progress_bar(time_remaining=True) as bar:
             task = bar.add_task("reading the prompts", total=None)
@@ -97,8 +97,7 @@ def stress(
             )
         file = None if out is None else out / STRESS_FILE
         if file is not None:
-            text = json_text.dumps({**config, **to_plain(results)}, indent=1, allow_nan=False)
-            write_whole(file, f"{text}\n".encode("ascii"))
+            atomic_write(file, json_text.dumps({**config, **to_plain(results)}, indent=1, allow_nan=False) + "\n")
         print_stress(results, config, file=file, json=json)
 
 
@@ -133,11 +132,9 @@ def _digest(judgements: "Judgements") -> str:
 def _prepare_folder(out: Path, config: Mapping[str, Any]) -> None:
     """Make the folder. An evaluation in it must be of the same model, and a stress test in it of the same options."""
     from descore.evaluation.runs import RUN_FILE
+    from descore.io import make_directory
 
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{out}: cannot be made: {error.strerror}; choose another folder with --out") from error
+    make_directory(out)
     for name, keys in {RUN_FILE: ("digest", "paradigm", "think"), STRESS_FILE: tuple(config)}.items():
         existing = _read_config(out / name)
         unequal = [] if existing is None else [key for key in keys if existing.get(key) != config[key]]

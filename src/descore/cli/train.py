@@ -117,7 +117,7 @@ def rl(config: Config, overrides: Overrides = None, debug: opt.Debug = False) ->
 
 def _with_page(watch: "ProgressCallback", run: "RunConfig", weights: Mapping[str, float]) -> "ProgressCallback":
     """A watch that also writes the sampled chains as a page, whenever a checkpoint is written."""
-    from descore.io import read_lines
+    from descore.io import atomic_write, read_records
     from descore.report.chains import render_chains
     from descore.training.rl.logging import CHAINS_FILE
 
@@ -125,9 +125,9 @@ def _with_page(watch: "ProgressCallback", run: "RunConfig", weights: Mapping[str
         watch(step, of, metrics)
         file = run.out / CHAINS_FILE
         if "doing" not in metrics and _speaks() and file.is_file() and (step == of or step % run.save_steps == 0):
-            last = read_lines(file, last=_CHAINS_READ)
+            last = read_records(file, last=_CHAINS_READ)
             page = render_chains(last, title=run.out.name, weights=weights)
-            file.with_suffix(".html").write_text(page, encoding="utf-8")
+            atomic_write(file.with_suffix(".html"), page)
 
     return also
 

@@ -5,13 +5,13 @@ all is in it. Knows files; how a scene is drawn and a page is laid out others kn
 
 import csv
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from descore.errors import ConfigError
+from descore.io import atomic_directory
 from descore.report.sheet import Entry, Side, draw_sheet
 from descore.synthetic.rendering import FPS
 from descore.synthetic.splits import Example, PairExample, Split, pair
@@ -57,25 +57,20 @@ def write_sample(
     A folder that exists, or cannot be made, raises ConfigError."""
     if out.exists():
         raise ConfigError(f"{out}: exists already; choose another folder with --out, or remove it")
-    aside = out.with_name(out.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        (aside / "clips").mkdir(parents=True)
-    except OSError as fault:
-        raise ConfigError(f"{out}: cannot be made: {fault.strerror}; choose another folder with --out") from fault
     rows: list[dict[str, str]] = []
     entries: list[Entry] = []
     preferences: list[Preference] = []
-    for number in numbers:
-        drawn = pair(split, number, size=size, label_noise=label_noise, loose=loose)
-        preferences.append(drawn.preference)
-        rows.append(_write_pair(aside, number, drawn))
-        if len(entries) < _MOST_IN_PICTURE:
-            entries.append(_entry(number, drawn))
-        tick()
-    _write_table(aside / "pairs.csv", rows)
-    _picture(entries, split=split, of=len(rows)).save(aside / "contact.png")
-    aside.rename(out)
+    with atomic_directory(out) as aside:
+        (aside / "clips").mkdir()
+        for number in numbers:
+            drawn = pair(split, number, size=size, label_noise=label_noise, loose=loose)
+            preferences.append(drawn.preference)
+            rows.append(_write_pair(aside, number, drawn))
+            if len(entries) < _MOST_IN_PICTURE:
+                entries.append(_entry(number, drawn))
+            tick()
+        _write_table(aside / "pairs.csv", rows)
+        _picture(entries, split=split, of=len(rows)).save(aside / "contact.png")
     return preferences
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from descore.data.schema import OVERALL, PairColumns, PairRow, SideAnnotations, SideColumns
 from descore.data.tables import Row
 from descore.errors import ConfigError
+from descore.io import atomic_path
 from descore.types import DIMENSIONS
 
 Write = Callable[[Row], object]
@@ -82,17 +83,8 @@ def table_writer(out: Path, columns: Sequence[str]) -> Iterator[Write]:
         raise ConfigError(f"{out}: unknown suffix {out.suffix!r}; expected one of {', '.join(_WRITERS)}")
     if out.exists():
         raise ConfigError(f"{out}: exists already; choose another name with --out, or remove it")
-    aside = out.with_name(out.name + ".partial")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with make(aside, columns) as write:
-            yield write
-        aside.rename(out)
-    except OSError as fault:
-        raise ConfigError(f"{out}: cannot be written ({fault.strerror or fault}); choose another --out") from fault
-    finally:
-        if aside.is_file():
-            aside.unlink()
+    with atomic_path(out) as aside, make(aside, columns) as write:
+        yield write
 
 
 @contextmanager

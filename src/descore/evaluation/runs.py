@@ -11,7 +11,6 @@ models, and nothing of what a report does with a run."""
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +23,14 @@ from PIL import Image
 from descore.errors import ConfigError, DataError, DescoreError
 from descore.evaluation.records import to_plain
 from descore.evaluation.results import Key, results_of
-from descore.io import append, locked, read_lines, write_whole
+from descore.io import (
+    append_records,
+    atomic_directory,
+    atomic_write,
+    lock_directory,
+    make_directory,
+    read_records,
+)
 from descore.types import Clip, Pair, RatedClip
 from descore.video.reader import read_clip
 from descore.video.sampling import VideoSampling
@@ -48,17 +54,13 @@ def write_strips(
     replaced; a video that cannot be read has none."""
     place = {(clip.video, clip.prompt): index for index, clip in enumerate(clips)}
     shown = {place[video, pair.prompt]: video for pair in pairs for video in (pair.video_a, pair.video_b)}
-    aside = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    for index, video in sorted(shown.items()):
-        try:
-            clip = _read(open_(video))
-        except DescoreError:
-            continue  # its record says already what is wrong with it
-        draw_strip(clip).save(aside / f"{index}.jpg", quality=QUALITY)
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+    with atomic_directory(folder) as aside:
+        for index, video in sorted(shown.items()):
+            try:
+                clip = _read(open_(video))
+            except DescoreError:
+                continue  # its record says already what is wrong with it
+            draw_strip(clip).save(aside / f"{index}.jpg", quality=QUALITY)
 
 
 def draw_strip(clip: Clip) -> Image.Image:
@@ -147,8 +149,8 @@ def evaluate(
         "limit": limit,
         "labels": hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16],
     }
-    _make(folder)
-    with locked(folder):
+    make_directory(folder)
+    with lock_directory(folder):
         _start(folder, config, {"title": title, "licence": licence, "published": to_plain(list(published)), **told})
         _score(judge, clips, open_video=judgements.open, folder=folder, progress=progress)
         _finish(folder, clips, pairs, open_video=judgements.open)
@@ -177,13 +179,6 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise ConfigError(f"{folder}: cannot be made: {fault.strerror}; choose another folder with --out") from fault
-
-
 def _start(folder: Path, config: Mapping[str, Any], labels: Mapping[str, Any]) -> None:
     """Begin a run, or make sure that the one that is there is this one."""
     if (folder / RUN_FILE).is_file():
@@ -191,8 +186,8 @@ def _start(folder: Path, config: Mapping[str, Any], labels: Mapping[str, Any]) -
         return
     if (folder / CLIPS_FILE).exists():
         raise ConfigError(f"{folder}: has {CLIPS_FILE} but no {RUN_FILE} to say of which run; choose another --out")
-    write_whole(folder / LABELS_FILE, _json(labels))
-    write_whole(folder / RUN_FILE, _json({**config, "started": datetime.now(UTC).isoformat(timespec="seconds")}))
+    atomic_write(folder / LABELS_FILE, _json(labels))
+    atomic_write(folder / RUN_FILE, _json({**config, "started": datetime.now(UTC).isoformat(timespec="seconds")}))
 
 
 def _compare(folder: Path, config: Mapping[str, Any]) -> None:
@@ -224,28 +219,28 @@ def _score(
     progress(len(clips) - len(missing), len(clips))
     for start in range(0, len(missing), judge.batch_size):
         batch = missing[start : start + judge.batch_size]
-        append(folder / CLIPS_FILE, judge.judge(batch, open_video=open_video))
+        append_records(folder / CLIPS_FILE, judge.judge(batch, open_video=open_video))
         progress(len(clips) - len(missing) + start + len(batch), len(clips))
 
 
 def _finish(folder: Path, clips: Sequence[RatedClip], pairs: Sequence[Pair], *, open_video: Open) -> None:
     results = results_of(clips, pairs, _counting(folder))
     write_strips(folder / FRAMES, clips, pairs=[pairs[worst["pair"]] for worst in results["worst"]], open_=open_video)
-    write_whole(folder / RESULTS_FILE, _json(results))
+    atomic_write(folder / RESULTS_FILE, _json(results))
 
 
 def _counting(folder: Path) -> dict[Key, dict[str, Any]]:
     """The last record of each clip."""
     path, found = folder / CLIPS_FILE, {}
-    for number, record in enumerate(read_lines(path), start=1):
+    for number, record in enumerate(read_records(path), start=1):
         if lacking := [key for key in ("video", "prompt", "reward", "error") if key not in record]:
             raise DataError(str(path), number, f"has no {', '.join(lacking)}; expected a record of a run")
         found[record["video"], record["prompt"]] = record
     return found
 
 
-def _json(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode("ascii")
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from descore.data.chat import QUERY_TOKEN, VIDEO_PLACE, Layout
 from descore.errors import CheckpointError, ConfigError
+from descore.io import atomic_directory
 from descore.model import official_layout as reference
 from descore.model.checkpoint import CheckpointSettings, write_descore_files
 from descore.model.modeling import DescoreModel, family_of, merge_adapters, open_processor
@@ -68,7 +69,7 @@ def convert_reference(
     dimensions: Sequence[str] = ("overall",),
     merge: bool = False,
 ) -> Converted:
-    """Write `out`, aside first and then put in place. `merge` folds the adapter into the weights.
+    """Write `out` atomically. `merge` folds the adapter into the weights.
 
     base: where an adapter's backbone is, if not where the adapter says. dimensions: a name for each output of the head.
     ConfigError for options that do not fit, CheckpointError for a source that cannot be read."""
@@ -80,15 +81,10 @@ def convert_reference(
     if len(dimensions) != len(read.head_KD):
         raise ConfigError(f"--dimension: the head has {len(read.head_KD)} outputs, found {len(dimensions)} names")
     settings = _settings(read, source=Path(source).resolve().name, layout=layout, dimensions=dimensions)
-    aside = out.with_name(f"{out.name}.unmerged" if merge else f"{out.name}.partial")
-    try:
-        _write(read, aside, settings=settings, rubric=rubric, query_token=query_token, linked=merge)
+    with atomic_directory(out) as folder:
+        _write(read, folder, settings=settings, rubric=rubric, query_token=query_token, linked=merge)
         if merge:
-            _merge(aside, out, read)
-        else:
-            aside.rename(out)
-    except OSError as fault:
-        raise CheckpointError(f"{out}: cannot be written: {fault.strerror or fault}") from fault
+            _merge(folder, read)
     return Converted(folder=out, settings=settings, adapter=_told(read.adapter, merge=merge))
 
 
@@ -181,9 +177,7 @@ def _settings(read: _Source, *, source: str, layout: str, dimensions: Sequence[s
 def _write(
     read: _Source, folder: Path, *, settings: CheckpointSettings, rubric: str, query_token: str, linked: bool
 ) -> None:
-    """The whole directory, without merging. `linked`: large files are not copied, for it will soon be gone."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    """The whole directory, without merging. `linked`: large files are links, since they are replaced soon."""
     backbone = read.parts.backbone
     place: Callable[[Path, Path], object] = _link if linked else shutil.copyfile
     for file in reference.weight_files(backbone):
@@ -222,8 +216,8 @@ def _renamed(value: Any, names: dict[str, str]) -> Any:  # noqa: ANN401  # JSON
     return names.get(value, value) if isinstance(value, str) else value
 
 
-def _merge(unmerged: Path, out: Path, read: _Source) -> None:
-    model = DescoreModel.from_pretrained(unmerged, device="cpu", dtype=read.query_D.dtype)
+def _merge(folder: Path, read: _Source) -> None:
+    """Fold the adapter of a converted checkpoint into its weights."""
+    model = DescoreModel.from_pretrained(folder, device="cpu", dtype=read.query_D.dtype)
     merge_adapters(model.backbone)
-    model.save_pretrained(out)
-    shutil.rmtree(unmerged)
+    model.save_pretrained(folder)

@@ -8,7 +8,6 @@ Knows token ids and hidden states; knows nothing of videos, prompts or losses. H
 Shapes: B sequences, T tokens, D width, K named dimensions."""
 
 import os
-import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -214,23 +213,17 @@ class DescoreModel(nn.Module):
         return model.to(device).eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the checkpoint directory. It is written aside and then put in place, so it is never half there."""
-        folder = Path(folder)
-        aside, old = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        self.backbone.save_pretrained(aside)
-        if has_adapters(self.backbone):
-            save_base_weights(self.backbone, aside)
-        self.chat.processor.save_pretrained(aside)
-        write_descore_files(
-            aside, settings=self.settings, rubric=self.chat.rubric, query=self.query, head=self.head.weight
-        )
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            folder.rename(old)
-        aside.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        """Write the checkpoint directory atomically; one that is there is replaced."""
+        from descore.io import atomic_directory  # scoring writes nothing
+
+        with atomic_directory(Path(folder)) as aside:
+            self.backbone.save_pretrained(aside)
+            if has_adapters(self.backbone):
+                save_base_weights(self.backbone, aside)
+            self.chat.processor.save_pretrained(aside)
+            write_descore_files(
+                aside, settings=self.settings, rubric=self.chat.rubric, query=self.query, head=self.head.weight
+            )
 
     @property
     def family(self) -> ModuleType:

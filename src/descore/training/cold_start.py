@@ -19,7 +19,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import TrainingArguments
 
-from descore.io import write_whole
+from descore.io import atomic_write
 from descore.model.checkpoint import CheckpointSettings
 from descore.model.modeling import DescoreModel
 from descore.training.collate import PairCollator
@@ -190,7 +190,7 @@ def calibrate(trainer: PairTrainer) -> CheckpointSettings:
 
 def write_evaluation(file: Path, found: Sequence[Found]) -> None:
     """What was found on held-out pairs, as JSON; a number that is not known is null."""
-    write_whole(file, (json.dumps([_known(asdict(one)) for one in found], indent=1) + "\n").encode())
+    atomic_write(file, json.dumps([_known(asdict(one)) for one in found], indent=1) + "\n")
 
 
 def _known(value: Any) -> Any:  # noqa: ANN401

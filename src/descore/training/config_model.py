@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_
 import yaml
 
 from descore.errors import ConfigError
+from descore.io import atomic_write
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +172,8 @@ def read_config(path: Path, settings: type[S], *, overrides: Sequence[str] = ())
 
 
 def write_config(config: Any, path: Path) -> None:  # noqa: ANN401  # any Checked dataclass
-    """All settings, defaults included, as a file that reads back equal. Written aside and then put in place."""
-    aside = path.with_name(path.name + ".partial")
-    aside.write_text(yaml.safe_dump(plain(asdict(config)), sort_keys=False, allow_unicode=True), encoding="utf-8")
-    aside.replace(path)
+    """All settings, defaults included, as a file that reads back equal."""
+    atomic_write(path, yaml.safe_dump(plain(asdict(config)), sort_keys=False, allow_unicode=True))
 
 
 def differences(here: Any, there: Any, *, but: Sequence[str] = ()) -> list[Difference]:  # noqa: ANN401

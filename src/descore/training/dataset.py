@@ -18,6 +18,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from descore.data.tables import Cells, read_rows
 from descore.errors import ConfigError, DataError, VideoError
+from descore.io import atomic_path
 from descore.training.collate import Unreadable
 from descore.types import Clip
 from descore.video.reader import read_clip
@@ -112,12 +113,9 @@ def write_arrow_table(table: Path, index: Path, rows: Iterator[dict[str, Any]], 
         if there.names != schema.names:
             raise ConfigError(f"{table}: was read for other columns when the run began; choose another run.out")
         return
-    index.parent.mkdir(parents=True, exist_ok=True)
-    aside = index.with_name(index.name + ".partial")
-    with pa.ipc.new_file(str(aside), schema.with_metadata({_DIGEST: digest})) as out:
+    with atomic_path(index) as aside, pa.ipc.new_file(str(aside), schema.with_metadata({_DIGEST: digest})) as out:
         for batch in _batches(rows, schema):
             out.write_batch(batch)
-    aside.replace(index)
 
 
 def _batches(rows: Iterator[dict[str, Any]], schema: Any) -> Iterator[Any]:  # noqa: ANN401

@@ -22,9 +22,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from descore import io as journal
 from descore.errors import ConfigError, DataError, DescoreWarning
-from descore.io import read_lines, write_whole
+from descore.io import append_records, atomic_write, read_records
 from descore.training.collate import Unreadable
 
 
@@ -99,7 +98,7 @@ class Metrics(TrainerCallback):  # type: ignore[misc]  # transformers is not typ
         self._began = self._logged = time.monotonic()
         self._epoch = float(state.epoch or 0)
         if state.global_step and state.is_world_process_zero:
-            append(self.file, {"resumed_at": state.global_step})
+            append_records(self.file, [{"resumed_at": state.global_step}], allow_nan=True)
 
     def on_log(
         self,
@@ -118,7 +117,7 @@ class Metrics(TrainerCallback):  # type: ignore[misc]  # transformers is not typ
             self.last = record
         record["seconds"] = round(time.monotonic() - self._began, 3)
         if state.is_world_process_zero:
-            append(self.file, record)
+            append_records(self.file, [record], allow_nan=True)
         if not math.isfinite(logs.get("loss", 0.0)):
             raise ConfigError(
                 f"step {state.global_step}: the loss is {logs['loss']}; lower optim.learning_rate, and start anew"
@@ -152,14 +151,14 @@ class UnreadableVideos:
         self.allowed = {table: int(share * count) for table, count in examples.items()}
         self.examples = examples
         self.met: set[tuple[str, str]] = set()
-        self.met |= {(line["table"], line["video"]) for line in read_lines(self.file)}
+        self.met |= {(line["table"], line["video"]) for line in read_records(self.file)}
 
     def __call__(self, on_unreadable: Sequence[Unreadable]) -> None:
         """Take note of what a batch lacks. DataError where a table has too many."""
         for one in on_unreadable:
             if (one.table, one.video) not in self.met:
                 self.met.add((one.table, one.video))
-                append(self.file, asdict(one))
+                append_records(self.file, [asdict(one)])
                 self._say(one)
 
     def _say(self, one: Unreadable) -> None:
@@ -174,7 +173,7 @@ class UnreadableVideos:
 
 def last_metrics(out: Path) -> dict[str, Any]:
     """The last line on training, and the last evaluation's figures put to it; nothing where there is no such line."""
-    lines = read_lines(out / METRICS_FILE)
+    lines = read_records(out / METRICS_FILE)
     trained: dict[str, Any] = next((line for line in reversed(lines) if "loss" in line), {})
     judged: dict[str, Any] = next((line for line in reversed(lines) if _is_evaluation(line)), {})
     return {**trained, **{name: value for name, value in judged.items() if name.startswith("eval_")}}
@@ -182,14 +181,14 @@ def last_metrics(out: Path) -> dict[str, Any]:
 
 def unreadable_in(out: Path) -> int:
     """How many examples a run left out."""
-    return len(read_lines(out / UNREADABLE_FILE))
+    return len(read_records(out / UNREADABLE_FILE))
 
 
 def write_versions(out: Path) -> None:
     """Write what the run depends on; where it began with something else, warn: it may not go on to the last bit."""
     file, here = out / VERSIONS_FILE, versions()
     if not file.is_file():
-        write_whole(file, (json.dumps(here, indent=1) + "\n").encode())
+        atomic_write(file, json.dumps(here, indent=1) + "\n")
         return
     there = json.loads(file.read_text(encoding="utf-8"))
     unlike = [f"{name} was {there.get(name)}, is {here[name]}" for name in here if there.get(name) != here[name]]
@@ -202,12 +201,6 @@ def versions() -> dict[str, str]:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
     packages = {name: version(name) for name in _PACKAGES}
     return {"python": platform.python_version(), **packages, "device": device, "threads": str(torch.get_num_threads())}
-
-
-def append(file: Path, *records: Mapping[str, Any]) -> None:
-    """Add lines to a file of records, whole and on the disk before the run goes on. A line that a kill cut off before
-    is dropped."""
-    journal.append(file, records, nan=True)
 
 
 def _is_evaluation(line: Mapping[str, Any]) -> bool:

@@ -1,6 +1,5 @@
 """Write a trained model in the precision of its run. Knows weights; knows nothing of how the model was trained."""
 
-import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from descore.errors import ConfigError, DescoreWarning
+from descore.io import atomic_directory
 from descore.model.checkpoint import CheckpointSettings, find_checkpoint, read_settings
 from descore.model.modeling import DescoreModel, RewardHead, is_adapter, merge_adapters
 from descore.rubric import DEFAULT_RUBRIC, fill_rubric
@@ -200,10 +200,7 @@ def save_trained(model: DescoreModel, folder: Path, *, precision: torch.dtype, c
     The directory is there when all of it is. The model in memory takes on that precision."""
     for name, weight in model.backbone.named_parameters():
         weight.data = weight.data.float() if is_adapter(name) else weight.data.to(precision)
-    aside = folder.with_name(f"{folder.name}.unfinished")
-    shutil.rmtree(aside, ignore_errors=True)
-    model.save_pretrained(aside)
-    if card is not None:
-        (aside / CARD_FILE).write_text(card, encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+    with atomic_directory(folder) as aside:
+        model.save_pretrained(aside)
+        if card is not None:
+            (aside / CARD_FILE).write_text(card, encoding="utf-8")

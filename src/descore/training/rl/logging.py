@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from descore.errors import ConfigError
+from descore.io import append_records
 from descore.training.collate import TrainingPair
-from descore.training.metrics import METRICS_FILE, MetricAccumulator, ProgressCallback, append
+from descore.training.metrics import METRICS_FILE, MetricAccumulator, ProgressCallback
 from descore.training.rl.config import RlConfig
 from descore.training.rl.grpo import equal_groups
 from descore.training.rl.rollout import Rollout
@@ -130,7 +131,7 @@ class RlRecords:
     def resumed(self, step: int) -> None:
         """Note where a run goes on."""
         if self.is_main_process:
-            append(self.out / METRICS_FILE, {"resumed_at": step})
+            append_records(self.out / METRICS_FILE, [{"resumed_at": step}], allow_nan=True)
 
     def line(self, step: int, found: Mapping[str, Any]) -> None:
         """A line of metrics. A loss that is not finite ends the run with a ConfigError."""
@@ -138,7 +139,7 @@ class RlRecords:
         if "loss" in found:
             self.last = record
         if self.is_main_process:
-            append(self.out / METRICS_FILE, record)
+            append_records(self.out / METRICS_FILE, [record], allow_nan=True)
         if self._board is not None:
             self._show(self._board, step, found)
         if not math.isfinite(found.get("loss", 0.0)):
@@ -146,7 +147,7 @@ class RlRecords:
 
     def chains(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Some chains as they were."""
-        append(self.out / CHAINS_FILE, *records)
+        append_records(self.out / CHAINS_FILE, records, allow_nan=True)
 
     def _show(self, board: Any, step: int, found: Mapping[str, Any]) -> None:  # noqa: ANN401
         for name, value in _flat(found):

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Sampler
 
+from descore.io import atomic_directory
 from descore.model.modeling import DescoreModel
 from descore.training.collate import TrainingPair, Unreadable
 from descore.training.config import OptimConfig, Schedule
@@ -46,17 +47,12 @@ def save_state(
     """Write checkpoint-`step`, whole or not at all, and leave no more than `keep` of them. `stateful`: by name, what
     has a state_dict."""
     folder = out / f"checkpoint-{step}"
-    aside = out / f"{folder.name}.partial"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    save_file(
-        {name: weight.detach().contiguous() for name, weight in learned_weights(model).items()}, aside / LEARNED_FILE
-    )
-    torch.save({name: one.state_dict() for name, one in stateful.items()}, aside / OPTIMIZER_FILE)
+    learned = {name: weight.detach().contiguous() for name, weight in learned_weights(model).items()}
     state = {"global_step": step, "max_steps": of, "tally": as_record(tally)}
-    (aside / STATE_FILE).write_text(json.dumps(state) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+    with atomic_directory(folder) as aside:
+        save_file(learned, aside / LEARNED_FILE)
+        torch.save({name: one.state_dict() for name, one in stateful.items()}, aside / OPTIMIZER_FILE)
+        (aside / STATE_FILE).write_text(json.dumps(state) + "\n", encoding="utf-8")
     whole = [p for p in out.glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdecimal()]
     for old in sorted(whole, key=lambda p: int(p.name.removeprefix("checkpoint-")))[:-keep]:
         shutil.rmtree(old)

@@ -24,7 +24,7 @@ from descore.evaluation.benchmarks import find_benchmark, load
 from descore.evaluation.judges import ModelJudge
 from descore.evaluation.results import Records, key_of, margins_of
 from descore.evaluation.runs import RESULTS_FILE, Run, evaluate, read_run
-from descore.io import write_whole
+from descore.io import atomic_write
 from descore.scorer import SamplingParams, Scorer
 from descore.stats.bootstrap import Figure
 from descore.types import DIMENSIONS, Pair, RatedClip
@@ -262,7 +262,7 @@ def judge_benchmark(
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
     """Write JSON atomically. ValueError for a number that is not finite."""
-    write_whole(path, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode("ascii"))
+    atomic_write(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
 
 
 def markdown_table(head: Sequence[str], rows: Mapping[tuple[str, ...], Sequence[str]]) -> str:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from descore.errors import ConfigError
-from descore.io import write_whole
+from descore.io import atomic_write
 from descore.video.decoder import FrameConverter
 from experiments.footage.packages import Log, fetch, packed_file, packed_folder
 from experiments.footage.sources import Album, Film
@@ -89,7 +89,7 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def _write_index(folder: Path, index: dict[str, Any]) -> None:
-    write_whole(folder / "index.json", (json.dumps(index, indent=1) + "\n").encode("ascii"))
+    atomic_write(folder / "index.json", json.dumps(index, indent=1) + "\n")
 
 
 def _store_film(film: Film, content: bytes, folder: Path) -> dict[str, Any]:

@@ -154,12 +154,12 @@ def test_the_bar_of_stage_2_says_how_a_step_went():
         **{"rollout_reward": 0.5123, "quality": 0.43, "pair_accuracy": 0.614, "kl": 0.00123, "chain_tokens": 312.4},
         **{"chains": 64, "truncated_chains": 3, "groups": 16, "groups_without_spread": 1, "loss": -1e-9},
     }
-    line = module._pulse_of_thinking(metrics)
+    line = module._describe_rl_step(metrics)
     assert line == "worth 0.512, quality 0.43, pairs 61%, kl 0.0012, 312 tokens, cut 3/64, flat 1/16"
-    assert module._pulse_of_thinking({**metrics, "doing": "judging held-out pairs"}) == "judging held-out pairs"
+    assert module._describe_rl_step({**metrics, "doing": "judging held-out pairs"}) == "judging held-out pairs"
     unrated = {name: metrics[name] for name in metrics if name not in ("rollout_reward", "quality", "kl")}
-    assert module._pulse_of_thinking(unrated) == "pairs 61%, 312 tokens, cut 3/64, flat 1/16"
-    assert module._pulse_of_thinking({}) == "learning to think"
+    assert module._describe_rl_step(unrated) == "pairs 61%, 312 tokens, cut 3/64, flat 1/16"
+    assert module._describe_rl_step({}) == "learning to think"
 
 
 def test_a_table_without_preferences_is_one_line(descore, drawn):

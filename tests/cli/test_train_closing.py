@@ -28,5 +28,5 @@ import descore.cli  # noqa: F401  # has the module below
 def test_what_is_not_known_is_left_out(metrics, said, capsys):
     module = sys.modules["descore.cli.train"]  # by its module's name: in `descore.cli`, `train` is the sub-command
     trained = SimpleNamespace(model=Path("model"), metrics=metrics, unreadable=0, before=False)
-    module._close(trained, figures=module._pairs_right, held_out=module._held_out_pairs, following="look")
+    module._print_summary(trained, figures=module._pair_accuracy, held_out=module._held_out_pairs, next_step="look")
     assert capsys.readouterr().out.splitlines() == [said, "next: look"]

@@ -9,14 +9,14 @@ import typer
 
 from descore import __version__
 from descore.cli.convert_checkpoint import convert_checkpoint
-from descore.cli.data import app as data
+from descore.cli.data import data_app
 from descore.cli.demo import demo
 from descore.cli.doctor import doctor
 from descore.cli.errors import print_error
 from descore.cli.evaluate import benchmarks, evaluate, report
 from descore.cli.score import compare, rank, score
 from descore.cli.stress import stress
-from descore.cli.train import app as train
+from descore.cli.train import train_app
 from descore.cli.world import app as world
 
 app = typer.Typer(
@@ -28,8 +28,8 @@ app = typer.Typer(
 )
 for verb in (score, compare, rank, evaluate, stress, report, benchmarks, demo, doctor, convert_checkpoint):
     app.command()(verb)
-app.add_typer(data)
-app.add_typer(train)
+app.add_typer(data_app)
+app.add_typer(train_app)
 app.add_typer(world)
 
 

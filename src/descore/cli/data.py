@@ -22,16 +22,18 @@ _MAX_NAMED = 6
 """Sources and picture sizes that the summary names."""
 _MAX_THREADS = 8
 
-app = typer.Typer(name="data", help="Tables of pairs: check them, or make them of other tables.", no_args_is_help=True)
+data_app = typer.Typer(
+    name="data", help="Tables of pairs: check them, or make them of other tables.", no_args_is_help=True
+)
 
 
-@app.callback()
+@data_app.callback()
 def _data() -> None:
     """Tables of pairs: check them, or make them of other tables."""
 
 
-@app.command()
-def check(
+@data_app.command("check")
+def check_tables(
     *,
     tables: Annotated[
         list[Path], typer.Argument(metavar="TABLE...", help="Tables of pairs; several are the parts of a split.")
@@ -70,8 +72,8 @@ def check(
             raise typer.Exit(DataError.exit_code)
 
 
-@app.command()
-def convert(
+@data_app.command("convert")
+def convert_tables(
     *,
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The table: .csv, .jsonl, .json or .parquet.")],
     layout: Annotated[

@@ -53,7 +53,7 @@ def demo(
         "demo"
     ),
     model: opt.Model = "tiny",
-    paradigm: opt.Paradigm = None,
+    paradigm: opt.ParadigmChoice = None,
     device: opt.Device = None,
     debug: opt.Debug = False,
 ) -> None:

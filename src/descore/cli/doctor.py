@@ -1,4 +1,4 @@
-"""`descore doctor`: what is installed, what it runs on, and whether it judges as it should."""
+"""`descore doctor`: show what is installed and which device is used, and test that a model scores reproducibly."""
 
 import json as json_lines
 import platform
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -20,76 +20,75 @@ if TYPE_CHECKING:
     from descore.types import Paradigm, Score
 
 PACKAGES = ("descore", "torch", "torchvision", "transformers", "av", "numpy", "pillow")
-TOLERANCE = 1e-4
-"""Rewards that differ by less are the same: float32 sums in another order."""
+REWARD_TOLERANCE = 1e-4
+"""Rewards that differ by less are equal: float32 sums in another order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that was looked at."""
+class Diagnosis:
+    """The result of one check."""
 
     name: str
-    found: str
+    result: str
     ok: bool = True
 
 
 def doctor(
     *,
     model: opt.Model = "tiny",
-    paradigm: opt.Paradigm = None,
+    paradigm: opt.ParadigmChoice = None,
     device: opt.Device = None,
     json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
     """Show versions and device, find the model, and score a small clip to see that all is well."""
     with reported_errors(debug=debug):
-        findings = []
-        for finding in _examine(model, paradigm, device):
-            findings.append(finding)
+        diagnoses = []
+        for diagnosis in _diagnose(model, paradigm, device):
+            diagnoses.append(diagnosis)
             if not json:
-                _show(finding)
-        ok = all(finding.ok for finding in findings)
+                _print_diagnosis(diagnosis)
+        faults = [diagnosis.name for diagnosis in diagnoses if not diagnosis.ok]
         if json:
-            found = {finding.name: finding.found for finding in findings}
-            faults = [finding.name for finding in findings if not finding.ok]
-            typer.echo(json_lines.dumps({**found, "faults": faults, "ok": ok}))
-        if not ok:
+            results = {diagnosis.name: diagnosis.result for diagnosis in diagnoses}
+            typer.echo(json_lines.dumps({**results, "faults": faults, "ok": not faults}))
+        if faults:
             raise typer.Exit(DescoreError.exit_code)
 
 
-def _show(finding: Finding) -> None:
+def _print_diagnosis(diagnosis: Diagnosis) -> None:
     from descore.report.text import one_line
 
-    sign = typer.style("ok  ", fg=typer.colors.GREEN) if finding.ok else typer.style("FAIL", fg=typer.colors.RED)
-    typer.echo(f"{sign}  {finding.name:<14} {one_line(finding.found)}")
+    sign = typer.style("ok  ", fg=typer.colors.GREEN) if diagnosis.ok else typer.style("FAIL", fg=typer.colors.RED)
+    typer.echo(f"{sign}  {diagnosis.name:<14} {one_line(diagnosis.result)}")
 
 
-def _examine(model: str, paradigm: "Paradigm | None", device: str | None) -> Iterator[Finding]:
-    yield Finding(name="python", found=f"{platform.python_version()} on {platform.system()} {platform.machine()}")
-    packages = [_package(name) for name in PACKAGES]
+def _diagnose(model: str, paradigm: "Paradigm | None", device: str | None) -> Iterator[Diagnosis]:
+    yield Diagnosis(name="python", result=f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    packages = [_check_package(name) for name in PACKAGES]
     yield from packages
-    if not all(finding.ok for finding in packages):
+    if not all(package.ok for package in packages):
         return
-    imported = _attempt("imports", _import_all)
-    yield imported
-    if imported.ok:
-        yield Finding(name="device", found=_device(device))
-        yield from _self_test(model, paradigm, device)
+    imports = _run_check("imports", _import_all)
+    yield imports
+    if imports.ok:
+        yield Diagnosis(name="device", result=_describe_device(device))
+        yield from _check_model(model, paradigm, device)
 
 
-def _package(name: str) -> Finding:
+def _check_package(name: str) -> Diagnosis:
     try:
-        return Finding(name=name, found=version(name))
+        return Diagnosis(name=name, result=version(name))
     except PackageNotFoundError:
-        return Finding(name=name, found="not installed", ok=False)
+        return Diagnosis(name=name, result="not installed", ok=False)
 
 
-def _attempt(name: str, action: Callable[[], str]) -> Finding:
-    """What the action finds; a fault in the installation or in what was asked is a finding too."""
+def _run_check(name: str, check: Callable[[], str]) -> Diagnosis:
+    """The check's text, or the message of an error in the installation or the options."""
     try:
-        return Finding(name=name, found=action())
-    except (ImportError, OSError, RuntimeError, DescoreError) as fault:
-        return Finding(name=name, found=str(fault) or type(fault).__name__, ok=False)
+        return Diagnosis(name=name, result=check())
+    except (ImportError, OSError, RuntimeError, DescoreError) as error:
+        return Diagnosis(name=name, result=str(error) or type(error).__name__, ok=False)
 
 
 def _import_all() -> str:
@@ -101,7 +100,7 @@ def _import_all() -> str:
     return "torch, torchvision, transformers, av and pillow work together"
 
 
-def _device(device: str | None) -> str:
+def _describe_device(device: str | None) -> str:
     import torch
 
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -110,53 +109,54 @@ def _device(device: str | None) -> str:
     return f"{chosen}, {torch.get_num_threads()} threads"
 
 
-def _self_test(model: str, paradigm: "Paradigm | None", device: str | None) -> Iterator[Finding]:
+def _check_model(model: str, paradigm: "Paradigm | None", device: str | None) -> Iterator[Diagnosis]:
     import torch
 
     from descore.cli.scoring import open_scorer
 
-    opened: list[Scorer] = []
+    scorers: list[Scorer] = []
 
-    def open_it() -> str:
-        # float32 everywhere: what is tested is whether results agree, and bfloat16 would blur it
-        opened.append(open_scorer(model, paradigm=paradigm, device=device, batch_size=2, dtype=torch.float32))
-        count = sum(parameter.numel() for parameter in opened[0].model.parameters())
-        return f"{model}, {count / 1e6:.3g} M parameters, scores {', '.join(opened[0].model.settings.dimensions)}"
+    def open_model() -> str:
+        # float32 everywhere: bfloat16 would hide whether results are equal
+        scorers.append(open_scorer(model, paradigm=paradigm, device=device, batch_size=2, dtype=torch.float32))
+        count = sum(parameter.numel() for parameter in scorers[0].model.parameters())
+        return f"{model}, {count / 1e6:.3g} M parameters, scores {', '.join(scorers[0].model.settings.dimensions)}"
 
-    yield _attempt("model", open_it)
-    if opened:
-        yield from _trials(opened[0])
+    yield _run_check("model", open_model)
+    if scorers:
+        yield from _check_scores(scorers[0])
 
 
-def _trials(scorer: "Scorer") -> Iterator[Finding]:
-    films = [_film(seed) for seed in (0, 1)]
-    alone: list[Score] = []
+def _check_scores(scorer: "Scorer") -> Iterator[Diagnosis]:
+    videos = [_encode_noise(seed) for seed in (0, 1)]
+    scores: list[Score] = []
 
     def score_alone() -> str:
-        alone.append(scorer.score(films[0], prompt="noise"))
-        return f"reward {alone[0].reward:+.4f} for a drawn clip of {len(alone[0].clip.times)} frames"
+        scores.append(scorer.score(videos[0], prompt="noise"))
+        return f"reward {scores[0].reward:+.4f} for a drawn clip of {len(scores[0].clip.times)} frames"
 
-    yield _attempt("scoring", score_alone)
-    if not alone:
+    yield _run_check("scoring", score_alone)
+    if not scores:
         return
-    in_batch, _ = scorer.score_each([(film, "noise") for film in films])
-    yield _same("alone = batch", alone[0], in_batch)
-    first, second = (next(scorer.score_each([(films[0], "noise")], temperature=1.0, seed=7)) for _ in range(2))
-    yield _same("seed = seed", first, second)
+    in_batch, _ = scorer.score_each([(video, "noise") for video in videos])
+    yield _compare("alone = batch", scores[0], in_batch)
+    first, second = (next(scorer.score_each([(videos[0], "noise")], temperature=1.0, seed=7)) for _ in range(2))
+    yield _compare("seed = seed", first, second)
 
 
-def _same(name: str, one: "Score | VideoError", other: "Score | VideoError") -> Finding:
-    """A generative model may write, of noise, what cannot be read; then that must be the same."""
-    if isinstance(one, VideoError) or isinstance(other, VideoError):
-        return Finding(name=name, found=f"{one}; {other}", ok=str(one) == str(other))
-    apart = abs(one.reward - other.reward)
-    ok = apart <= TOLERANCE and one.thinking == other.thinking
-    words = "the same words" if one.thinking == other.thinking else "other words"
-    return Finding(name=name, found=f"{words}, rewards {apart:.1g} apart", ok=ok)
+def _compare(name: str, a: "Score | VideoError", b: "Score | VideoError") -> Diagnosis:
+    """Whether two scores of one clip are equal. Of noise, a generative model may write what cannot be read; then the
+    errors must be equal."""
+    if isinstance(a, VideoError) or isinstance(b, VideoError):
+        return Diagnosis(name=name, result=f"{a}; {b}", ok=str(a) == str(b))
+    difference, same_chain = abs(a.reward - b.reward), a.thinking == b.thinking
+    words = "the same words" if same_chain else "other words"
+    ok = same_chain and difference <= REWARD_TOLERANCE
+    return Diagnosis(name=name, result=f"{words}, rewards {difference:.1g} apart", ok=ok)
 
 
-def _film(seed: int) -> Any:  # noqa: ANN401
-    """The bytes of a second of drifting noise, so that decoding is tried too."""
+def _encode_noise(seed: int) -> bytes:
+    """An encoded second of drifting noise, so that decoding is tested too."""
     import numpy as np
 
     from descore.video.encoder import write_mp4

@@ -1,6 +1,4 @@
-"""How every verb behaves towards a terminal: errors are one line, warnings too, pipes and interrupts are quiet.
-
-Knows the error family and its exit codes; knows nothing of what the verbs do."""
+"""Errors and warnings on the terminal: each is one line on standard error, and an error sets the exit code."""
 
 import io
 import os
@@ -15,24 +13,24 @@ import typer
 from descore.errors import DescoreError, DescoreWarning
 
 INTERRUPTED = 130
-"""128 and the number of SIGINT, as shells have it."""
+"""128 + SIGINT, as in shells."""
 PIPE_CLOSED = 141
-"""128 and the number of SIGPIPE."""
+"""128 + SIGPIPE."""
 
 
 @contextmanager
 def reported_errors(*, debug: bool) -> Iterator[None]:
-    """Run a verb's body. With `debug`, errors and warnings come as Python shows them."""
-    _never_fail_to_encode()
+    """Run the body of a verb. With `debug`, errors and warnings are left to Python."""
+    _replace_unencodable_characters()
     try:
         with warnings.catch_warnings():
             if not debug:
                 warnings.simplefilter("always", DescoreWarning)
-                warnings.showwarning = _show_own_warnings
+                warnings.showwarning = _print_own_warning
             yield
         sys.stdout.flush()
     except BrokenPipeError:
-        # The interpreter flushes on its way out and would complain; let it flush into nothing.
+        # The interpreter flushes standard output when it exits, which would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(PIPE_CLOSED) from None
     except KeyboardInterrupt:
@@ -40,22 +38,22 @@ def reported_errors(*, debug: bool) -> Iterator[None]:
             raise
         print_error("interrupted")
         raise typer.Exit(INTERRUPTED) from None
-    except DescoreError as fault:
+    except DescoreError as error:
         if debug:
             raise
-        print_error(str(fault))
-        raise typer.Exit(fault.exit_code) from None
+        print_error(str(error))
+        raise typer.Exit(error.exit_code) from None
 
 
 def print_error(message: str, *, kind: str = "error") -> None:
-    """One line on standard error."""
+    """Print one line on standard error."""
     from descore.report.text import one_line
 
     colour = typer.colors.RED if kind == "error" else typer.colors.YELLOW
     typer.echo(f"{typer.style(f'{kind}:', fg=colour)} {one_line(message)}", err=True)
 
 
-def _show_own_warnings(
+def _print_own_warning(
     message: Warning | str,
     category: type[Warning],
     filename: str,  # noqa: ARG001
@@ -63,13 +61,13 @@ def _show_own_warnings(
     file: TextIO | None = None,  # noqa: ARG001
     line: str | None = None,  # noqa: ARG001
 ) -> None:
-    """Other packages' warnings are for those who write programs with them."""
+    """Warnings of other packages are not shown: they are meant for programmers."""
     if issubclass(category, DescoreWarning):
         print_error(str(message), kind="warning")
 
 
-def _never_fail_to_encode() -> None:
-    """A terminal that cannot show a letter shows a question mark in its place."""
+def _replace_unencodable_characters() -> None:
+    """Print a question mark for a character that the terminal's encoding lacks, rather than fail."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

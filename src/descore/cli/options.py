@@ -15,7 +15,7 @@ def _not_empty(prompt: str) -> str:
 Clips = Annotated[list[str], typer.Argument(metavar="CLIP...", help="Video files: mp4, mov, mkv, webm, avi, gif.")]
 Prompt = Annotated[str, typer.Option("--prompt", "-p", help="The text they were generated from.", callback=_not_empty)]
 Model = Annotated[str, typer.Option("--model", "-m", help="A checkpoint: folder, hub id, or the bundled 'tiny'.")]
-Paradigm = Annotated[
+ParadigmChoice = Annotated[
     Literal["descore", "discriminative", "generative"] | None,
     typer.Option(
         "--paradigm",
@@ -24,7 +24,7 @@ Paradigm = Annotated[
         "checkpoint says.",
     ),
 ]
-Think = Annotated[
+ThinkChoice = Annotated[
     Literal["on", "off"] | None,
     typer.Option(
         "--think",

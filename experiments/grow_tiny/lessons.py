@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 from descore.data.chat import Chat
 from descore.synthetic.splits import Split, example, pair, plan
 from descore.synthetic.truth import prefer
-from descore.training.collate import SIGN, ChainCollator, TrainingPair, Written
-from descore.types import Clip, Preference
+from descore.training.collate import ChainCollator, TrainingPair, Written
+from descore.types import PREFERENCE_SIGN, Clip, Preference
 from experiments.footage.clips import Footage
 from experiments.footage.examples import footage_contrast, footage_example, footage_pair
 
@@ -151,4 +151,4 @@ class Prefer:
 
 def preferred(a: Written, b: Written, preference: Preference, *, number: int) -> TrainingPair:
     """Two clips of one prompt, of which one is preferred over all, or neither."""
-    return TrainingPair(a=a, b=b, preference_K=np.array([SIGN[preference]], dtype=np.int8), number=number)
+    return TrainingPair(a=a, b=b, preference_K=np.array([PREFERENCE_SIGN[preference]], dtype=np.int8), number=number)

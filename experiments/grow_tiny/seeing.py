@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
+from descore.io import atomic_path
 from descore.model.modeling import DescoreModel
 from descore.synthetic.splits import Split, draw, plan
 from descore.types import Clip
@@ -176,10 +177,10 @@ class Learning:
         return measured
 
     def save(self, path: Path) -> None:
-        """Written aside, then renamed."""
+        """Write what was learned, atomically."""
         learned = {name: getattr(self, name).state_dict() for name in ("visual", "answers", "optimizer")}
-        torch.save({**learned, "step": self.step, "curve": self.curve}, path.with_suffix(".part"))
-        path.with_suffix(".part").rename(path)
+        with atomic_path(path) as partial:
+            torch.save({**learned, "step": self.step, "curve": self.curve}, partial)
 
     def load(self, path: Path) -> None:
         """What `save` wrote."""

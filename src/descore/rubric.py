@@ -6,10 +6,11 @@ inside <answer> tags. Knows strings and verdicts; knows nothing of tokens or mod
 import json
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from descore.errors import AnswerError, ConfigError
-from descore.types import DIMENSIONS, PRIMARY, Mark, Verdict
+from descore.types import DIMENSIONS, NOT_APPLICABLE, PRIMARY, Mark, Verdict
 
 PLACEHOLDER = "{prompt}"
 
@@ -66,8 +67,18 @@ def read_answer(chain: str) -> Verdict:
 
 def write_answer(verdict: Verdict) -> str:
     """The answer block of a verdict, in the form that the rubric asks for and `read_answer` reads."""
-    marks = {name: "N/A" if verdict.marks[name] is None else verdict.marks[name] for name in DIMENSIONS}
-    return f'<answer>{{"dimensional_scores": {json.dumps(marks)}, "overall_score": {verdict.overall:.2f}}}</answer>'
+    marks = marks_json(verdict.marks)
+    return f'<answer>{{"dimensional_scores": {marks}, "overall_score": {verdict.overall:.2f}}}</answer>'
+
+
+def marks_json(marks: Mapping[str, Mark]) -> str:
+    """Marks as the JSON object that answers and tables hold: one for each of DIMENSIONS, in that order."""
+    return json.dumps({name: NOT_APPLICABLE if marks[name] is None else marks[name] for name in DIMENSIONS})
+
+
+def mark_text(mark: Mark) -> str:
+    """A mark as people read it: 0, 1, 2 or N/A."""
+    return NOT_APPLICABLE if mark is None else str(mark)
 
 
 def overall_of(marks: dict[str, Mark]) -> float:
@@ -83,7 +94,7 @@ def _read_mark(name: str, marks: dict[str, Any]) -> Mark:
     if name not in marks:
         raise AnswerError(f"the answer has no mark for '{name}'")
     mark = marks[name]
-    if isinstance(mark, str) and mark.strip().upper() in {"N/A", "NA"}:
+    if isinstance(mark, str) and mark.strip().upper() in {NOT_APPLICABLE, "NA"}:
         return None
     if isinstance(mark, bool) or mark not in (0, 1, 2):
         raise AnswerError(f"the mark for '{name}' is {mark!r}; expected 0, 1, 2 or \"N/A\"")

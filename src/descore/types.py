@@ -5,6 +5,7 @@ They hold numpy arrays and plain values only."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,9 @@ chains; or in the `overall_score` that the chain ends with."""
 Preference = Literal["a", "b", "tie"]
 """Which clip of a pair people prefer."""
 
+PREFERENCE_SIGN: Mapping[Preference, int] = MappingProxyType({"a": 1, "b": -1, "tie": 0})
+"""The sign that people give the reward of a minus the reward of b."""
+
 DIMENSIONS = ("subject", "dynamics", "camera", "environment", "style")
 """What a chain judges. The first two are primary, the others secondary."""
 
@@ -26,6 +30,9 @@ PRIMARY = frozenset(DIMENSIONS[:2])
 
 Mark = Literal[0, 1, 2] | None
 """2 right, 1 partly, 0 wrong; None is N/A: the prompt does not ask for it."""
+
+NOT_APPLICABLE = "N/A"
+"""How the mark None is written, in answers, tables and reports."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -16,13 +16,12 @@ from descore.evaluation.benchmarks import BENCHMARKS, Judgements, find_benchmark
 from descore.evaluation.layouts import Place
 from descore.rubric import overall_of
 from descore.stats.agreement import accuracy_without_ties
-from descore.types import Clip, RatedClip
+from descore.types import PREFERENCE_SIGN, Clip, RatedClip
 from descore.video.reader import read_clip
 from descore.video.sampling import VideoSampling
 
 FIXTURES = Path(__file__).parent / "fixtures"
 ON_DISK = [name for name, row in BENCHMARKS.items() if not row.drawn]
-SIGN = {"a": 1, "b": -1, "tie": 0}
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
@@ -49,7 +48,7 @@ def test_a_gold_scorer_is_always_right_and_its_mirror_always_wrong(name, roots):
     assert judgements.pairs
     for label in BENCHMARKS[name].labels:
         judged = [pair for pair in judgements.pairs if label in pair.preference]
-        preference_B = np.array([SIGN[pair.preference[label]] for pair in judged])
+        preference_B = np.array([PREFERENCE_SIGN[pair.preference[label]] for pair in judged])
         group_B = np.array([pair.group for pair in judged])
         assert preference_B.any(), f"{label}: the fixture decides no pair"
         for margin_B, expected in ((preference_B, 1.0), (-preference_B, 0.0)):

@@ -17,7 +17,8 @@ from descore.cli.errors import print_error
 from descore.cli.scoring import Result
 from descore.errors import VideoError
 from descore.evaluation.records import to_line, to_record
-from descore.report.text import MARK_WORDS, facts, flags, mark_sign, one_line, plain, prose, signed
+from descore.report.text import MARK_WORDS, facts, flags, one_line, plain, prose, signed
+from descore.rubric import mark_text
 from descore.stats.agreement import preference_probability
 from descore.types import DIMENSIONS, Comparison, Mark, Score
 
@@ -195,7 +196,7 @@ def _marks(marks: Mapping[str, Mark]) -> RenderableType:
     grid.add_column(no_wrap=True)
     for name in DIMENSIONS:
         style = MARK_STYLES[marks[name]]
-        grid.add_row(name, Text(mark_sign(marks[name]), style=style), Text(MARK_WORDS[marks[name]], style=style))
+        grid.add_row(name, Text(mark_text(marks[name]), style=style), Text(MARK_WORDS[marks[name]], style=style))
     return Padding(grid, (0, 0, 0, 2), expand=False)
 
 
@@ -243,7 +244,7 @@ def _ranking_row(place: int, name: str, result: Result) -> list[Text]:
     ]
     marks = {} if verdict is None else verdict.marks
     for dimension in DIMENSIONS:
-        sign = mark_sign(marks[dimension]) if dimension in marks else "–"
+        sign = mark_text(marks[dimension]) if dimension in marks else "–"
         row.append(Text(sign, style=MARK_STYLES[marks.get(dimension)]))
     truncated = (" ! cut off", "bold yellow") if result.truncated else ""
     return [*row, Text.assemble(one_line(name), truncated)]

@@ -4,7 +4,6 @@ In: a split and the numbers of pairs. Out: clips/N-a.mp4, clips/N-b.mp4, pairs.c
 all is in it. Knows files; how a scene is drawn and a page is laid out others know."""
 
 import csv
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from PIL import Image
 from descore.errors import ConfigError
 from descore.io import atomic_directory
 from descore.report.sheet import Entry, Side, draw_sheet
+from descore.rubric import marks_json
 from descore.synthetic.rendering import FPS
 from descore.synthetic.splits import Example, PairExample, Split, pair
 from descore.types import Preference
@@ -85,11 +85,10 @@ def _write_pair(folder: Path, number: int, drawn: PairExample) -> dict[str, str]
 
 
 def _told(video: str, example: Example) -> dict[str, str]:
-    marks = {name: "N/A" if mark is None else mark for name, mark in example.verdict.marks.items()}
     return {
         "video": video,
         "chain": example.chain,
-        "marks": json.dumps(marks),
+        "marks": marks_json(example.verdict.marks),
         "rating": f"{example.verdict.overall:.2f}",
         "source": example.generator,
     }

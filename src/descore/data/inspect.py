@@ -18,7 +18,7 @@ import numpy as np
 from descore.data.schema import NameOf, PairColumns, SideColumns
 from descore.data.tables import Cells
 from descore.errors import AnswerError, DataError, VideoError
-from descore.rubric import read_answer
+from descore.rubric import mark_text, read_answer
 from descore.types import DIMENSIONS, Mark, Preference
 from descore.video.reader import read_clip
 from descore.video.sampling import VideoSampling
@@ -100,12 +100,8 @@ def _in_chain(chain: str, side: SideColumns, marks: Mapping[str, Mark] | None) -
         return
     unlike = [name for name in DIMENSIONS if marks is not None and marks[name] != verdict.marks[name]]
     if marks is not None and unlike:
-        told = ", ".join(f"{name} is {_sign(marks[name])} and {_sign(verdict.marks[name])}" for name in unlike)
-        yield f"{side.marks} and the answer of {side.chain} differ: {told}; make them agree"
-
-
-def _sign(mark: Mark) -> str:
-    return "N/A" if mark is None else str(mark)
+        both = ", ".join(f"{name} is {mark_text(marks[name])} and {mark_text(verdict.marks[name])}" for name in unlike)
+        yield f"{side.marks} and the answer of {side.chain} differ: {both}; make them agree"
 
 
 _ENDS = VideoSampling(min_frames=2, max_frames=2, min_pixels=32 * 32, max_pixels=64 * 64)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from descore.errors import ConfigError, DataError
-from descore.types import DIMENSIONS, Mark
+from descore.types import DIMENSIONS, NOT_APPLICABLE, Mark
 
 Row = dict[str, Any]
 Rows = Iterator[tuple[int, Row]]
@@ -281,7 +281,7 @@ class Cells:
         return {name: self._mark(f"{column}.{name}", value[name]) for name in DIMENSIONS}
 
     def _mark(self, column: str, value: object) -> Mark:
-        if value is None or value == "N/A":
+        if value is None or value == NOT_APPLICABLE:
             return None
         whole: tuple[Mark, ...] = (0, 1, 2)
         if isinstance(value, bool) or value not in whole:

@@ -15,7 +15,7 @@ from descore.data.schema import OVERALL, PairColumns, PairRow, SideAnnotations, 
 from descore.data.tables import Row
 from descore.errors import ConfigError
 from descore.io import atomic_path
-from descore.types import DIMENSIONS
+from descore.rubric import marks_json
 
 Write = Callable[[Row], object]
 
@@ -56,9 +56,7 @@ def own_row(row: PairRow) -> Row:
 
 
 def _own_side(letter: str, told: SideAnnotations) -> Row:
-    marks = None
-    if told.marks is not None:
-        marks = json.dumps({name: "N/A" if told.marks[name] is None else told.marks[name] for name in DIMENSIONS})
+    marks = None if told.marks is None else marks_json(told.marks)
     ratings = {_labelled(f"rating_{letter}", label): number for label, number in told.ratings.items()}
     return {f"chain_{letter}": told.chain, f"marks_{letter}": marks, **ratings}
 

@@ -26,7 +26,7 @@ from descore.stats.agreement import (
 )
 from descore.stats.calibration import reliability
 from descore.stats.correlation import correlations
-from descore.types import DIMENSIONS, Pair, RatedClip
+from descore.types import DIMENSIONS, PREFERENCE_SIGN, Pair, RatedClip
 
 Key = tuple[str, str]
 """A clip's video and prompt."""
@@ -34,8 +34,6 @@ Records = Mapping[Key, Mapping[str, Any]]
 
 WORST = 12
 """Mistakes that are told apart at most."""
-
-_SIGN = {"a": 1, "b": -1, "tie": 0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -116,7 +114,7 @@ def margins_of(label: str, pairs: Sequence[Pair], records: Records) -> Margins:
     return Margins(
         pairs=chosen,
         margin_B=np.asarray(a, np.float64) - np.asarray(b, np.float64),
-        preference_B=np.asarray([_SIGN[pair.preference[label]] for pair in chosen], np.int64),
+        preference_B=np.asarray([PREFERENCE_SIGN[pair.preference[label]] for pair in chosen], np.int64),
         group_B=np.asarray([pair.group for pair in chosen], np.str_),
     )
 

@@ -10,7 +10,8 @@ from PIL import Image
 
 from descore.report import drawing as draw
 from descore.report.card import MARK_COLOURS
-from descore.report.text import mark_sign, one_line, plain
+from descore.report.text import one_line, plain
+from descore.rubric import mark_text
 from descore.types import DIMENSIONS, Clip, Mark, Preference
 
 _MARGIN, _PADDING, _GAP = 40, 22, 6
@@ -105,7 +106,7 @@ def _marks(side: Side) -> Image.Image:
 
 def _pill(mark: Mark) -> Image.Image:
     ink, fill = MARK_COLOURS[mark]
-    return draw.chip(mark_sign(mark), size=11, ink=ink, fill=fill, paper=_PANEL, width=40)
+    return draw.chip(mark_text(mark), size=11, ink=ink, fill=fill, paper=_PANEL, width=40)
 
 
 def _text(text: str, size: int, ink: str) -> Image.Image:

@@ -28,11 +28,6 @@ def one_line(text: str) -> str:
     return " ".join(plain(text).split())
 
 
-def mark_sign(mark: Mark) -> str:
-    """The mark as the answer writes it."""
-    return "N/A" if mark is None else str(mark)
-
-
 def prose(completion: Completion) -> str:
     """The chain without its answer block where that was read: the marks say the same."""
     text = completion.text

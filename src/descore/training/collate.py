@@ -14,13 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from descore.data.chat import Chat
-from descore.types import Clip, Mark, Preference
-
-SIGN: Mapping[Preference, int] = {"a": 1, "b": -1, "tie": 0}
-"""How a preference is written in an array."""
+from descore.types import Clip, Mark
 
 MISSING = -128
-"""What stands in such an array where nobody gave a label."""
+"""What stands in an array of `PREFERENCE_SIGN`s where nobody gave a label."""
 
 
 class Written(Protocol):

@@ -22,9 +22,9 @@ from torch.utils.data import Dataset
 from descore.data.schema import OVERALL, PairColumns, PairRow, own_pair_columns, read_pairs
 from descore.data.tables import columns_of
 from descore.errors import DataError, VideoError
-from descore.training.collate import MISSING, SIGN, RatingScale, TrainingPair, Unreadable
+from descore.training.collate import MISSING, RatingScale, TrainingPair, Unreadable
 from descore.training.dataset import ArrowTable, Key, write_arrow_table
-from descore.types import Clip, Mark
+from descore.types import PREFERENCE_SIGN, Clip, Mark
 from descore.video.reader import read_clip
 from descore.video.sampling import VideoSampling
 
@@ -194,7 +194,7 @@ def _whole_rows(table: Path, columns: PairColumns) -> Iterator[PairRow]:
 def _flat(row: PairRow, dimensions: Sequence[str]) -> dict[str, Any]:
     pair, chains = row.pair, (row.a.chain, row.b.chain)
     told: dict[str, Mapping[str, float]] = {
-        "preference": {name: SIGN[choice] for name, choice in pair.preference.items()},
+        "preference": {name: PREFERENCE_SIGN[choice] for name, choice in pair.preference.items()},
         "rating_a": row.a.ratings,
         "rating_b": row.b.ratings,
     }

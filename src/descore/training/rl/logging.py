@@ -21,10 +21,10 @@ from descore.training.rl.grpo import equal_groups
 from descore.training.rl.rollout import Rollout
 from descore.training.rl.update import PairLabels, advantages, opposed
 from descore.training.runs import TENSORBOARD, need_tensorboard
-from descore.types import Completion
+from descore.types import PREFERENCE_SIGN, Completion
 
 CHAINS_FILE = "chains.jsonl"
-_PREFERENCE = {1: "a", -1: "b", 0: "tie"}
+_PREFERENCE = {sign: preference for preference, sign in PREFERENCE_SIGN.items()}
 
 
 def tally_rollouts(rollouts: Sequence[Rollout], *, config: RlConfig, tally: MetricAccumulator) -> None:

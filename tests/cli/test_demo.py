@@ -3,7 +3,7 @@
 from importlib.resources import files
 
 import pytest
-from PIL import Image
+from tests.report.test_page import Page
 
 from descore.cli.demo import REAL
 from descore.video.reader import VideoSampling, read_clip
@@ -29,12 +29,14 @@ def test_doctor_says_what_is_wrong_and_goes_on(descore, lines, tmp_path):
     assert "FAIL  model" in descore("doctor", "--model", tmp_path / "absent").stdout
 
 
-def test_the_demo_writes_its_picture_and_its_clips(descore, model, tmp_path):
+def test_the_demo_writes_its_page_and_its_clips(descore, model, tmp_path):
     result = descore("demo", "--model", model, "--out", tmp_path / "out")
     assert result.exit_code == 0
-    with Image.open(tmp_path / "out" / "descore-demo.png") as picture:
-        assert picture.width > 1000
-        assert picture.height > picture.width
+    path = tmp_path / "out" / "descore-demo.html"
+    assert f"The page: {path}" in "".join(result.stdout.splitlines())
+    page = Page(path.read_text(encoding="utf-8"))
+    assert len(page.all("article")) == 8
+    assert len(page.all("img")) > 8
     written = sorted(path.name for path in (tmp_path / "out" / "clips").iterdir())
     assert written == [
         "as-asked.mp4",
@@ -44,8 +46,8 @@ def test_the_demo_writes_its_picture_and_its_clips(descore, model, tmp_path):
         "stands-still.mp4",
         "wrong-colour.mp4",
     ]
-    for said in (*written, *REAL, "of 6 pairs in the true order", "sound and blurred"):
-        assert said in " ".join(result.stdout.split())
+    for shown in (*written, *REAL, "of 6 pairs in the true order", "sound and blurred"):
+        assert shown in " ".join(result.stdout.split())
 
 
 def test_the_demo_says_where_it_cannot_write(descore, model, tmp_path):

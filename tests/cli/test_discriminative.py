@@ -59,4 +59,4 @@ def test_doctor_and_demo_open_it(descore, lines, model, tmp_path):
     assert found["ok"]
     shown = descore("demo", "--model", model, "--out", tmp_path / "demo")
     assert shown.exit_code == 0, shown.stderr
-    assert (tmp_path / "demo" / "descore-demo.png").is_file()
+    assert (tmp_path / "demo" / "descore-demo.html").is_file()

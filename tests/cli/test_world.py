@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 import pytest
-from PIL import Image
+from tests.report.test_page import Page
 
 from descore.data.schema import read_pairs
 from descore.synthetic.splits import Split, pair
@@ -49,15 +49,15 @@ def test_the_films_are_the_clips(sample):
             assert np.abs((clip.frames.astype(float) - example.clip.frames) @ luma_C).mean() < 3
 
 
-def test_there_is_a_picture(sample):
-    with Image.open(sample / "contact.png") as picture:
-        assert picture.width > 1000
-        assert picture.height > 3 * 200
-        assert len(picture.convert("P", palette=Image.Palette.ADAPTIVE).getcolors()) > 20
+def test_a_page_shows_both_clips_of_every_pair(sample):
+    page = Page((sample / "contact.html").read_text(encoding="utf-8"))
+    assert len(page.all("article")) == 6
+    assert len(page.all("img")) == 6 * 8
+    assert all(f"Pair {number}" in page.text for number in (5, 6, 7))
 
 
 def test_nothing_else_is_left(sample):
-    assert {path.name for path in sample.iterdir()} == {"clips", "pairs.csv", "contact.png"}
+    assert {path.name for path in sample.iterdir()} == {"clips", "pairs.csv", "contact.html"}
     assert len(list((sample / "clips").iterdir())) == 6
     assert list(sample.parent.iterdir()) == [sample]
 

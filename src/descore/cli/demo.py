@@ -1,4 +1,4 @@
-"""`descore demo`: the model judges drawn clips and real ones, and a picture shows what it said."""
+"""`descore demo`: score drawn clips and real ones, and write a page of the results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from descore.types import Paradigm, Score, Verdict
 
-PICTURE = "descore-demo.png"
+PAGE = "descore-demo.html"
 SEED = 1
 """Of what the scenes leave open: size, path, texture."""
 FPS, PER_DRAWN_FRAME = 24, 6
@@ -49,15 +49,13 @@ class Variant:
 
 def demo(
     *,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the picture and the drawn clips.")] = Path(
-        "demo"
-    ),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the page and the drawn clips.")] = Path("demo"),
     model: opt.Model = "tiny",
     paradigm: opt.ParadigmChoice = None,
     device: opt.Device = None,
     debug: opt.Debug = False,
 ) -> None:
-    """Judge drawn and real clips, and draw a picture of it."""
+    """Judge drawn and real clips, and write a page of it."""
     with reported_errors(debug=debug):
         _run(out, model=model, paradigm=paradigm, device=device)
 
@@ -88,8 +86,8 @@ def _run(out: Path, *, model: str, paradigm: "Paradigm | None", device: str | No
     order = _order(ranked, variants)
     _announce(screen, "The drawn clips, best first", order)
     show_ranking(screen, [(Path(score.clip.source).name, score) for score in ranked])
-    picture = _picture(out / PICTURE, ranked, real, order=order)
-    screen.print(f"\nThe picture: {picture}\nThe drawn clips: {out / 'clips'}")
+    _write_page(out / PAGE, ranked, real, order=order)
+    screen.print(f"\nThe page: {out / PAGE}\nThe drawn clips: {out / 'clips'}")
 
 
 def _draw(folder: Path) -> tuple[str, list[Variant]]:
@@ -158,20 +156,24 @@ def _announce(screen: "Console", title: str, text: str) -> None:
     screen.print(Text.assemble("\n", (title, "bold cyan"), "\n", text, "\n"))
 
 
-def _picture(path: Path, ranked: "Sequence[Score]", real: "Sequence[Score]", *, order: str) -> Path:
-    from descore.report.card import Section, draw_page
+def _write_page(path: Path, ranked: "Sequence[Score]", real: "Sequence[Score]", *, order: str) -> None:
+    from descore.report.cards import CardSection, render_cards, score_card
 
-    page = draw_page(
-        [
-            Section(title="One prompt, four drawn clips, best first", note=order, scores=tuple(ranked), ranked=True),
-            Section(title="Real clips", note=ON_REAL, scores=tuple(real)),
-        ],
+    drawn = CardSection(
+        title="One prompt, four drawn clips, best first",
+        prompt=ranked[0].prompt,
+        note=order,
+        cards=[score_card(score, rank=rank) for rank, score in enumerate(ranked, start=1)],
+    )
+    footage = CardSection(title="Real clips", note=ON_REAL, cards=[score_card(score) for score in real])
+    page = render_cards(
+        [drawn, footage],
         title="Think, then score",
+        generator="descore demo",
         note=_note(ranked[0]),
         footer="rabbit.mp4, squirrel.mp4: Big Buck Bunny, (c) 2008 Blender Foundation, www.bigbuckbunny.org, CC BY 3.0",
     )
-    page.save(path)
-    return path
+    path.write_text(page, encoding="utf-8")
 
 
 def _note(score: "Score") -> str:

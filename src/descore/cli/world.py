@@ -52,7 +52,7 @@ def sample(
     loose: Loose = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Write clips, a table of pairs, and a picture of what is in it."""
+    """Write clips, a table of pairs, and a page that shows them."""
     with reported_errors(debug=debug):
         width_height = _read_size(size)
         _refuse_loose_wordings(split, loose=loose)
@@ -72,7 +72,7 @@ def sample(
                 tick=lambda: bar.advance(task),
             )
         counted = ", ".join(f"{name} {preferences.count(name)}" for name in ("a", "b", "tie"))
-        typer.echo(f"{out}: {count:,} pairs of the split {split.value} ({counted}): pairs.csv, clips/, contact.png")
+        typer.echo(f"{out}: {count:,} pairs of the split {split.value} ({counted}): pairs.csv, clips/, contact.html")
 
 
 def _refuse_loose_wordings(split: SplitChoice, *, loose: bool) -> None:

@@ -1,17 +1,15 @@
-"""Write pairs of the drawn world into a folder: clips, a table in the project's schema of pairs, and a picture.
+"""Write pairs of the drawn world into a folder: clips, a table in the project's schema of pairs, and a page.
 
-In: a split and the numbers of pairs. Out: clips/N-a.mp4, clips/N-b.mp4, pairs.csv, contact.png. The folder appears when
-all is in it. Knows files; how a scene is drawn and a page is laid out others know."""
+In: a split and the numbers of pairs. Out: clips/N-a.mp4, clips/N-b.mp4, pairs.csv, contact.html. The folder appears
+when all is in it."""
 
 import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from descore.errors import ConfigError
 from descore.io import atomic_directory
-from descore.report.sheet import Entry, Side, draw_sheet
+from descore.report.cards import CardSection, ClipCard, render_cards
 from descore.rubric import marks_json
 from descore.synthetic.rendering import FPS
 from descore.synthetic.splits import Example, PairExample, Split, pair
@@ -34,10 +32,10 @@ COLUMNS = (
     "source_b",
 )
 
-_MOST_IN_PICTURE = 40
+_PAIRS_ON_PAGE = 40
 _NOTE = (
-    "What was asked, what is to be seen in both clips, and their true marks; the letter of the preferred clip stands "
-    "on colour. Below each clip: what a judge who sees everything writes. Under the marks: which generator made it."
+    "The prompt, both clips with their true marks, and what a judge who sees everything writes; the letter of the "
+    "preferred clip stands on colour."
 )
 
 
@@ -58,7 +56,7 @@ def write_sample(
     if out.exists():
         raise ConfigError(f"{out}: exists already; choose another folder with --out, or remove it")
     rows: list[dict[str, str]] = []
-    entries: list[Entry] = []
+    sections: list[CardSection] = []
     preferences: list[Preference] = []
     with atomic_directory(out) as aside:
         (aside / "clips").mkdir()
@@ -66,11 +64,11 @@ def write_sample(
             drawn = pair(split, number, size=size, label_noise=label_noise, loose=loose)
             preferences.append(drawn.preference)
             rows.append(_write_pair(aside, number, drawn))
-            if len(entries) < _MOST_IN_PICTURE:
-                entries.append(_entry(number, drawn))
+            if len(sections) < _PAIRS_ON_PAGE:
+                sections.append(_section(number, drawn))
             tick()
         _write_table(aside / "pairs.csv", rows)
-        _picture(entries, split=split, of=len(rows)).save(aside / "contact.png")
+        (aside / "contact.html").write_text(_page(sections, split=split, of=len(rows)), encoding="utf-8")
     return preferences
 
 
@@ -80,11 +78,11 @@ def _write_pair(folder: Path, number: int, drawn: PairExample) -> dict[str, str]
         name = f"clips/{number:05d}-{letter}.mp4"
         # Noise and blur are part of the truth: what the encoder adds must stay far below them.
         write_mp4(folder / name, example.clip.frames, fps=round(FPS), options={"crf": "8"})
-        row |= {f"{key}_{letter}": value for key, value in _told(name, example).items()}
+        row |= {f"{key}_{letter}": value for key, value in _cells(name, example).items()}
     return row
 
 
-def _told(video: str, example: Example) -> dict[str, str]:
+def _cells(video: str, example: Example) -> dict[str, str]:
     return {
         "video": video,
         "chain": example.chain,
@@ -101,21 +99,23 @@ def _write_table(path: Path, rows: Sequence[dict[str, str]]) -> None:
         table.writerows(rows)
 
 
-def _entry(number: int, drawn: PairExample) -> Entry:
-    a, b = _side(drawn.a), _side(drawn.b)
-    return Entry(title=f"pair {number}", prompt=drawn.a.prompt, a=a, b=b, preference=drawn.preference)
+def _section(number: int, drawn: PairExample) -> CardSection:
+    cards = [_card(letter, example, drawn.preference) for letter, example in (("a", drawn.a), ("b", drawn.b))]
+    return CardSection(title=f"Pair {number}", prompt=drawn.a.prompt, cards=cards, compact=True)
 
 
-def _side(example: Example) -> Side:
-    return Side(
+def _card(letter: str, example: Example, preference: Preference) -> ClipCard:
+    return ClipCard(
         clip=example.clip,
-        marks=example.verdict.marks,
-        rating=example.verdict.overall,
-        note=example.chain.split("\n")[0],
-        source=f"by {example.generator}",
+        title=f"generator: {example.generator}",
+        badge=letter.upper(),
+        emphasized=preference == letter,
+        text=example.chain.split("\n")[0],
+        verdict=example.verdict,
     )
 
 
-def _picture(entries: Sequence[Entry], *, split: Split, of: int) -> Image.Image:
-    shown = f" The first {len(entries)} of {of:,} pairs." if len(entries) < of else ""
-    return draw_sheet(entries, title=f"The drawn world: {split.value.replace('_', '-')}", note=_NOTE + shown)
+def _page(sections: Sequence[CardSection], *, split: Split, of: int) -> str:
+    shown = f" The first {len(sections)} of {of:,} pairs." if len(sections) < of else ""
+    title = f"The drawn world: {split.value.replace('_', '-')}"
+    return render_cards(sections, title=title, generator="descore world sample", note=_NOTE + shown)

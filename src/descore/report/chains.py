@@ -47,6 +47,7 @@ def render_chains(records: Sequence[Record], *, title: str, weights: Mapping[str
     parts = dict.fromkeys(part for record in records for part in record["parts"])
     return fill(
         "chains.html.j2",
+        generator="descore train rl",
         title=title,
         views=views[: -MOST - 1 : -1],
         hidden=len(views) > MOST,

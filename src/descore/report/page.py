@@ -26,7 +26,7 @@ MOST_ROWS = 40
 """Lines of a table of generators or aspects."""
 
 _POLICY = (
-    "default-src 'none'; img-src data:; style-src 'sha256-{style}'; script-src 'sha256-{script}'; "
+    "default-src 'none'; img-src data:; style-src 'sha256-{style}'; script-src {script}; "
     "base-uri 'none'; form-action 'none'"
 )
 
@@ -43,6 +43,8 @@ def render(runs: Sequence[Run], *, stress: Sequence[Mapping[str, Any]] = ()) -> 
     by_aspect = [table for group in groups if (table := tables.aspects(group)).lines]
     return fill(
         "page.html.j2",
+        generator="descore report",
+        scripted=True,
         runs=named,
         boards=boards,
         failures=tables.failures(named),
@@ -66,9 +68,14 @@ def render(runs: Sequence[Run], *, stress: Sequence[Mapping[str, Any]] = ()) -> 
     )
 
 
-def fill(template: str, **values: Any) -> str:  # noqa: ANN401  # whatever a template shows
-    """A page of ours: a template with its values, our style sheet and script, and a policy that allows just these."""
-    return _environment().get_template(template).render(**_head(), **values)
+def fill(template: str, *, generator: str, scripted: bool = False, **values: Any) -> str:  # noqa: ANN401
+    """A page: a template with its values, our style sheet, our script if `scripted`, and a content security policy that
+    allows just these. generator: the command that writes the page."""
+    style, script = _source("page.css"), _source("page.js") if scripted else ""
+    policy = _POLICY.format(style=_digest(style), script=f"'sha256-{_digest(script)}'" if scripted else "'none'")
+    # Our own files need no escaping.
+    head = {"style": Markup(style), "script": Markup(script), "policy": Markup(policy)}
+    return _environment().get_template(template).render(generator=generator, **head, **values)
 
 
 def _effects(named: Sequence[NamedRun]) -> list[ThinkingEffect]:
@@ -79,13 +86,6 @@ def _effects(named: Sequence[NamedRun]) -> list[ThinkingEffect]:
         if label in off.run.results["labels"]
     ]
     return [effect for effect in found if effect is not None]
-
-
-def _head() -> dict[str, Markup]:
-    """Style sheet and script, and the policy that allows just these."""
-    style, script = _source("page.css"), _source("page.js")
-    policy = _POLICY.format(style=_digest(style), script=_digest(script))
-    return {"style": Markup(style), "script": Markup(script), "policy": Markup(policy)}  # our own files
 
 
 def _digest(text: str) -> str:

@@ -36,7 +36,7 @@ def _data() -> None:
 def check_tables(
     *,
     tables: Annotated[
-        list[Path], typer.Argument(metavar="TABLE...", help="Tables of pairs; several are the parts of a split.")
+        list[Path], typer.Argument(metavar="TABLE", help="Tables of pairs; several are the parts of a split.")
     ],
     checkpoint: Annotated[
         str | None,

@@ -45,10 +45,10 @@ RunFolder = Annotated[
 ]
 BenchmarkArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[NAME]", help="One benchmark, or a table of your own: .csv, .jsonl, .json, .parquet."),
+    typer.Argument(metavar="NAME", help="One benchmark, or a table of your own: .csv, .jsonl, .json, .parquet."),
 ]
 RunFolders = Annotated[
-    list[Path], typer.Argument(metavar="DIR...", help="Folders that descore evaluate or descore stress has written.")
+    list[Path], typer.Argument(metavar="DIR", help="Folders that descore evaluate or descore stress has written.")
 ]
 ReportFile = Annotated[
     Path, typer.Option("--out", "-o", help="Where the page is written; a page that is there is replaced.")

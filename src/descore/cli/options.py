@@ -12,7 +12,7 @@ def _not_empty(prompt: str) -> str:
     return prompt
 
 
-Clips = Annotated[list[str], typer.Argument(metavar="CLIP...", help="Video files: mp4, mov, mkv, webm, avi, gif.")]
+Clips = Annotated[list[str], typer.Argument(metavar="CLIP", help="Video files: mp4, mov, mkv, webm, avi, gif.")]
 Prompt = Annotated[str, typer.Option("--prompt", "-p", help="The text they were generated from.", callback=_not_empty)]
 Model = Annotated[str, typer.Option("--model", "-m", help="A checkpoint: folder, hub id, or the bundled 'tiny'.")]
 ParadigmChoice = Annotated[

@@ -1,7 +1,6 @@
 """A model that was trained without chains says so, scores at once, and is refused where a chain would be read."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -19,7 +18,7 @@ PROMPT = "a red ball"
 def folder(tmp_path_factory):
     """The micro model as the cold start writes it with data.chain_drop 1."""
     model = build_micro()
-    model.settings = replace(model.settings, paradigm="discriminative", trained_on="a test")
+    model.settings = model.settings.model_copy(update={"paradigm": "discriminative", "trained_on": "a test"})
     path = tmp_path_factory.mktemp("discriminative") / "model"
     model.save_pretrained(path)
     return path

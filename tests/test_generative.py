@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from statistics import fmean, stdev
 
 import pytest
@@ -148,7 +147,9 @@ def trained(tmp_path):
     """A checkpoint with a head of two dimensions."""
     model = build_micro(dimensions=("look", "motion"))
     by_name = {"look": 1.0, "motion": 1.0}
-    model.settings = replace(model.settings, reward_mean=by_name, reward_std=by_name, trained_on="a test")
+    model.settings = model.settings.model_copy(
+        update={"reward_mean": by_name, "reward_std": by_name, "trained_on": "a test"}
+    )
     model.save_pretrained(tmp_path / "trained")
     return tmp_path / "trained"
 
@@ -183,7 +184,7 @@ def test_a_checkpoint_from_before_paradigms_had_names_has_a_head(trained):
     [
         (
             {"paradigm": "generativ"},
-            "paradigm is 'generativ', expected one of ['descore', 'discriminative', 'generative']",
+            "paradigm expected one of descore, discriminative, generative, found 'generativ'",
         ),
         ({"paradigm": "generative", "dimensions": ("look",)}, "a generative model has ('overall',) alone"),
     ],

@@ -1,6 +1,5 @@
 """The public face: what a user calls, and what comes back."""
 
-import dataclasses
 import warnings
 
 import numpy as np
@@ -21,7 +20,7 @@ PROMPT = "a red ball"
 def scorer():
     model = build_micro()
     mean, std = {"overall": 0.5}, {"overall": 2.0}
-    model.settings = dataclasses.replace(model.settings, reward_mean=mean, reward_std=std, trained_on="a test")
+    model.settings = model.settings.model_copy(update={"reward_mean": mean, "reward_std": std, "trained_on": "a test"})
     return Scorer(model, name="micro", batch_size=2)
 
 
@@ -109,13 +108,13 @@ def test_frames_tensors_and_images_are_the_same_clip(scorer):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"think": "maybe"}, "think is 'maybe', expected on or off"),
-        ({"samples": 0}, "samples is 0"),
+        ({"think": "maybe"}, "think expected one of on, off or null, found 'maybe'"),
+        ({"samples": 0}, "samples must be positive, got 0"),
         ({"samples": 2, "temperature": 0}, "all the same"),
         ({"samples": 2, "think": "off"}, "one sample only"),
-        ({"temperature": -1.0}, "temperature is -1.0"),
-        ({"seed": -1}, "seed is -1"),
-        ({"max_chain_tokens": 0}, "max_chain_tokens is 0"),
+        ({"temperature": -1.0}, "temperature must not be negative, got -1.0"),
+        ({"seed": -1}, "seed must not be negative, got -1"),
+        ({"max_chain_tokens": 0}, "max_chain_tokens must be positive, got 0"),
         ({"max_chain_tokens": 9000}, "reads 8192 tokens in all"),
     ],
 )

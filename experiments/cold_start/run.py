@@ -24,7 +24,7 @@ from descore.evaluation.judges import versions
 from descore.scorer import SamplingParams
 from descore.training.cold_start import train_cold_start
 from descore.training.config import ColdStartConfig
-from descore.training.config_model import read_config
+from descore.training.config_file import read_config
 from descore.types import Think
 from experiments.cold_start.findings import Cell, findings, tables
 from experiments.harness import (

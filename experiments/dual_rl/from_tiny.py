@@ -19,7 +19,7 @@ from descore.evaluation.runs import Run
 from descore.scorer import SamplingParams
 from descore.stats.agreement import share
 from descore.stats.bootstrap import mean
-from descore.training.config_model import read_config
+from descore.training.config_file import read_config
 from descore.training.metrics import METRICS_FILE
 from descore.training.rl.config import RlConfig
 from descore.training.rl.run import train_rl

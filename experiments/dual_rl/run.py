@@ -29,7 +29,7 @@ from descore.evaluation.judges import versions
 from descore.scorer import SamplingParams
 from descore.training.cold_start import train_cold_start
 from descore.training.config import ColdStartConfig
-from descore.training.config_model import read_config
+from descore.training.config_file import read_config
 from descore.training.metrics import METRICS_FILE
 from descore.training.rl.config import RlConfig
 from descore.training.rl.run import train_rl

@@ -15,7 +15,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -242,7 +242,9 @@ def train(trainer: DescoreTrainer) -> list[dict[str, float]]:
 
 def calibrate(model: DescoreModel, plan: Plan, footage: Footage) -> CheckpointSettings:
     """Settings with the mean and deviation of the reward on clips that nothing was trained on."""
-    model.settings = replace(model.settings, trained_on="drawn clips")  # it is, only its settings do not know yet
+    model.settings = model.settings.model_copy(
+        update={"trained_on": "drawn clips"}
+    )  # it is, only its settings do not know yet
     scorer = Scorer(model.eval(), name="grown", batch_size=32)
     half = plan.calibration_clips // 2
     drawn = [example(Split.CALIBRATION, index, size=(SIDE, SIDE)) for index in range(half)]
@@ -250,11 +252,12 @@ def calibrate(model: DescoreModel, plan: Plan, footage: Footage) -> CheckpointSe
     rewards = [s.reward for s in scorer.score_batch((e.clip, e.prompt) for e in [*drawn, *real])]
     written = (plan.see_steps + plan.look_steps + plan.judge_steps // 2) * plan.batch
     clips = plan.clips_before + written + 2 * plan.prefer_steps * plan.pair_batch
-    return replace(
-        model.settings,
-        reward_mean={"overall": round(fmean(rewards), 6)},
-        reward_std={"overall": round(stdev(rewards), 6)},
-        trained_on=f"{clips:,} clips: drawn scenes, and real footage, sound and degraded",
+    return model.settings.model_copy(
+        update={
+            "reward_mean": {"overall": round(fmean(rewards), 6)},
+            "reward_std": {"overall": round(stdev(rewards), 6)},
+            "trained_on": f"{clips:,} clips: drawn scenes, and real footage, sound and degraded",
+        }
     )
 
 

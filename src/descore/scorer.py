@@ -8,7 +8,7 @@ screens, tables or servers."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from math import isfinite
 from pathlib import Path
@@ -16,7 +16,9 @@ from statistics import fmean, stdev
 from typing import Any, Self
 
 import torch
+from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt
 
+from descore.config_model import ConfigModel
 from descore.data.chat import Inputs
 from descore.errors import ConfigError, DescoreWarning, VideoError
 from descore.model.generation import score_without_thinking, think_and_score
@@ -39,42 +41,29 @@ class Request:
     """Frames per second of the video, where it cannot say so itself (frames, images)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplingParams:
+class SamplingParams(ConfigModel):
     """How to think before scoring."""
+
+    model_config = ConfigDict(title="sampling parameters")
 
     think: Think | None = None
     """"on" writes a chain before the reward is read, "off" reads it at once. None: "off" for a model that was trained
     without chains, and "on" for any other."""
-    samples: int = 1
+    samples: PositiveInt = 1
     """Chains for each clip. More than one gives the reward a standard deviation."""
-    temperature: float | None = None
+    temperature: NonNegativeFloat | None = None
     """0 always takes the likeliest token. None: 0 for one sample, 1 for several."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """The same seed gives the same chains, alone or in a batch."""
-    max_chain_tokens: int | None = None
+    max_chain_tokens: PositiveInt | None = None
     """Tokens after which a chain is ended and flagged `truncated`. None: as the checkpoint says."""
 
-    def __post_init__(self) -> None:
-        faults = [
-            fault
-            for fault, holds in {
-                f"think is {self.think!r}, expected on or off": self.think in ("on", "off", None),
-                f"samples is {self.samples}, expected at least 1": self.samples >= 1,
-                f"temperature is {self.temperature}, expected 0 or more": (self.temperature or 0) >= 0,
-                "several samples at temperature 0 are all the same; raise the temperature or take one": (
-                    self.samples == 1 or self.temperature != 0
-                ),
-                f"seed is {self.seed}, expected 0 or more": self.seed >= 0,
-                f"max_chain_tokens is {self.max_chain_tokens}, expected at least 1": (
-                    self.max_chain_tokens is None or self.max_chain_tokens >= 1
-                ),
-                "without thinking there is one sample only": self.think != "off" or self.samples == 1,
-            }.items()
-            if not holds
-        ]
-        if faults:
-            raise ConfigError("; ".join(faults))
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """Several chains need chance, and chains."""
+        if self.samples > 1 and self.temperature == 0:
+            yield "temperature", "is 0, and several samples are then all the same; raise it or take one sample"
+        if self.samples > 1 and self.think == "off":
+            yield "samples", f"must be 1, got {self.samples}: without thinking there is one sample only"
 
     @property
     def effective_temperature(self) -> float:
@@ -93,7 +82,7 @@ class SamplingParams:
             raise ConfigError("a discriminative model was trained without chains: it cannot score with think on")
         if paradigm is None or self.think is not None:
             return self
-        return replace(self, think="off" if paradigm == "discriminative" else "on")
+        return self.model_copy(update={"think": "off" if paradigm == "discriminative" else "on"})
 
 
 class Scorer:

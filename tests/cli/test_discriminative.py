@@ -1,7 +1,6 @@
 """Every verb that opens a model takes one that was trained without chains as it is: at once, and no other way."""
 
 import json
-from dataclasses import replace
 
 import pytest
 from tests.conftest import build_micro
@@ -14,7 +13,7 @@ PROMPT = ("--prompt", "a red ball rolls to the left")
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     made = build_micro()
-    made.settings = replace(made.settings, paradigm="discriminative", trained_on="a test")
+    made.settings = made.settings.model_copy(update={"paradigm": "discriminative", "trained_on": "a test"})
     folder = tmp_path_factory.mktemp("cli-discriminative") / "judge"
     made.save_pretrained(folder)
     return str(folder)

@@ -22,7 +22,7 @@ PROMPT = "a red ball"
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scorers") / "micro"
     model = build_micro(dimensions=("look", "motion"))
-    model.settings = dataclasses.replace(model.settings, trained_on="a test")
+    model.settings = model.settings.model_copy(update={"trained_on": "a test"})
     model.save_pretrained(folder)
     return folder
 

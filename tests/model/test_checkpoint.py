@@ -87,13 +87,16 @@ def test_a_missing_file_is_named(folder, file):
     ("changes", "message"),
     [
         ({"schema": 2}, "schema is 2, this version reads 1"),
-        ({"max_chain_token": 7}, "unknown key 'max_chain_token'; did you mean 'max_chain_tokens'"),
-        ({"layout": "query first"}, "layout is 'query first'"),
-        ({"dimensions": []}, "dimensions is"),
-        ({"dimensions": ["a", "a"]}, "dimensions is"),
-        ({"reward_mean": {"quality": 0.0, "alignment": 0.0}}, "reward_mean and reward_std go together"),
+        ({"max_chain_token": 7}, "max_chain_token unknown key; did you mean max_chain_tokens?"),
+        ({"layout": "query first"}, "found 'query first'"),
+        ({"dimensions": []}, "dimensions must not be empty, got []"),
+        ({"dimensions": ["a", "a"]}, "dimensions names one twice: ['a', 'a']"),
+        (
+            {"reward_mean": {"quality": 0.0, "alignment": 0.0}},
+            "reward_mean and reward_std go together, found one of them",
+        ),
         ({"reward_mean": {"x": 0.0}, "reward_std": {"x": 1.0}}, "expected a number for each dimension"),
-        ({"sampling": {"fsp": 2}}, "unknown key 'fsp'; did you mean 'fps'"),
+        ({"sampling": {"fsp": 2}}, "sampling.fsp unknown key; did you mean sampling.fps?"),
     ],
 )
 def test_wrong_settings_say_what_and_where(folder, changes, message):

@@ -94,7 +94,7 @@ def test_the_layouts_are_not_the_same_reward(laid_out):
 
 def test_a_checkpoint_keeps_its_layout(laid_out, tmp_path):
     model = laid_out(Layout.QUERY_INSIDE)
-    model.settings = replace(model.settings, layout=Layout.QUERY_INSIDE)
+    model.settings = model.settings.model_copy(update={"layout": Layout.QUERY_INSIDE})
     model.save_pretrained(tmp_path / "model")
     again = type(model).from_pretrained(tmp_path / "model")
     assert again.chat.layout is Layout.QUERY_INSIDE

@@ -11,7 +11,7 @@ from tests.conftest import build_micro
 
 from descore.training.cold_start import train_cold_start
 from descore.training.config import ColdStartConfig, SftConfig
-from descore.training.config_model import read_config
+from descore.training.config_file import read_config
 from descore.training.sft import train_sft
 from descore.video.encoder import write_mp4
 

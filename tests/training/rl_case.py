@@ -5,7 +5,7 @@ import json
 
 from tests.training.conftest import pair_rows
 
-from descore.training.config_model import read_config
+from descore.training.config_file import read_config
 from descore.training.rl.config import RlConfig
 
 MARKS = json.dumps({"subject": 2, "dynamics": 1, "camera": "N/A", "environment": 2, "style": 0})

@@ -1,33 +1,45 @@
-"""The list of all settings in docs/training.md, made from the configs' own fields and what stands under them.
+"""docs/settings.md, made from the config classes: each key with its stages, type, bounds, default and meaning.
 
     python -m tests.training.settings_page
 
 writes it anew; a test holds the page to it."""
 
-import ast
-import inspect
-from dataclasses import MISSING, fields, is_dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Union, get_args, get_origin, get_type_hints
 
+from descore.config_model import describe_bounds, describe_type, group_in
 from descore.training.config import ColdStartConfig, SftConfig
-from descore.training.config_model import describe, without_rules
 from descore.training.rl.config import RlConfig
 
-PAGE = Path(__file__).parents[2] / "docs" / "training.md"
-HEADING = "| key | stage | what | default | meaning |\n|---|---|---|---|---|\n"
+PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
+STAGES = {"sft": SftConfig, "cold-start": ColdStartConfig, "rl": RlConfig}
+INTRODUCTION = """# Settings
+
+All keys of a config of `descore train sft`, `cold-start` and `rl`, generated from the config classes by
+`python -m tests.training.settings_page`. A config is YAML; `key.path=value` on the command line changes single keys of
+it. `on`, `off`, `yes` and `no` are words, as in YAML 1.2. All problems are reported at once:
+
+    cold_start.yaml: 2 problems
+      data.cot_drop        unknown key; did you mean data.chain_drop?
+      optim.learning_rate  must be positive, got 0
+
+[Training](training.md) is the guide to the stages.
+"""
+HEADING = "| key | stage | value | default | meaning |\n|---|---|---|---|---|\n"
 
 
-def settings_table():
-    """A row for each key; several where the stages mean different things by it."""
-    stages = {"0": dict(_rows(SftConfig, "")), "1": dict(_rows(ColdStartConfig, "")), "2": dict(_rows(RlConfig, ""))}
-    lines = []
+def settings_page():
+    """A table for each group; a key has several rows where it means different things to the stages."""
+    stages = {name: dict(_rows(config, "")) for name, config in STAGES.items()}
+    groups = {"": []}
     for key in _merged(stages.values()):
-        told = {number: rows[key] for number, rows in stages.items() if key in rows}
-        for cells in dict.fromkeys(told.values()):
-            lines.append((key, ", ".join(number for number in told if told[number] == cells), *cells))
-    return HEADING + "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+        cells_of = {name: rows[key] for name, rows in stages.items() if key in rows}
+        for cells in dict.fromkeys(cells_of.values()):
+            names = [name for name in cells_of if cells_of[name] == cells]
+            row = [f"`{key}`", ", ".join(names) if len(names) < len(STAGES) else "all", *cells]
+            groups.setdefault(key.partition(".")[0] if "." in key else "", []).append(f"| {' | '.join(row)} |\n")
+    heading = {"": "Of the whole run"}
+    tables = [f"\n## {heading.get(group, group)}\n\n{HEADING}{''.join(rows)}" for group, rows in groups.items()]
+    return INTRODUCTION + "".join(tables)
 
 
 def _merged(stages):
@@ -42,42 +54,26 @@ def _merged(stages):
     return keys
 
 
-def _rows(settings, at):
-    told, hints = _told(settings), get_type_hints(settings, include_extras=True)
-    for field in fields(settings):
-        hint = without_rules(hints[field.name])[0]
-        options = get_args(hint) if get_origin(hint) is Union else (hint,)
-        group = next((option for option in options if is_dataclass(option)), None)
+def _rows(settings, at, defaults=None):
+    """By key, its cells. `defaults`: the settings that the group has where it is left out, if they are not its own."""
+    for name, field in settings.model_fields.items():
+        group, default = group_in(field.annotation), getattr(defaults, name, field.default)
         if group:
-            yield from _rows(group, f"{at}{field.name}.")
+            yield from _rows(group, f"{at}{name}.", default)
         else:
-            yield f"`{at}{field.name}`", (describe(hint), _default(field), told[field.name])
+            shown = "required" if field.is_required() else _shown(default)
+            yield f"{at}{name}", (_value(field), shown, " ".join(field.description.split()))
 
 
-def _default(field):
-    if field.default is MISSING:
-        return "needed"
-    value = list(field.default) if isinstance(field.default, tuple) else field.default
+def _value(field):
+    bounds = describe_bounds(field).replace("not be", "not").removeprefix("be ")
+    return describe_type(field.annotation) + (f"; {bounds}" if bounds else "")
+
+
+def _shown(value):
+    value = list(value) if isinstance(value, tuple) else value
     return f"`{'null' if value is None else str(value).lower() if isinstance(value, bool) else value}`"
 
 
-def _told(settings):
-    """By field, the text that stands under it, here or in the class that it comes from."""
-    told = {}
-    for kind in (kind for kind in reversed(settings.__mro__) if is_dataclass(kind)):
-        body = ast.parse(inspect.getsource(kind)).body[0].body
-        told |= {
-            field.target.id: " ".join(text.value.value.split())
-            for field, text in pairwise(body)
-            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
-        }
-    return told
-
-
-def main():
-    before, _, _ = PAGE.read_text(encoding="utf-8").partition("| key |")
-    PAGE.write_text(before + settings_table(), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    PAGE.write_text(settings_page(), encoding="utf-8")

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from descore.data.chat import Layout
 from descore.errors import CheckpointError, ConfigError, DataError, DescoreWarning
 from descore.model.modeling import DescoreModel
 from descore.scorer import Scorer
-from descore.training.config_model import read_config, write_config
+from descore.training.config_file import read_config, write_config
 from descore.training.models import open_model
 from descore.training.rl.config import RlConfig
 from descore.training.rl.run import train_rl
@@ -131,7 +130,7 @@ def test_killed_by_the_system_it_ends_the_same(straight, cold_config_of, cold_st
     code = (
         "import os, signal, sys; from pathlib import Path\n"
         "from descore.training.config import ColdStartConfig\n"
-        "from descore.training.config_model import read_config\n"
+        "from descore.training.config_file import read_config\n"
         "from descore.training.cold_start import train_cold_start\n"
         "watch = lambda step, *_: os.kill(os.getpid(), signal.SIGKILL) if step == 5 else None\n"
         "train_cold_start(read_config(Path(sys.argv[1]), ColdStartConfig), watch=watch)"
@@ -408,7 +407,7 @@ def test_a_head_of_the_same_dimensions_goes_on_and_another_is_replaced(straight,
 
 def test_a_run_keeps_the_token_layout_of_the_checkpoint_that_it_starts_from(cold_config_of, tmp_path):
     model = build_micro()
-    model.settings = replace(model.settings, layout=Layout.QUERY_INSIDE)
+    model.settings = model.settings.model_copy(update={"layout": Layout.QUERY_INSIDE})
     model.save_pretrained(tmp_path / "other")
     config = cold_config_of(tmp_path / "run", f"model.checkpoint={tmp_path / 'other'}")
     assert open_model(config, rubric="Seen: {prompt}").chat.layout is Layout.QUERY_INSIDE

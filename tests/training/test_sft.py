@@ -15,14 +15,14 @@ from tests.training.golden import RECORD, golden_curve
 
 from descore.errors import ConfigError, DataError, DescoreWarning
 from descore.model.modeling import DescoreModel
-from descore.training.config_model import write_config
+from descore.training.config_file import write_config
 
 FULL = ("trainable.language_model.mode=full", "trainable.merger.mode=full", "trainable.vision_tower.mode=full")
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from descore.training.config_model import read_config
+from descore.training.config_file import read_config
 from descore.training.sft import train_sft
 from descore.training.config import SftConfig
 watch = lambda step, *_: os.kill(os.getpid(), signal.SIGKILL) if step == int(sys.argv[2]) else None

@@ -7,7 +7,7 @@ import yaml
 from transformers.models.qwen3_vl import modeling_qwen3_vl
 
 from descore.training.config import ColdStartConfig, SftConfig
-from descore.training.config_model import read_config
+from descore.training.config_file import read_config
 from descore.training.rl.config import RlConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -1,7 +1,5 @@
 """Exactly the weights that the table says move; all others stay, bit for bit."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from tests.conftest import build_micro, noise_clip
@@ -141,7 +139,7 @@ def test_a_model_that_was_opened_with_adapters_is_saved_whole(tmp_path):
     for name, weight in model.named_parameters():
         if ".lora_B" in name:
             torch.nn.init.normal_(weight.data, std=0.1)
-    model.settings = replace(model.settings, trained_on="noise")
+    model.settings = model.settings.model_copy(update={"trained_on": "noise"})
     model.save_pretrained(tmp_path / "first")
     DescoreModel.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
     batch = ChainCollator(model.chat)([ChainExample(clip=noise_clip(0, frames=2), prompt="p", chain="a red ball")])

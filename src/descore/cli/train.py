@@ -65,7 +65,7 @@ def sft(config: Config, overrides: Overrides = None, debug: opt.Debug = False) -
     with reported_errors(debug=debug), _reported_settings_errors(debug=debug):
         _require_packages()
         from descore.training.config import SftConfig
-        from descore.training.config_model import read_config
+        from descore.training.config_file import read_config
 
         settings = read_config(config, SftConfig, overrides=overrides or [])
         with _training_bar(settings.model, describe=_describe_sft_step) as on_progress:
@@ -83,7 +83,7 @@ def cold_start(config: Config, overrides: Overrides = None, debug: opt.Debug = F
     with reported_errors(debug=debug), _reported_settings_errors(debug=debug):
         _require_packages()
         from descore.training.config import ColdStartConfig
-        from descore.training.config_model import read_config
+        from descore.training.config_file import read_config
 
         settings = read_config(config, ColdStartConfig, overrides=overrides or [])
         with _training_bar(settings.model, describe=_describe_cold_start_step) as on_progress:
@@ -101,7 +101,7 @@ def rl(config: Config, overrides: Overrides = None, debug: opt.Debug = False) ->
     A run that was killed goes on from its last checkpoint when the same command is given again."""
     with reported_errors(debug=debug), _reported_settings_errors(debug=debug):
         _require_packages()
-        from descore.training.config_model import read_config
+        from descore.training.config_file import read_config
         from descore.training.rl.config import RlConfig
 
         settings = read_config(config, RlConfig, overrides=overrides or [])
@@ -155,7 +155,7 @@ def _reported_settings_errors(*, debug: bool) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        from descore.training.config_model import SettingsError
+        from descore.config_model import SettingsError
 
         if debug or not isinstance(error, SettingsError):
             raise

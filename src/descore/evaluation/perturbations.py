@@ -154,9 +154,9 @@ def sampled(case: Case, *, frames: int | None = None, pixels: int | None = None)
         return None
     if frames is None and isinstance(case.video, Clip):
         frames = len(case.clip.times)  # whatever its own rate is
-    sampling = kept if frames is None else replace(kept, min_frames=frames, max_frames=frames)
+    sampling = kept if frames is None else kept.model_copy(update={"min_frames": frames, "max_frames": frames})
     if pixels is not None:
-        sampling = replace(sampling, min_pixels=pixels, max_pixels=pixels)
+        sampling = sampling.model_copy(update={"min_pixels": pixels, "max_pixels": pixels})
     if isinstance(case.video, Clip):
         return replace(case, clip=_from_frames(case.video, sampling=sampling))
     return replace(case, clip=read_clip(case.video, sampling=sampling))

@@ -8,22 +8,21 @@ The rest of the directory is transformers' own. Knows files and settings; knows 
 
 Shapes: D width, K named dimensions."""
 
-import difflib
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated
 
 import torch
+from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from descore.config_model import ConfigModel, Names, SettingsError
 from descore.data.chat import QUERY_TOKEN, Layout
-from descore.errors import CheckpointError, ConfigError
+from descore.errors import CheckpointError
 from descore.rubric import DEFAULT_RUBRIC, fill_rubric
 from descore.types import Paradigm
 from descore.video.sampling import VideoSampling
@@ -35,67 +34,49 @@ ANSWER_DIMENSIONS = ("overall",)
 """The dimensions of a generative model."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointSettings:
+class CheckpointSettings(ConfigModel):
     """What a checkpoint says of itself, beside its weights."""
 
-    schema: int = SCHEMA
-    """Version of this file's form."""
+    model_config = ConfigDict(title=SETTINGS_FILE)
+
     paradigm: Paradigm = "descore"
     """Where the reward is read: by the head, at the query behind a chain (descore) or, by a model that was trained
     without chains, at once (discriminative); or in the answer that the chain ends with (generative)."""
-    dimensions: tuple[str, ...] = ("overall",)
+    dimensions: Names = ("overall",)
     """Names of the head's outputs, in order. A generative model has one, which is the answer's overall score."""
     query_token: str = QUERY_TOKEN
     """The token behind the chain."""
-    layout: str = Layout.QUERY_LAST
-    """Where the query stands, one of `Layout`; a checkpoint of any other is refused."""
-    sampling: VideoSampling = field(default_factory=VideoSampling)
+    layout: Annotated[Layout, Field(strict=False)] = Layout.QUERY_LAST
+    """Where the query stands."""
+    sampling: VideoSampling = VideoSampling()
     """How clips are read."""
-    max_chain_tokens: int = 1024
+    max_chain_tokens: PositiveInt = 1024
     """Tokens that a chain may have before it is ended from outside."""
     reward_mean: Mapping[str, float] | None = None
     """Mean reward of each dimension on the calibration split."""
-    reward_std: Mapping[str, float] | None = None
+    reward_std: Mapping[str, PositiveFloat] | None = None
     """Its standard deviation."""
     trained_on: str | None = None
     """What query and head were fitted on, or, of a generative model, its answers; None if they never were."""
-
-    def __post_init__(self) -> None:
-        faults = list(_faults(self))
-        if faults:
-            raise ConfigError(f"{SETTINGS_FILE}: {'; '.join(faults)}")
 
     @property
     def outputs(self) -> int:
         """Rows of the head: one for each dimension, and none in a generative model."""
         return 0 if self.paradigm == "generative" else len(self.dimensions)
 
-
-def _faults(settings: CheckpointSettings) -> list[str]:
-    names, mean, std = settings.dimensions, settings.reward_mean, settings.reward_std
-    layouts, paradigms = [layout.value for layout in Layout], list(get_args(Paradigm))
-    checks = {
-        f"schema is {settings.schema!r}, expected {SCHEMA}": settings.schema == SCHEMA,
-        f"paradigm is {settings.paradigm!r}, expected one of {paradigms}": settings.paradigm in paradigms,
-        f"layout is {settings.layout!r}, expected one of {layouts}": settings.layout in layouts,
-        f"query_token is {settings.query_token!r}, expected {QUERY_TOKEN!r}": settings.query_token == QUERY_TOKEN,
-        f"dimensions is {names!r}, expected one or more unlike names": 0 < len(set(names)) == len(names),
-        f"dimensions is {names!r}, a generative model has {ANSWER_DIMENSIONS!r} alone": (
-            settings.paradigm != "generative" or names == ANSWER_DIMENSIONS
-        ),
-        f"max_chain_tokens is {settings.max_chain_tokens!r}, expected a positive number": settings.max_chain_tokens > 0,
-        "reward_mean and reward_std go together": (mean is None) == (std is None),
-        f"reward_mean is {mean!r}, expected a number for each dimension": _fits(mean, names),
-        f"reward_std is {std!r}, expected a positive number for each dimension": _fits(std, names, above=0.0),
-    }
-    return [fault for fault, holds in checks.items() if not holds]
-
-
-def _fits(numbers: Mapping[str, float] | None, names: tuple[str, ...], *, above: float = -math.inf) -> bool:
-    if numbers is None:
-        return True
-    return set(numbers) == set(names) and all(math.isfinite(x) and x > above for x in numbers.values())
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """One query token; unlike dimensions; a mean and a deviation for each of them, or for none."""
+        if self.query_token != QUERY_TOKEN:
+            yield "query_token", f"is {self.query_token!r}, expected {QUERY_TOKEN!r}"
+        if len(set(self.dimensions)) < len(self.dimensions):
+            yield "dimensions", f"names one twice: {list(self.dimensions)}"
+        if self.paradigm == "generative" and self.dimensions != ANSWER_DIMENSIONS:
+            yield "dimensions", f"is {self.dimensions!r}, a generative model has {ANSWER_DIMENSIONS!r} alone"
+        if (self.reward_mean is None) != (self.reward_std is None):
+            yield "reward_mean", "and reward_std go together, found one of them"
+        for name, numbers in (("reward_mean", self.reward_mean), ("reward_std", self.reward_std)):
+            if numbers is not None and set(numbers) != set(self.dimensions):
+                yield name, f"is {dict(numbers)!r}, expected a number for each dimension"
 
 
 def find_checkpoint(source: str | Path) -> Path:
@@ -157,14 +138,15 @@ _NOT_OTHERWISE: Mapping[Paradigm, str] = {
 
 
 def _without_head(settings: CheckpointSettings) -> CheckpointSettings:
-    return replace(
-        settings,
-        paradigm="generative",
-        dimensions=ANSWER_DIMENSIONS,
-        layout=Layout.QUERY_LAST.value,
-        reward_mean=None,
-        reward_std=None,
-        trained_on=None,
+    return settings.model_copy(
+        update={
+            "paradigm": "generative",
+            "dimensions": ANSWER_DIMENSIONS,
+            "layout": Layout.QUERY_LAST,
+            "reward_mean": None,
+            "reward_std": None,
+            "trained_on": None,
+        }
     )
 
 
@@ -182,24 +164,13 @@ def read_settings(folder: Path) -> CheckpointSettings:
         raise CheckpointError(f"{path}: is not JSON: {fault}") from fault
     if not isinstance(raw, dict):
         raise CheckpointError(f"{path}: found {type(raw).__name__}, expected an object")
-    if raw.get("schema") != SCHEMA:
-        raise CheckpointError(f"{path}: schema is {raw.get('schema')!r}, this version reads {SCHEMA}")
+    schema = raw.pop("schema", None)
+    if schema != SCHEMA:
+        raise CheckpointError(f"{path}: schema is {schema!r}, this version reads {SCHEMA}")
     try:
-        _refuse_unknown(raw, CheckpointSettings)
-        _refuse_unknown(raw.get("sampling", {}), VideoSampling)
-        raw["sampling"] = VideoSampling(**raw.get("sampling", {}))
-        raw["dimensions"] = tuple(raw.get("dimensions", ()))
         return CheckpointSettings(**raw)
-    except (ConfigError, TypeError) as fault:
-        raise CheckpointError(f"{path}: {fault}") from fault
-
-
-def _refuse_unknown(found: Mapping[str, Any], record: type) -> None:
-    known = [f.name for f in fields(record)]
-    for key in found:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            raise ConfigError(f"unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    except SettingsError as error:
+        raise CheckpointError(str(SettingsError(str(path), error.faults))) from error
 
 
 def read_rubric(folder: Path) -> str:
@@ -234,7 +205,9 @@ def write_descore_files(
     folder: Path, *, settings: CheckpointSettings, rubric: str, query: Tensor, head: Tensor
 ) -> None:
     """Write the three files, or two for a generative model, into a directory that transformers has written to."""
-    (folder / SETTINGS_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
+    (folder / SETTINGS_FILE).write_text(
+        json.dumps({"schema": SCHEMA, **settings.model_dump(mode="json")}, indent=2) + "\n", encoding="utf-8"
+    )
     (folder / RUBRIC_FILE).write_text(rubric, encoding="utf-8")
     if settings.paradigm == "generative":
         return

@@ -167,7 +167,7 @@ def _settings(read: _Source, *, source: str, layout: str, dimensions: Sequence[s
     videos = read.processor.video_processor
     return CheckpointSettings(
         dimensions=tuple(dimensions),
-        layout=layout,
+        layout=Layout(layout),
         sampling=VideoSampling(size_multiple=videos.patch_size * videos.merge_size),
         max_chain_tokens=MAX_CHAIN_TOKENS,
         trained_on=f"by the DeScore reference code; converted from {source}",

@@ -18,7 +18,7 @@ from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from descore.data.chat import QUERY_TOKEN, Chat, Inputs, Layout
+from descore.data.chat import QUERY_TOKEN, Chat, Inputs
 from descore.errors import CheckpointError, ConfigError
 from descore.model import qwen3_vl
 from descore.model.checkpoint import (
@@ -182,7 +182,7 @@ class DescoreModel(nn.Module):
         if len(processor.tokenizer) > backbone.get_input_embeddings().weight.shape[0]:
             backbone.resize_token_embeddings(len(processor.tokenizer), pad_to_multiple_of=64)
         settings = settings or CheckpointSettings()
-        return cls(backbone, chat=Chat(processor, rubric, Layout(settings.layout)), settings=settings)
+        return cls(backbone, chat=Chat(processor, rubric, settings.layout), settings=settings)
 
     @classmethod
     def from_pretrained(
@@ -204,7 +204,7 @@ class DescoreModel(nn.Module):
         dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
         if settings.paradigm == "generative":
             return cls.from_backbone(folder, settings=settings, rubric=rubric, dtype=dtype).to(device).eval()
-        chat = Chat(open_processor(folder), rubric, Layout(settings.layout))
+        chat = Chat(open_processor(folder), rubric, settings.layout)
         model = cls(open_backbone(folder, dtype=dtype), chat=chat, settings=settings)
         weights = read_head(folder, width=model.query.shape[0], outputs=settings.outputs)
         with torch.no_grad():

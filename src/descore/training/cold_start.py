@@ -9,7 +9,7 @@ learns from and its loss; knows nothing of how a run goes on."""
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -162,10 +162,11 @@ def finalize(trainer: DescoreTrainer) -> None:
     config, model = trainer.config, trainer.learner.model
     if "eval" in trainer.data and not trainer.judged:  # the run was killed behind its last checkpoint
         trainer.judge()
-    settings = replace(
-        calibrate(trainer),
-        paradigm="discriminative" if config.data.chain_drop == 1 else "descore",
-        trained_on=f"{len(trainer.data['train']):,} pairs",
+    settings = calibrate(trainer).model_copy(
+        update={
+            "paradigm": "discriminative" if config.data.chain_drop == 1 else "descore",
+            "trained_on": f"{len(trainer.data['train']):,} pairs",
+        }
     )
     if trainer.is_world_process_zero():
         model.settings, found = settings, figures(trainer.judged, dimensions=config.dimensions)

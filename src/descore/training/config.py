@@ -6,11 +6,11 @@
 Knows settings; knows nothing of models or data."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Protocol
+from typing import Annotated, ClassVar, Literal
 
-from descore.training.config_model import ABOVE_ONE, BELOW_ONE, NOT_EMPTY, NOT_NEGATIVE, POSITIVE, SHARE, Checked
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from descore.config_model import AboveOne, BelowOne, ConfigModel, Fraction01, Names, PathText
 from descore.video.sampling import VideoSampling
 
 Mode = Literal["frozen", "lora", "full"]
@@ -23,10 +23,10 @@ Schedule = Literal["constant", "cosine", "linear"]
 
 ChainSource = Literal["given", "written", "off"]
 """Which chain stands before the query: the table's, the model's own, or none."""
+ChainSources = Annotated[tuple[ChainSource, ...], Field(strict=False, min_length=1)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig(Checked):
+class ModelConfig(ConfigModel):
     """What learns. Exactly one of `backbone` and `checkpoint`."""
 
     backbone: str | None = None
@@ -34,9 +34,9 @@ class ModelConfig(Checked):
     checkpoint: str | None = None
     """Folder, hub id or bundled name of a descore checkpoint to go on with. An adapter in it is folded into its
     weights first."""
-    rubric: Path | None = None
+    rubric: PathText | None = None
     """Text file of the judging text, with {prompt} once. null: the checkpoint's, or the built-in one for a backbone."""
-    max_chain_tokens: Annotated[int, POSITIVE] | None = None
+    max_chain_tokens: PositiveInt | None = None
     """Tokens that a chain may have when the trained model writes one. null: as the checkpoint says, 1,024 for a
     backbone."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
@@ -44,100 +44,92 @@ class ModelConfig(Checked):
     gradient_checkpointing: bool = False
     """Recompute each layer in the backward pass: less memory, about a third more time."""
 
-    def disagreements(self) -> Iterator[tuple[str, str]]:
+    def conflicts(self) -> Iterator[tuple[str, str]]:
         """One start, not none and not two."""
         if (self.backbone is None) == (self.checkpoint is None):
             found = "neither" if self.backbone is None else "both"
             yield "backbone", f"or checkpoint: give exactly one of them, found {found}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataConfig(Checked):
+class DataConfig(ConfigModel):
     """Examples, and how their clips are read."""
 
-    train: Path
+    train: PathText
     """Table (CSV, JSON Lines, JSON or Parquet) with columns prompt, video, chain; or prompt, video_a, chain_a, video_b,
     chain_b, which gives two examples a row."""
-    eval: Path | None = None
+    eval: PathText | None = None
     """A table of the same form that nothing is trained on."""
     sampling: VideoSampling | None = None
     """How a video becomes a clip; kept in the trained checkpoint. null: as the checkpoint says."""
-    workers: Annotated[int, NOT_NEGATIVE] = 2
+    workers: NonNegativeInt = 2
     """Processes that read clips ahead of the step; 0 reads them in the step itself."""
-    prefetch: Annotated[int, POSITIVE] = 4
+    prefetch: PositiveInt = 4
     """Batches that each worker reads ahead."""
-    max_unreadable: Annotated[float, SHARE] = 0.01
+    max_unreadable: Fraction01 = 0.01
     """Share of a table's examples whose video may be unreadable; the run stops when there are more."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PairDataConfig(DataConfig):
     """Pairs, and how their clips and chains are read."""
 
-    train: Path
+    train: PathText
     """Table (CSV, JSON Lines, JSON or Parquet) with columns prompt, video_a, video_b, preference (a, b or tie) or a
     preference.NAME for each dimension; and where known chain_a, chain_b, rating_a, rating_b (or rating_a.NAME ...)."""
-    eval: Path | None = None
-    """A table of the same form that nothing is trained on."""
-    calibration: Path | None = None
+    calibration: PathText | None = None
     """A table of the same form whose clips give the reward's mean and deviation. null: the eval table; without either,
     the trained model has no standardized score."""
-    chain_drop: Annotated[float, SHARE] = 0.5
+    chain_drop: Fraction01 = 0.5
     """The random mask: probability with which both chains of a pair drop out, drawn from seed, epoch and pair. 1 is the
     discriminative baseline, which never sees a chain; the trained model then scores at once."""
     group_by_length: bool = False
     """Let pairs with chains of about one length share an update: less padding, an order that is less random."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartConfig(Checked):
+class PartConfig(ConfigModel):
     """Whether and how fast one part learns."""
 
     mode: Mode = "frozen"
     """frozen: nothing changes. lora: low-rank adapters beside its linear layers. full: all its weights."""
-    learning_rate: Annotated[float, POSITIVE] | None = None
+    learning_rate: PositiveFloat | None = None
     """Peak of this part. null: `optim.learning_rate`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RowConfig(Checked):
+class RowConfig(ConfigModel):
     """Whether and how fast the query or the head learns."""
 
     mode: Literal["frozen", "full"] = "full"
     """frozen: nothing changes. full: all of it learns; of the embedding, only the query's row."""
-    learning_rate: Annotated[float, POSITIVE] | None = None
+    learning_rate: PositiveFloat | None = None
     """Peak. null: `optim.learning_rate`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoraConfig(Checked):
+class LoraConfig(ConfigModel):
     """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685), for every part whose mode is lora."""
 
-    r: Annotated[int, POSITIVE] = 64
+    r: PositiveInt = 64
     """Rank."""
-    alpha: Annotated[float, POSITIVE] = 128
+    alpha: PositiveFloat = 128
     """The adapter's output is scaled by alpha / r."""
-    dropout: Annotated[float, BELOW_ONE] = 0.0
+    dropout: BelowOne = 0.0
     """Share of an adapter's inputs that are dropped in training."""
-    targets: Annotated[tuple[str, ...], NOT_EMPTY] | None = None
+    targets: Names | None = None
     """Last names of the linear layers that get one, such as q_proj. null: the family's own choice, all of a layer's
     attention and feed-forward projections."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainableConfig(Checked):
+class TrainableConfig(ConfigModel):
     """Which parts of the backbone learn. The query and the head are not touched by learning to write."""
 
     parts: ClassVar[tuple[str, ...]] = PARTS
     """What there is a mode and a learning rate for."""
 
-    vision_tower: PartConfig = field(default_factory=PartConfig)
+    vision_tower: PartConfig = PartConfig()
     """What turns frames into features."""
-    merger: PartConfig = field(default_factory=PartConfig)
+    merger: PartConfig = PartConfig()
     """What turns features into the language model's tokens."""
-    language_model: PartConfig = field(default_factory=lambda: PartConfig(mode="lora"))
+    language_model: PartConfig = PartConfig(mode="lora")
     """Embedding, layers and output."""
-    lora: LoraConfig = field(default_factory=LoraConfig)
+    lora: LoraConfig = LoraConfig()
     """For the parts whose mode is lora."""
 
     @property
@@ -155,72 +147,67 @@ class TrainableConfig(Checked):
         """By part, the learning rate of its own."""
         return {part: getattr(self, part).learning_rate for part in self.parts}
 
-    def disagreements(self) -> Iterator[tuple[str, str]]:
+    def conflicts(self) -> Iterator[tuple[str, str]]:
         """Something must learn."""
         if set(self.modes.values()) == {"frozen"}:
             yield "language_model.mode", "is frozen as all parts are; let at least one learn (lora or full)"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PairTrainableConfig(TrainableConfig):
     """Which parts of the reward model learn."""
 
     parts: ClassVar[tuple[str, ...]] = (*PARTS, *ROWS)
 
-    query: RowConfig = field(default_factory=RowConfig)
+    query: RowConfig = RowConfig()
     """The learnable token behind the chain."""
-    head: RowConfig = field(default_factory=RowConfig)
+    head: RowConfig = RowConfig()
     """What maps the hidden state at the query to rewards."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OptimConfig(Checked):
+class OptimConfig(ConfigModel):
     """AdamW (Loshchilov & Hutter 2019). Exactly one of `epochs` and `steps`."""
 
-    learning_rate: Annotated[float, POSITIVE] = 2e-6
+    learning_rate: PositiveFloat = 2e-6
     """Peak, for every part that names none of its own. 2e-6 is the authors' for LoRA on 8 billion parameters."""
     schedule: Schedule = "constant"
     """After warm-up: stay, or fall to 0 at the end."""
-    warmup: Annotated[float, BELOW_ONE] = 0.05
+    warmup: BelowOne = 0.05
     """Share of all updates in which the learning rate rises from 0."""
-    weight_decay: Annotated[float, NOT_NEGATIVE] = 0.0
+    weight_decay: NonNegativeFloat = 0.0
     """Of matrices; biases and norms have none."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: Annotated[tuple[BelowOne, BelowOne], Field(strict=False)] = (0.9, 0.999)
     """Decay of the running mean of the gradient, and of its square."""
-    max_grad_norm: Annotated[float, POSITIVE] = 1.0
+    max_grad_norm: PositiveFloat = 1.0
     """Longer gradients are scaled down to it."""
-    epochs: Annotated[float, POSITIVE] | None = None
+    epochs: PositiveFloat | None = None
     """Passes over the table."""
-    steps: Annotated[int, POSITIVE] | None = None
+    steps: PositiveInt | None = None
     """Updates of the weights."""
-    batch_size: Annotated[int, POSITIVE] = 1
+    batch_size: PositiveInt = 1
     """Examples in one forward, in each process."""
-    accumulate: Annotated[int, POSITIVE] = 1
+    accumulate: PositiveInt = 1
     """Forwards whose gradients make one update. The loss is averaged over the tokens or pairs of all of them."""
-    seed: Annotated[int, NOT_NEGATIVE] = 0
+    seed: NonNegativeInt = 0
     """Of the order of examples, dropout, and weights that start from nothing."""
 
-    def disagreements(self) -> Iterator[tuple[str, str]]:
-        """One length, not none and not two; decays below 1."""
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """One length, not none and not two."""
         if (self.epochs is None) == (self.steps is None):
             yield "epochs", f"or steps: give exactly one of them, found {'neither' if self.steps is None else 'both'}"
-        if not all(0 <= beta < 1 for beta in self.betas):
-            yield "betas", f"must be at least 0 and below 1, got {list(self.betas)}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunConfig(Checked):
+class RunConfig(ConfigModel):
     """Where the run is written, and how often."""
 
-    out: Path
+    out: PathText
     """The run directory. One that holds a run of other settings is refused."""
-    save_steps: Annotated[int, POSITIVE] = 200
+    save_steps: PositiveInt = 200
     """Updates between checkpoints; there is always one at the end."""
-    save_total_limit: Annotated[int, POSITIVE] = 2
+    save_total_limit: PositiveInt = 2
     """Checkpoints that are kept."""
-    log_steps: Annotated[int, POSITIVE] = 10
+    log_steps: PositiveInt = 10
     """Updates between lines of metrics.jsonl."""
-    eval_steps: Annotated[int, POSITIVE] | None = None
+    eval_steps: PositiveInt | None = None
     """Updates between evaluations. null: one at the end, if there is an eval table."""
     resume: bool = True
     """Go on from the last checkpoint in `out`, if there is one. false: refuse a directory with a run in it."""
@@ -249,115 +236,82 @@ WITHOUT_EFFECT = (
 """Keys that may change when a run is gone on with: what is learned does not depend on them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluateConfig(Checked):
+class EvaluateConfig(ConfigModel):
     """How held-out pairs are judged."""
 
-    ways: Annotated[tuple[ChainSource, ...], NOT_EMPTY] = ("given", "written", "off")
+    ways: ChainSources = ("given", "written", "off")
     """With the table's chains, with chains that the model writes itself, without any. Pairs without chains in the
     table are not judged on given ones."""
-    written_pairs: Annotated[int, POSITIVE] | None = 200
+    written_pairs: PositiveInt | None = 200
     """Pairs, the table's first, for which the model writes chains itself: this takes longer than all else. null: all.
     """
 
-    def disagreements(self) -> Iterator[tuple[str, str]]:
+    def conflicts(self) -> Iterator[tuple[str, str]]:
         """Each way once."""
         if len(set(self.ways)) < len(self.ways):
             yield "ways", f"names one twice: {list(self.ways)}"
 
 
-class TrainingConfig(Protocol):
+class TrainingConfig(ConfigModel):
     """What the settings of every stage have."""
-
-    @property
-    def model(self) -> ModelConfig:
-        """What learns."""
-
-    @property
-    def data(self) -> DataConfig:
-        """From what."""
-
-    @property
-    def trainable(self) -> TrainableConfig:
-        """Which parts of it."""
-
-    @property
-    def optim(self) -> OptimConfig:
-        """How."""
-
-    @property
-    def run(self) -> RunConfig:
-        """Where to."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SftConfig(Checked):
-    """Next-token training on written chains."""
 
     model: ModelConfig
     """What learns."""
     data: DataConfig
     """From what."""
-    trainable: TrainableConfig = field(default_factory=TrainableConfig)
+    trainable: TrainableConfig = TrainableConfig()
     """Which parts of it."""
     optim: OptimConfig
     """How."""
     run: RunConfig
     """Where to."""
 
-    def disagreements(self) -> Iterator[tuple[str, str]]:
+    def conflicts(self) -> Iterator[tuple[str, str]]:
         """Evaluations need a table."""
         if self.run.eval_steps and self.data.eval is None:
             yield "run.eval_steps", "needs data.eval, a table to evaluate on"
+
+
+class SftConfig(TrainingConfig):
+    """Next-token training on written chains."""
 
 
 LossKind = Literal["bradley-terry", "ties", "margin", "regression"]
 """By which of descore.training.losses the rewards learn."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LossConfig(Checked):
+class LossConfig(ConfigModel):
     """What is asked of the rewards, and of the chains beside them."""
 
     kind: LossKind = "bradley-terry"
     """bradley-terry: decided pairs in the right order (Bradley & Terry 1952). ties: ties too have a probability (Rao &
     Kupper 1967). margin: ordered with a distance that grows with that of the ratings. regression: rewards are the
     ratings, standardized (mean squared error)."""
-    k: Annotated[float, ABOVE_ONE] = 5.0
+    k: AboveOne = 5.0
     """For ties: the ratio of strengths up to which a pair is rather a tie. The default is VideoAlign's (arXiv
     2501.13918)."""
-    margin_scale: Annotated[float, POSITIVE] = 1.0
+    margin_scale: PositiveFloat = 1.0
     """For margin: reward per point of rating."""
-    chain_weight: Annotated[float, NOT_NEGATIVE] = 0.0
+    chain_weight: NonNegativeFloat = 0.0
     """Of the next-token loss on chains that did not drop out, averaged over its own tokens. 0: chains are read, not
     learned."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ColdStartConfig(Checked):
+class ColdStartConfig(TrainingConfig):
     """Learning to score pairs: the discriminative cold start (DESIGN 3, stage 1)."""
 
-    model: ModelConfig
-    """What learns."""
     data: PairDataConfig
-    """From what."""
-    dimensions: Annotated[tuple[str, ...], NOT_EMPTY] = ("overall",)
+    dimensions: Names = ("overall",)
     """What the head has a row for: NAME of each column preference.NAME; overall is the column preference."""
-    loss: LossConfig = field(default_factory=LossConfig)
+    loss: LossConfig = LossConfig()
     """What is asked of the rewards."""
-    trainable: PairTrainableConfig = field(default_factory=PairTrainableConfig)
-    """Which parts of the model learn."""
-    optim: OptimConfig
-    """How."""
-    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    trainable: PairTrainableConfig = PairTrainableConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
     """How it is judged."""
-    run: RunConfig
-    """Where to."""
 
-    def disagreements(self) -> Iterator[tuple[str, str]]:
+    def conflicts(self) -> Iterator[tuple[str, str]]:
         """Evaluations need a table, names are unlike, and what learns needs something to learn from."""
-        if self.run.eval_steps and self.data.eval is None:
-            yield "run.eval_steps", "needs data.eval, a table to evaluate on"
+        yield from super().conflicts()
         if len(set(self.dimensions)) < len(self.dimensions):
             yield "dimensions", f"names one twice: {list(self.dimensions)}"
         if self.loss.chain_weight and self.data.chain_drop == 1:

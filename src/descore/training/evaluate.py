@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -256,8 +256,6 @@ def calibrated(settings: CheckpointSettings, judged: Sequence[JudgedPair], *, wa
         warnings.warn(said, DescoreWarning, stacklevel=2)
         return settings
     mean_K, std_K = reward_CK.mean(axis=0), reward_CK.std(axis=0, ddof=1)
-    return replace(
-        settings,
-        reward_mean={name: round(float(mean), 6) for name, mean in zip(settings.dimensions, mean_K, strict=True)},
-        reward_std={name: float(f"{std:.6g}") for name, std in zip(settings.dimensions, std_K, strict=True)},
-    )
+    mean = {name: round(float(mean), 6) for name, mean in zip(settings.dimensions, mean_K, strict=True)}
+    std = {name: float(f"{std:.6g}") for name, std in zip(settings.dimensions, std_K, strict=True)}
+    return settings.model_copy(update={"reward_mean": mean, "reward_std": std})

@@ -4,16 +4,15 @@ In: the run's settings, its tables, what was found on held-out pairs. Out: Markd
 words and numbers; knows nothing of models, and reads no file."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import jinja2
-import yaml
 
 from descore.model.checkpoint import CheckpointSettings
 from descore.stats.bootstrap import Figure
 from descore.training.config import TrainingConfig
-from descore.training.config_model import plain
+from descore.training.config_file import config_yaml
 from descore.training.evaluate import IN_WORDS, Found
 from descore.types import Paradigm
 
@@ -155,7 +154,7 @@ def write_card(
         number=_number,
         accuracy=_accuracy,
         interval=_interval,
-        settings_yaml=yaml.safe_dump(plain(asdict(cast(Any, config))), sort_keys=False, allow_unicode=True),
+        settings_yaml=config_yaml(config),
     )
 
 

@@ -167,20 +167,23 @@ def _renew_head(model: DescoreModel, dimensions: tuple[str, ...]) -> None:
         said = f"model.checkpoint scores {had}, dimensions are {asked}: its head is replaced by a new one"
         warnings.warn(said, DescoreWarning, stacklevel=2)
     model.head = RewardHead(model.query.shape[0], outputs=len(dimensions))
-    model.settings = replace(model.settings, dimensions=dimensions, reward_mean=None, reward_std=None)
+    model.settings = model.settings.model_copy(
+        update={"dimensions": dimensions, "reward_mean": None, "reward_std": None}
+    )
 
 
 def _settings(settings: CheckpointSettings, config: TrainingConfig) -> CheckpointSettings:
     """The checkpoint's, with what the config says. A head fits what the backbone said before, so it counts as untrained
     until it has been fitted anew."""
-    return replace(
-        settings,
-        paradigm="generative" if settings.paradigm == "generative" else "descore",
-        sampling=config.data.sampling or settings.sampling,
-        max_chain_tokens=config.model.max_chain_tokens or settings.max_chain_tokens,
-        reward_mean=None,
-        reward_std=None,
-        trained_on=None,
+    return settings.model_copy(
+        update={
+            "paradigm": "generative" if settings.paradigm == "generative" else "descore",
+            "sampling": config.data.sampling or settings.sampling,
+            "max_chain_tokens": config.model.max_chain_tokens or settings.max_chain_tokens,
+            "reward_mean": None,
+            "reward_std": None,
+            "trained_on": None,
+        }
     )
 
 

@@ -24,10 +24,11 @@ import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations import TensorBoardCallback
 
+from descore.config_model import SettingsError
 from descore.errors import ConfigError, DescoreWarning
 from descore.model.modeling import DescoreModel, merge_adapters
 from descore.training.config import WITHOUT_EFFECT, TrainingConfig
-from descore.training.config_model import SettingsError, differences, read_config, write_config
+from descore.training.config_file import differences, read_config, write_config
 from descore.training.dataset import ArrowTable
 from descore.training.metrics import (
     Metrics,

@@ -6,11 +6,13 @@ Pure functions of numbers; knows nothing of files, decoders or pixels."""
 import itertools
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from descore.errors import ConfigError
+from pydantic import ConfigDict, PositiveFloat, PositiveInt
+
+from descore.config_model import ConfigModel
 
 MAX_ASPECT = 200
 """The longer edge over the shorter, at most: a picture beyond it is a strip in which nothing can be judged."""
@@ -23,56 +25,43 @@ NEARLY = 10
 times, Matroska to milliseconds, and a frame due at the very time may come out just behind it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VideoSampling:
+class VideoSampling(ConfigModel):
     """How a video becomes a clip, and the bounds within which a file is worth decoding.
 
     Stored with a checkpoint: a model scores well only on clips sampled as those that it was trained with."""
 
-    fps: float = 2.0
+    model_config = ConfigDict(title="video sampling")
+
+    fps: PositiveFloat = 2.0
     """Frames per second of video to aim for."""
-    min_frames: int = 4
+    min_frames: PositiveInt = 4
     """Frames to take at least, if the video has so many."""
-    max_frames: int = 32
+    max_frames: PositiveInt = 32
     """Frames to take at most; a longer video is sampled more thinly. 32 frames of 448 x 448 pixels are 3,136 tokens
     of Qwen3-VL (two frames and 32 x 32 pixels make a token), half of the 6,144 that the paper trains with."""
-    min_pixels: int = 128 * 128
+    min_pixels: PositiveInt = 128 * 128
     """Pixels per frame that a smaller picture is enlarged to. Qwen3-VL asks for 128 tokens a video; eight frames of
     this size have 64."""
-    max_pixels: int = 448 * 448
+    max_pixels: PositiveInt = 448 * 448
     """Pixels per frame, at most. Where the two cannot both be kept, this one is."""
-    size_multiple: int = 32
+    size_multiple: PositiveInt = 32
     """Pixels that width and height are multiples of: the backbone's patch (16) times its merge (2)."""
-    max_source_pixels: int = 8192 * 4352
+    max_source_pixels: PositiveInt = 8192 * 4352
     """Pixels of one source frame, at most; a header that declares more is refused before anything is decoded.
     Holds every 8K format."""
-    max_decode: int = 4096 * 2304 * 60 * 120
+    max_decode: PositiveInt = 4096 * 2304 * 60 * 120
     """Source pixels times source frames, at most, refused before decoding: two minutes of 4K at 60 frames per second,
     or ten of full HD at 50. What this does not catch, `timeout` does."""
-    timeout: float = 60.0
+    timeout: PositiveFloat = 60.0
     """Seconds that reading one video may take. Looked at between packets, so a single packet may overrun it."""
 
-    def __post_init__(self) -> None:
-        faults = [f"{name} must be {rule}, got {found!r}" for name, rule, found in self._faults()]
-        if faults:
-            raise ConfigError("video sampling: " + "; ".join(faults))
-
-    def _faults(self) -> list[tuple[str, str, object]]:
-        faults: list[tuple[str, str, object]] = []
-        for name in ("fps", "timeout"):
-            value = getattr(self, name)
-            if not (_is_number(value) and math.isfinite(value) and value > 0):
-                faults.append((name, "a positive number", value))
-        whole = [field for field in self.__dataclass_fields__ if field not in ("fps", "timeout")]
-        wrong = [name for name in whole if not _is_whole(getattr(self, name)) or getattr(self, name) < 1]
-        faults += [(name, "a whole number of at least 1", getattr(self, name)) for name in wrong]
-        if not {"min_frames", "max_frames"} & set(wrong) and self.max_frames < self.min_frames:
-            faults.append(("max_frames", f"at least min_frames ({self.min_frames})", self.max_frames))
-        if not {"min_pixels", "max_pixels"} & set(wrong) and self.max_pixels < self.min_pixels:
-            faults.append(("max_pixels", f"at least min_pixels ({self.min_pixels})", self.max_pixels))
-        if not {"size_multiple", "max_pixels"} & set(wrong) and self.max_pixels < self.size_multiple**2:
-            faults.append(("max_pixels", f"at least size_multiple squared ({self.size_multiple**2})", self.max_pixels))
-        return faults
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """No upper bound below its lower one."""
+        if self.max_frames < self.min_frames:
+            yield "max_frames", f"must be at least min_frames ({self.min_frames}), got {self.max_frames}"
+        for name, least in (("min_pixels", self.min_pixels), ("size_multiple squared", self.size_multiple**2)):
+            if self.max_pixels < least:
+                yield "max_pixels", f"must be at least {name} ({least}), got {self.max_pixels}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,11 +137,3 @@ def fit_size(width: int, height: int, *, sampling: VideoSampling) -> tuple[int, 
 def _neighbours(length: float, multiple: int) -> set[int]:
     below = max(1, math.floor(length / multiple)) * multiple
     return {below, max(below, math.ceil(length / multiple) * multiple)}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -15,10 +15,11 @@ from tests.training.golden import RL, golden_rl
 from tests.training.rl_case import make_rl_config, marked_rows
 from transformers import get_scheduler
 
+from descore.config_model import SettingsError
 from descore.errors import CheckpointError, ConfigError, DescoreWarning, VideoError
 from descore.model.modeling import DescoreModel
 from descore.scorer import Scorer
-from descore.training.config_model import SettingsError, write_config
+from descore.training.config_file import write_config
 from descore.training.dataset import EpochSampler
 from descore.training.rl.run import train_rl
 from descore.training.rl.trainer import Shares, rate_of
@@ -156,7 +157,7 @@ def test_killed_by_the_system_it_ends_the_same(straight, data, rl, tmp_path):
     code = (
         "import os, signal, sys; from pathlib import Path\n"
         "from descore.training.rl.config import RlConfig\n"
-        "from descore.training.config_model import read_config\n"
+        "from descore.training.config_file import read_config\n"
         "from descore.training.rl.run import train_rl\n"
         "watch = lambda step, *_: os.kill(os.getpid(), signal.SIGKILL) if step == 3 else None\n"
         "train_rl(read_config(Path(sys.argv[1]), RlConfig), watch=watch)"
@@ -376,7 +377,7 @@ def test_a_model_that_scores_is_where_it_starts(rl, tmp_path):
     ("override", "said"),
     [
         ("trainable.lora.dropout=0.1", "must be 0"),
-        ("rollout.num_generations=1", "must be 2 or more"),
+        ("rollout.num_generations=1", "must be at least 2"),
         ("rewards.function=vowels", "expected module:function"),
         ("rewards.length_full_from=1", "must be above length_none_below"),
         ("run.eval_steps=2", "needs data.eval"),

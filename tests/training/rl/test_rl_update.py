@@ -14,7 +14,7 @@ from tests.training.rl_case import rl_settings
 from descore.model.generation import score_chains, suppressed_token_ids
 from descore.training.collate import MISSING
 from descore.training.config import LoraConfig, PairTrainableConfig, PartConfig
-from descore.training.config_model import read_config
+from descore.training.config_file import read_config
 from descore.training.metrics import MetricAccumulator
 from descore.training.models import learned_weights, set_trainable
 from descore.training.rl.config import RlConfig
@@ -28,7 +28,7 @@ TEXTS = ("a red ball", "a ball rolls to the left", "red red red ball rolls", "le
 WORTH = ((0.2, 0.9, 0.4), (0.5, 0.5, 0.5), (None, 0.1, 0.8), (1.0, 0.3, 0.6))
 """Of chain g of clip c; the second group has no spread, and one chain is not rated."""
 LORA = PairTrainableConfig(lora=LoraConfig(r=4, alpha=8))
-FULL = replace(LORA, language_model=PartConfig(mode="full"), merger=PartConfig(mode="full"))
+FULL = LORA.model_copy(update={"language_model": PartConfig(mode="full"), "merger": PartConfig(mode="full")})
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def test_two_rollouts_are_learned_from_as_one_batch(config):
 
 
 def replace_bt(settings):
-    return replace(settings, loss=replace(settings.loss, bt_weight=0.0))
+    return settings.model_copy(update={"loss": settings.loss.model_copy(update={"bt_weight": 0.0})})
 
 
 def test_a_second_pass_reads_the_rewards_anew_and_holds_ratios_against_the_first(config):

@@ -13,7 +13,7 @@ from tests.training.rl_case import fails, rl_settings
 from descore.errors import ConfigError
 from descore.rubric import write_answer
 from descore.training.collate import MISSING
-from descore.training.config_model import read_config
+from descore.training.config_file import read_config
 from descore.training.rl.config import RlConfig
 from descore.training.rl.rewards import reward_groups
 from descore.training.rl.rollout import sample
@@ -133,7 +133,7 @@ def test_a_generative_chain_is_worth_more_if_scores_are_in_peoples_order(config)
     generative = config("paradigm=generative", "rewards.correctness=0.5")
     assert correct(groups, [pair(0)], generative) == [[1.0, 0.5], [1.0, 0.5]]
     assert correct(groups, [pair(0, -1)], generative) == [[0.0, 0.5], [0.0, 0.5]]
-    against_all = replace(generative, loss=replace(generative.loss, opponents="all"))
+    against_all = generative.model_copy(update={"loss": generative.loss.model_copy(update={"opponents": "all"})})
     assert correct(groups, [pair(0)], against_all) == [[1.0, 0.25], [0.5, 0.75]]
     [[chain, _], _] = rated(groups, [pair(0, marks=None)], generative)
     assert chain.rollout_reward == pytest.approx(0.1 + 0.2 * 4 / 7 + 0.5)  # known also without marks

@@ -7,17 +7,15 @@ weight 0 takes no part, and what stands in its place is never looked at. All in 
 Shapes: R chains, N tokens, n of them with a weight."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Scale = Literal["group", "none"]
-"""What a chain's distance from the mean is divided by: the deviation of its group, or nothing."""
+from descore.training.rl.config import LossType, ScaleRewards
 
 
 def group_advantages(
-    rollout_reward_CG: Tensor, *, counted_CG: Tensor | None = None, scale: Scale = "group", epsilon: float = 1e-6
+    rollout_reward_CG: Tensor, *, counted_CG: Tensor | None = None, scale: ScaleRewards = "group", epsilon: float = 1e-6
 ) -> Tensor:
     """(reward - mean) / (deviation + epsilon), both of the chain's own group: (C, G).
 
@@ -48,10 +46,6 @@ def _read(reward_CG: Tensor, counted_CG: Tensor | None) -> tuple[Tensor, Tensor]
     """Rewards in float32 at least, and which of them count: all, if nobody says."""
     counted_CG = torch.ones_like(reward_CG, dtype=torch.bool) if counted_CG is None else counted_CG.bool()
     return reward_CG.to(torch.promote_types(reward_CG.dtype, torch.float32)), counted_CG
-
-
-LossType = Literal["per_token", "per_sequence", "fixed_length"]
-"""Over what the objective is averaged: `token_weights` has the three, and TRL's names for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

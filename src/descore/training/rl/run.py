@@ -9,7 +9,6 @@ last checkpoint to the same weights. Knows the run; knows nothing of how a chain
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 import pyarrow.compute as pc
@@ -23,7 +22,7 @@ from descore.model.checkpoint import ANSWER_DIMENSIONS, CheckpointSettings, find
 from descore.model.modeling import DescoreModel
 from descore.training.cold_start import EVALUATION_FILE, write_evaluation
 from descore.training.config import ChainSource, RowConfig
-from descore.training.config_model import write_config
+from descore.training.config_file import write_config
 from descore.training.evaluate import JudgedPair, Judging, calibrated, figures, judge_pairs, quick_metrics, record
 from descore.training.metrics import ProgressCallback, UnreadableVideos, last_metrics, write_versions
 from descore.training.model_card import how_chains_came_out, write_card
@@ -175,7 +174,8 @@ class _Run:
         loop.run(judge=self.judge)
         if "eval" in self.data and not self.judged:  # the run was killed behind its last checkpoint
             self.judge()
-        settings = replace(self._calibrated(), trained_on=_trained_on(self.config, pairs=len(self.data["train"])))
+        trained_on = _trained_on(self.config, pairs=len(self.data["train"]))
+        settings = self._calibrated().model_copy(update={"trained_on": trained_on})
         if is_main_process:
             self._write(settings)
         self.accelerator.wait_for_everyone()
@@ -262,4 +262,5 @@ def _trained_on(config: RlConfig, *, pairs: int) -> str:
 def _without_rows(config: RlConfig) -> RlConfig:
     """A generative model has neither query nor head that could learn."""
     frozen = RowConfig(mode="frozen")
-    return replace(config, trainable=replace(config.trainable, query=frozen, head=frozen))
+    trainable = config.trainable.model_copy(update={"query": frozen, "head": frozen})
+    return config.model_copy(update={"trainable": trainable})

@@ -153,8 +153,20 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SideAnnotations:
+    """What is known of one of a pair's videos, beside the preference."""
+
+    chain: str | None = None
+    """A chain of thought, to train on."""
+    marks: Mapping[str, Mark] | None = None
+    """True marks, one for each of DIMENSIONS."""
+    ratings: Mapping[str, float] = field(default_factory=dict)
+    """By label, higher is better."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """Two videos of one prompt, and which one people prefer."""
+    """Two videos of one prompt, which one people prefer, and what else is known of them."""
 
     prompt: str
     video_a: str
@@ -169,6 +181,10 @@ class Pair:
     source_b: str | None = None
     aspect: str | None = None
     """What kind of prompt it is, as the benchmark divides them."""
+    a: SideAnnotations = SideAnnotations()
+    b: SideAnnotations = SideAnnotations()
+    line: int | None = None
+    """Where the pair stands in its table; None if it was not read from one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

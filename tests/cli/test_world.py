@@ -29,9 +29,9 @@ def test_the_table_is_one_of_pairs(sample):
     assert len(rows) == 3
     for number, row in enumerate(rows, start=5):
         truth = pair(Split.WORDINGS, number, size=(64, 32))
-        assert row.pair.prompt == row.pair.group == truth.a.prompt
-        assert dict(row.pair.preference) == {"overall": truth.preference}
-        assert (row.pair.source_a, row.pair.source_b) == (truth.a.generator, truth.b.generator)
+        assert row.prompt == row.group == truth.a.prompt
+        assert dict(row.preference) == {"overall": truth.preference}
+        assert (row.source_a, row.source_b) == (truth.a.generator, truth.b.generator)
         for told, example in ((row.a, truth.a), (row.b, truth.b)):
             assert told.chain == example.chain
             assert told.marks == example.verdict.marks
@@ -43,7 +43,7 @@ def test_the_films_are_the_clips(sample):
     luma_C = np.array([0.299, 0.587, 0.114])
     for number, row in enumerate(read_pairs(sample / "pairs.csv"), start=5):
         truth = pair(Split.WORDINGS, number, size=(64, 32))
-        for video, example in ((row.pair.video_a, truth.a), (row.pair.video_b, truth.b)):
+        for video, example in ((row.video_a, truth.a), (row.video_b, truth.b)):
             clip = read_clip(video, sampling=EVERY_FRAME)
             assert clip.times == example.clip.times
             assert np.abs((clip.frames.astype(float) - example.clip.frames) @ luma_C).mean() < 3

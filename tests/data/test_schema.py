@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from descore.data.schema import PairColumns, pairs_within, read_clips, read_pairs
 from descore.errors import ConfigError, DataError
-from descore.types import Pair, RatedClip
+from descore.types import Pair, RatedClip, SideAnnotations
 
 MARKS = {"subject": 2, "dynamics": 1, "camera": "N/A", "environment": 0, "style": 2}
 
@@ -25,16 +25,15 @@ def test_the_least_table_of_pairs(tmp_path):
     )
     rows = list(read_pairs(file))
     assert [row.line for row in rows] == [2, 3]
-    assert rows[0].pair == Pair(
+    assert rows[0] == Pair(
         prompt="a dog",
         video_a=str(tmp_path / "x.mp4"),
         video_b=str(tmp_path / "sub" / "y.mp4"),
         preference={"overall": "a"},
         group="a dog",
+        line=2,
     )
-    assert (rows[1].pair.video_b, rows[1].pair.preference) == ("/z.mp4", {"overall": "tie"})
-    assert rows[0].a.chain is None
-    assert not rows[0].a.ratings
+    assert (rows[1].video_b, rows[1].preference) == ("/z.mp4", {"overall": "tie"})
 
 
 def test_all_that_a_table_of_pairs_may_tell(tmp_path):
@@ -54,8 +53,8 @@ def test_all_that_a_table_of_pairs_may_tell(tmp_path):
         "aspect": "animals",
     }
     file = table(tmp_path, "pairs.jsonl", json.dumps(told))
-    (row,) = read_pairs(file, resolve=False)
-    assert row.pair == Pair(
+    (pair,) = read_pairs(file, resolve=False)
+    assert pair == Pair(
         prompt="a dog",
         video_a="x.mp4",
         video_b="y.mp4",
@@ -64,17 +63,16 @@ def test_all_that_a_table_of_pairs_may_tell(tmp_path):
         source_a="one",
         source_b="two",
         aspect="animals",
+        a=SideAnnotations(chain="I see a dog.", marks={**MARKS, "camera": None}, ratings={"VQ": 2.0}),
+        b=SideAnnotations(ratings={"VQ": 3.5}),
+        line=1,
     )
-    assert row.a.chain == "I see a dog."
-    assert row.a.marks == {**MARKS, "camera": None}
-    assert (row.a.ratings, row.b.ratings) == ({"VQ": 2.0}, {"VQ": 3.5})
-    assert row.b.marks is None
 
 
 def test_one_source_for_both(tmp_path):
     file = table(tmp_path, "p.csv", "prompt,video_a,video_b,preference,source", "p,x,y,a,model")
     (row,) = read_pairs(file)
-    assert (row.pair.source_a, row.pair.source_b) == ("model", "model")
+    assert (row.source_a, row.source_b) == ("model", "model")
 
 
 def test_columns_and_label_values_of_another_table(tmp_path):
@@ -83,7 +81,7 @@ def test_columns_and_label_values_of_another_table(tmp_path):
         values={"L": "a", "R": "b", "none": "tie", "?": None},
     )  # fmt: skip
     file = table(tmp_path, "p.csv", "text,left,right,vote", "p,x,y,L", "p,x,y,R", "p,x,y,none", "p,x,y,?", "p,x,y,")
-    preferences = [dict(row.pair.preference) for row in read_pairs(file, columns=columns)]
+    preferences = [dict(row.preference) for row in read_pairs(file, columns=columns)]
     assert preferences == [{"vote": "a"}, {"vote": "b"}, {"vote": "tie"}, {}, {}]
 
 

@@ -1,7 +1,9 @@
 """A run survives being killed, is never mixed with another, and reads back as it was."""
 
+import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -11,6 +13,7 @@ from tests.evaluation.cases import GOOD, TellJudge, clip, four_clips
 from descore.errors import ConfigError, DataError, VideoError
 from descore.evaluation.runs import draw_strip, evaluate, read_run
 from descore.io import lock_directory
+from descore.types import SideAnnotations
 
 
 class Killed(BaseException):
@@ -36,6 +39,17 @@ def test_a_run_reads_back_as_it_was(tmp_path):
     assert found.results["labels"]["overall"]["accuracy"]["value"] == 1.0
     assert found.config["benchmark"] == "four"
     assert found == read_run(tmp_path / "run")
+
+
+def test_annotations_of_pairs_change_no_run(tmp_path):
+    """Else a run that began before pairs had them could not go on."""
+    run(TellJudge(GOOD), tmp_path / "plain")
+    judged = four_clips()
+    judged.pairs = tuple(replace(pair, a=SideAnnotations(chain="I see."), line=2) for pair in judged.pairs)
+    run(TellJudge(GOOD), tmp_path / "annotated", judged=judged)
+    plain, annotated = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("plain", "annotated"))
+    assert plain["labels"] == annotated["labels"]
+    assert (tmp_path / "plain" / "labels.json").read_text() == (tmp_path / "annotated" / "labels.json").read_text()
 
 
 def test_each_clip_is_scored_once_however_many_pairs_hold_it(tmp_path):

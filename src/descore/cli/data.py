@@ -14,7 +14,7 @@ from descore.errors import DataError
 
 if TYPE_CHECKING:
     from descore.data.validate import Check, Finding, Probes
-    from descore.evaluation.convert import Converted
+    from descore.evaluation.convert import ConversionSummary
 
 MAX_SHOWN = 50
 """Findings of each kind that are shown without --all."""
@@ -112,7 +112,7 @@ def convert_tables(
     layout and where its files are to be had."""
     with reported_errors(debug=debug):
         from descore.cli.scoring import progress_bar
-        from descore.evaluation.convert import convert as convert_table
+        from descore.evaluation.convert import convert_table
 
         with progress_bar() as bar:
             task = bar.add_task("converting", total=None)
@@ -124,7 +124,7 @@ def convert_tables(
                 labels=labels or (),
                 least_difference=least_difference,
                 within=within,
-                watch=lambda: bar.advance(task),
+                on_progress=lambda: bar.advance(task),
             )
         for line in _conversion_summary(converted):
             typer.echo(line)
@@ -241,7 +241,7 @@ def _largest(counts: Mapping[str, int]) -> str:
     return shown + (f" and {len(counts) - _MAX_NAMED:,} more" if len(counts) > _MAX_NAMED else "")
 
 
-def _conversion_summary(converted: "Converted") -> Iterator[str]:
+def _conversion_summary(converted: "ConversionSummary") -> Iterator[str]:
     """What was written, and the next command."""
     from descore.cli.output import with_count
 

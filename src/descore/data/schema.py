@@ -18,7 +18,7 @@ from pathlib import Path
 
 from descore.data.tables import Cells, columns_of, read_rows
 from descore.errors import ConfigError, DataError
-from descore.types import Mark, Pair, Preference, RatedClip
+from descore.types import Pair, Preference, RatedClip, SideAnnotations
 
 OVERALL = "overall"
 """The label of a preference or rating that has no name."""
@@ -86,29 +86,7 @@ class ClipColumns:
         return (self.prompt, self.video, *self.ratings.values())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SideAnnotations:
-    """What a row of pairs tells of one of its videos, beside the preference."""
-
-    chain: str | None
-    """A chain of thought, to train on."""
-    marks: Mapping[str, Mark] | None
-    """One for each of DIMENSIONS."""
-    ratings: Mapping[str, float]
-    """By label, higher is better."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PairRow:
-    """A pair, and what else its row tells."""
-
-    line: int
-    pair: Pair
-    a: SideAnnotations
-    b: SideAnnotations
-
-
-def read_pairs(file: str | Path, *, columns: PairColumns | None = None, resolve: bool = True) -> Iterator[PairRow]:
+def read_pairs(file: str | Path, *, columns: PairColumns | None = None, resolve: bool = True) -> Iterator[Pair]:
     """The pairs of a table, lazily. `columns` None: the project's schema. `resolve` joins the videos' paths to the
     table's folder; without it they stay as the table has them.
 
@@ -175,13 +153,13 @@ def _known(names: Sequence[str]) -> Callable[..., str | None]:
     return lambda *wanted: next((name for name in wanted if name in names), None)
 
 
-def pair_of(cells: Cells, *, columns: PairColumns, name_of: NameOf = str) -> PairRow:
-    """The pair that a row tells. A label whose cell is empty, or says that people could not say, is absent."""
+def pair_of(cells: Cells, *, columns: PairColumns, name_of: NameOf = str) -> Pair:
+    """The pair in a row. A label whose cell is empty, or says that people could not say, is absent."""
     prompt = cells.needed(columns.prompt)
     chosen: dict[str, Preference | None] = {
         label: cells.choice(column, columns.values) for label, column in columns.preference.items()
     }
-    pair = Pair(
+    return Pair(
         prompt=prompt,
         video_a=name_of(cells.needed(columns.video_a)),
         video_b=name_of(cells.needed(columns.video_b)),
@@ -190,8 +168,10 @@ def pair_of(cells: Cells, *, columns: PairColumns, name_of: NameOf = str) -> Pai
         source_a=cells.text(columns.source_a),
         source_b=cells.text(columns.source_b),
         aspect=cells.text(columns.aspect),
+        a=_annotations_of(cells, columns.a),
+        b=_annotations_of(cells, columns.b),
+        line=cells.line,
     )
-    return PairRow(line=cells.line, pair=pair, a=_told(cells, columns.a), b=_told(cells, columns.b))
 
 
 def clip_of(cells: Cells, *, columns: ClipColumns, name_of: NameOf = str) -> RatedClip:
@@ -208,7 +188,7 @@ def clip_of(cells: Cells, *, columns: ClipColumns, name_of: NameOf = str) -> Rat
     )
 
 
-def _told(cells: Cells, columns: SideColumns) -> SideAnnotations:
+def _annotations_of(cells: Cells, columns: SideColumns) -> SideAnnotations:
     return SideAnnotations(
         chain=cells.text(columns.chain),
         marks=None if columns.marks is None else cells.marks(columns.marks),
@@ -254,6 +234,8 @@ def _made(a: RatedClip, b: RatedClip, *, labels: Sequence[str], least: float, ti
         source_a=a.source,
         source_b=b.source,
         aspect=a.aspect,
+        a=SideAnnotations(marks=a.marks, ratings=a.ratings),
+        b=SideAnnotations(marks=b.marks, ratings=b.ratings),
     )
 
 

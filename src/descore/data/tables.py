@@ -16,15 +16,15 @@ from typing import Any, TypeVar
 from descore.errors import ConfigError, DataError
 from descore.types import DIMENSIONS, NOT_APPLICABLE, Mark
 
-Row = dict[str, Any]
-Rows = Iterator[tuple[int, Row]]
+TableRow = dict[str, Any]
+TableRows = Iterator[tuple[int, TableRow]]
 
 _BOM = b"\xef\xbb\xbf"
 _SHOWN = 12  # columns that a message lists
 _LONGEST_CELL = 1 << 24  # characters; the csv module's own limit of 131,072 is below a long chain of thought
 
 
-def read_rows(file: str | Path, *, columns: Sequence[str] = ()) -> Rows:
+def read_rows(file: str | Path, *, columns: Sequence[str] = ()) -> TableRows:
     """The rows of a table and the line that each begins on, counted from 1.
 
     In Parquet, which has no lines, rows are counted instead. A name in `columns` must be there, or the first row
@@ -69,7 +69,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return by_letters[close[0]] if close else None
 
 
-def _checked(rows: Rows, *, file: str, columns: Sequence[str]) -> Rows:
+def _checked(rows: TableRows, *, file: str, columns: Sequence[str]) -> TableRows:
     first = next(rows, None)
     if first is None:
         raise DataError(file, 1, "no rows; expected one at least")
@@ -109,7 +109,7 @@ def _decoded(raw: bytes, path: Path, number: int) -> str:
         ) from None
 
 
-def _read_csv(path: Path) -> Rows:
+def _read_csv(path: Path) -> TableRows:
     csv.field_size_limit(_LONGEST_CELL)
     reader = csv.reader((text for _, text in _lines(path)), strict=True)
     header = next(_cells(reader, path), None)
@@ -145,7 +145,7 @@ def _header(cells: list[str], path: Path) -> list[str]:
     return names
 
 
-def _read_json_lines(path: Path) -> Rows:
+def _read_json_lines(path: Path) -> TableRows:
     for line, text in _lines(path):
         if not text.strip():
             continue
@@ -156,7 +156,7 @@ def _read_json_lines(path: Path) -> Rows:
         yield line, _object(row, path, line)
 
 
-def _read_json(path: Path) -> Rows:
+def _read_json(path: Path) -> TableRows:
     text = _decoded(path.read_bytes().removeprefix(_BOM), path, 1)
     at, line = _skip(text, 0), 1
     if text[at : at + 1] != "[":
@@ -180,13 +180,13 @@ def _skip(text: str, at: int) -> int:
     return at
 
 
-def _object(row: object, path: Path, line: int) -> Row:
+def _object(row: object, path: Path, line: int) -> TableRow:
     if not isinstance(row, dict):
         raise DataError(str(path), line, f"found {type(row).__name__}, expected an object with a key for each column")
     return row
 
 
-def _read_parquet(path: Path) -> Rows:
+def _read_parquet(path: Path) -> TableRows:
     try:
         arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError:
@@ -203,7 +203,7 @@ def _read_parquet(path: Path) -> Rows:
         raise DataError(str(path), number + 1, f"no readable Parquet ({reason}); fetch the file again") from None
 
 
-_READERS: Mapping[str, Callable[[Path], Rows]] = {
+_READERS: Mapping[str, Callable[[Path], TableRows]] = {
     ".csv": _read_csv,
     ".jsonl": _read_json_lines,
     ".json": _read_json,

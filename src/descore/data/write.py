@@ -1,6 +1,6 @@
 """Pairs written as a table in the project's schema: CSV, JSON Lines or Parquet, a row at a time.
 
-In: `PairRow` records, and which columns the table is to have. Out: a file that is whole or not there. What it says is
+In: `Pair` records, and which columns the table is to have. Out: a file that is whole or not there. What it says is
 what `read_pairs` reads back. Knows the schema and formats; knows nothing of where pairs come from."""
 
 import csv
@@ -11,13 +11,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from descore.data.schema import OVERALL, PairColumns, PairRow, SideAnnotations, SideColumns
-from descore.data.tables import Row
+from descore.data.schema import OVERALL, PairColumns, SideColumns
+from descore.data.tables import TableRow
 from descore.errors import ConfigError
 from descore.io import atomic_path
 from descore.rubric import marks_json
+from descore.types import Pair, SideAnnotations
 
-Write = Callable[[Row], object]
+Write = Callable[[TableRow], object]
 
 _ROWS = 1024
 """Rows that a Parquet file takes at a time."""
@@ -38,16 +39,15 @@ def own_columns(columns: PairColumns) -> tuple[str, ...]:
     )
 
 
-def own_row(row: PairRow) -> Row:
-    """All that a pair tells, by the schema's columns; a column that it tells nothing of is absent."""
-    pair = row.pair
+def own_row(pair: Pair) -> TableRow:
+    """A pair's cells by the schema's columns. What is not known is None, or absent for a label."""
     return {
         "prompt": pair.prompt,
         "video_a": pair.video_a,
         "video_b": pair.video_b,
         **{_labelled("preference", label): choice for label, choice in pair.preference.items()},
-        **_own_side("a", row.a),
-        **_own_side("b", row.b),
+        **_own_side("a", pair.a),
+        **_own_side("b", pair.b),
         "group": pair.group,
         "source_a": pair.source_a,
         "source_b": pair.source_b,
@@ -55,10 +55,10 @@ def own_row(row: PairRow) -> Row:
     }
 
 
-def _own_side(letter: str, told: SideAnnotations) -> Row:
-    marks = None if told.marks is None else marks_json(told.marks)
-    ratings = {_labelled(f"rating_{letter}", label): number for label, number in told.ratings.items()}
-    return {f"chain_{letter}": told.chain, f"marks_{letter}": marks, **ratings}
+def _own_side(letter: str, side: SideAnnotations) -> TableRow:
+    marks = None if side.marks is None else marks_json(side.marks)
+    ratings = {_labelled(f"rating_{letter}", label): number for label, number in side.ratings.items()}
+    return {f"chain_{letter}": side.chain, f"marks_{letter}": marks, **ratings}
 
 
 def side_columns(letter: str, *, labels: Sequence[str], marks: bool) -> SideColumns:
@@ -114,7 +114,7 @@ def _parquet_writer(path: Path, columns: Sequence[str]) -> Iterator[Write]:
             writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
             rows.clear()
 
-        def write(row: Row) -> None:
+        def write(row: TableRow) -> None:
             rows.append({column: row.get(column) for column in columns})
             if len(rows) == _ROWS:
                 flush()

@@ -18,8 +18,6 @@ from descore.data.schema import (
     OVERALL,
     ClipColumns,
     PairColumns,
-    PairRow,
-    SideAnnotations,
     clip_of,
     own_clip_columns,
     own_pair_columns,
@@ -112,9 +110,9 @@ def load(benchmark: Benchmark, *, root: Path | None = None, limit: int | None = 
     folder = _folder_of(benchmark, root)
     open_video = partial(_open, folder=folder, frames_per_second=benchmark.frames_per_second)
     if isinstance(benchmark.columns, PairColumns):
-        rows = list(islice(_pair_rows(benchmark, benchmark.columns, folder), limit))
-        told = (clip for row in rows for clip in _clips_of(row))
-        return Judgements(clips=_each_once(told), pairs=tuple(row.pair for row in rows), open=open_video)
+        pairs = tuple(islice(_pairs(benchmark, benchmark.columns, folder), limit))
+        both = (clip for pair in pairs for clip in _clips_of(pair))
+        return Judgements(clips=_each_once(both), pairs=pairs, open=open_video)
     rated = _each_once(islice(_rated_clips(benchmark, folder), limit))
     made = pairs_within(rated, least_difference=benchmark.least_difference)
     return Judgements(clips=rated, pairs=tuple(made), open=open_video)
@@ -157,7 +155,7 @@ def _cells(benchmark: Benchmark, folder: Path, *, needed: tuple[str, ...]) -> It
         yield Cells(file=str(file), line=line, row=row)
 
 
-def _pair_rows(benchmark: Benchmark, columns: PairColumns, folder: Path) -> Iterator[PairRow]:
+def _pairs(benchmark: Benchmark, columns: PairColumns, folder: Path) -> Iterator[Pair]:
     name_of = benchmark.place.name_of if benchmark.place else str
     for cells in _cells(benchmark, folder, needed=columns.needed):
         yield pair_of(cells, columns=columns, name_of=name_of)
@@ -170,20 +168,15 @@ def _rated_clips(benchmark: Benchmark, folder: Path) -> Iterator[RatedClip]:
         yield clip_of(cells, columns=benchmark.columns, name_of=name_of)
 
 
-def _clips_of(row: PairRow) -> Iterator[RatedClip]:
-    """Both clips of a pair, with what its row tells of them."""
-    pair = row.pair
-    sides: tuple[tuple[str, str | None, SideAnnotations], ...] = (
-        (pair.video_a, pair.source_a, row.a),
-        (pair.video_b, pair.source_b, row.b),
-    )
-    for video, source, told in sides:
+def _clips_of(pair: Pair) -> Iterator[RatedClip]:
+    """Both clips of a pair, with their annotations."""
+    for video, source, side in ((pair.video_a, pair.source_a, pair.a), (pair.video_b, pair.source_b, pair.b)):
         yield RatedClip(
             prompt=pair.prompt,
             video=video,
             group=pair.group,
-            ratings=told.ratings,
-            marks=told.marks,
+            ratings=side.ratings,
+            marks=side.marks,
             source=source,
             aspect=pair.aspect,
         )

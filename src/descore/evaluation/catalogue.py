@@ -14,7 +14,9 @@ from descore.evaluation.layouts import (
 )
 from descore.types import Preference
 
-_A_B_SAME: dict[str, Preference] = {"A": "a", "B": "b", "same": "tie"}
+A_B_SAME: dict[str, Preference] = {"A": "a", "B": "b", "same": "tie"}
+"""The values of VideoAlign's and DeScore's preferences."""
+
 _FIVE = (
     "visual quality",
     "temporal consistency",
@@ -36,7 +38,7 @@ VIDEOGEN_REWARDBENCH = Benchmark(
         source_a="A_model",
         source_b="B_model",
         preference={"VQ": "VQ", "MQ": "MQ", "TA": "TA", OVERALL: "Overall"},
-        values=_A_B_SAME,
+        values=A_B_SAME,
     ),
     place=Place(),
     published=published.VIDEOGEN_REWARDBENCH,
@@ -170,7 +172,7 @@ VIDEOALIGN = Benchmark(
         video_a="path_A",
         video_b="path_B",
         preference={"VQ": "VQ", "MQ": "MQ", "TA": "TA"},
-        values=_A_B_SAME,
+        values=A_B_SAME,
     ),
     place=Place(),
     licence="MIT, VideoAlign (Kuaishou)",

@@ -12,10 +12,10 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from descore.data.schema import ClipColumns, PairColumns
-from descore.data.tables import Row, Rows
+from descore.data.tables import TableRow, TableRows
 from descore.errors import DataError
 
-Reshape = Callable[[Rows, str], Rows]
+Reshape = Callable[[TableRows, str], TableRows]
 """From the rows of a file, and its name for messages, to rows that tell one pair or one clip each."""
 
 
@@ -104,7 +104,7 @@ _ANSWERED = re.compile(r": (\d+)")
 _SIDES = ("left", "right")
 
 
-def told_in_conversations(rows: Rows, file: str) -> Rows:
+def told_in_conversations(rows: TableRows, file: str) -> TableRows:
     """VideoScore-Bench: adds `prompt`, from the question, and `answers`, the numbers of the answer in their order."""
     for line, row in rows:
         said = [str(turn.get("value", "")) for turn in row.get("conversations") or [] if isinstance(turn, Mapping)]
@@ -115,11 +115,11 @@ def told_in_conversations(rows: Rows, file: str) -> Rows:
         yield line, {**row, "prompt": asked.group(1).strip(), "answers": answers}
 
 
-def left_and_right(rows: Rows, file: str) -> Rows:
+def left_and_right(rows: TableRows, file: str) -> TableRows:
     """VideoScore-Bench's GenAI part: rows '0000_left' and '0000_right', each with a preference, are one pair.
 
     The higher preference is the preferred side; equal ones are a tie."""
-    waiting: dict[str, tuple[int, Row]] = {}
+    waiting: dict[str, tuple[int, TableRow]] = {}
     for line, row in told_in_conversations(rows, file):
         number, _, side = str(row["id"]).rpartition("_")
         if side not in _SIDES:
@@ -138,10 +138,10 @@ def left_and_right(rows: Rows, file: str) -> Rows:
         raise DataError(file, line, f"id is {row['id']!r} and its other side is missing; fetch the table again")
 
 
-def against_each_other(rows: Rows, file: str) -> Rows:
+def against_each_other(rows: TableRows, file: str) -> TableRows:
     """VideoScore-Bench's VBench part: rows 'technical_quality_0_lavie' hold a preference over each other model's clip
     for the same prompt: 1 preferred, 0 not, 0.5 a tie. Every two are one pair, judged for that aspect only."""
-    same: dict[str, list[tuple[int, Row]]] = defaultdict(list)
+    same: dict[str, list[tuple[int, TableRow]]] = defaultdict(list)
     for line, row in told_in_conversations(rows, file):
         same[str(row["id"]).rpartition("_")[0]].append((line, row))
     for key, clips in same.items():

@@ -141,7 +141,7 @@ def evaluate(
     another config, or one that another process is writing, raises ConfigError. `progress` hears how many clips of how
     many have been tried."""
     clips, pairs = judgements.clips, judgements.pairs
-    told = {"clips": [to_plain(clip) for clip in clips], "pairs": [to_plain(pair) for pair in pairs]}
+    told = {"clips": [to_plain(clip) for clip in clips], "pairs": [_pair_record(pair) for pair in pairs]}
     config = {
         "schema": SCHEMA,
         **judge.config,
@@ -177,6 +177,11 @@ def read_run(folder: Path) -> Run:
         results=_read_json(folder / RESULTS_FILE),
         frames={int(strip.stem): strip.read_bytes() for strip in strips if strip.stem.isdecimal()},
     )
+
+
+def _pair_record(pair: Pair) -> dict[str, Any]:
+    """A pair without its annotations, which its clips have."""
+    return {key: value for key, value in to_plain(pair).items() if key not in ("a", "b", "line")}
 
 
 def _start(folder: Path, config: Mapping[str, Any], labels: Mapping[str, Any]) -> None:

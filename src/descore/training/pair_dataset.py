@@ -19,12 +19,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from descore.data.schema import OVERALL, PairColumns, PairRow, own_pair_columns, read_pairs
+from descore.data.schema import OVERALL, PairColumns, own_pair_columns, read_pairs
 from descore.data.tables import columns_of
 from descore.errors import DataError, VideoError
 from descore.training.collate import MISSING, RatingScale, TrainingPair, Unreadable
 from descore.training.dataset import ArrowTable, Key, write_arrow_table
-from descore.types import PREFERENCE_SIGN, Clip, Mark
+from descore.types import PREFERENCE_SIGN, Clip, Mark, Pair
 from descore.video.reader import read_clip
 from descore.video.sampling import VideoSampling
 
@@ -169,10 +169,10 @@ def _labelled_rows(table: Path, dimensions: Sequence[str], *, decided: bool) -> 
     columns = own_pair_columns(columns_of(table), file=str(table))
     _refuse_unknown(dimensions, columns, table=table)
     unseen, undecided = set(dimensions), set(dimensions) if decided else set()
-    for row in _whole_rows(table, columns):
-        yield _flat(row, dimensions)
-        unseen -= {*row.pair.preference, *row.a.ratings, *row.b.ratings}
-        undecided -= {name for name, choice in row.pair.preference.items() if choice != "tie"}
+    for pair in _valid_pairs(table, columns):
+        yield _flat(pair, dimensions)
+        unseen -= {*pair.preference, *pair.a.ratings, *pair.b.ratings}
+        undecided -= {name for name, choice in pair.preference.items() if choice != "tie"}
     if unseen:
         raise DataError(str(table), 1, f"no row has a label for {', '.join(sorted(unseen))}; expected one at least")
     if undecided:
@@ -180,29 +180,29 @@ def _labelled_rows(table: Path, dimensions: Sequence[str], *, decided: bool) -> 
         raise DataError(str(table), 1, f"no decided pair in {named}; {_NEEDS_DECIDED}")
 
 
-def _whole_rows(table: Path, columns: PairColumns) -> Iterator[PairRow]:
-    """The rows; the first that cannot be used is an error which says how to see all of them."""
+def _valid_pairs(table: Path, columns: PairColumns) -> Iterator[Pair]:
+    """The pairs; the first row that cannot be used is an error which says how to see all of them."""
     try:
-        for row in read_pairs(table, columns=columns, resolve=False):
-            _refuse_lone_chain(row, table=table)
-            yield row
+        for pair in read_pairs(table, columns=columns, resolve=False):
+            _refuse_lone_chain(pair, table=table)
+            yield pair
     except DataError as fault:
         told = f"{fault.reason}; descore data check {table} lists all"
         raise DataError(fault.file, fault.line, told) from fault
 
 
-def _flat(row: PairRow, dimensions: Sequence[str]) -> dict[str, Any]:
-    pair, chains = row.pair, (row.a.chain, row.b.chain)
-    told: dict[str, Mapping[str, float]] = {
+def _flat(pair: Pair, dimensions: Sequence[str]) -> dict[str, Any]:
+    chains = pair.a.chain, pair.b.chain
+    labels: dict[str, Mapping[str, float]] = {
         "preference": {name: PREFERENCE_SIGN[choice] for name, choice in pair.preference.items()},
-        "rating_a": row.a.ratings,
-        "rating_b": row.b.ratings,
+        "rating_a": pair.a.ratings,
+        "rating_b": pair.b.ratings,
     }
     texts = dict(zip(_TEXTS, (pair.prompt, pair.video_a, pair.video_b, *chains), strict=True))
-    numbers = {f"{what}.{name}": told[what].get(name) for what in _NUMBERS for name in dimensions}
-    marks = {name: _as_json(side.marks) for name, side in zip(_MARKS, (row.a, row.b), strict=True)}
+    numbers = {f"{what}.{name}": labels[what].get(name) for what in _NUMBERS for name in dimensions}
+    marks = {name: _as_json(side.marks) for name, side in zip(_MARKS, (pair.a, pair.b), strict=True)}
     length = len(pair.prompt) + max(len(chain or "") for chain in chains)
-    return {"line": row.line, **texts, **marks, **numbers, "length": length}
+    return {"line": pair.line, **texts, **marks, **numbers, "length": length}
 
 
 def _as_json(marks: Mapping[str, Mark] | None) -> str | None:
@@ -217,10 +217,9 @@ def _refuse_unknown(dimensions: Sequence[str], columns: PairColumns, *, table: P
         raise DataError(str(table), 1, f"no column {wanted}; the dimensions here are {', '.join(dict.fromkeys(known))}")
 
 
-def _refuse_lone_chain(row: PairRow, *, table: Path) -> None:
+def _refuse_lone_chain(pair: Pair, *, table: Path) -> None:
     """The chains of a pair are read together or not at all: a lone one would tell which clip it is."""
-    if (row.a.chain is None) != (row.b.chain is None):
-        there, lacks = ("a", "b") if row.b.chain is None else ("b", "a")
-        raise DataError(
-            str(table), row.line, f"chain_{lacks} is empty and chain_{there} is not; expected both or neither"
-        )
+    if (pair.a.chain is None) != (pair.b.chain is None):
+        there, lacks = ("a", "b") if pair.b.chain is None else ("b", "a")
+        reason = f"chain_{lacks} is empty and chain_{there} is not; expected both or neither"
+        raise DataError(str(table), pair.line or 1, reason)

@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 import numpy as np
 
-from descore.synthetic.rendering import FRAMES, render
+from descore.synthetic.rendering import DRAWN_FRAMES, render_scene
 from descore.synthetic.scene import Scene, random_scene
 
 
@@ -33,7 +33,7 @@ def seconds(scenes: list[Scene], *, side: int) -> float:
     """Processor seconds for painting all of them: what else runs on the machine does not count."""
     start = time.process_time()
     for seed, scene in enumerate(scenes):
-        render(scene, rng=np.random.default_rng(seed), frames=FRAMES, height=side, width=side)
+        render_scene(scene, rng=np.random.default_rng(seed), frames=DRAWN_FRAMES, height=side, width=side)
     return time.process_time() - start
 
 

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 
 from descore import Scorer
-from descore.synthetic.splits import Split, example
+from descore.synthetic.splits import Split, draw_example
 from descore.types import Score
 
 LINE = re.compile(
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=160)
     options = parser.parse_args()
     scorer = Scorer.from_pretrained(options.model, batch_size=32)
-    made = (example(Split.CALIBRATION, number, size=(128, 128)) for number in range(options.clips))
+    made = (draw_example(Split.CALIBRATION, number, size=(128, 128)) for number in range(options.clips))
     found = Counter[str]()
     for score in scorer.score_batch((one.clip, one.prompt) for one in made):
         found += counted(score)

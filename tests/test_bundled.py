@@ -8,7 +8,7 @@ import pytest
 
 from descore import Scorer
 from descore.stats.agreement import accuracy_without_ties
-from descore.synthetic.splits import Split, pair
+from descore.synthetic.splits import Split, draw_pair
 
 TINY = Path(str(files("descore") / "bundled" / "tiny"))
 
@@ -32,7 +32,7 @@ def test_it_says_what_it_is(tiny):
 
 @pytest.fixture(scope="module")
 def in_domain():
-    return [pair(Split.IN_DOMAIN, index, size=(128, 128)) for index in range(200)]
+    return [draw_pair(Split.IN_DOMAIN, index, size=(128, 128)) for index in range(200)]
 
 
 def accuracy(scorer, pairs, think):

@@ -7,6 +7,7 @@ does not help: it is what people ask of video generators, drawn independently of
 a true description. Training and test prompts have no sentence in common."""
 
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 from descore.rubric import overall_of, write_answer
 from descore.synthetic.degradations import DEGRADATIONS, SOUND, VISIBLE, Harms, degrade, harm
 from descore.synthetic.generators import Flaw
-from descore.synthetic.truth import prefer
-from descore.types import DIMENSIONS, Clip, Mark, Preference, Verdict
+from descore.synthetic.splits import ExamplePair
+from descore.synthetic.truth import true_preference
+from descore.types import DIMENSIONS, Clip, Mark, Verdict
 from experiments.footage.clips import PIXELS, Footage, FootageSplit
 
 HARMS: tuple[Harms, ...] = ("motion", "picture")
@@ -63,13 +65,8 @@ class FootageExample:
     """What was applied: at most one degradation of the motion, then at most one of the picture."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FootagePair:
-    """The same clip twice, one of them harmed more."""
-
-    a: FootageExample
-    b: FootageExample
-    preference: Preference
+FootagePair: TypeAlias = ExamplePair[FootageExample]
+"""The same clip twice, one of them degraded further."""
 
 
 def footage_example(footage: Footage, split: FootageSplit, index: int, *, pixels: int = PIXELS) -> FootageExample:
@@ -96,7 +93,7 @@ def footage_pair(footage: Footage, split: FootageSplit, index: int, *, pixels: i
     else:
         better, worse = _example(sound, prompt, ()), _example(_degraded(sound, flaw, seed), prompt, (flaw,))
     a, b = (better, worse) if rng.random() < 0.5 else (worse, better)
-    return FootagePair(a=a, b=b, preference=prefer(a.verdict, b.verdict))
+    return ExamplePair(a=a, b=b, preference=true_preference(a.verdict, b.verdict))
 
 
 def footage_contrast(footage: Footage, index: int, *, pixels: int = PIXELS) -> FootagePair:
@@ -110,8 +107,8 @@ def footage_contrast(footage: Footage, index: int, *, pixels: int = PIXELS) -> F
         for one in (replace(flaw, strength=round(float(strength), 3)) for strength in (low, high + _APART))
     )
     if rng.random() < 0.5:
-        return FootagePair(a=better, b=worse, preference="a")
-    return FootagePair(a=worse, b=better, preference="b")
+        return ExamplePair(a=better, b=worse, preference="a")
+    return ExamplePair(a=worse, b=better, preference="b")
 
 
 def true_chain(flaws: tuple[Flaw, ...]) -> str:
@@ -146,8 +143,8 @@ def _example(clip: Clip, prompt: str, flaws: tuple[Flaw, ...]) -> FootageExample
 
 def _harms_of(kind: Harms, split: FootageSplit) -> tuple[str, ...]:
     """Names of the degradations of picture or motion that a split shows."""
-    rows = (row for row in DEGRADATIONS.values() if row.harms == kind and row.alone)
-    return tuple(row.name for row in rows if split == "train" or not row.practice)
+    rows = (row for row in DEGRADATIONS.values() if row.harms == kind and row.visible_alone)
+    return tuple(row.name for row in rows if split == "train" or not row.training_only)
 
 
 def _harm(frames_THWC: Frames, names: tuple[str, ...], rng: np.random.Generator) -> tuple[Frames, tuple[Flaw, ...]]:

@@ -30,7 +30,7 @@ from descore.model.checkpoint import CheckpointSettings
 from descore.model.modeling import DescoreModel
 from descore.model.small import small_config, small_processor
 from descore.scorer import Scorer
-from descore.synthetic.splits import Split, corpus, example
+from descore.synthetic.splits import Split, corpus, draw_example
 from descore.training.collate import PairCollator
 from descore.training.losses import chain_loss, pair_losses, sequences
 from descore.training.trainer import DescoreTrainer, last_checkpoint
@@ -247,7 +247,7 @@ def calibrate(model: DescoreModel, plan: Plan, footage: Footage) -> CheckpointSe
     )  # it is, only its settings do not know yet
     scorer = Scorer(model.eval(), name="grown", batch_size=32)
     half = plan.calibration_clips // 2
-    drawn = [example(Split.CALIBRATION, index, size=(SIDE, SIDE)) for index in range(half)]
+    drawn = [draw_example(Split.CALIBRATION, index, size=(SIDE, SIDE)) for index in range(half)]
     real = [footage_example(footage, "train", CALIBRATION_START + index, pixels=SIDE**2) for index in range(half)]
     rewards = [s.reward for s in scorer.score_batch((e.clip, e.prompt) for e in [*drawn, *real])]
     written = (plan.see_steps + plan.look_steps + plan.judge_steps // 2) * plan.batch

@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from descore.data.chat import Chat
-from descore.synthetic.splits import Split, example, pair, plan
+from descore.synthetic.splits import Split, draw_example, draw_pair, plan_example
 from descore.synthetic.truth import prefer
 from descore.training.collate import ChainCollator, TrainingPair, Written
 from descore.types import PREFERENCE_SIGN, Clip, Preference
@@ -74,14 +74,16 @@ class Look:
             shown = footage_example(self.footage, "train", number, pixels=SIDE**2)
         else:
             variety, informed = min(1.0, 0.3 + 1.4 * progress), number % (2 * REAL_EVERY) < REAL_EVERY
-            shown = example(Split.TRAIN, number, size=(SIDE, SIDE), variety=variety, p_differs=0.75, informed=informed)
+            shown = draw_example(
+                Split.TRAIN, number, size=(SIDE, SIDE), variety=variety, p_differs=0.75, informed=informed
+            )
         return Told(clip=shown.clip, prompt=shown.prompt, chain=shown.chain.partition("\n")[0])
 
 
 def compare(number: int) -> Told:
     """No clip: what is to be seen is given in words, and what that means for the prompt is to be learned. Every second
     prompt is loosely put."""
-    planned = plan(Split.TRAIN, number, p_differs=_p_differs(number), loose=number % 2 == 0)
+    planned = plan_example(Split.TRAIN, number, p_differs=_p_differs(number), loose=number % 2 == 0)
     seen, line, _ = planned.chain.partition("\n")
     return Told(clip=NO_CLIP, prompt=planned.prompt, chain=planned.chain, given=seen + line)
 
@@ -106,7 +108,7 @@ class Judge:
             shown = footage_example(self.footage, "train", number, pixels=SIDE**2)
         else:
             loose = number % 8 > 4
-            shown = example(Split.TRAIN, number, size=(SIDE, SIDE), p_differs=_p_differs(number), loose=loose)
+            shown = draw_example(Split.TRAIN, number, size=(SIDE, SIDE), p_differs=_p_differs(number), loose=loose)
         return Told(clip=shown.clip, prompt=shown.prompt, chain=shown.chain)
 
 
@@ -135,7 +137,7 @@ class Prefer:
     def __call__(self, number: int, progress: float) -> TrainingPair:  # noqa: ARG002
         """One pair."""
         if number % REAL_EVERY:
-            drawn = pair(Split.TRAIN, number, size=(SIDE, SIDE))
+            drawn = draw_pair(Split.TRAIN, number, size=(SIDE, SIDE))
             return preferred(drawn.a, drawn.b, drawn.preference, number=number)
         if kind := number // REAL_EVERY % 3:
             same = (

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from descore.io import atomic_path
 from descore.model.modeling import DescoreModel
-from descore.synthetic.splits import Split, draw, plan
+from descore.synthetic.splits import Split, draw_plan, plan_example
 from descore.types import Clip
 from experiments.footage.clips import Footage
 from experiments.footage.examples import footage_example
@@ -73,10 +73,12 @@ class See(Dataset):  # type: ignore[type-arg]
             shown = footage_example(self.footage, "train", number, pixels=self.side**2)
             return shown.clip, of_footage(shown.clip, shown.flaws)
         progress = number / self.size
-        planned = plan(Split.TRAIN, number, variety=min(1.0, 2 * progress), p_differs=1.0 if number % 2 else None)
+        planned = plan_example(
+            Split.TRAIN, number, variety=min(1.0, 2 * progress), p_differs=1.0 if number % 2 else None
+        )
         if progress < np.random.default_rng(number).random() * SOUND_FIRST:
             planned = replace(planned, flaws=())
-        return draw(planned, size=(self.side, self.side)).clip, of_drawn(planned, self.side)
+        return draw_plan(planned, size=(self.side, self.side)).clip, of_drawn(planned, self.side)
 
 
 @dataclass(frozen=True, slots=True)

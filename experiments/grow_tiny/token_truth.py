@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from descore.synthetic import rendering as shapes
 from descore.synthetic.degradations import DEGRADATIONS
 from descore.synthetic.generators import Flaws
-from descore.synthetic.scene import KINDS, Scene, Style
-from descore.synthetic.splits import FRAMES, Plan
+from descore.synthetic.rendering import DRAWN_FRAMES, filled, patches
+from descore.synthetic.scene import ATTRIBUTES, Scene, Style
+from descore.synthetic.splits import Plan
 from descore.synthetic.staging import Staging, stage
 from descore.types import Clip
 
@@ -33,7 +33,10 @@ OF_THINGS = ("shape", "colour", "size", "count", "way")
 """Asked of the tokens that show a thing. The way is where it goes from the token's first frame to its second."""
 OF_ALL = ("setting", "light", "style", "camera")
 """Asked of all tokens."""
-CLASSES = {name: len(values) for name, values in KINDS.items()} | {"way": 5, "setting": len(KINDS["setting"]) + 1}
+CLASSES = {name: len(values) for name, values in ATTRIBUTES.items()} | {
+    "way": 5,
+    "setting": len(ATTRIBUTES["setting"]) + 1,
+}
 """Number of answers. A way is none, left, right, up or down; the last setting is real footage."""
 WEIGHTS = {"way": 2.0, "camera": 2.0}
 """Of losses that do not count once: motion is harder to come by than looks."""
@@ -66,8 +69,8 @@ def of_drawn(planned: Plan, side: int) -> Truth:
     cover_THW = covered(scene, staging, side)
     in_things_V = _by_token(cover_THW).mean(axis=1) > 0.08
     tokens = len(in_things_V)
-    labels = {name: np.full(tokens, list(values).index(getattr(scene, name))) for name, values in KINDS.items()}
-    pair_V = np.repeat(np.arange(FRAMES // 2), tokens // (FRAMES // 2))
+    labels = {name: np.full(tokens, list(values).index(getattr(scene, name))) for name, values in ATTRIBUTES.items()}
+    pair_V = np.repeat(np.arange(DRAWN_FRAMES // 2), tokens // (DRAWN_FRAMES // 2))
     motion_V5 = _motion(staging)[pair_V]
     labels["way"] = _way(motion_V5)
     for name in OF_THINGS:
@@ -85,9 +88,9 @@ def of_drawn(planned: Plan, side: int) -> Truth:
 def of_footage(clip: Clip, flaws: Flaws) -> Truth:
     """The truth about real footage: nothing but its flaws, and that it is real."""
     _, height, width, _ = clip.frames.shape
-    tokens = FRAMES // 2 * round(height / TOKEN) * round(width / TOKEN)
+    tokens = DRAWN_FRAMES // 2 * round(height / TOKEN) * round(width / TOKEN)
     labels = {name: np.full(tokens, UNKNOWN) for name in (*OF_THINGS, *OF_ALL)}
-    labels["setting"] = np.full(tokens, len(KINDS["setting"]))
+    labels["setting"] = np.full(tokens, len(ATTRIBUTES["setting"]))
     return Truth(
         cover_VC=np.full((tokens, 2 * CELLS**2), np.nan, np.float32),
         labels=labels,
@@ -98,20 +101,20 @@ def of_footage(clip: Clip, flaws: Flaws) -> Truth:
 
 def staging_of(planned: Plan) -> Staging:
     """Where things are in a planned clip: the first that is drawn from its seed."""
-    return stage(planned.shown, rng=np.random.default_rng(planned.seed), frames=FRAMES, half_2=(0.5, 0.5))
+    return stage(planned.shown, rng=np.random.default_rng(planned.seed), frames=DRAWN_FRAMES, half_2=(0.5, 0.5))
 
 
 def covered(scene: Scene, staging: Staging, side: int) -> Floats:
     """(T, H, W): the share of each pixel that things cover."""
-    cover_THW = np.zeros((FRAMES, side, side), np.float32)
+    cover_THW = np.zeros((DRAWN_FRAMES, side, side), np.float32)
     seen_T = np.flatnonzero(staging.seen_T)
     if not seen_T.size:
         return cover_THW
     things = staging.place_TN2.shape[1]
     at_K2 = ((staging.seen_at[seen_T] + 0.5) * side).reshape(-1, 2).astype(np.float32)
     radius_K = np.repeat(staging.zoom_T[seen_T] * staging.radius * side, things).astype(np.float32)
-    on = shapes.patches(x_K=at_K2[:, 0], y_K=at_K2[:, 1], radius_K=radius_K, height=side, width=side)
-    for k, cover_PP in enumerate(shapes.filled(scene.shape, on)):
+    on = patches(x_K=at_K2[:, 0], y_K=at_K2[:, 1], radius_K=radius_K, height=side, width=side)
+    for k, cover_PP in enumerate(filled(scene.shape, on)):
         top, left = on.top_K[k], on.left_K[k]
         under_PP = cover_THW[seen_T[k // things], top : top + on.side, left : left + on.side]
         np.maximum(under_PP, cover_PP, out=under_PP)

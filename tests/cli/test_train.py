@@ -11,7 +11,7 @@ import pytest
 import yaml
 from tests.conftest import build_micro
 
-from descore.synthetic.splits import Split, example
+from descore.synthetic.splits import Split, draw_example
 from descore.video.encoder import write_mp4
 
 
@@ -24,7 +24,7 @@ def drawn(tmp_path_factory):
         writer = csv.writer(file)
         writer.writerow(["prompt", "video", "chain"])
         for index in range(4):
-            one = example(Split.TRAIN, index)
+            one = draw_example(Split.TRAIN, index)
             write_mp4(folder / f"{index}.mp4", one.clip.frames, fps=4)
             writer.writerow([one.prompt, f"{index}.mp4", one.chain])
     settings = {

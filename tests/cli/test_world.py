@@ -7,7 +7,7 @@ import pytest
 from tests.report.test_page import Page
 
 from descore.data.schema import read_pairs
-from descore.synthetic.splits import Split, pair
+from descore.synthetic.splits import Split, draw_pair
 from descore.video.reader import read_clip
 from descore.video.sampling import VideoSampling
 
@@ -28,7 +28,7 @@ def test_the_table_is_one_of_pairs(sample):
     rows = list(read_pairs(sample / "pairs.csv"))
     assert len(rows) == 3
     for number, row in enumerate(rows, start=5):
-        truth = pair(Split.WORDINGS, number, size=(64, 32))
+        truth = draw_pair(Split.WORDINGS, number, size=(64, 32))
         assert row.prompt == row.group == truth.a.prompt
         assert dict(row.preference) == {"overall": truth.preference}
         assert (row.source_a, row.source_b) == (truth.a.generator, truth.b.generator)
@@ -42,7 +42,7 @@ def test_the_films_are_the_clips(sample):
     """Frame by frame, in brightness: films hold colour at half the resolution, so coloured noise comes out paler."""
     luma_C = np.array([0.299, 0.587, 0.114])
     for number, row in enumerate(read_pairs(sample / "pairs.csv"), start=5):
-        truth = pair(Split.WORDINGS, number, size=(64, 32))
+        truth = draw_pair(Split.WORDINGS, number, size=(64, 32))
         for video, example in ((row.video_a, truth.a), (row.video_b, truth.b)):
             clip = read_clip(video, sampling=EVERY_FRAME)
             assert clip.times == example.clip.times

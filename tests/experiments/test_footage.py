@@ -324,12 +324,12 @@ def test_a_chain_by_hand():
 def test_no_harm_is_said_that_a_judge_could_not_see_by_itself(store):
     told = [footage_example(store, "train", index, pixels=4096) for index in range(150)]
     names = {flaw.name for example in told for flaw in example.flaws}
-    assert names == {name for name, row in DEGRADATIONS.items() if row.alone}
+    assert names == {name for name, row in DEGRADATIONS.items() if row.visible_alone}
 
 
 def test_what_is_for_practice_is_never_tested(store):
     tested = [footage_example(store, "test", index, pixels=4096) for index in range(100)]
-    assert not {flaw.name for shown in tested for flaw in shown.flaws if DEGRADATIONS[flaw.name].practice}
+    assert not {flaw.name for shown in tested for flaw in shown.flaws if DEGRADATIONS[flaw.name].training_only}
 
 
 def test_contrasts_show_one_harm_at_two_strengths_and_prefer_the_less(store):

@@ -167,7 +167,7 @@ def test_harm_by_hand():
 
 def test_every_kind_of_harm_has_its_own_words():
     """Those of training alone are told as what they look like."""
-    words = [form for row in DEGRADATIONS.values() if not row.practice for form in (row.mild, row.strong)]
+    words = [form for row in DEGRADATIONS.values() if not row.training_only for form in (row.mild, row.strong)]
     assert len(set(words)) == len(words)
     assert {row.mild for row in DEGRADATIONS.values()} == set(words[::2])
     assert {row.strong for row in DEGRADATIONS.values()} == set(words[1::2])
@@ -176,7 +176,7 @@ def test_every_kind_of_harm_has_its_own_words():
         assert row.name == name
         assert (row.words(0.49), row.words(0.5)) == (row.mild, row.strong)
         assert (row.mark(0.49), row.mark(0.5)) == (1, 0)
-    assert [row.name for row in DEGRADATIONS.values() if not row.alone] == ["reversal"]
+    assert [row.name for row in DEGRADATIONS.values() if not row.visible_alone] == ["reversal"]
 
 
 @pytest.mark.parametrize(

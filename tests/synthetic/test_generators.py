@@ -12,14 +12,14 @@ from descore.synthetic.generators import (
     TRAINING_GENERATORS,
     Flaw,
     flaws_of,
+    generate,
     is_plain,
     likely_flaw,
     random_flaw,
-    shoot,
 )
 from descore.synthetic.scene import (
-    KINDS,
-    MOVES,
+    ATTRIBUTES,
+    MOVING_ACTIONS,
     Action,
     Camera,
     Colour,
@@ -44,7 +44,7 @@ def takes(generator, *, count=1000, seed=0):
     rng = np.random.default_rng(seed)
     for _ in range(count):
         asked = random_scene(rng)
-        yield (asked, *shoot(asked, generator, rng))
+        yield (asked, *generate(asked, generator, rng))
 
 
 @EVERY
@@ -53,10 +53,10 @@ def test_attributes_slip_as_often_as_the_profile_says(generator):
     wrong = Counter(
         name
         for asked, shown, _ in takes(generator)
-        for name in KINDS
+        for name in ATTRIBUTES
         if getattr(asked, name) is not getattr(shown, name)
     )
-    for name in set(KINDS) - {"speed"}:
+    for name in set(ATTRIBUTES) - {"speed"}:
         told = generator.slips.get(name, generator.slip)
         rate = wrong[name] / 1000
         if name not in generator.habits:
@@ -71,7 +71,7 @@ def test_flaws_are_few_known_and_visible(generator):
         assert [flaw.harms for flaw in flaws] in ([], ["picture"], ["motion"], ["picture", "motion"])
         assert {flaw.name for flaw in flaws} <= {*generator.picture, *generator.motion}
         assert all(is_plain(flaw, shown) for flaw in flaws)
-        assert shown.action in MOVES or shown.speed is Speed.SLOW
+        assert shown.action in MOVING_ACTIONS or shown.speed is Speed.SLOW
 
 
 @EVERY
@@ -96,7 +96,7 @@ def test_held_out_generators_have_kinds_of_flaws_that_training_lacks():
 
 def test_the_static_one_leaves_things_standing():
     static = next(generator for generator in TRAINING_GENERATORS if generator.name == "static")
-    asked_to_move = [(asked, shown) for asked, shown, _ in takes(static) if asked.action in MOVES]
+    asked_to_move = [(asked, shown) for asked, shown, _ in takes(static) if asked.action in MOVING_ACTIONS]
     stood = np.mean([shown.action is Action.STILL for _, shown in asked_to_move])
     assert 0.4 < stood < 0.6
     assert all(shown.action in (asked.action, Action.STILL) for asked, shown in asked_to_move)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from descore.synthetic.prompts import _EMPTY, _LITTLE, WORDINGS, plural, with_article, write_prompt
 from descore.synthetic.scene import (
-    KINDS,
-    MOVES,
+    ATTRIBUTES,
+    MOVING_ACTIONS,
     Action,
     Camera,
     Colour,
@@ -27,10 +27,10 @@ from descore.synthetic.scene import (
     random_request,
 )
 
-VALUES = [value for kind in KINDS.values() for value in kind]
+VALUES = [value for kind in ATTRIBUTES.values() for value in kind]
 ALL_KNOWN = {phrase for wordings in WORDINGS.values() for phrase in wordings.known}
-SCENES = st.builds(Scene, **{name: st.sampled_from(list(kind)) for name, kind in KINDS.items()})
-REQUESTS = st.frozensets(st.sampled_from(sorted(KINDS)))
+SCENES = st.builds(Scene, **{name: st.sampled_from(list(kind)) for name, kind in ATTRIBUTES.items()})
+REQUESTS = st.frozensets(st.sampled_from(sorted(ATTRIBUTES)))
 
 BEACH = Scene(
     shape=Shape.CIRCLE,
@@ -88,7 +88,7 @@ def gist(text):
 
 @given(scene=SCENES, seed=st.integers(0, 999))
 def test_a_loose_prompt_says_all_that_is_asked_in_any_order(scene, seed):
-    request = frozenset(KINDS) - ({"speed"} if scene.action not in MOVES else set())
+    request = frozenset(ATTRIBUTES) - ({"speed"} if scene.action not in MOVING_ACTIONS else set())
     prompt = write_prompt(scene, request, np.random.default_rng(seed), loose=True)
     for name in request:
         known = WORDINGS[getattr(scene, name)].known
@@ -98,11 +98,11 @@ def test_a_loose_prompt_says_all_that_is_asked_in_any_order(scene, seed):
 
 def test_a_prompt_is_loose_or_held_out_but_not_both():
     with pytest.raises(ValueError, match="cannot be held out"):
-        write_prompt(BEACH, frozenset(KINDS), np.random.default_rng(0), held_out=True, loose=True)
+        write_prompt(BEACH, frozenset(ATTRIBUTES), np.random.default_rng(0), held_out=True, loose=True)
 
 
 def test_loose_prompts_leave_out_put_in_and_say_twice():
-    found = [write_prompt(BEACH, frozenset(KINDS), np.random.default_rng(seed), loose=True) for seed in range(300)]
+    found = [write_prompt(BEACH, frozenset(ATTRIBUTES), np.random.default_rng(seed), loose=True) for seed in range(300)]
     assert any(says(prompt, "pan left") for prompt in found)  # of "a pan to the left"
     assert any(says(prompt, empty) for prompt in found for empty in _EMPTY)
     assert any(says(prompt, "red") and says(prompt, "scarlet") for prompt in found)
@@ -111,7 +111,8 @@ def test_loose_prompts_leave_out_put_in_and_say_twice():
 def test_loose_prompts_begin_with_any_part():
     places, things = WORDINGS[BEACH.setting].known, WORDINGS[BEACH.count].known
     found = {
-        write_prompt(BEACH, frozenset(KINDS), np.random.default_rng(seed), loose=True).lower() for seed in range(200)
+        write_prompt(BEACH, frozenset(ATTRIBUTES), np.random.default_rng(seed), loose=True).lower()
+        for seed in range(200)
     }
     for begins in (places, things, WORDINGS[BEACH.camera].known, WORDINGS[BEACH.style].known):
         assert any(prompt.startswith(begins) for prompt in found), begins
@@ -132,16 +133,16 @@ def test_no_wording_stands_for_two_values():
 
 def test_held_out_sentences_are_of_other_forms():
     held_out = r"imagine|please render|we watch| / |;|\("
-    assert all(re.search(held_out, prompt, re.IGNORECASE) for prompt in prompts(BEACH, *KINDS, held_out=True))
-    assert not any(re.search(held_out, prompt, re.IGNORECASE) for prompt in prompts(BEACH, *KINDS))
+    assert all(re.search(held_out, prompt, re.IGNORECASE) for prompt in prompts(BEACH, *ATTRIBUTES, held_out=True))
+    assert not any(re.search(held_out, prompt, re.IGNORECASE) for prompt in prompts(BEACH, *ATTRIBUTES))
 
 
 @pytest.mark.parametrize("held_out", [False, True])
-@pytest.mark.parametrize("name", list(KINDS))
+@pytest.mark.parametrize("name", list(ATTRIBUTES))
 def test_what_is_asked_is_said_and_nothing_else(name, held_out):
     names = {"action", "speed"} if name == "speed" else {name}
     for prompt in prompts(BEACH, *names, held_out=held_out):
-        for other in KINDS:
+        for other in ATTRIBUTES:
             wordings = WORDINGS[getattr(BEACH, other)]
             said = any(says(prompt, phrase) for phrase in (wordings.held_out if held_out else wordings.known))
             assert said == (other in names), (prompt, other)

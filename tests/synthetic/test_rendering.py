@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from descore.errors import ConfigError
-from descore.synthetic.rendering import FPS, PALETTE, drawn_clip, render, second_colour
+from descore.synthetic.rendering import DRAWN_FPS, PALETTE, drawn_clip, render_scene, second_colour
 from descore.synthetic.scene import (
-    KINDS,
-    MOVES,
+    ATTRIBUTES,
+    MOVING_ACTIONS,
     Action,
     Camera,
     Colour,
@@ -31,7 +31,7 @@ from descore.synthetic.scene import (
     random_scene,
 )
 
-SCENES = st.builds(Scene, **{name: st.sampled_from(list(kind)) for name, kind in KINDS.items()})
+SCENES = st.builds(Scene, **{name: st.sampled_from(list(kind)) for name, kind in ATTRIBUTES.items()})
 STEADY = SCENES.filter(lambda scene: scene.action not in (Action.APPEAR, Action.VANISH, Action.CHANGE))
 SEEDS = st.integers(0, 2**32 - 1)
 SIZES = st.sampled_from([(64, 64), (128, 128), (96, 160), (32, 32), (57, 33), (300, 40)])
@@ -44,7 +44,7 @@ NUMBER = {Count.ONE: 1, Count.TWO: 2, Count.THREE: 3}
 
 
 def draw(scene: Scene, seed: int = 0, **options: int) -> np.ndarray:
-    return render(scene, rng=np.random.default_rng(seed), **options)
+    return render_scene(scene, rng=np.random.default_rng(seed), **options)
 
 
 def things(scene: Scene, seed: int, **options: int) -> np.ndarray:
@@ -326,7 +326,7 @@ def test_the_brightness_varies_a_little():
 def test_training_scenes_of_any_kind_can_be_painted():
     rng = np.random.default_rng(5)
     scenes = [random_scene(rng) for _ in range(60)]
-    assert MOVES & {scene.action for scene in scenes}
+    assert MOVING_ACTIONS & {scene.action for scene in scenes}
     assert all(draw(scene, seed).std() > 5 for seed, scene in enumerate(scenes))
 
 
@@ -341,5 +341,5 @@ def test_a_drawn_clip_says_where_it_came_from():
     assert np.array_equal(clip.frames, draw(PLAIN, 1, frames=5, height=64, width=96))
     assert clip.times == (0.0, 0.25, 0.5, 0.75, 1.0)
     assert clip.size == clip.source_size == (96, 64)
-    assert (clip.source, clip.source_fps, clip.source_frames) == ("<drawn>", FPS, 5)
-    assert clip.duration == 5 / FPS
+    assert (clip.source, clip.source_fps, clip.source_frames) == ("<drawn>", DRAWN_FPS, 5)
+    assert clip.duration == 5 / DRAWN_FPS

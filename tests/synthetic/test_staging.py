@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from descore.synthetic.scene import KINDS, Action, Camera, Colour, Count, Scene, Setting, Shape, Size, Speed
+from descore.synthetic.scene import ATTRIBUTES, Action, Camera, Colour, Count, Scene, Setting, Shape, Size, Speed
 from descore.synthetic.staging import stage
 
-SCENES = st.builds(Scene, **{name: st.sampled_from(list(kind)) for name, kind in KINDS.items()})
+SCENES = st.builds(Scene, **{name: st.sampled_from(list(kind)) for name, kind in ATTRIBUTES.items()})
 SEEDS = st.integers(0, 2**32 - 1)
 HALVES = st.sampled_from([(0.5, 0.5), (0.83, 0.5), (0.5, 2.0)])
 MANY = settings(max_examples=300)

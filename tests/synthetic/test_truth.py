@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from descore.rubric import read_answer
 from descore.synthetic.generators import Flaw
 from descore.synthetic.scene import (
-    KINDS,
+    ATTRIBUTES,
     Action,
     Camera,
     Colour,
@@ -23,11 +23,11 @@ from descore.synthetic.scene import (
     Speed,
     Style,
 )
-from descore.synthetic.truth import described_only, prefer, true_chain, true_marks, true_verdict
+from descore.synthetic.truth import description, true_chain, true_marks, true_preference, true_verdict
 from descore.types import DIMENSIONS
 
-SCENES = st.builds(Scene, **{name: st.sampled_from(list(kind)) for name, kind in KINDS.items()})
-REQUESTS = st.frozensets(st.sampled_from(sorted(KINDS)))
+SCENES = st.builds(Scene, **{name: st.sampled_from(list(kind)) for name, kind in ATTRIBUTES.items()})
+REQUESTS = st.frozensets(st.sampled_from(sorted(ATTRIBUTES)))
 STRENGTHS = st.floats(0.01, 1)
 FLAWS = st.tuples(
     st.none() | st.builds(Flaw, name=st.sampled_from(["blur", "noise", "compression"]), strength=STRENGTHS),
@@ -65,7 +65,7 @@ def test_what_is_shown_as_asked_is_right_in_all_that_is_asked(scene, request):
 @given(asked=SCENES, shown=SCENES, request=REQUESTS, flaws=FLAWS)
 def test_what_is_not_asked_does_not_matter(asked, shown, request, flaws):
     """Marks stay when everything else is set as asked. Only grey is seen unasked, for it hides the colour."""
-    changes = {name: getattr(asked, name) for name in KINDS if name not in request}
+    changes = {name: getattr(asked, name) for name in ATTRIBUTES if name not in request}
     changes["style"] = shown.style
     assert true_marks(asked, shown, request, flaws) == true_marks(asked, replace(shown, **changes), request, flaws)
 
@@ -120,12 +120,12 @@ def test_descriptions_differ_where_scenes_do(one, other, flaws):
         scene = scene if moves else replace(scene, speed=Speed.SLOW)
         return replace(scene, colour=Colour.RED) if scene.style is Style.GREY else scene
 
-    assert (described_only(one, flaws) == described_only(other, flaws)) == (seen(one) == seen(other))
+    assert (description(one, flaws) == description(other, flaws)) == (seen(one) == seen(other))
 
 
 @given(asked=SCENES, shown=SCENES, request=REQUESTS, flaws=FLAWS)
 def test_the_description_knows_nothing_of_the_request(asked, shown, request, flaws):
-    assert true_chain(asked, shown, request, flaws).split("\n")[0] == described_only(shown, flaws)
+    assert true_chain(asked, shown, request, flaws).split("\n")[0] == description(shown, flaws)
 
 
 def test_a_chain_in_full():
@@ -233,4 +233,4 @@ def test_the_better_overall_is_preferred():
     good, bad = (
         true_verdict(BEACH, replace(BEACH, shape=shape), frozenset({"shape"})) for shape in (Shape.CIRCLE, Shape.STAR)
     )
-    assert [prefer(good, bad), prefer(bad, good), prefer(bad, bad)] == ["a", "b", "tie"]
+    assert [true_preference(good, bad), true_preference(bad, good), true_preference(bad, bad)] == ["a", "b", "tie"]

@@ -95,7 +95,7 @@ def _draw(folder: Path) -> tuple[str, list[Variant]]:
     import numpy as np
 
     from descore.synthetic.prompts import write_prompt
-    from descore.synthetic.rendering import FRAMES, render
+    from descore.synthetic.rendering import DRAWN_FRAMES, render_scene
     from descore.synthetic.scene import Action, Colour, Scene, Setting, Shape, Speed
     from descore.synthetic.truth import true_verdict
     from descore.video.encoder import write_mp4
@@ -113,8 +113,8 @@ def _draw(folder: Path) -> tuple[str, list[Variant]]:
     variants = []
     for name, scene in shown.items():
         variant = Variant(path=folder / f"{name}.mp4", verdict=true_verdict(asked, scene, request))
-        frames = (FRAMES - 1) * PER_DRAWN_FRAME + 1
-        pixels = render(scene, rng=np.random.default_rng(SEED), frames=frames, height=256, width=256)
+        frames = (DRAWN_FRAMES - 1) * PER_DRAWN_FRAME + 1
+        pixels = render_scene(scene, rng=np.random.default_rng(SEED), frames=frames, height=256, width=256)
         write_mp4(variant.path, pixels, fps=FPS, hold=PER_DRAWN_FRAME, options={"crf": "16"})
         variants.append(variant)
     return write_prompt(asked, request, np.random.default_rng(SEED)), variants

@@ -11,8 +11,8 @@ from descore.errors import ConfigError
 from descore.io import atomic_directory
 from descore.report.cards import CardSection, ClipCard, render_cards
 from descore.rubric import marks_json
-from descore.synthetic.rendering import FPS
-from descore.synthetic.splits import Example, PairExample, Split, pair
+from descore.synthetic.rendering import DRAWN_FPS
+from descore.synthetic.splits import Example, ExamplePair, Split, draw_pair
 from descore.types import Preference
 from descore.video.encoder import write_mp4
 
@@ -61,7 +61,7 @@ def write_sample(
     with atomic_directory(out) as aside:
         (aside / "clips").mkdir()
         for number in numbers:
-            drawn = pair(split, number, size=size, label_noise=label_noise, loose=loose)
+            drawn = draw_pair(split, number, size=size, label_noise=label_noise, loose=loose)
             preferences.append(drawn.preference)
             rows.append(_write_pair(aside, number, drawn))
             if len(sections) < _PAIRS_ON_PAGE:
@@ -72,12 +72,12 @@ def write_sample(
     return preferences
 
 
-def _write_pair(folder: Path, number: int, drawn: PairExample) -> dict[str, str]:
+def _write_pair(folder: Path, number: int, drawn: ExamplePair[Example]) -> dict[str, str]:
     row: dict[str, str] = {"prompt": drawn.a.prompt, "preference": drawn.preference, "group": drawn.a.prompt}
     for letter, example in (("a", drawn.a), ("b", drawn.b)):
         name = f"clips/{number:05d}-{letter}.mp4"
         # Noise and blur are part of the truth: what the encoder adds must stay far below them.
-        write_mp4(folder / name, example.clip.frames, fps=round(FPS), options={"crf": "8"})
+        write_mp4(folder / name, example.clip.frames, fps=round(DRAWN_FPS), options={"crf": "8"})
         row |= {f"{key}_{letter}": value for key, value in _cells(name, example).items()}
     return row
 
@@ -99,7 +99,7 @@ def _write_table(path: Path, rows: Sequence[dict[str, str]]) -> None:
         table.writerows(rows)
 
 
-def _section(number: int, drawn: PairExample) -> CardSection:
+def _section(number: int, drawn: ExamplePair[Example]) -> CardSection:
     cards = [_card(letter, example, drawn.preference) for letter, example in (("a", drawn.a), ("b", drawn.b))]
     return CardSection(title=f"Pair {number}", prompt=drawn.a.prompt, cards=cards, compact=True)
 

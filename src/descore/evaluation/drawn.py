@@ -55,10 +55,10 @@ Maker = Callable[[int], MadePair]
 
 
 MAKERS: Mapping[str, Maker] = {
-    "drawn": partial(splits.pair, splits.Split.IN_DOMAIN, size=SIZE),
-    "drawn-combinations": partial(splits.pair, splits.Split.COMBINATIONS, size=SIZE),
-    "drawn-wordings": partial(splits.pair, splits.Split.WORDINGS, size=SIZE),
-    "drawn-generators": partial(splits.pair, splits.Split.GENERATORS, size=SIZE),
+    "drawn": partial(splits.draw_pair, splits.Split.IN_DOMAIN, size=SIZE),
+    "drawn-combinations": partial(splits.draw_pair, splits.Split.COMBINATIONS, size=SIZE),
+    "drawn-wordings": partial(splits.draw_pair, splits.Split.WORDINGS, size=SIZE),
+    "drawn-generators": partial(splits.draw_pair, splits.Split.GENERATORS, size=SIZE),
 }
 """By the benchmark's name."""
 

@@ -1,13 +1,10 @@
-"""Harm a clip in one known way, as far as asked: what encoders, generators and bad copies do to videos.
+"""Degrade a clip in one known way at a given strength, as encoders, video generators and bad copies do.
 
-In: uint8 frames, the name of a degradation, a strength, a generator. Out: frames of the same shape, the words that
-tell the harm, and the mark that it leaves. Knows nothing of scenes, prompts or whole chains.
+For the same generator state a greater strength is the same degradation carried further, and a strength near 0 is just
+visible. Motion degradations do not change a single frame, and those that only reorder frames change nothing in a still
+clip: measure `harm` before calling a clip degraded.
 
-For the same generator state a greater strength is the same harm done further, and a strength near 0 is harm that is
-just visible. No motion degradation changes a single frame, and those that only mix up when a frame is shown change
-nothing in a clip in which nothing moves: ask `harm` before saying that a clip is degraded.
-
-A strong discolouration can change the name that a colour goes by; coarseness looks like a pixelated style.
+A strong discolouration can change a colour's name; coarseness looks like a pixelated style.
 
 Shapes in names: T frames, H rows, W columns, C = 3 colour channels. Sizes are shares of the picture's short side.
 """
@@ -29,46 +26,46 @@ from PIL import Image, ImageFilter
 from descore.errors import ConfigError
 from descore.types import Mark
 
-Frames = NDArray[np.uint8]
+Uint8Frames = NDArray[np.uint8]
 Harms = Literal["picture", "motion"]
 
 STRONG = 0.5
-"""From this strength on a degradation is told in its strong words and makes its dimension wrong, not partly right."""
+"""From this strength on a degradation has its strong words and limits its dimension's mark to 0 instead of 1."""
 
 VISIBLE = 3.0
-"""`harm` in levels below which nobody would notice."""
+"""Least visible `harm`, in levels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Degradation:
-    """A row of the table."""
+    """A kind of degradation."""
 
     name: str
     harms: Harms
-    """What a judge marks down for it: style for the picture, dynamics for the motion."""
+    """What it degrades: the picture, which lowers style, or the motion, which lowers dynamics."""
     mild: str
-    """Said below STRONG, to follow "The picture is" or "The motion is"."""
+    """Words for strengths below STRONG, to follow "The picture is" or "The motion is"."""
     strong: str
-    """Said from STRONG on."""
-    apply: Callable[[Frames, float, np.random.Generator], Frames]
+    """Words for strengths from STRONG on."""
+    apply: Callable[[Uint8Frames, float, np.random.Generator], Uint8Frames]
     """Frames (T, H, W, 3), strength, generator: new frames."""
-    alone: bool = True
-    """Whether it can be seen without knowing what the clip should show: a clip that runs backwards looks sound."""
-    practice: bool = False
-    """Whether it is for training alone: tests on real footage never show it."""
+    visible_alone: bool = True
+    """Whether it is visible without knowing what the clip should show; a clip that runs backwards looks sound."""
+    training_only: bool = False
+    """Whether tests on real footage never show it."""
 
     def words(self, strength: float) -> str:
-        """How the harm is told."""
+        """Its words at this strength."""
         return self.mild if strength < STRONG else self.strong
 
     @staticmethod
     def mark(strength: float) -> Mark:
-        """What is left of the dimension."""
+        """The highest mark that it allows."""
         return 1 if strength < STRONG else 0
 
 
-def degrade(frames_THWC: Frames, name: str, *, strength: float, rng: np.random.Generator) -> Frames:
-    """The frames with one degradation; the ones given are not touched. strength: above 0, at most 1.
+def degrade(frames_THWC: Uint8Frames, name: str, *, strength: float, rng: np.random.Generator) -> Uint8Frames:
+    """New frames with one degradation, uint8 (T, H, W, 3). strength: above 0, at most 1.
 
     Bit for bit the same for the same generator state and the same versions of the libraries."""
     if name not in DEGRADATIONS:
@@ -83,20 +80,20 @@ def degrade(frames_THWC: Frames, name: str, *, strength: float, rng: np.random.G
     return np.ascontiguousarray(DEGRADATIONS[name].apply(frames_THWC, strength, rng))
 
 
-def harm(before_THWC: Frames, after_THWC: Frames) -> float:
-    """How much the frame that changed most has changed: root mean square in levels, 0 (not at all) to 255."""
+def harm(before_THWC: Uint8Frames, after_THWC: Uint8Frames) -> float:
+    """Change of the frame that changed most: root mean square in levels, 0 to 255."""
     change_THWC = before_THWC.astype(np.float32) - after_THWC
     return float(np.sqrt(np.square(change_THWC).mean(axis=(1, 2, 3)).max()))
 
 
-def _short(frames_THWC: Frames) -> int:
+def _short(frames_THWC: Uint8Frames) -> int:
     return int(min(frames_THWC.shape[1:3]))
 
 
-# The picture. Every frame is harmed alike.
+# The picture. Every frame is degraded alike.
 
 
-def _blur(frames_THWC: Frames, strength: float, _: np.random.Generator) -> Frames:
+def _blur(frames_THWC: Uint8Frames, strength: float, _: np.random.Generator) -> Uint8Frames:
     """A Gaussian, 1 to 3.8 pixels of deviation for a short side of 128; broad ones at half the size, to be quick."""
     deviation = _short(frames_THWC) * (0.008 + 0.022 * strength)
     size = frames_THWC.shape[2], frames_THWC.shape[1]
@@ -110,30 +107,32 @@ def _blur(frames_THWC: Frames, strength: float, _: np.random.Generator) -> Frame
     return _each_picture(frames_THWC, soften)
 
 
-def _soften(frames_THWC: Frames, strength: float, _: np.random.Generator) -> Frames:
+def _soften(frames_THWC: Uint8Frames, strength: float, _: np.random.Generator) -> Uint8Frames:
     """As if enlarged from a smaller picture: from 1.25 to 3 times as small."""
     return _enlarged(frames_THWC, 1.25 + 1.75 * strength, Image.Resampling.BICUBIC)
 
 
-def _smear(frames_THWC: Frames, strength: float, _: np.random.Generator) -> Frames:
+def _smear(frames_THWC: Uint8Frames, strength: float, _: np.random.Generator) -> Uint8Frames:
     """Texture is wiped away and edges stay, as where a generator paints: medians, mixed in by 40 to 100 %."""
     kept, wiped = 0.6 - 0.6 * strength, ImageFilter.MedianFilter(5)
     return _each_picture(frames_THWC, lambda picture: Image.blend(picture.filter(wiped), picture, kept))
 
 
-def _coarsen(frames_THWC: Frames, strength: float, _: np.random.Generator) -> Frames:
+def _coarsen(frames_THWC: Uint8Frames, strength: float, _: np.random.Generator) -> Uint8Frames:
     """Fewer pixels, each shown as a square: 1.6 to 6 to a side."""
     return _enlarged(frames_THWC, 1.6 + 4.4 * strength, Image.Resampling.NEAREST)
 
 
-def _enlarged(frames_THWC: Frames, factor: float, way: Image.Resampling) -> Frames:
-    """Made smaller by this factor, and large again in this way."""
+def _enlarged(frames_THWC: Uint8Frames, factor: float, resampling: Image.Resampling) -> Uint8Frames:
+    """Shrink by this factor and enlarge again."""
     height, width = frames_THWC.shape[1:3]
     small = max(1, round(width / factor)), max(1, round(height / factor))
-    return _each_picture(frames_THWC, lambda p: p.resize(small, Image.Resampling.BOX).resize((width, height), way))
+    return _each_picture(
+        frames_THWC, lambda p: p.resize(small, Image.Resampling.BOX).resize((width, height), resampling)
+    )
 
 
-def _each_picture(frames_THWC: Frames, change: Callable[[Image.Image], Image.Image]) -> Frames:
+def _each_picture(frames_THWC: Uint8Frames, change: Callable[[Image.Image], Image.Image]) -> Uint8Frames:
     return np.stack([np.asarray(change(Image.fromarray(picture_HWC))) for picture_HWC in frames_THWC])
 
 
@@ -141,7 +140,7 @@ _BELL = np.array([NormalDist().inv_cdf((level + 0.5) / 256) for level in range(2
 """A standard normal draw for each value of a random byte."""
 
 
-def _add_noise(frames_THWC: Frames, strength: float, rng: np.random.Generator) -> Frames:
+def _add_noise(frames_THWC: Uint8Frames, strength: float, rng: np.random.Generator) -> Uint8Frames:
     """Gaussian, another in each frame, of 8 to 50 levels' deviation."""
     noise_256 = np.rint(_BELL * (8 + 42 * strength)).astype(np.int16)
     bytes_THWC = np.frombuffer(rng.bytes(frames_THWC.size), np.uint8).reshape(frames_THWC.shape)
@@ -149,7 +148,7 @@ def _add_noise(frames_THWC: Frames, strength: float, rng: np.random.Generator) -
     return noisy_THWC.astype(np.uint8)
 
 
-def _discolour(frames_THWC: Frames, strength: float, rng: np.random.Generator) -> Frames:
+def _discolour(frames_THWC: Uint8Frames, strength: float, rng: np.random.Generator) -> Uint8Frames:
     """A cast of a random hue: an exponent for each channel, as if the light had a colour."""
     hue_C = rng.uniform(0, 2 * math.pi) + np.arange(3) * (2 * math.pi / 3)
     exponent_C1 = np.exp((0.15 + 0.6 * strength) * np.cos(hue_C))[:, None]
@@ -157,10 +156,10 @@ def _discolour(frames_THWC: Frames, strength: float, rng: np.random.Generator) -
     return _each_picture(frames_THWC, lambda picture: picture.point(table))
 
 
-def _compress(frames_THWC: Frames, strength: float, _: np.random.Generator) -> Frames:
+def _compress(frames_THWC: Uint8Frames, strength: float, _: np.random.Generator) -> Uint8Frames:
     """H.264 at a quantizer of 37 to 51, the coarsest that there is.
 
-    Each frame is coded by itself, so that the picture is harmed and the motion is not."""
+    Each frame is coded by itself, so that the motion is not degraded."""
     quantizer = round(37 + 14 * strength)
     height, width = frames_THWC.shape[1:3]
     even_THWC = np.pad(frames_THWC, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
@@ -170,25 +169,25 @@ def _compress(frames_THWC: Frames, strength: float, _: np.random.Generator) -> F
     return _through_encoder(even_THWC, options)[:, :height, :width]
 
 
-def _through_encoder(frames_THWC: Frames, options: dict[str, str]) -> Frames:
+def _through_encoder(frames_THWC: Uint8Frames, options: dict[str, str]) -> Uint8Frames:
     """Encode and decode in memory. Nut holds a stream without adding anything to it."""
-    film = io.BytesIO()
-    with av.open(film, "w", format="nut") as out:
+    file = io.BytesIO()
+    with av.open(file, "w", format="nut") as out:
         stream = out.add_stream("libx264", rate=4, options=options)
         stream.height, stream.width = frames_THWC.shape[1:3]
         stream.pix_fmt = "yuv420p"
         for picture_HWC in frames_THWC:
             out.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture_HWC), format="rgb24")))
         out.mux(stream.encode(None))
-    film.seek(0)
-    with av.open(film, "r", format="nut") as back:
+    file.seek(0)
+    with av.open(file, "r", format="nut") as back:
         return np.stack([np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in back.decode(video=0)])
 
 
 # The motion. What a frame shows stays sound; when, where or how bright it shows it does not.
 
 
-def _flicker(frames_THWC: Frames, strength: float, rng: np.random.Generator) -> Frames:
+def _flicker(frames_THWC: Uint8Frames, strength: float, rng: np.random.Generator) -> Uint8Frames:
     """Every frame but the first is lighter or darker, in turn, by up to 8 to 55 %."""
     frames = len(frames_THWC)
     sign_T = rng.choice([-1, 1]) * (-1.0) ** np.arange(frames)
@@ -198,24 +197,24 @@ def _flicker(frames_THWC: Frames, strength: float, rng: np.random.Generator) -> 
     return np.stack([table_L[picture] for table_L, picture in zip(table_TL, frames_THWC, strict=True)])
 
 
-def _freeze(frames_THWC: Frames, strength: float, _: np.random.Generator) -> Frames:
+def _freeze(frames_THWC: Uint8Frames, strength: float, _: np.random.Generator) -> Uint8Frames:
     """The last frames all show the one before them; at full strength, all show the first."""
     last = len(frames_THWC) - 1
     return frames_THWC[np.minimum(np.arange(last + 1), last - _count(strength, last))]
 
 
 _MOST_STOPS = 0.65
-"""Share of the steps from frame to frame that can go wrong: with all of them, a clip is frozen."""
+"""Share of the steps from frame to frame that can be lost; without any step left, a clip is frozen."""
 
 
-def _drop(frames_THWC: Frames, strength: float, rng: np.random.Generator) -> Frames:
+def _drop(frames_THWC: Uint8Frames, strength: float, rng: np.random.Generator) -> Uint8Frames:
     """Some frames are missing: the one before is held, then the clip jumps."""
     shown_T = np.arange(len(frames_THWC))
     shown_T[_stops(len(frames_THWC), strength, rng)] = 0
     return frames_THWC[np.maximum.accumulate(shown_T)]
 
 
-def _stutter(frames_THWC: Frames, strength: float, rng: np.random.Generator) -> Frames:
+def _stutter(frames_THWC: Uint8Frames, strength: float, rng: np.random.Generator) -> Uint8Frames:
     """Some frames come twice, so that all that follows is late."""
     step_T = np.ones(len(frames_THWC), int)
     step_T[_stops(len(frames_THWC), strength, rng)] = 0
@@ -224,13 +223,13 @@ def _stutter(frames_THWC: Frames, strength: float, rng: np.random.Generator) -> 
 
 
 def _stops(frames: int, strength: float, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Which frames bring no step. Those of a smaller strength are among those of a greater one."""
+    """Uint8Frames that repeat the one before. Those of a smaller strength are among those of a greater one."""
     steps = max(0, frames - 2)  # a stop at the very end would be a freeze: nothing moves on behind it
     order: NDArray[np.int64] = rng.permutation(steps)
     return 1 + order[: _count(strength, steps * _MOST_STOPS)]
 
 
-def _jerk(frames_THWC: Frames, strength: float, rng: np.random.Generator) -> Frames:
+def _jerk(frames_THWC: Uint8Frames, strength: float, rng: np.random.Generator) -> Uint8Frames:
     """Time runs to and fro: each frame but the first is shown too early or too late, in turn, by 1 to 3 frames."""
     frames = len(frames_THWC)
     off_T = (1 + 2.2 * strength) * rng.uniform(0.6, 1, frames) * (-1.0) ** np.arange(frames)
@@ -239,7 +238,7 @@ def _jerk(frames_THWC: Frames, strength: float, rng: np.random.Generator) -> Fra
     return frames_THWC[shown_T]
 
 
-def _reverse(frames_THWC: Frames, strength: float, _: np.random.Generator) -> Frames:
+def _reverse(frames_THWC: Uint8Frames, strength: float, _: np.random.Generator) -> Uint8Frames:
     """The clip begins later, runs back to its first frame and on from there; at full strength it only runs back."""
     last = len(frames_THWC) - 1
     return frames_THWC[np.abs(np.arange(last + 1) - _count(strength, last))]
@@ -250,7 +249,7 @@ def _count(strength: float, most: float) -> int:
     return max(1, math.ceil(strength * most - 1e-9)) if most else 0
 
 
-def _shake(frames_THWC: Frames, strength: float, rng: np.random.Generator) -> Frames:
+def _shake(frames_THWC: Uint8Frames, strength: float, rng: np.random.Generator) -> Uint8Frames:
     """Each frame but the first is shifted in a direction of its own, by up to 2 to 11 % of the short side.
 
     What comes in at the edges is mirrored."""
@@ -264,17 +263,17 @@ def _shake(frames_THWC: Frames, strength: float, rng: np.random.Generator) -> Fr
     return np.stack([wide[y : y + height, x : x + width] for wide, y, x in zip(wide_THWC, y_T, x_T, strict=True)])
 
 
-def _wobble(frames_THWC: Frames, strength: float, rng: np.random.Generator) -> Frames:
+def _wobble(frames_THWC: Uint8Frames, strength: float, rng: np.random.Generator) -> Uint8Frames:
     """Shapes melt and bend: by up to 1.5 to 6 % of the short side, in waves about two thirds of it long."""
     return _swing(frames_THWC, reach=0.015 + 0.045 * strength, wave=0.65, rng=rng)
 
 
-def _boil(frames_THWC: Frames, strength: float, rng: np.random.Generator) -> Frames:
+def _boil(frames_THWC: Uint8Frames, strength: float, rng: np.random.Generator) -> Uint8Frames:
     """Small parts swim while the whole stays: by up to 1 to 3 % of the short side, in waves a sixth of it long."""
     return _swing(frames_THWC, reach=0.01 + 0.02 * strength, wave=0.17, rng=rng)
 
 
-def _swing(frames_THWC: Frames, *, reach: float, wave: float, rng: np.random.Generator) -> Frames:
+def _swing(frames_THWC: Uint8Frames, *, reach: float, wave: float, rng: np.random.Generator) -> Uint8Frames:
     """Rows and columns swing in waves that are others in each frame but the first. Lengths are shares of the short
     side."""
     frames, height, width = frames_THWC.shape[:3]
@@ -289,7 +288,7 @@ def _swing(frames_THWC: Frames, *, reach: float, wave: float, rng: np.random.Gen
     return _slide(_slide(frames_THWC, shift_TH).swapaxes(1, 2), shift_TW).swapaxes(1, 2)
 
 
-def _slide(frames_TLPC: Frames, shift_TL: NDArray[np.int_]) -> Frames:
+def _slide(frames_TLPC: Uint8Frames, shift_TL: NDArray[np.int_]) -> Uint8Frames:
     """Each of the L lines of a frame moved along itself; what comes in at its ends is mirrored."""
     frames, lines, points, channels = frames_TLPC.shape
     edge = int(np.abs(shift_TL).max())
@@ -317,7 +316,7 @@ _ROWS = (
         mild="slightly blurred",
         strong="badly blurred",
         apply=_soften,
-        practice=True,
+        training_only=True,
     ),
     Degradation(
         name="smear",
@@ -325,7 +324,7 @@ _ROWS = (
         mild="slightly blurred",
         strong="badly blurred",
         apply=_smear,
-        practice=True,
+        training_only=True,
     ),
     Degradation(name="coarseness", harms="picture", mild="slightly coarse", strong="badly coarse", apply=_coarsen),
     Degradation(name="flicker", harms="motion", mild="slightly flickering", strong="badly flickering", apply=_flicker),
@@ -334,12 +333,12 @@ _ROWS = (
     Degradation(name="stutter", harms="motion", mild="slightly stuttering", strong="badly stuttering", apply=_stutter),
     Degradation(name="jerk", harms="motion", mild="slightly jerky", strong="badly jerky", apply=_jerk),
     Degradation(
-        name="reversal", harms="motion", mild="partly reversed", strong="reversed", apply=_reverse, alone=False
+        name="reversal", harms="motion", mild="partly reversed", strong="reversed", apply=_reverse, visible_alone=False
     ),
     Degradation(name="shake", harms="motion", mild="slightly shaky", strong="badly shaky", apply=_shake),
     Degradation(name="wobble", harms="motion", mild="slightly wobbly", strong="badly wobbly", apply=_wobble),
     Degradation(
-        name="boiling", harms="motion", mild="slightly wobbly", strong="badly wobbly", apply=_boil, practice=True
+        name="boiling", harms="motion", mild="slightly wobbly", strong="badly wobbly", apply=_boil, training_only=True
     ),
 )
 
@@ -347,4 +346,4 @@ DEGRADATIONS: Mapping[str, Degradation] = MappingProxyType({row.name: row for ro
 """By name."""
 
 SOUND: Mapping[Harms, str] = MappingProxyType({"picture": "sharp", "motion": "smooth"})
-"""What is said where there is no harm."""
+"""Words where nothing is degraded."""

@@ -1,11 +1,8 @@
-"""What stands for text-to-video models in the drawn world: profiles of typical mistakes and artefacts.
+"""Simulated text-to-video models: each turns the asked scene into a shown scene with typical mistakes and flaws.
 
-In: the scene that was asked for, a random generator. Out: the scene that is shown, and flaws of its picture and motion.
-Knows scenes and the names of degradations; knows nothing of pixels or marks.
-
-A generator is a row of data. Those held out are never trained on, and make flaws of kinds that training never shows.
-None makes what here would be no flaw but another truth: the camera may be asked to shake, a style to be coarse, and
-colours and directions are part of what is asked."""
+A generator is a row of data. Held-out generators are never trained on, and have kinds of flaws that training never
+shows. No generator has a flaw that a prompt could ask for: the camera may be asked to shake, a style to be coarse, and
+colours and directions are attributes of the scene."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,8 +12,8 @@ import numpy as np
 
 from descore.synthetic.degradations import DEGRADATIONS, Harms
 from descore.synthetic.scene import (
-    KINDS,
-    MOVES,
+    ATTRIBUTES,
+    MOVING_ACTIONS,
     Action,
     Camera,
     Light,
@@ -31,10 +28,10 @@ from descore.synthetic.scene import (
 )
 from descore.types import Mark
 
-_MILD, _STRONG = (0.25, 0.42), (0.62, 1.0)  # strengths apart from the border, where nobody could tell which it is
-_MOST = {"freeze": 0.7, "stutter": 0.7}  # beyond it too little is left of a motion to see where it goes
-_MOST_DRAWN = {"blur": 0.75, "noise": 0.75, "compression": 0.7}  # beyond it small drawn things are lost
-_SEEN_IN_ANYTHING = frozenset({"flicker", "wobble"})
+_MILD, _STRONG = (0.25, 0.42), (0.62, 1.0)  # ranges of strength, away from the border between them
+_MOST = {"freeze": 0.7, "stutter": 0.7}  # beyond it a motion's direction cannot be seen
+_MOST_DRAWN = {"blur": 0.75, "noise": 0.75, "compression": 0.7}  # beyond it small drawn things cannot be seen
+_VISIBLE_IN_ANY_SCENE = frozenset({"flicker", "wobble"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,46 +45,46 @@ class Flaw:
 
     @property
     def harms(self) -> Harms:
-        """What it spoils."""
+        """What it degrades."""
         return DEGRADATIONS[self.name].harms
 
     @property
     def words(self) -> str:
-        """What is said of the picture or the motion."""
+        """How a chain describes it."""
         return DEGRADATIONS[self.name].words(self.strength)
 
     @property
     def mark(self) -> Mark:
-        """The best mark that it leaves to the dimension: style for the picture, dynamics for the motion."""
+        """The highest mark that it allows: of style for the picture, of dynamics for the motion."""
         return DEGRADATIONS[self.name].mark(self.strength)
 
 
 Flaws = tuple[Flaw, ...]
-"""At most one of the picture and one of the motion, in this order."""
+"""At most one flaw of the picture and one of the motion, in this order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generator:
-    """How a model goes wrong. Rates are probabilities."""
+    """A model's mistakes and flaws. Rates are probabilities."""
 
     name: str
     slip: float
-    """That an attribute is not as asked, if `slips` does not say otherwise."""
+    """Probability that an attribute is not as asked, for attributes that are not in `slips`."""
     slips: Mapping[str, float] = field(default_factory=dict)
-    """By attribute."""
+    """The same, by attribute."""
     habits: Mapping[str, Enum] = field(default_factory=dict)
-    """What it shows in place of what was asked, by attribute; any other value if there is none."""
+    """By attribute, the value that it shows instead of the asked one; without an entry, a random other value."""
     ignores: float = 0.0
-    """That it shows a scene that has nothing to do with the prompt."""
+    """Probability that it shows a random scene."""
     picture: tuple[str, ...]
-    """Degradations of the picture that it makes."""
+    """Its degradations of the picture."""
     picture_rate: float
     motion: tuple[str, ...]
-    """Degradations of the motion that it makes."""
+    """Its degradations of the motion."""
     motion_rate: float
-    """As often it makes one of them. Where the scene cannot have it, the clip has none."""
+    """Probability of one of them. A clip whose scene cannot show it has none."""
     strong: float = 0.5
-    """That a flaw is strong."""
+    """Probability that a flaw is strong."""
 
 
 TRAINING_GENERATORS = (
@@ -132,7 +129,7 @@ TRAINING_GENERATORS = (
         strong=0.6,
     ),
 )
-"""What training clips come from."""
+"""Generators of training clips."""
 
 HELD_OUT_GENERATORS = (
     Generator(
@@ -165,13 +162,13 @@ HELD_OUT_GENERATORS = (
         motion_rate=0.5,
     ),
 )
-"""What only test clips come from."""
+"""Generators of test clips only."""
 
 
-def shoot(
+def generate(
     asked: Scene, generator: Generator, rng: np.random.Generator, *, held_out: bool = False
 ) -> tuple[Scene, Flaws]:
-    """The scene that the generator shows, and its flaws. Without `held_out` it never shows a held-out combination."""
+    """The scene that the generator shows, and its flaws. Without `held_out` no held-out combination is shown."""
     while True:
         shown = _attempt(asked, generator, rng)
         if held_out or not is_held_out(shown):
@@ -179,42 +176,42 @@ def shoot(
 
 
 def flaws_of(generator: Generator, shown: Scene, rng: np.random.Generator) -> Flaws:
-    """Flaws that the generator makes and that this scene can have."""
-    wanted = ((generator.picture, generator.picture_rate), (generator.motion, generator.motion_rate))
-    made = [likely_flaw(names, rng, strong=generator.strong) for names, rate in wanted if rng.random() < rate]
-    return tuple(flaw for flaw in made if is_plain(flaw, shown))
+    """Random flaws of the generator that are visible in this scene."""
+    kinds = ((generator.picture, generator.picture_rate), (generator.motion, generator.motion_rate))
+    flaws = [likely_flaw(names, rng, strong=generator.strong) for names, rate in kinds if rng.random() < rate]
+    return tuple(flaw for flaw in flaws if is_plain(flaw, shown))
 
 
 def likely_flaw(names: tuple[str, ...], rng: np.random.Generator, *, strong: float) -> Flaw:
-    """A flaw of one of these names, each as likely, that drawn things can bear."""
+    """A random flaw of one of these names, at a strength that leaves drawn things visible."""
     name = names[int(rng.integers(len(names)))]
     return random_flaw(name, rng, strong=strong, most=_MOST_DRAWN.get(name, 1.0))
 
 
 def random_flaw(name: str, rng: np.random.Generator, *, strong: float, most: float = 1.0) -> Flaw:
-    """A flaw that is clearly mild or, with the probability `strong`, clearly strong; of a strength up to `most`."""
+    """A flaw that is clearly mild or, with probability `strong`, clearly strong; of a strength up to `most`."""
     low, high = _STRONG if rng.random() < strong else _MILD
     high = min(high, most, _MOST.get(name, 1.0))
     return Flaw(name=name, strength=round(float(rng.uniform(low, high)), 3))
 
 
 def is_plain(flaw: Flaw, scene: Scene) -> bool:
-    """Whether the flaw can be seen in this scene, and all else that is told of the scene can be seen beside it."""
+    """Whether the flaw is visible in this scene and leaves all attributes of the scene visible."""
     return _shows(flaw.name, scene) and not _buries(flaw, scene)
 
 
 def _shows(name: str, scene: Scene) -> bool:
-    """Large pixels hide a loss of detail. Only a steady motion shows that it stops or jumps; what happens at one moment
-    (say, vanishing) might fall into what is left out."""
+    """Large pixels hide a loss of detail. Only a steady motion shows that it stops or jumps; an event (say, vanishing)
+    might fall into the missing frames."""
     if DEGRADATIONS[name].harms == "picture":
         return scene.style is not Style.PIXELATED or name == "noise"
-    steady = scene.action in MOVES or (scene.action is Action.STILL and scene.camera is not Camera.STILL)
-    return name in _SEEN_IN_ANYTHING or (steady and scene.camera is not Camera.SHAKE)
+    steady = scene.action in MOVING_ACTIONS or (scene.action is Action.STILL and scene.camera is not Camera.STILL)
+    return name in _VISIBLE_IN_ANY_SCENE or (steady and scene.camera is not Camera.SHAKE)
 
 
 def _buries(flaw: Flaw, scene: Scene) -> bool:
-    """What is faint drowns in noise and falls to compression; so does a backdrop by which a camera's motion is seen. A
-    small shape cannot be told from another in a strong blur."""
+    """Faint things, and backdrops that show a camera's motion, are lost in noise and compression. Small shapes cannot
+    be told apart under a strong blur."""
     strong, dim, grey = flaw.mark == 0, scene.light is Light.DUSK, scene.style is Style.GREY
     if flaw.name == "noise":
         return (dim and grey) or (strong and (dim or grey))
@@ -228,18 +225,18 @@ def _attempt(asked: Scene, generator: Generator, rng: np.random.Generator) -> Sc
     if rng.random() < generator.ignores:
         return any_scene(rng)
     shown = asked
-    for name in KINDS:
+    for name in ATTRIBUTES:
         if rng.random() < generator.slips.get(name, generator.slip):
             shown = _slip(shown, name, generator, rng)
     return tidy(shown)
 
 
 def _slip(shown: Scene, name: str, generator: Generator, rng: np.random.Generator) -> Scene:
-    """By habit; where the habit is just what was asked, it does as told."""
+    """Replace an attribute by the generator's habit, or by a random other value."""
     habit = generator.habits.get(name)
     return change(shown, name, rng) if habit is None else with_value(shown, name, habit)
 
 
 def random_generator(options: tuple[Generator, ...], rng: np.random.Generator) -> Generator:
-    """One of them, each as likely."""
+    """One of them, uniformly."""
     return options[int(rng.integers(len(options)))]

@@ -1,10 +1,7 @@
-"""What a drawn clip shows and what a prompt asks of it, as plain values.
+"""Scenes: what a drawn clip shows, as plain values, and which of its attributes a prompt asks for.
 
-In: a random generator. Out: scenes, scenes that differ from an asked one, and requests. Knows nothing of pixels or of
-words.
-
-Two sets of combinations are held out: a training scene never holds one of them, so that a test can ask whether the
-parts were learned or the wholes."""
+Two sets of combinations are held out: no training scene has one of them, so that a test can tell whether a model
+learned the parts or the combinations."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
@@ -46,7 +43,7 @@ class Size(Enum):
 
 
 class Count(Enum):
-    """How many of it there are; all alike, and all do the same."""
+    """How many of it there are; all are alike and do the same."""
 
     ONE = "one"
     TWO = "two"
@@ -54,7 +51,7 @@ class Count(Enum):
 
 
 class Action(Enum):
-    """What it does, in the world: a camera that moves does not count."""
+    """What it does in the world, whatever the camera does."""
 
     STILL = "still"
     LEFT = "left"
@@ -64,14 +61,14 @@ class Action(Enum):
     BOUNCE = "bounce"
     """Falls, hits the ground and rises again."""
     APPEAR = "appear"
-    """Is not there at first, then it is."""
+    """Is absent at first, then present."""
     VANISH = "vanish"
     CHANGE = "change"
     """Takes another colour halfway. Its colour is the first one."""
 
 
 class Speed(Enum):
-    """How far a moving thing gets. What does not move has none, and holds SLOW."""
+    """How far a moving thing gets. A scene without motion has SLOW."""
 
     SLOW = "slow"
     FAST = "fast"
@@ -99,7 +96,7 @@ class Setting(Enum):
 
 
 class Light(Enum):
-    """How the whole is lit."""
+    """How the scene is lit."""
 
     DAY = "day"
     DUSK = "dusk"
@@ -107,19 +104,19 @@ class Light(Enum):
 
 
 class Style(Enum):
-    """How the whole is drawn."""
+    """How the scene is drawn."""
 
     FLAT = "flat"
     OUTLINED = "outlined"
     SKETCHED = "sketched"
     PIXELATED = "pixelated"
     GREY = "grey"
-    """Without colour: what colour a thing has cannot be seen."""
+    """Without colour, so that a thing's colour is not visible."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """What a clip shows. Path, texture and exact sizes are not part of it: painting makes them up."""
+    """What a clip shows. Paths, textures and exact sizes are not part of it; they are random."""
 
     shape: Shape
     colour: Colour
@@ -133,13 +130,13 @@ class Scene:
     style: Style = Style.FLAT
 
 
-KINDS: dict[str, type[Enum]] = {field.name: field.type for field in fields(Scene)}  # type: ignore[misc]
-"""Each attribute of a scene and its enumeration, in the order of the fields."""
+ATTRIBUTES: dict[str, type[Enum]] = {field.name: field.type for field in fields(Scene)}  # type: ignore[misc]
+"""Each attribute of a scene with its enumeration, in the order of the fields."""
 
-MOVES = frozenset({Action.LEFT, Action.RIGHT, Action.UP, Action.DOWN})
+MOVING_ACTIONS = frozenset({Action.LEFT, Action.RIGHT, Action.UP, Action.DOWN})
 """The actions that have a speed."""
 
-Request = frozenset[str]
+RequestedAttributes = frozenset[str]
 """The attributes of a scene that a prompt names."""
 
 HELD_OUT_LOOKS = frozenset(
@@ -173,7 +170,7 @@ _USUAL: dict[str, tuple[Enum, float]] = {
     "light": (Light.DAY, 0.7),
     "style": (Style.FLAT, 0.5),
 }
-"""The usual value of an attribute and how often a full scene has it; all others share the rest alike."""
+"""The usual value of an attribute and its probability; the other values share the rest equally."""
 
 _ASKED = {
     "shape": 0.9,
@@ -190,8 +187,8 @@ _ASKED = {
 
 
 def random_scene(rng: np.random.Generator, *, variety: float = 1.0) -> Scene:
-    """A scene for training: no held-out combination. variety: 0 leaves all but shape, colour, action and setting at
-    the usual, 1 draws everything."""
+    """A random scene without held-out combinations. variety: 0 leaves all attributes but shape, colour, action and
+    setting at the usual value, 1 draws all of them."""
     while True:
         scene = any_scene(rng, variety=variety)
         if not is_held_out(scene):
@@ -199,7 +196,7 @@ def random_scene(rng: np.random.Generator, *, variety: float = 1.0) -> Scene:
 
 
 def held_out_scene(rng: np.random.Generator) -> Scene:
-    """A scene that holds at least one held-out combination."""
+    """A random scene with at least one held-out combination."""
     scene = any_scene(rng)
     if rng.random() < 0.5:
         shape, colour = _choose(rng, HELD_OUT_LOOKS)
@@ -209,26 +206,25 @@ def held_out_scene(rng: np.random.Generator) -> Scene:
 
 
 def any_scene(rng: np.random.Generator, *, variety: float = 1.0) -> Scene:
-    """A scene of any combination."""
-    values: dict[str, Any] = {name: _draw(rng, name, variety) for name in KINDS}
+    """A random scene of any combination."""
+    values: dict[str, Any] = {name: _draw(rng, name, variety) for name in ATTRIBUTES}
     return tidy(Scene(**values))
 
 
 def is_held_out(scene: Scene) -> bool:
-    """Whether the scene holds a combination that training must not see."""
+    """Whether the scene has a held-out combination."""
     return (scene.shape, scene.colour) in HELD_OUT_LOOKS or (scene.action, scene.camera) in HELD_OUT_TAKES
 
 
 def tidy(scene: Scene) -> Scene:
-    """The scene with the speed of what does not move set to SLOW, so that equal pictures are equal scenes."""
-    return scene if scene.action in MOVES else replace(scene, speed=Speed.SLOW)
+    """The scene with the speed set to SLOW if nothing moves, so that equal pictures are equal scenes."""
+    return scene if scene.action in MOVING_ACTIONS else replace(scene, speed=Speed.SLOW)
 
 
-def random_request(scene: Scene, rng: np.random.Generator) -> Request:
-    """Some of what the scene holds. Shape or colour is always among it, a speed only beside its motion, and no colour
-    in grey."""
-    asked = {name for name in KINDS if rng.random() < _ASKED[name]}
-    if "action" not in asked or scene.action not in MOVES:
+def random_request(scene: Scene, rng: np.random.Generator) -> RequestedAttributes:
+    """Random attributes to ask for: always shape or colour, a speed only with its motion, no colour in grey."""
+    asked = {name for name in ATTRIBUTES if rng.random() < _ASKED[name]}
+    if "action" not in asked or scene.action not in MOVING_ACTIONS:
         asked.discard("speed")
     if scene.style is Style.GREY and "style" in asked:
         asked.discard("colour")
@@ -238,11 +234,11 @@ def random_request(scene: Scene, rng: np.random.Generator) -> Request:
 
 
 def vary(asked: Scene, rng: np.random.Generator, *, p: float, held_out: bool = False) -> Scene:
-    """A scene whose every attribute differs from the asked one with probability p. Without `held_out` it never holds
-    a held-out combination."""
+    """A scene whose attributes each differ from the asked ones with probability p; with a held-out combination only if
+    `held_out`."""
     while True:
         shown = asked
-        for name in KINDS:
+        for name in ATTRIBUTES:
             if rng.random() < p:
                 shown = change(shown, name, rng)
         shown = tidy(shown)
@@ -251,24 +247,24 @@ def vary(asked: Scene, rng: np.random.Generator, *, p: float, held_out: bool = F
 
 
 def change(scene: Scene, name: str, rng: np.random.Generator) -> Scene:
-    """The same scene with another value of one attribute, each other value alike."""
+    """The scene with a random other value of one attribute."""
     now = getattr(scene, name)
-    return with_value(scene, name, pick(rng, [other for other in KINDS[name] if other is not now]))
+    return with_value(scene, name, pick(rng, [other for other in ATTRIBUTES[name] if other is not now]))
 
 
 def with_value(scene: Scene, name: str, value: Enum) -> Scene:
-    """The same scene with this value of one attribute."""
-    changes: dict[str, Any] = {name: value}  # the checker cannot know that KINDS gives each name its own type
+    """The scene with this value of one attribute."""
+    changes: dict[str, Any] = {name: value}  # the checker cannot know that ATTRIBUTES gives each name its own type
     return replace(scene, **changes)
 
 
 def pick(rng: np.random.Generator, options: Sequence[E]) -> E:
-    """One of the options, each as likely."""
+    """One of the options, uniformly."""
     return options[int(rng.integers(len(options)))]
 
 
 def _draw(rng: np.random.Generator, name: str, variety: float) -> Enum:
-    options = list(KINDS[name])
+    options = list(ATTRIBUTES[name])
     if name not in _USUAL:
         return pick(rng, options)
     usual, share = _USUAL[name]

@@ -1,15 +1,13 @@
-"""Numbered examples and pairs of the drawn world, in splits that never meet.
+"""Numbered examples and pairs of drawn clips, in splits that share none of them.
 
-In: a split and a number. Out: what is asked and shown, with everything that is true of it, planned or drawn. Each is a
-function of its split and number alone. Knows the world; knows nothing of models or files.
-
-Training, calibration and the in-domain test are alike but for their seeds. Each of the three out-of-domain splits
-differs from them in one thing: combinations, wordings, or generators that training never has."""
+Each is a function of its split and number alone, planned or drawn. Training, calibration and the in-domain test differ
+in their seeds only. Each of the three out-of-domain splits differs from them in one respect: combinations, wordings, or
+generators that training never has."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from enum import Enum
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -20,17 +18,17 @@ from descore.synthetic.generators import (
     Flaws,
     Generator,
     flaws_of,
+    generate,
     is_plain,
     likely_flaw,
     random_generator,
-    shoot,
 )
 from descore.synthetic.prompts import write_prompt
-from descore.synthetic.rendering import FRAMES, drawn_clip
+from descore.synthetic.rendering import DRAWN_FRAMES, drawn_clip
 from descore.synthetic.scene import (
+    ATTRIBUTES,
     HELD_OUT_LOOKS,
-    KINDS,
-    Request,
+    RequestedAttributes,
     Scene,
     Style,
     change,
@@ -42,12 +40,12 @@ from descore.synthetic.scene import (
     vary,
     with_value,
 )
-from descore.synthetic.truth import prefer, true_chain, true_verdict
+from descore.synthetic.truth import true_chain, true_preference, true_verdict
 from descore.types import Clip, Preference, Verdict
 
 
 class Split(Enum):
-    """What an example is for."""
+    """The purpose of an example."""
 
     TRAIN = "train"
     CALIBRATION = "calibration"
@@ -56,9 +54,9 @@ class Split(Enum):
     COMBINATIONS = "combinations"
     """Every prompt asks for a combination that training neither asks for nor shows."""
     WORDINGS = "wordings"
-    """Every prompt is of words and sentences that no training prompt has."""
+    """Every prompt has words and sentence forms that no training prompt has."""
     GENERATORS = "generators"
-    """Every clip is of a generator that training does not know."""
+    """Every clip is by a generator that training never shows."""
 
 
 OUT_OF_DOMAIN = (Split.COMBINATIONS, Split.WORDINGS, Split.GENERATORS)
@@ -73,68 +71,66 @@ _NUMBERS = {
     Split.GENERATORS: 6,
 }
 _EXAMPLE, _PAIR, _NOISE = 1, 2, 3
-_ASK_NOTHING_EVERY = 8  # of the texts for a tokenizer
+_FLIPPED: dict[Preference, Preference] = {"a": "b", "b": "a", "tie": "tie"}
+_UNINFORMED_EVERY = 8  # of the corpus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A clip that is not drawn yet, and all that is true of it."""
+    """A clip that is not drawn yet, with its prompt, its true chain and its true verdict."""
 
     prompt: str
     chain: str
-    """What a judge who sees everything writes."""
+    """The chain of a judge who sees everything."""
     verdict: Verdict
     asked: Scene
     shown: Scene
-    request: Request
+    request: RequestedAttributes
     flaws: Flaws
     generator: str
     seed: tuple[int, ...]
-    """Of what the scene and the flaws leave open."""
+    """Seed for what the scene and the flaws leave open."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example(Plan):
-    """A drawn clip, and all that is true of it."""
+    """A drawn clip with its prompt, its true chain and its true verdict."""
 
     clip: Clip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PairPlan:
-    """Two planned clips of one prompt."""
+AnyExample = TypeVar("AnyExample")
 
-    a: Plan
-    b: Plan
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExamplePair(Generic[AnyExample]):
+    """Two clips of one prompt: plans, drawn examples, or examples of another kind."""
+
+    a: AnyExample
+    b: AnyExample
     preference: Preference
-    """Which of them has the better true overall, unless label noise turned it round."""
+    """The clip with the better true overall, unless label noise flipped it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PairExample:
-    """Two drawn clips of one prompt."""
+class _Ask:
+    """What a prompt asks for."""
 
-    a: Example
-    b: Example
-    preference: Preference
-    """As in `PairPlan`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Wish:
-    asked: Scene
-    request: Request
+    scene: Scene
+    request: RequestedAttributes
     prompt: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Shot:
-    shown: Scene
+class _Take:
+    """What a generator shows for it."""
+
+    scene: Scene
     flaws: Flaws
     generator: Generator
 
 
-def plan(
+def plan_example(
     split: Split,
     index: int,
     *,
@@ -143,35 +139,37 @@ def plan(
     informed: bool = True,
     loose: bool = False,
 ) -> Plan:
-    """Example number `index` of a split, not drawn.
+    """Plan example number `index` of a split.
 
-    variety: as in `random_scene`; held-out combinations always have the full one. p_differs: every attribute shown
-    differs from the asked one this often, instead of as the generator slips. informed: False gives a prompt that tells
-    nothing. loose: as in `write_prompt`."""
+    variety: as in `random_scene`; held-out combinations always have the full one. p_differs: probability that a shown
+    attribute differs from the asked one, instead of the generator's own rates. informed: False gives a prompt that asks
+    for nothing. loose: as in `write_prompt`."""
     rng = _rng(split, _EXAMPLE, index)
-    wish = _wish(split, rng, variety=variety, informed=informed, loose=loose)
-    return _tell(wish, _take(split, wish, rng, p_differs), seed=(_WORLD, _NUMBERS[split], _EXAMPLE, index, 0))
+    ask = _random_ask(split, rng, variety=variety, informed=informed, loose=loose)
+    take = _random_take(split, ask, rng, p_differs)
+    return _plan(ask, take, seed=(_WORLD, _NUMBERS[split], _EXAMPLE, index, 0))
 
 
-def pair_plan(
+def plan_pair(
     split: Split, index: int, *, label_noise: float = 0.0, hard: float = 0.5, loose: bool = False
-) -> PairPlan:
-    """Pair number `index` of a split, not drawn. A hard one, of which there is this share, has clips of one generator
-    that differ in a single asked attribute or a single flaw. label_noise: how often a decided preference is turned
-    round; it changes nothing else. loose: as in `write_prompt`."""
+) -> ExamplePair[Plan]:
+    """Plan pair number `index` of a split.
+
+    hard: share of pairs whose clips are by one generator and differ in one asked attribute or one flaw only.
+    label_noise: probability that a decided preference is flipped; nothing else changes. loose: as in `write_prompt`."""
     rng = _rng(split, _PAIR, index)
-    wish = _wish(split, rng, loose=loose)
-    first = _take(split, wish, rng)
-    second = _nearly(split, wish, first, rng) if rng.random() < hard else _take(split, wish, rng)
-    shots = (first, second) if rng.random() < 0.5 else (second, first)  # what is changed last is more often worse
-    a, b = (_tell(wish, shot, seed=(_WORLD, _NUMBERS[split], _PAIR, index, side)) for side, shot in enumerate(shots))
-    preference = prefer(a.verdict, b.verdict)
+    ask = _random_ask(split, rng, loose=loose)
+    first = _random_take(split, ask, rng)
+    second = _similar_take(split, ask, first, rng) if rng.random() < hard else _random_take(split, ask, rng)
+    takes = (first, second) if rng.random() < 0.5 else (second, first)  # a changed take is more often the worse one
+    a, b = (_plan(ask, take, seed=(_WORLD, _NUMBERS[split], _PAIR, index, side)) for side, take in enumerate(takes))
+    preference = true_preference(a.verdict, b.verdict)
     if _rng(split, _NOISE, index).random() < label_noise:
-        preference = _OTHER_WAY[preference]
-    return PairPlan(a=a, b=b, preference=preference)
+        preference = _FLIPPED[preference]
+    return ExamplePair(a=a, b=b, preference=preference)
 
 
-def example(
+def draw_example(
     split: Split,
     index: int,
     *,
@@ -181,11 +179,12 @@ def example(
     informed: bool = True,
     loose: bool = False,
 ) -> Example:
-    """Example number `index` of a split, drawn. size: width and height in pixels; the rest as in `plan`."""
-    return draw(plan(split, index, variety=variety, p_differs=p_differs, informed=informed, loose=loose), size=size)
+    """Draw example number `index` of a split. size: width and height in pixels; the rest as in `plan_example`."""
+    plan = plan_example(split, index, variety=variety, p_differs=p_differs, informed=informed, loose=loose)
+    return draw_plan(plan, size=size)
 
 
-def pair(
+def draw_pair(
     split: Split,
     index: int,
     *,
@@ -193,120 +192,114 @@ def pair(
     label_noise: float = 0.0,
     hard: float = 0.5,
     loose: bool = False,
-) -> PairExample:
-    """Pair number `index` of a split, drawn. size: width and height in pixels; the rest as in `pair_plan`."""
-    planned = pair_plan(split, index, label_noise=label_noise, hard=hard, loose=loose)
-    return PairExample(a=draw(planned.a, size=size), b=draw(planned.b, size=size), preference=planned.preference)
+) -> ExamplePair[Example]:
+    """Draw pair number `index` of a split. size: width and height in pixels; the rest as in `plan_pair`."""
+    pair = plan_pair(split, index, label_noise=label_noise, hard=hard, loose=loose)
+    return ExamplePair(a=draw_plan(pair.a, size=size), b=draw_plan(pair.b, size=size), preference=pair.preference)
 
 
-def draw(planned: Plan, *, size: tuple[int, int] = (64, 64), frames: int = FRAMES) -> Example:
-    """Draw a plan at a width and height in pixels."""
-    rng = np.random.default_rng(planned.seed)
-    clip = drawn_clip(planned.shown, rng=rng, frames=frames, width=size[0], height=size[1])
+def draw_plan(plan: Plan, *, size: tuple[int, int] = (64, 64), frames: int = DRAWN_FRAMES) -> Example:
+    """Draw a planned clip. size: width and height in pixels."""
+    rng = np.random.default_rng(plan.seed)
+    clip = drawn_clip(plan.shown, rng=rng, frames=frames, width=size[0], height=size[1])
     pixels = clip.frames
-    for flaw in planned.flaws:
+    for flaw in plan.flaws:
         pixels = degrade(pixels, flaw.name, strength=flaw.strength, rng=rng)
-    return Example(clip=replace(clip, frames=pixels), **_as_arguments(planned))
+    values: dict[str, Any] = {field.name: getattr(plan, field.name) for field in fields(plan)}
+    return Example(clip=replace(clip, frames=pixels), **values)
 
 
 def corpus(count: int) -> Iterator[str]:
-    """Prompts and chains of `count` training examples, to train a tokenizer on."""
+    """Prompts and chains of `count` training examples, for training a tokenizer."""
     for index in range(count):
-        planned = plan(Split.TRAIN, index, informed=index % _ASK_NOTHING_EVERY > 0)
-        yield planned.prompt
-        yield planned.chain
-
-
-_OTHER_WAY: dict[Preference, Preference] = {"a": "b", "b": "a", "tie": "tie"}
+        plan = plan_example(Split.TRAIN, index, informed=index % _UNINFORMED_EVERY > 0)
+        yield plan.prompt
+        yield plan.chain
 
 
 def _rng(split: Split, use: int, index: int) -> np.random.Generator:
     return np.random.default_rng((_WORLD, _NUMBERS[split], use, index))
 
 
-def _wish(
+def _random_ask(
     split: Split, rng: np.random.Generator, *, variety: float = 1.0, informed: bool = True, loose: bool = False
-) -> _Wish:
+) -> _Ask:
     held_out = split is Split.COMBINATIONS
-    asked = held_out_scene(rng) if held_out else random_scene(rng, variety=variety)
-    request = random_request(asked, rng) | (_combined(asked) if held_out else frozenset())
-    if "colour" in request and asked.style is Style.GREY:
-        asked = change(asked, "style", rng)  # nobody asks for a red circle in a film without colour
+    scene = held_out_scene(rng) if held_out else random_scene(rng, variety=variety)
+    request = random_request(scene, rng) | (_held_out_attributes(scene) if held_out else frozenset())
+    if "colour" in request and scene.style is Style.GREY:
+        scene = change(scene, "style", rng)  # a prompt that names a colour does not ask for greyscale
     request = request if informed else frozenset()
-    prompt = write_prompt(asked, request, rng, held_out=split is Split.WORDINGS, loose=loose)
-    return _Wish(asked=asked, request=request, prompt=prompt)
+    prompt = write_prompt(scene, request, rng, held_out=split is Split.WORDINGS, loose=loose)
+    return _Ask(scene=scene, request=request, prompt=prompt)
 
 
-def _combined(asked: Scene) -> Request:
-    """The names of a held-out combination, which must be asked for to be one."""
-    looks = (asked.shape, asked.colour) in HELD_OUT_LOOKS
+def _held_out_attributes(scene: Scene) -> RequestedAttributes:
+    """The attributes of the scene's held-out combination, both of which its prompt has to name."""
+    looks = (scene.shape, scene.colour) in HELD_OUT_LOOKS
     return frozenset(("shape", "colour") if looks else ("action", "camera"))
 
 
-def _take(split: Split, wish: _Wish, rng: np.random.Generator, p_differs: float | None = None) -> _Shot:
+def _random_take(split: Split, ask: _Ask, rng: np.random.Generator, p_differs: float | None = None) -> _Take:
     generators = HELD_OUT_GENERATORS if split is Split.GENERATORS else TRAINING_GENERATORS
     generator = random_generator(generators, rng)
     held_out = split is Split.COMBINATIONS
     if p_differs is None:
-        shown, flaws = shoot(wish.asked, generator, rng, held_out=held_out)
+        scene, flaws = generate(ask.scene, generator, rng, held_out=held_out)
     else:
-        shown = vary(wish.asked, rng, p=p_differs, held_out=held_out)
-        flaws = flaws_of(generator, shown, rng)
-    return _Shot(shown=shown, flaws=flaws, generator=generator)
+        scene = vary(ask.scene, rng, p=p_differs, held_out=held_out)
+        flaws = flaws_of(generator, scene, rng)
+    return _Take(scene=scene, flaws=flaws, generator=generator)
 
 
-def _nearly(split: Split, wish: _Wish, shot: _Shot, rng: np.random.Generator) -> _Shot:
-    """Another take that differs in one asked attribute or in one flaw, to be seen by anyone."""
-    options = [*sorted(wish.request), "picture", "motion"]
+def _similar_take(split: Split, ask: _Ask, take: _Take, rng: np.random.Generator) -> _Take:
+    """Another take that visibly differs in one asked attribute or in one flaw."""
+    options = [*sorted(ask.request), "picture", "motion"]
     while True:
         name = options[int(rng.integers(len(options)))]
-        other = _turned(wish, shot, name, rng) if name in KINDS else _flawed(shot, name, rng)
-        if _differences(shot, other) == 1 and (split is Split.COMBINATIONS or not is_held_out(other.shown)):
+        other = _flip_attribute(ask, take, name, rng) if name in ATTRIBUTES else _flip_flaw(take, name, rng)
+        if _differences(take, other) == 1 and (split is Split.COMBINATIONS or not is_held_out(other.scene)):
             return other
 
 
-def _turned(wish: _Wish, shot: _Shot, name: str, rng: np.random.Generator) -> _Shot:
-    """One attribute set right if it was wrong, and wrong if it was right. Flaws that do not go with it are gone."""
-    asked = getattr(wish.asked, name)
-    right = getattr(shot.shown, name) is asked
-    shown = tidy(change(shot.shown, name, rng) if right else with_value(shot.shown, name, asked))
-    return replace(shot, shown=shown, flaws=tuple(flaw for flaw in shot.flaws if is_plain(flaw, shown)))
+def _flip_attribute(ask: _Ask, take: _Take, name: str, rng: np.random.Generator) -> _Take:
+    """Set an attribute right if it was wrong, and wrong if it was right. Flaws that this hides are removed."""
+    asked = getattr(ask.scene, name)
+    right = getattr(take.scene, name) is asked
+    scene = tidy(change(take.scene, name, rng) if right else with_value(take.scene, name, asked))
+    return replace(take, scene=scene, flaws=tuple(flaw for flaw in take.flaws if is_plain(flaw, scene)))
 
 
-def _flawed(shot: _Shot, harms: str, rng: np.random.Generator) -> _Shot:
-    """A flaw of this kind gone if there was one; else there, if the scene can have it."""
-    kept = [flaw for flaw in shot.flaws if flaw.harms != harms]
-    if len(kept) == len(shot.flaws):
-        names = shot.generator.picture if harms == "picture" else shot.generator.motion
-        flaw = likely_flaw(names, rng, strong=shot.generator.strong)
-        kept += [flaw] if is_plain(flaw, shot.shown) else []
-    return replace(shot, flaws=tuple(sorted(kept, key=lambda flaw: flaw.harms != "picture")))
+def _flip_flaw(take: _Take, harms: str, rng: np.random.Generator) -> _Take:
+    """Remove the flaw of this kind, or add one if there was none and the scene can show it."""
+    flaws = [flaw for flaw in take.flaws if flaw.harms != harms]
+    if len(flaws) == len(take.flaws):
+        names = take.generator.picture if harms == "picture" else take.generator.motion
+        flaw = likely_flaw(names, rng, strong=take.generator.strong)
+        flaws += [flaw] if is_plain(flaw, take.scene) else []
+    return replace(take, flaws=tuple(sorted(flaws, key=lambda flaw: flaw.harms != "picture")))
 
 
-def _differences(one: _Shot, other: _Shot) -> int:
-    """How many attributes and flaws differ to the eye: of what stands still no speed, of what is grey no colour."""
-    names = [name for name in KINDS if getattr(one.shown, name) is not getattr(other.shown, name)]
+def _differences(one: _Take, other: _Take) -> int:
+    """How many attributes and flaws differ visibly: what stands still has no speed, what is grey has no colour."""
+    names = [name for name in ATTRIBUTES if getattr(one.scene, name) is not getattr(other.scene, name)]
     if "action" in names and "speed" in names:
         names.remove("speed")
-    if "colour" in names and one.shown.style is Style.GREY:
+    if "colour" in names and one.scene.style is Style.GREY:
         names.remove("colour")
     return len(names) + len(set(one.flaws) ^ set(other.flaws))
 
 
-def _tell(wish: _Wish, shot: _Shot, *, seed: tuple[int, ...]) -> Plan:
-    told = (wish.asked, shot.shown, wish.request, shot.flaws)
+def _plan(ask: _Ask, take: _Take, *, seed: tuple[int, ...]) -> Plan:
+    truth = (ask.scene, take.scene, ask.request, take.flaws)
     return Plan(
-        prompt=wish.prompt,
-        chain=true_chain(*told),
-        verdict=true_verdict(*told),
-        asked=wish.asked,
-        shown=shot.shown,
-        request=wish.request,
-        flaws=shot.flaws,
-        generator=shot.generator.name,
+        prompt=ask.prompt,
+        chain=true_chain(*truth),
+        verdict=true_verdict(*truth),
+        asked=ask.scene,
+        shown=take.scene,
+        request=ask.request,
+        flaws=take.flaws,
+        generator=take.generator.name,
         seed=seed,
     )
-
-
-def _as_arguments(planned: Plan) -> dict[str, Any]:
-    return {field.name: getattr(planned, field.name) for field in fields(planned)}

@@ -1,9 +1,6 @@
-"""What is true of a drawn clip: its marks, its overall, and the chain of a judge who sees everything.
+"""True marks, verdicts, chains and preferences of drawn clips, from the asked scene, the shown scene and its flaws.
 
-In: the scene asked for, what of it was asked, the scene shown and its flaws. Out: marks, verdicts, chains, preferences.
-Knows scenes and words; knows nothing of pixels or models.
-
-A chain is short and regular. It says everything that is to be seen before a word of what was asked, and compares part
+A chain is short and regular: it describes everything that is visible before it mentions the prompt, and compares part
 by part before it marks the whole."""
 
 from typing import Literal
@@ -12,7 +9,18 @@ from descore.rubric import overall_of, write_answer
 from descore.synthetic.degradations import SOUND, Harms
 from descore.synthetic.generators import Flaws
 from descore.synthetic.prompts import plural
-from descore.synthetic.scene import MOVES, Action, Camera, Count, Light, Request, Scene, Setting, Speed, Style
+from descore.synthetic.scene import (
+    MOVING_ACTIONS,
+    Action,
+    Camera,
+    Count,
+    Light,
+    RequestedAttributes,
+    Scene,
+    Setting,
+    Speed,
+    Style,
+)
 from descore.types import DIMENSIONS, Mark, Preference, Verdict
 
 _PLACES = {
@@ -56,25 +64,25 @@ _HARMED: dict[str, Harms] = {"dynamics": "motion", "style": "picture"}
 _IN_WORDS = {2: "right", 1: "partly right", 0: "wrong"}
 
 
-def true_verdict(asked: Scene, shown: Scene, request: Request, flaws: Flaws = ()) -> Verdict:
-    """The true marks, and the overall that follows from them."""
+def true_verdict(asked: Scene, shown: Scene, request: RequestedAttributes, flaws: Flaws = ()) -> Verdict:
+    """The true marks and the overall that follows from them."""
     marks = true_marks(asked, shown, request, flaws)
     return Verdict(marks=marks, overall=overall_of(marks))
 
 
-def prefer(a: Verdict, b: Verdict) -> Preference:
-    """The better overall."""
+def true_preference(a: Verdict, b: Verdict) -> Preference:
+    """The clip with the better overall, or a tie."""
     if a.overall == b.overall:
         return "tie"
     return "a" if a.overall > b.overall else "b"
 
 
-def true_marks(asked: Scene, shown: Scene, request: Request, flaws: Flaws = ()) -> dict[str, Mark]:
-    """Subject and environment: 2 if all that is asked is right, 0 if nothing is, else 1. Dynamics: 1 for another move
-    or speed than asked, 0 for another kind of action. Camera: 1 for the opposite direction. Style: right or wrong.
+def true_marks(asked: Scene, shown: Scene, request: RequestedAttributes, flaws: Flaws = ()) -> dict[str, Mark]:
+    """Subject and environment: 2 if every asked attribute is right, 0 if none is, else 1. Dynamics: 1 for another move
+    or speed than asked, 0 for another kind of action. Camera: 1 for the opposite direction. Style: 2 or 0.
 
-    A mild flaw of the motion leaves dynamics at most 1, a strong one 0; so does one of the picture with style. These
-    two are judged even if the prompt does not ask for them; of the others, what is not asked is None."""
+    A mild flaw of the motion limits dynamics to 1, a strong one to 0; flaws of the picture limit style likewise. These
+    two are marked even if the prompt does not ask for them; the others are None then."""
     marks = (
         _part(asked, shown, request, _LOOKS),
         min(_dynamics(asked, shown, request), _at_most(flaws, "motion")),
@@ -85,8 +93,8 @@ def true_marks(asked: Scene, shown: Scene, request: Request, flaws: Flaws = ()) 
     return dict(zip(DIMENSIONS, marks, strict=True))
 
 
-def true_chain(asked: Scene, shown: Scene, request: Request, flaws: Flaws = ()) -> str:
-    """What is to be seen; then a line for each dimension; then the answer."""
+def true_chain(asked: Scene, shown: Scene, request: RequestedAttributes, flaws: Flaws = ()) -> str:
+    """A description, a line for each dimension, and the answer."""
     verdict = true_verdict(asked, shown, request, flaws)
     compared = {
         "subject": (_looks(asked, request, asked.colour.value), _looks(shown, request, _tint(shown))),
@@ -108,11 +116,11 @@ def true_chain(asked: Scene, shown: Scene, request: Request, flaws: Flaws = ()) 
         _line(name, compared[name], by_part.get(name, "") or states.get(name, ""), verdict.marks[name])
         for name in DIMENSIONS
     ]
-    return "\n".join([described_only(shown, flaws), *lines, write_answer(verdict)])
+    return "\n".join([description(shown, flaws), *lines, write_answer(verdict)])
 
 
-def described_only(shown: Scene, flaws: Flaws = ()) -> str:
-    """The chain's first paragraph: everything that is to be seen, asked or not."""
+def description(shown: Scene, flaws: Flaws = ()) -> str:
+    """The chain's first paragraph: everything that is visible, asked or not."""
     one = shown.count is Count.ONE
     doing = f"{'It' if one else 'They'} {_DOING[shown.action][0 if one else 1]}{_pace(shown)}"
     return (
@@ -122,27 +130,27 @@ def described_only(shown: Scene, flaws: Flaws = ()) -> str:
     )
 
 
-def _part(asked: Scene, shown: Scene, request: Request, names: tuple[str, ...]) -> Mark:
-    """All right 2, nothing right 0, some right 1; None if nothing is asked."""
+def _part(asked: Scene, shown: Scene, request: RequestedAttributes, names: tuple[str, ...]) -> Mark:
+    """2 if all asked attributes are right, 0 if none is, else 1; None if none is asked."""
     right = _right(asked, shown, request, names)
     if not right:
         return None
     return 2 if all(right) else 1 if any(right) else 0
 
 
-def _right(asked: Scene, shown: Scene, request: Request, names: tuple[str, ...]) -> list[bool]:
-    """Of what is asked, in the order of the names, what is shown. In grey no colour is right."""
+def _right(asked: Scene, shown: Scene, request: RequestedAttributes, names: tuple[str, ...]) -> list[bool]:
+    """For each asked attribute, in the order of the names, whether it is shown. In grey no colour is right."""
     unseen = {"colour"} if shown.style is Style.GREY else set()
     return [getattr(asked, name) is getattr(shown, name) and name not in unseen for name in names if name in request]
 
 
-def _dynamics(asked: Scene, shown: Scene, request: Request) -> Literal[0, 1, 2]:
+def _dynamics(asked: Scene, shown: Scene, request: RequestedAttributes) -> Literal[0, 1, 2]:
     if "action" not in request:
         return 2
     same_pace = "speed" not in request or asked.speed is shown.speed
-    if asked.action is shown.action and (same_pace or asked.action not in MOVES):
+    if asked.action is shown.action and (same_pace or asked.action not in MOVING_ACTIONS):
         return 2
-    return 1 if {asked.action, shown.action} <= MOVES else 0
+    return 1 if {asked.action, shown.action} <= MOVING_ACTIONS else 0
 
 
 def _camera(asked: Scene, shown: Scene) -> Literal[0, 1, 2]:
@@ -151,37 +159,37 @@ def _camera(asked: Scene, shown: Scene) -> Literal[0, 1, 2]:
     return 1 if _OPPOSITE.get(asked.camera) is shown.camera else 0
 
 
-def _style(asked: Scene, shown: Scene, request: Request) -> Literal[0, 2]:
+def _style(asked: Scene, shown: Scene, request: RequestedAttributes) -> Literal[0, 2]:
     return 2 if "style" not in request or asked.style is shown.style else 0
 
 
 def _at_most(flaws: Flaws, harms: Harms) -> Literal[0, 1, 2]:
-    """The mark that the flaws leave possible."""
+    """The highest mark that the flaws allow."""
     return min((flaw.mark for flaw in flaws if flaw.harms == harms and flaw.mark is not None), default=2)
 
 
 def _line(name: str, compared: tuple[str, str], more: str, mark: Mark) -> str:
-    """`more`: how the parts compare; or the state, where there is a flaw or nothing else to judge by."""
+    """A chain's line on one dimension. more: the comparison of its parts, or the state of motion or picture."""
     if mark is None:
         return f"{name.capitalize()}: not asked, N/A."
-    wanted, got = compared
-    held = f"asked {wanted}, shown {got}" if wanted else "not asked"
-    return f"{name.capitalize()}: {held}{f', {more}' if more else ''}: {_IN_WORDS[mark]}, {mark}."
+    asked, shown = compared
+    comparison = f"asked {asked}, shown {shown}" if asked else "not asked"
+    return f"{name.capitalize()}: {comparison}{f', {more}' if more else ''}: {_IN_WORDS[mark]}, {mark}."
 
 
 def _by_part(words: list[str], right: list[bool]) -> str:
-    """'red wrong, cross right': where several things are asked at once, each is compared before all are marked."""
+    """'red wrong, cross right', where several attributes are asked; empty for fewer."""
     if len(words) < 2:
         return ""
     return ", ".join(f"{word} {'right' if ok else 'wrong'}" for word, ok in zip(words, right, strict=True))
 
 
-def _looks(scene: Scene, names: Request, colour: str) -> str:
-    """As much of the things' looks as is named: 'two small red circles', 'large circle', 'blue'."""
+def _looks(scene: Scene, names: RequestedAttributes, colour: str) -> str:
+    """The named attributes in words: 'two small red circles', 'large circle', 'blue'."""
     return " ".join(_look_words(scene, names, colour))
 
 
-def _look_words(scene: Scene, names: Request, colour: str) -> list[str]:
+def _look_words(scene: Scene, names: RequestedAttributes, colour: str) -> list[str]:
     words = {
         "count": scene.count.value,
         "size": scene.size.value,
@@ -195,26 +203,26 @@ def _tint(shown: Scene) -> str:
     return "grey" if shown.style is Style.GREY else shown.colour.value
 
 
-def _motion(scene: Scene, request: Request) -> str:
+def _motion(scene: Scene, request: RequestedAttributes) -> str:
     if "action" not in request:
         return ""
     return _DOING[scene.action][1] + (_pace(scene) if "speed" in request else "")
 
 
 def _pace(scene: Scene) -> str:
-    return f" {_SPEEDS[scene.speed]}" if scene.action in MOVES else ""
+    return f" {_SPEEDS[scene.speed]}" if scene.action in MOVING_ACTIONS else ""
 
 
-def _place(scene: Scene, request: Request) -> str:
+def _place(scene: Scene, request: RequestedAttributes) -> str:
     """'beach at dusk', 'beach', 'at dusk'."""
     return " ".join(_place_words(scene, request))
 
 
-def _place_words(scene: Scene, request: Request) -> list[str]:
+def _place_words(scene: Scene, request: RequestedAttributes) -> list[str]:
     words = {"setting": scene.setting.value, "light": _LIGHTS[scene.light]}
     return [words[name] for name in _PLACE if name in request]
 
 
 def _condition(flaws: Flaws, harms: Harms) -> str:
-    """The words for the state of the picture or of the motion."""
+    """The state of the picture or of the motion, in words."""
     return next((flaw.words for flaw in flaws if flaw.harms == harms), SOUND[harms])

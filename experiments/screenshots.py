@@ -20,7 +20,7 @@ from PIL import Image, ImageChops
 
 from descore import Scorer
 from descore.report.cards import CardSection, render_cards, score_card
-from descore.synthetic.splits import PairExample, Split, pair
+from descore.synthetic.splits import Example, ExamplePair, Split
 from descore.types import Score
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -102,7 +102,7 @@ def judged_pages(model: str) -> dict[str, str]:
     }
 
 
-def judged_section(number: int, example: PairExample, scores: Sequence[Score]) -> CardSection:
+def judged_section(number: int, example: ExamplePair[Example], scores: Sequence[Score]) -> CardSection:
     """Both clips, the higher reward first, with their true marks; the badge of the better one is coloured."""
     sides = sorted(zip("ab", scores, (example.a, example.b), strict=True), key=lambda side: -side[1].reward)
     cards = [

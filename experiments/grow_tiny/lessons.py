@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from descore.data.chat import Chat
 from descore.synthetic.splits import Split, draw_example, draw_pair, plan_example
-from descore.synthetic.truth import prefer
+from descore.synthetic.truth import true_preference
 from descore.training.collate import ChainCollator, TrainingPair, Written
 from descore.types import PREFERENCE_SIGN, Clip, Preference
 from experiments.footage.clips import Footage
@@ -148,7 +148,7 @@ class Prefer:
             return preferred(same.a, same.b, same.preference, number=number)
         a, b = (footage_example(self.footage, "train", 2 * number + side, pixels=SIDE**2) for side in (0, 1))
         other = Told(clip=b.clip, prompt=a.prompt, chain=b.chain)
-        return preferred(a, other, prefer(a.verdict, b.verdict), number=number)
+        return preferred(a, other, true_preference(a.verdict, b.verdict), number=number)
 
 
 def preferred(a: Written, b: Written, preference: Preference, *, number: int) -> TrainingPair:

@@ -86,7 +86,7 @@ def judged_pages(model: str) -> dict[str, str]:
     scorer = Scorer.from_pretrained(model)
     sections: dict[bool, list[CardSection]] = {True: [], False: []}
     for number in count():
-        example = pair(Split.IN_DOMAIN, number, size=SIZE)
+        example = draw_pair(Split.IN_DOMAIN, number, size=SIZE)
         if example.preference == "tie":
             continue
         scores = [scorer.score(side.clip, prompt=side.prompt) for side in (example.a, example.b)]

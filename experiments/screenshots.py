@@ -20,7 +20,7 @@ from PIL import Image, ImageChops
 
 from descore import Scorer
 from descore.report.cards import CardSection, render_cards, score_card
-from descore.synthetic.splits import Example, ExamplePair, Split
+from descore.synthetic.splits import Example, ExamplePair, Split, draw_pair
 from descore.types import Score
 
 DOCS = Path(__file__).parent.parent / "docs"

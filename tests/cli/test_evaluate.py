@@ -173,3 +173,18 @@ def wait_for_records(path, process):
             return count
         time.sleep(0.02)
     raise AssertionError("no record was written")
+
+
+def test_features_and_score_tables_import_no_torch(table):
+    scores = table.with_name("scores.csv")
+    scores.write_text("video,reward\n0.mp4,1\n1.mp4,2\n")
+    code = (
+        "import sys\n"
+        "from descore.cli import app\n"
+        "app(sys.argv[1:], standalone_mode=False)\n"
+        "heavy = {'torch', 'torchvision', 'transformers'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    for name, judge in (("jerk", ("--model", "jerk")), ("table", ("--scores", scores))):
+        command = ("evaluate", *judge, "--benchmark", table, "--out", table.with_name(name))
+        subprocess.run([sys.executable, "-c", code, *map(str, command)], check=True, capture_output=True)

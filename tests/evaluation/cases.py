@@ -1,4 +1,4 @@
-"""Small judgements, and a judge that gives each video the reward that it is told to."""
+"""Small judgements, and a judge that gives each video a fixed reward."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from descore.types import Pair, RatedClip
 
 
 @dataclass
-class Judged:
+class FakeJudgements:
     """Stands in for a benchmark's judgements."""
 
     clips: tuple[RatedClip, ...]
@@ -20,12 +20,12 @@ class Judged:
 
 
 @dataclass
-class TellJudge:
+class FixedJudge:
     """Gives rewards from a table; a video that is not in it has failed. Counts how often each is judged."""
 
     rewards: Mapping[str, Any]
     batch_size: int = 2
-    model: str = "told"
+    model: str = "fixed"
     versions: Mapping[str, str] = field(default_factory=dict)
     seen: list[str] = field(default_factory=list)
     after: Callable[[int], None] = lambda _: None
@@ -61,7 +61,7 @@ def pair(a, b, preference, *, prompt="p", group=None, **more):
 def four_clips():
     """Two prompts of two clips; people prefer v0 to v1, and v3 to v2."""
     clips = (*(clip(v) for v in ("v0", "v1")), *(clip(v, prompt="q") for v in ("v2", "v3")))
-    return Judged(clips=clips, pairs=(pair("v0", "v1", "a"), pair("v2", "v3", "b", prompt="q")))
+    return FakeJudgements(clips=clips, pairs=(pair("v0", "v1", "a"), pair("v2", "v3", "b", prompt="q")))
 
 
 GOOD = {"v0": 1.0, "v1": 0.0, "v2": 0.0, "v3": 1.0}

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tests.evaluation.cases import GOOD, Judged, TellJudge, clip, four_clips, pair
+from tests.evaluation.cases import GOOD, FakeJudgements, FixedJudge, clip, four_clips, pair
 
 from descore.evaluation.results import key_of, results_of
 from descore.types import DIMENSIONS
@@ -14,7 +14,7 @@ MARKS = dict(zip(DIMENSIONS, (2, 1, None, None, 0), strict=True))
 def results(judged, rewards, **changes):
     records = {
         key_of(c): record
-        for c, record in zip(judged.clips, TellJudge(rewards).judge(judged.clips, open_video=judged.open), strict=True)
+        for c, record in zip(judged.clips, FixedJudge(rewards).judge(judged.clips, open_video=judged.open), strict=True)
     }
     for video, change in changes.items():
         next(record for record in records.values() if record["video"] == video).update(change)
@@ -48,7 +48,9 @@ def test_nothing_scored_gives_null_and_is_json():
 
 
 def test_a_label_has_the_reward_of_its_name_and_otherwise_the_mean():
-    judged = Judged(clips=(clip("v0"), clip("v1")), pairs=(pair("v0", "v1", {"motion": "a", "look": "b", "all": "a"}),))
+    judged = FakeJudgements(
+        clips=(clip("v0"), clip("v1")), pairs=(pair("v0", "v1", {"motion": "a", "look": "b", "all": "a"}),)
+    )
     found = results(judged, {"v0": {"motion": 3.0, "look": 1.0}, "v1": {"motion": 1.0, "look": 2.0}})["labels"]
     assert {label: found[label]["reward"] for label in found} == {
         "motion": "motion",
@@ -70,7 +72,7 @@ def test_ties_have_a_threshold_and_a_rate():
 
 def test_ratings_are_correlated_and_their_absence_is_null():
     rated = tuple(clip(f"v{i}", ratings={"quality": float(i)}) for i in range(4))
-    found = results(Judged(clips=rated, pairs=()), {f"v{i}": i**2 for i in range(4)})["labels"]["quality"]
+    found = results(FakeJudgements(clips=rated, pairs=()), {f"v{i}": i**2 for i in range(4)})["labels"]["quality"]
     assert found["correlation"]["all"]["spearman"]["value"] == pytest.approx(1)
     assert found["correlation"]["within"]["kendall"]["value"] == pytest.approx(1)
     assert results(four_clips(), GOOD)["labels"]["overall"]["correlation"] is None
@@ -102,7 +104,7 @@ def test_cut_chains_are_counted():
 def test_sources_and_aspects():
     clips = tuple(clip(f"v{i}", source="east" if i < 2 else "west", ratings={"look": float(i)}) for i in range(4))
     pairs = (pair("v0", "v1", "b", aspect="faces"), pair("v2", "v3", "a", aspect="hands"), pair("v0", "v3", "a"))
-    found = results(Judged(clips=clips, pairs=pairs), {"v0": 1.0, "v1": 2.0, "v2": 3.0})
+    found = results(FakeJudgements(clips=clips, pairs=pairs), {"v0": 1.0, "v1": 2.0, "v2": 3.0})
     assert found["by_source"] == {
         "east": {"reward": 1.5, "n": 2, "failed": 0, "ratings": {"look": 0.5}},
         "west": {"reward": 3.0, "n": 1, "failed": 1, "ratings": {"look": 2.5}},
@@ -118,7 +120,7 @@ def test_the_worst_mistakes_come_first_once_each_and_ties_are_none():
         pair("v0", "v3", {"x": "a"}),  # margin 9, right
         pair("v1", "v3", {"x": "tie"}),
     )
-    found = results(Judged(clips=clips, pairs=pairs), {"v0": 9.0, "v1": 8.0, "v2": 5.0, "v3": 0.0})["worst"]
+    found = results(FakeJudgements(clips=clips, pairs=pairs), {"v0": 9.0, "v1": 8.0, "v2": 5.0, "v3": 0.0})["worst"]
     assert [(mistake["pair"], mistake["label"]) for mistake in found] == [(1, "x"), (0, "x")]
     # In root mean squares: the mean square of 1, 4, 9 and 8 (the tie's) is 40.5.
     assert found[0]["margin"] == pytest.approx(4 / 40.5**0.5)
@@ -128,5 +130,5 @@ def test_the_worst_mistakes_come_first_once_each_and_ties_are_none():
 def test_a_mistake_is_told_under_the_label_where_it_is_worst():
     pairs = (pair("v0", "v1", {"x": "b", "y": "b"}), pair("v0", "v2", {"x": "a"}))
     rewards = {"v0": {"x": 1.0, "y": 1.0}, "v1": {"x": 0.0, "y": 0.0}, "v2": {"x": -7.0, "y": 0.0}}
-    [mistake] = results(Judged(clips=tuple(clip(f"v{i}") for i in range(3)), pairs=pairs), rewards)["worst"]
+    [mistake] = results(FakeJudgements(clips=tuple(clip(f"v{i}") for i in range(3)), pairs=pairs), rewards)["worst"]
     assert (mistake["pair"], mistake["label"], mistake["margin"]) == (0, "y", 1.0)  # under x 1 of 5

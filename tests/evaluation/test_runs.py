@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 from tests.conftest import noise_clip
-from tests.evaluation.cases import GOOD, TellJudge, clip, four_clips
+from tests.evaluation.cases import GOOD, FixedJudge, clip, four_clips
 
 from descore.errors import ConfigError, DataError, VideoError
-from descore.evaluation.runs import draw_strip, evaluate, read_run
+from descore.evaluation.runs import evaluate, read_run, thumbnail
 from descore.io import lock_directory
 from descore.types import SideAnnotations
 
@@ -31,7 +31,7 @@ def lines(folder):
 
 def test_a_run_reads_back_as_it_was(tmp_path):
     published = [{"model": "m", "label": "overall", "figure": "accuracy", "value": 0.7, "source": "s"}]
-    found = run(TellJudge(GOOD), tmp_path / "run", published=published)
+    found = run(FixedJudge(GOOD), tmp_path / "run", published=published)
     judged = four_clips()
     assert (found.clips, found.pairs) == (judged.clips, judged.pairs)
     assert (found.folder_name, found.title, found.published) == ("run", "Four clips", published)
@@ -53,7 +53,7 @@ def test_annotations_of_pairs_change_no_run(tmp_path):
 
 
 def test_each_clip_is_scored_once_however_many_pairs_hold_it(tmp_path):
-    judged, judge = four_clips(), TellJudge(GOOD)
+    judged, judge = four_clips(), FixedJudge(GOOD)
     judged.pairs *= 5
     run(judge, tmp_path, judged=judged)
     assert judge.seen == ["v0", "v1", "v2", "v3"]
@@ -65,28 +65,28 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
             raise Killed
 
     with pytest.raises(Killed):
-        run(TellJudge(GOOD, after=die), tmp_path)
+        run(FixedJudge(GOOD, after=die), tmp_path)
     before = lines(tmp_path)
     with pytest.raises(DataError, match=r"not finished; give its command again"):
         read_run(tmp_path)
     told = []
-    judge = TellJudge(GOOD)
-    run(judge, tmp_path, progress=lambda done, total: told.append((done, total)))
+    judge = FixedJudge(GOOD)
+    run(judge, tmp_path, on_progress=lambda done, total: told.append((done, total)))
     assert judge.seen == ["v2", "v3"]
     assert lines(tmp_path)[:2] == before
     assert told == [(2, 4), (4, 4)]
 
 
 def test_a_finished_run_scores_nothing_again(tmp_path):
-    first = run(TellJudge(GOOD), tmp_path)
-    judge = TellJudge(GOOD)
+    first = run(FixedJudge(GOOD), tmp_path)
+    judge = FixedJudge(GOOD)
     assert run(judge, tmp_path) == first
     assert judge.seen == []
 
 
 def test_failed_clips_are_tried_again_and_the_last_record_counts(tmp_path):
-    run(TellJudge({**GOOD, "v1": None}), tmp_path)
-    judge = TellJudge(GOOD)
+    run(FixedJudge({**GOOD, "v1": None}), tmp_path)
+    judge = FixedJudge(GOOD)
     found = run(judge, tmp_path)
     assert judge.seen == ["v1"]
     assert found.results["failures"] == []
@@ -94,12 +94,12 @@ def test_failed_clips_are_tried_again_and_the_last_record_counts(tmp_path):
 
 
 def test_a_torn_last_line_is_dropped_and_its_clip_scored_again(tmp_path):
-    run(TellJudge(GOOD), tmp_path)
+    run(FixedJudge(GOOD), tmp_path)
     path = tmp_path / "clips.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole[:-10])
     (tmp_path / "results.json").unlink()
-    judge = TellJudge(GOOD)
+    judge = FixedJudge(GOOD)
     run(judge, tmp_path)
     assert judge.seen == ["v3"]
     assert path.read_bytes() == whole
@@ -108,13 +108,13 @@ def test_a_torn_last_line_is_dropped_and_its_clip_scored_again(tmp_path):
 @pytest.mark.parametrize(
     ("judge", "options", "message"),
     [
-        (TellJudge(GOOD, model="other"), {}, r"model is 'told' there, 'other' here"),
-        (TellJudge(GOOD), {"limit": 2}, r"limit is None there, 2 here"),
-        (TellJudge(GOOD), {"benchmark": "five"}, r"benchmark is 'four' there, 'five' here"),
+        (FixedJudge(GOOD, model="other"), {}, r"model is 'fixed' there, 'other' here"),
+        (FixedJudge(GOOD), {"limit": 2}, r"limit is None there, 2 here"),
+        (FixedJudge(GOOD), {"benchmark": "five"}, r"benchmark is 'four' there, 'five' here"),
     ],
 )
 def test_a_run_of_another_config_is_refused(tmp_path, judge, options, message):
-    run(TellJudge(GOOD), tmp_path)
+    run(FixedJudge(GOOD), tmp_path)
     before = lines(tmp_path)
     with pytest.raises(ConfigError, match=message):
         run(judge, tmp_path, **options)
@@ -122,29 +122,29 @@ def test_a_run_of_another_config_is_refused(tmp_path, judge, options, message):
 
 
 def test_another_version_is_named_alone(tmp_path):
-    run(TellJudge(GOOD, versions={"torch": "1", "av": "1"}), tmp_path)
+    run(FixedJudge(GOOD, versions={"torch": "1", "av": "1"}), tmp_path)
     with pytest.raises(ConfigError, match=r"holds another run \(versions\.torch is '1' there, '2' here\)"):
-        run(TellJudge(GOOD, versions={"torch": "2", "av": "1"}), tmp_path)
+        run(FixedJudge(GOOD, versions={"torch": "2", "av": "1"}), tmp_path)
 
 
 def test_changed_judgements_are_another_run(tmp_path):
-    run(TellJudge(GOOD), tmp_path)
+    run(FixedJudge(GOOD), tmp_path)
     judged = four_clips()
     judged.clips = (*judged.clips, clip("v4"))
     with pytest.raises(ConfigError, match="labels is"):
-        run(TellJudge(GOOD), tmp_path, judged=judged)
+        run(FixedJudge(GOOD), tmp_path, judged=judged)
 
 
 def test_records_without_a_config_are_left_alone(tmp_path):
     (tmp_path / "clips.jsonl").write_text("{}\n")
     with pytest.raises(ConfigError, match=r"no run\.json"):
-        run(TellJudge(GOOD), tmp_path)
+        run(FixedJudge(GOOD), tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be made"):
-        run(TellJudge(GOOD), tmp_path / "file")
+        run(FixedJudge(GOOD), tmp_path / "file")
 
 
 def test_a_second_process_is_refused_while_the_first_lives_and_not_after(tmp_path):
@@ -155,18 +155,18 @@ def test_a_second_process_is_refused_while_the_first_lives_and_not_after(tmp_pat
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(ConfigError, match="another process"):
-            run(TellJudge(GOOD), tmp_path)
+            run(FixedJudge(GOOD), tmp_path)
         holder.kill()
     with lock_directory(tmp_path):
         pass
 
 
 def test_frames_of_the_worst_mistakes_are_kept(tmp_path):
-    found = run(TellJudge({**GOOD, "v0": -1.0}), tmp_path)
+    found = run(FixedJudge({**GOOD, "v0": -1.0}), tmp_path)
     assert sorted(found.frames) == [0, 1]
     with Image.open(tmp_path / "frames" / "1.jpg") as strip:
         assert strip.size == (4 * 192 + 3 * 4, 96)
-    assert sorted(run(TellJudge({**GOOD, "v0": -1.0}), tmp_path).frames) == [0, 1]
+    assert sorted(run(FixedJudge({**GOOD, "v0": -1.0}), tmp_path).frames) == [0, 1]
 
 
 def test_a_video_that_cannot_be_opened_has_no_frames(tmp_path):
@@ -175,11 +175,11 @@ def test_a_video_that_cannot_be_opened_has_no_frames(tmp_path):
 
     judged = four_clips()
     judged.open = refuse
-    assert run(TellJudge({**GOOD, "v0": -1.0}), tmp_path, judged=judged).frames == {}
+    assert run(FixedJudge({**GOOD, "v0": -1.0}), tmp_path, judged=judged).frames == {}
 
 
 def test_strips_of_short_clips_show_each_frame_once():
-    assert draw_strip(noise_clip(0, frames=2, width=30, height=60)).size == (2 * 48 + 4, 96)
+    assert thumbnail(noise_clip(0, frames=2, width=30, height=60)).size == (2 * 48 + 4, 96)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_strips_of_short_clips_show_each_frame_once():
     ],
 )
 def test_broken_files_are_one_line_with_their_place(tmp_path, name, content, message):
-    run(TellJudge(GOOD), tmp_path)
+    run(FixedJudge(GOOD), tmp_path)
     if content is None:
         (tmp_path / name).unlink()
     else:

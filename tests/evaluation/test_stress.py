@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 from tests.conftest import noise_clip
-from tests.evaluation.cases import Judged, clip
+from tests.evaluation.cases import FakeJudgements, clip
 
 from descore.errors import ConfigError, VideoError
 from descore.evaluation.perturbations import PERTURBATIONS, motion, one_repeated
@@ -51,7 +51,7 @@ def moving(number):
 def clips(count=6, *, opened=lambda name: moving(int(name))):
     """Pairs of clips of one prompt."""
     rated = tuple(clip(str(index), prompt=f"thing {index // 2}") for index in range(count))
-    return Judged(clips=rated, pairs=(), open=opened)
+    return FakeJudgements(clips=rated, pairs=(), open=opened)
 
 
 def rows(found):
@@ -167,7 +167,10 @@ def test_clips_are_judged_a_batch_at_a_time_and_progress_is_told():
         return moving(int(name))
 
     stress(
-        judge, clips(opened=open_and_note), sampling=SAMPLING, progress=lambda done, total: heard.append((done, total))
+        judge,
+        clips(opened=open_and_note),
+        sampling=SAMPLING,
+        on_progress=lambda done, total: heard.append((done, total)),
     )
     assert max(judge.batches) == 3
     # A clip is opened when what came before has been judged, but for the batch that it is in.

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from descore.evaluation.results import results_of
-from descore.evaluation.runs import CLIPS_FILE, FRAMES, LABELS_FILE, RESULTS_FILE, RUN_FILE, SCHEMA, read_run
+from descore.evaluation.runs import CLIPS_FILE, FRAMES_FOLDER, LABELS_FILE, RESULTS_FILE, RUN_FILE, SCHEMA, read_run
 from descore.types import DIMENSIONS, Pair, RatedClip
 
 HOSTILE = (
@@ -149,7 +149,7 @@ def made_strip(seed, *, frames=4, width=128, height=96):
 
 def write_run(folder, *, benchmark, model, think, skill, seed, clips, pairs, failing):
     """A run directory as `descore evaluate` leaves it; gives the folder."""
-    (folder / FRAMES).mkdir(parents=True)
+    (folder / FRAMES_FOLDER).mkdir(parents=True)
     config = {
         "schema": SCHEMA,
         "model": model,
@@ -178,7 +178,7 @@ def write_run(folder, *, benchmark, model, think, skill, seed, clips, pairs, fai
     shown = {video for worst in results["worst"][:10] for video in _videos(pairs[worst["pair"]])}
     for place, clip in enumerate(clips):
         if (clip.video, clip.prompt) in shown:
-            (folder / FRAMES / f"{place}.jpg").write_bytes(made_strip(place))
+            (folder / FRAMES_FOLDER / f"{place}.jpg").write_bytes(made_strip(place))
     return folder
 
 

@@ -15,7 +15,7 @@ from descore.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from descore.evaluation.benchmarks import Benchmark
-    from descore.evaluation.runs import Judge
+    from descore.evaluation.judges import Judge
 
 STRESS_FILE = "stress.json"
 """Where `descore stress` writes its results, inside its folder."""
@@ -120,7 +120,7 @@ def evaluate(
                 licence=row.licence,
                 published=row.published,
                 limit=limit,
-                progress=lambda done, total: bar.update(
+                on_progress=lambda done, total: bar.update(
                     task, completed=done, description="scoring" if done < total else "counting"
                 ),
             )

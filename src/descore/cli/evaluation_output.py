@@ -20,7 +20,7 @@ from descore.types import DIMENSIONS
 if TYPE_CHECKING:
     from descore.evaluation.benchmarks import Benchmark
     from descore.evaluation.runs import Run
-    from descore.evaluation.stress import Findings, Row
+    from descore.evaluation.stress import StressResults, StressRow
 
 _NONE = "–"
 _MAX_NAMED = 4
@@ -57,7 +57,7 @@ def print_run(run: "Run", *, folder: Path, json: bool) -> None:
         raise typer.Exit(VideoError.exit_code)
 
 
-def print_stress(results: "Findings", config: Mapping[str, Any], *, file: Path | None, json: bool) -> None:
+def print_stress(results: "StressResults", config: Mapping[str, Any], *, file: Path | None, json: bool) -> None:
     """Print the results of a stress test. Clips without a score come first, on standard error, and make the exit
     code 4. file: where the results were written, if anywhere."""
     if results.failures:
@@ -190,7 +190,7 @@ def _share(figure: Mapping[str, Any]) -> str:
     return _NONE if figure["value"] is None else f"{figure['value']:.2f}"
 
 
-def _show_stress(screen: Console, results: "Findings", config: Mapping[str, Any], file: Path | None) -> None:
+def _show_stress(screen: Console, results: "StressResults", config: Mapping[str, Any], file: Path | None) -> None:
     benchmark = f", on {config['benchmark']}" if config["benchmark"] else ""
     screen.print(Text(one_line(f"{config['model']}{way_in_words(config)}{benchmark}"), style="bold"))
     if not results.failures:
@@ -204,11 +204,11 @@ def _show_stress(screen: Console, results: "Findings", config: Mapping[str, Any]
         screen.print(Text(f"Written: {file}\nNext: descore report {file.parent}"), soft_wrap=True)
 
 
-def _is_wrong(row: "Row") -> bool:
+def _is_wrong(row: "StressRow") -> bool:
     return row.n > 0 and row.figure.value < 0.5
 
 
-def _show_perturbations(screen: Console, rows: Sequence["Row"]) -> None:
+def _show_perturbations(screen: Console, rows: Sequence["StressRow"]) -> None:
     if screen.width < _MIN_TABLE_WIDTH:
         for row in rows:
             figure, shift, left_out = (cell.replace("\n", ", ") for cell in _stress_cells(row))
@@ -232,7 +232,7 @@ def _show_perturbations(screen: Console, rows: Sequence["Row"]) -> None:
     screen.print(table)
 
 
-def _stress_cells(row: "Row") -> tuple[str, str, str]:
+def _stress_cells(row: "StressRow") -> tuple[str, str, str]:
     """The cells under the last three titles."""
     shift = _NONE if math.isnan(row.shift) else signed(row.shift, digits=2)
     left_out = f"{row.left_out:,}" if row.left_out else ""

@@ -67,7 +67,7 @@ def stress(
     with reported_errors(debug=debug):
         from descore.cli.evaluation_output import print_stress
         from descore.cli.scoring import open_judge, progress_bar
-        from descore.evaluation.judges import SAMPLING, FeatureJudge
+        from descore.evaluation.judges import FEATURE_SAMPLING, FeatureJudge
         from descore.evaluation.records import to_plain
         from descore.evaluation.stress import stress as run_stress
         from descore.io import atomic_write
@@ -83,7 +83,7 @@ def stress(
                 batch_size=batch_size,
                 sampling_params={"think": think, "seed": seed},
             )
-            sampling = SAMPLING if isinstance(judge, FeatureJudge) else judge.scorer.model.settings.sampling
+            sampling = FEATURE_SAMPLING if isinstance(judge, FeatureJudge) else judge.scorer.model.settings.sampling
             config = {"schema": STRESS_SCHEMA, **judge.config, "seed": seed, **source, "asked": _digest(judgements)}
             if out is not None:
                 _prepare_folder(out, config)
@@ -93,7 +93,7 @@ def stress(
                 judgements,
                 sampling=sampling,
                 seed=seed,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                on_progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
         file = None if out is None else out / STRESS_FILE
         if file is not None:

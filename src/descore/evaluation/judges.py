@@ -1,7 +1,7 @@
-"""Whatever gives clips their rewards, behind one face: a reward model, a hand-made feature, a table of scores.
+"""Judges: a reward model, or a hand-made feature. A table of scores is in `score_tables`.
 
-In: clips of a benchmark, and how to open them. Out: a record for each (RUN_KEYS), and the config that a run of it
-has. Knows models, features and tables; knows nothing of run directories or statistics."""
+In: clips of a benchmark, and a function that opens them. Out: a record for each clip (RUN_KEYS), and the config that a
+run of the judge has. torch is imported only where a model is judged."""
 
 import hashlib
 import time
@@ -9,64 +9,44 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from descore.errors import DescoreError, VideoError
-from descore.evaluation.records import plain_record, to_run_record
-from descore.evaluation.runs import Open
-from descore.model.checkpoint import find_checkpoint
-from descore.scorer import Request, SamplingParams, Scorer
+from descore.evaluation.records import Record, error_text, plain_record, to_run_record
 from descore.types import Clip, RatedClip, Score
 from descore.video.reader import read_clip
 from descore.video.sampling import VideoSampling
 
-WHOLE = 64 << 20
-"""Bytes up to which a file counts whole."""
-BLOCK, BLOCKS = 1 << 16, 256
-"""Of a larger file, so many bytes at so many places, evenly spaced from its first byte to its last."""
+if TYPE_CHECKING:
+    from descore.scorer import Request, SamplingParams, Scorer
 
-_KINDS = {".json", ".txt", ".jinja", ".model", ".safetensors"}
-
-
-def checkpoint_digest(source: str) -> str:
-    """The digest of a checkpoint's settings, rubric, tokenizer, head and weights, with their names.
-
-    Small files count whole, the head among them, which every training of ours moves. Of weights, size and 16 MiB
-    spread over the file count: training moves every tensor that it trains, so the places need not be many, while a
-    header alone is the same before and after, and reading 16 GB twice to start a run would be slow."""
-    folder = find_checkpoint(source)
-    found = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in _KINDS and path.is_file()):
-        found.update(f"{path.relative_to(folder).as_posix()}\n{path.stat().st_size}\n".encode())
-        _add(found, path)
-    return found.hexdigest()[:16]
+OpenVideo = Callable[[str], Any]
+"""From a clip's `video` to what a scorer reads: a path, the bytes of a film, or a Clip."""
 
 
-def file_digest(path: Path) -> str:
-    """The digest of a whole file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+class Judge(Protocol):
+    """Gives every clip of a benchmark a reward."""
+
+    @property
+    def batch_size(self) -> int:
+        """Clips that are judged at a time; their records are written before the next ones are judged."""
+
+    @property
+    def config(self) -> Record:
+        """What the rewards depend on."""
+
+    def judge(self, clips: Sequence[RatedClip], *, open_video: OpenVideo) -> list[Record]:
+        """A record for each clip."""
 
 
-def _add(found: "hashlib._Hash", path: Path) -> None:
-    size = path.stat().st_size
-    if size <= WHOLE:
-        found.update(path.read_bytes())
-        return
-    with path.open("rb") as file:
-        for place in range(BLOCKS):
-            file.seek((size - BLOCK) * place // (BLOCKS - 1))
-            found.update(file.read(BLOCK))
-
-
-SAMPLING = VideoSampling(
+FEATURE_SAMPLING = VideoSampling(
     fps=240.0, min_frames=1, max_frames=64, min_pixels=1, max_pixels=1280 * 720, size_multiple=1, timeout=60.0
 )
-"""Every frame of a short clip, at the size that it has: scaling blurs, and left-out frames are no jerks. Of a longer
-film 64 frames are taken, evenly spaced; a picture above 720p is scaled down."""
+"""Every frame of a short clip at its own size: scaling blurs, and a missing frame is no jerk. Of a longer film 64
+frames are taken, evenly spaced; a picture above 720p is scaled down."""
 
 LUMA = (0.299, 0.587, 0.114)
 """Grey from red, green and blue (ITU-R BT.601)."""
@@ -128,21 +108,59 @@ FEATURES: Mapping[str, Feature] = {
 """By the name that `descore evaluate --model` takes."""
 
 
-Record = dict[str, Any]
+WHOLE_FILE = 64 << 20
+"""Bytes up to which a file is hashed whole."""
+BLOCK, BLOCKS = 1 << 16, 256
+"""Of a larger file, so many bytes at so many places are hashed, evenly spaced from its first byte to its last."""
+
+_CHECKPOINT_FILES = {".json", ".txt", ".jinja", ".model", ".safetensors"}
+
+
+def checkpoint_digest(source: str) -> str:
+    """The digest of a checkpoint's settings, rubric, tokenizer, head and weights, with their file names.
+
+    Files up to WHOLE_FILE are hashed whole; the head, which every training of ours moves, is one of them. Of larger
+    files their size and 16 MiB spread over them are hashed: training moves every tensor that it trains, so few places
+    are enough, and reading 16 GB twice to start a run would be slow."""
+    from descore.model.checkpoint import find_checkpoint
+
+    folder = find_checkpoint(source)
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in _CHECKPOINT_FILES and path.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()}\n{path.stat().st_size}\n".encode())
+        _hash_file(digest, path)
+    return digest.hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """The digest of a whole file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _hash_file(digest: "hashlib._Hash", path: Path) -> None:
+    size = path.stat().st_size
+    if size <= WHOLE_FILE:
+        digest.update(path.read_bytes())
+        return
+    with path.open("rb") as file:
+        for place in range(BLOCKS):
+            file.seek((size - BLOCK) * place // (BLOCKS - 1))
+            digest.update(file.read(BLOCK))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelJudge:
     """A reward model."""
 
-    scorer: Scorer
-    sampling_params: SamplingParams
+    scorer: "Scorer"
+    sampling_params: "SamplingParams"
 
     def __post_init__(self) -> None:
         assert self.resolved.think is not None
 
     @property
-    def resolved(self) -> SamplingParams:
+    def resolved(self) -> "SamplingParams":
         """The parameters with `think` decided for this model; ConfigError if it cannot sample so."""
         return self.sampling_params.resolved(self.scorer.model.settings.paradigm)
 
@@ -154,7 +172,7 @@ class ModelJudge:
     @property
     def config(self) -> Record:
         """What the rewards depend on. The precision is the backbone's: a GPU's rewards are not mixed with a CPU's. A
-        paradigm of None is descore's, as in runs from before there were others, which can go on so."""
+        paradigm of None is descore, as in runs from before there were others, so that these can be resumed."""
         params, paradigm = self.resolved, self.scorer.model.settings.paradigm
         return {
             "model": self.scorer.name,
@@ -169,7 +187,7 @@ class ModelJudge:
             "versions": versions("descore", "torch", "transformers", "av"),
         }
 
-    def judge(self, clips: Sequence[RatedClip], *, open_video: Open) -> list[Record]:
+    def judge(self, clips: Sequence[RatedClip], *, open_video: OpenVideo) -> list[Record]:
         """A record for each clip; one that cannot be opened or scored has an `error`, and the others go on."""
         start = time.perf_counter()
         results = self._score(clips, open_video)
@@ -179,7 +197,7 @@ class ModelJudge:
             for clip, result in zip(clips, results, strict=True)
         ]
 
-    def _score(self, clips: Sequence[RatedClip], open_video: Open) -> list[Score | VideoError]:
+    def _score(self, clips: Sequence[RatedClip], open_video: OpenVideo) -> list[Score | VideoError]:
         params = self.resolved
         try:
             requests = (request_of(open_video(clip.video), clip.prompt) for clip in clips)
@@ -193,10 +211,10 @@ class ModelJudge:
                     max_chain_tokens=params.max_chain_tokens,
                 )
             )
-        except DescoreError as fault:
+        except DescoreError as error:
             if len(clips) == 1:
-                return [VideoError(clips[0].video, _reason(fault))]
-            # One of them has a prompt that is empty or too long, or cannot be opened: find it, and score the others.
+                return [VideoError(clips[0].video, error_text(error))]
+            # One of them cannot be opened, or its prompt is empty or too long. The others are scored all the same.
             return [result for clip in clips for result in self._score([clip], open_video)]
 
 
@@ -210,30 +228,33 @@ class FeatureJudge:
     @property
     def config(self) -> Record:
         """What the numbers depend on."""
-        return unthinking_config(
+        return config_without_chains(
             model=self.feature.name, digest=self.feature.formula, versions=versions("descore", "numpy", "av")
         )
 
-    def judge(self, clips: Sequence[RatedClip], *, open_video: Open) -> list[Record]:
+    def judge(self, clips: Sequence[RatedClip], *, open_video: OpenVideo) -> list[Record]:
         """A record for each clip; where the feature cannot be measured it has an `error`."""
         return [self._measure(clip, open_video) for clip in clips]
 
-    def _measure(self, rated: RatedClip, open_video: Open) -> Record:
+    def _measure(self, rated: RatedClip, open_video: OpenVideo) -> Record:
         name, start = self.feature.name, time.perf_counter()
         try:
-            clip = read_clip(open_video(rated.video), sampling=SAMPLING)
-            found = {name: self.feature.measure(clip)}
-        except DescoreError as fault:
+            clip = read_clip(open_video(rated.video), sampling=FEATURE_SAMPLING)
+            rewards = {name: self.feature.measure(clip)}
+        except DescoreError as error:
             seconds = time.perf_counter() - start
-            return plain_record(rated, model=name, error=_reason(fault), seconds=seconds)
+            return plain_record(rated, model=name, error=error_text(error), seconds=seconds)
         seconds = time.perf_counter() - start
         return plain_record(
-            rated, model=name, rewards=found, fps=clip.source_fps, times=list(clip.times), seconds=seconds
+            rated, model=name, rewards=rewards, fps=clip.source_fps, times=list(clip.times), seconds=seconds
         )
 
 
-def request_of(video: Any, prompt: str) -> Request:  # noqa: ANN401  # whatever a benchmark opens
-    """A drawn clip is sampled and scaled as a file of the same frames would be: models differ in what they read."""
+def request_of(video: Any, prompt: str) -> "Request":  # noqa: ANN401  # whatever a benchmark opens
+    """A request to the scorer. A drawn clip is sampled and scaled as a file of the same frames would be, since models
+    differ in how they sample."""
+    from descore.scorer import Request
+
     if isinstance(video, Clip):
         return Request(video=video.frames, prompt=prompt, fps=video.source_fps)
     return Request(video=video, prompt=prompt)
@@ -244,11 +265,7 @@ def versions(*packages: str) -> dict[str, str]:
     return {package: version(package) for package in packages}
 
 
-def unthinking_config(*, model: str, digest: str, versions: Mapping[str, str]) -> Record:
-    """The config of what writes no chains: the same keys as a model's."""
-    no = dict.fromkeys(("paradigm", "think", "samples", "seed", "temperature", "max_chain_tokens", "precision"))
-    return {"model": model, **no, "digest": digest, "versions": dict(versions)}
-
-
-def _reason(fault: DescoreError) -> str:
-    return fault.reason if isinstance(fault, VideoError) else str(fault)
+def config_without_chains(*, model: str, digest: str, versions: Mapping[str, str]) -> Record:
+    """The config of a judge that writes no chains: the same keys as a model's."""
+    unset = dict.fromkeys(("paradigm", "think", "samples", "seed", "temperature", "max_chain_tokens", "precision"))
+    return {"model": model, **unset, "digest": digest, "versions": dict(versions)}

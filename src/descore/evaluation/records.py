@@ -1,7 +1,7 @@
 """Results as the JSON objects that --json prints and that runs keep.
 
-In: a result, and what was asked. Out: a dict of plain values, always with the same keys; what is absent is None.
-Knows records; knows nothing of screens or of run directories."""
+In: a score or an error, with the clip it belongs to. Out: a dict of plain values, always with the same keys; an absent
+value is None."""
 
 import json
 import math
@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from descore.errors import VideoError
+from descore.errors import DescoreError, VideoError
 from descore.types import RatedClip, Score
+
+Record = dict[str, Any]
 
 KEYS = (
     "video",
@@ -32,11 +34,11 @@ RUN_KEYS = (*KEYS, "rewards", "tokens", "seconds")
 """A run's record also has the reward of each named dimension, the tokens of all chains, and the seconds it took."""
 
 
-def to_record(result: Score | VideoError, *, video: str, prompt: str, model: str) -> dict[str, Any]:
+def to_record(result: Score | VideoError, *, video: str, prompt: str, model: str) -> Record:
     """The record of one clip. `fps` is the source's, `times` are the sampled frames', in seconds; a mark of None is
     N/A; `left_out` counts a generative model's chains without an answer that can be read, which have no part in the
     reward; `error` says why there is no reward."""
-    record: dict[str, Any] = dict.fromkeys(KEYS)
+    record: Record = dict.fromkeys(KEYS)
     record |= {"video": video, "prompt": prompt, "model": model}
     if isinstance(result, VideoError):
         return record | {"error": result.reason}
@@ -55,7 +57,7 @@ def to_record(result: Score | VideoError, *, video: str, prompt: str, model: str
     }
 
 
-def to_run_record(result: Score | VideoError, *, clip: RatedClip, model: str, seconds: float) -> dict[str, Any]:
+def to_run_record(result: Score | VideoError, *, clip: RatedClip, model: str, seconds: float) -> Record:
     """The record of a benchmark's clip, with the keys of RUN_KEYS. `seconds` is its share of its batch's time."""
     record = dict.fromkeys(RUN_KEYS) | to_record(result, video=clip.video, prompt=clip.prompt, model=model)
     record["seconds"] = seconds
@@ -64,14 +66,12 @@ def to_run_record(result: Score | VideoError, *, clip: RatedClip, model: str, se
     return record | {"rewards": dict(result.rewards), "tokens": sum(c.num_tokens for c in result.completions)}
 
 
-def plain_record(
-    clip: RatedClip, *, model: str, rewards: Mapping[str, float] | None = None, **known: object
-) -> dict[str, Any]:
+def plain_record(clip: RatedClip, *, model: str, rewards: Mapping[str, float] | None = None, **known: object) -> Record:
     """A run's record of a clip that no chain was written for. The reward is the mean of `rewards` unless it is among
     the `known` values; other keys than RUN_KEYS are refused."""
     if unknown := set(known) - set(RUN_KEYS):
         raise TypeError(f"no such keys in a record: {', '.join(sorted(unknown))}")
-    record: dict[str, Any] = dict.fromkeys(RUN_KEYS)
+    record: Record = dict.fromkeys(RUN_KEYS)
     record |= {"video": clip.video, "prompt": clip.prompt, "model": model}
     if rewards:
         record |= {"rewards": dict(rewards), "reward": math.fsum(rewards.values()) / len(rewards)}
@@ -92,6 +92,11 @@ def to_plain(value: object) -> Any:  # noqa: ANN401
     if isinstance(value, list | tuple):
         return [to_plain(item) for item in value]
     return _number(value) if isinstance(value, float) else value
+
+
+def error_text(error: DescoreError) -> str:
+    """Why a clip has no score, as its record's `error` says it."""
+    return error.reason if isinstance(error, VideoError) else str(error)
 
 
 def _number(value: float | None) -> float | None:

@@ -28,9 +28,9 @@ from descore.stats.calibration import reliability
 from descore.stats.correlation import correlations
 from descore.types import DIMENSIONS, PREFERENCE_SIGN, Pair, RatedClip
 
-Key = tuple[str, str]
+ClipKey = tuple[str, str]
 """A clip's video and prompt."""
-Records = Mapping[Key, Mapping[str, Any]]
+Records = Mapping[ClipKey, Mapping[str, Any]]
 
 WORST = 12
 """Mistakes that are told apart at most."""
@@ -77,7 +77,7 @@ def results_of(clips: Sequence[RatedClip], pairs: Sequence[Pair], records: Recor
     )
 
 
-def key_of(clip: RatedClip) -> Key:
+def key_of(clip: RatedClip) -> ClipKey:
     """What a clip's record is found by."""
     return clip.video, clip.prompt
 

@@ -1,10 +1,10 @@
 """Stress tests: does the reward look at what it should?
 
-In: a judge, clips with their prompts, and how clips are read. Out: for each perturbation how often the reward moved as
-it should, and how far, each changed clip held against itself unchanged. Clips are read, changed and judged a batch at a
-time. Knows perturbations, judges and statistics; knows nothing of models, files or screens.
+In: a judge, clips with their prompts, and how clips are sampled. Out: for each perturbation how often the reward moved
+as it should, and how far, each changed clip compared with itself unchanged. Clips are read, changed and judged a batch
+at a time.
 
-Shapes: N clips that a perturbation was asked of."""
+Shapes: N clips that a perturbation applies to."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from descore.errors import ConfigError, DescoreError, VideoError
+from descore.errors import ConfigError, DescoreError
+from descore.evaluation.judges import Judge
 from descore.evaluation.perturbations import PERTURBATIONS, Case, Expected, Perturbation, perturb, read
-from descore.evaluation.runs import Judge
+from descore.evaluation.records import error_text
 from descore.stats.agreement import share
 from descore.stats.bootstrap import Figure
 from descore.types import RatedClip
@@ -31,8 +32,8 @@ TOLERANCE = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """What one perturbation did."""
+class StressRow:
+    """The effect of one perturbation."""
 
     perturbation: str
     expected: Expected
@@ -45,14 +46,14 @@ class Row:
     n: int
     """Clips compared: those of the figure."""
     left_out: int
-    """Clips that the perturbation has nothing to say of: see `perturb`."""
+    """Clips that the perturbation does not apply to: see `perturb`."""
     failures: tuple[Mapping[str, str], ...]
     """Clips without a score once they are changed: video, prompt, error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Findings:
-    """What a stress test found."""
+class StressResults:
+    """The outcome of a stress test."""
 
     clips: int
     scored: int
@@ -62,20 +63,20 @@ class Findings:
     tolerance: float
     failures: tuple[Mapping[str, str], ...]
     """Clips without a score as they are: video, prompt, error."""
-    rows: tuple[Row, ...]
+    rows: tuple[StressRow, ...]
 
 
-class _Key(NamedTuple):
+class _Trial(NamedTuple):
     clip: int
-    change: str = ""  # none
+    perturbation: str = ""  # unchanged
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
-    """What the judge said. A change that is in neither was not asked of the clip."""
+class _Outcomes:
+    """Rewards and errors by trial. A perturbation that is in neither does not apply to the clip."""
 
-    rewards: dict[_Key, float] = field(default_factory=dict)
-    errors: dict[_Key, str] = field(default_factory=dict)
+    rewards: dict[_Trial, float] = field(default_factory=dict)
+    errors: dict[_Trial, str] = field(default_factory=dict)
 
 
 def stress(
@@ -84,43 +85,43 @@ def stress(
     *,
     sampling: VideoSampling,
     seed: int = 0,
-    progress: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
-) -> Findings:
-    """Judge every clip as it is and with each perturbation. `sampling`: how the judge reads clips. `progress` hears how
-    many clips of how many are done. A clip that cannot be read or judged is counted and named, and the others go on;
-    ConfigError for fewer than two clips, since shifts are told in deviations of their rewards."""
+    on_progress: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
+) -> StressResults:
+    """Judge every clip unchanged and with each perturbation. `sampling`: how the judge samples clips. `on_progress` is
+    called with the number of clips done and of all. A clip that cannot be read or judged is counted and named, and the
+    others go on; ConfigError for fewer than two clips, since shifts are in standard deviations of their rewards."""
     clips = judgements.clips
     if len(clips) < 2:
-        raise ConfigError(f"stress: found {len(clips)} clip, expected 2 or more: shifts are told in deviations")
-    told = _Told()
+        raise ConfigError(f"stress: found {len(clips)} clip, expected 2 or more: shifts are in deviations")
+    outcomes = _Outcomes()
     trials = _trials(judgements, sampling=sampling, seed=seed)
-    progress(0, len(clips))
+    on_progress(0, len(clips))
     while batch := list(islice(trials, judge.batch_size)):
-        _judge(judge, batch, told)
-        progress(batch[-1][0].clip, len(clips))
-    progress(len(clips), len(clips))
-    return _findings(clips, told)
+        _judge(judge, batch, outcomes)
+        on_progress(batch[-1][0].clip, len(clips))
+    on_progress(len(clips), len(clips))
+    return _results(clips, outcomes)
 
 
 def _trials(
     judgements: "Judgements", *, sampling: VideoSampling, seed: int
-) -> Iterator[tuple[_Key, Case | DescoreError]]:
-    """Each clip as it is, then with each change that has something to say of it."""
+) -> Iterator[tuple[_Trial, Case | DescoreError]]:
+    """Each clip unchanged, then with each perturbation that applies to it."""
     prompts = dict.fromkeys(clip.prompt for clip in judgements.clips)
     for index, rated in enumerate(judgements.clips):
         try:
             case = _open(judgements, rated, prompts=prompts, sampling=sampling, seed=(seed, index))
-        except DescoreError as fault:
-            yield _Key(index), fault
+        except DescoreError as error:
+            yield _Trial(index), error
             continue
-        yield _Key(index), case
+        yield _Trial(index), case
         for name, row in PERTURBATIONS.items():
             try:
                 changed: Case | DescoreError | None = perturb(case, row)
-            except DescoreError as fault:
-                changed = fault
+            except DescoreError as error:
+                changed = error
             if changed is not None:
-                yield _Key(index, name), changed
+                yield _Trial(index, name), changed
 
 
 def _open(
@@ -143,81 +144,76 @@ def _open(
     )
 
 
-def _judge(judge: Judge, batch: Sequence[tuple[_Key, Case | DescoreError]], told: _Told) -> None:
-    cases = {key: case for key, case in batch if isinstance(case, Case)}
-    told.errors.update({key: _reason(fault) for key, fault in batch if isinstance(fault, DescoreError)})
+def _judge(judge: Judge, batch: Sequence[tuple[_Trial, Case | DescoreError]], outcomes: _Outcomes) -> None:
+    cases = {trial: case for trial, case in batch if isinstance(case, Case)}
+    outcomes.errors.update({trial: error_text(error) for trial, error in batch if isinstance(error, DescoreError)})
     if not cases:
         return
-    by_name = {f"{key.clip} {key.change}": case for key, case in cases.items()}
-    asked = [RatedClip(prompt=case.prompt, video=name, group="") for name, case in by_name.items()]
-    records = judge.judge(asked, open_video=lambda name: by_name[name].clip)
-    for key, record in zip(cases, records, strict=True):
+    by_name = {f"{trial.clip} {trial.perturbation}": case for trial, case in cases.items()}
+    clips = [RatedClip(prompt=case.prompt, video=name, group="") for name, case in by_name.items()]
+    records = judge.judge(clips, open_video=lambda name: by_name[name].clip)
+    for trial, record in zip(cases, records, strict=True):
         if record["reward"] is None:
-            told.errors[key] = record["error"]
+            outcomes.errors[trial] = record["error"]
         else:
-            told.rewards[key] = record["reward"]
+            outcomes.rewards[trial] = record["reward"]
 
 
-def _findings(clips: Sequence[RatedClip], told: _Told) -> Findings:
-    rewards = [told.rewards[_Key(index)] for index in range(len(clips)) if _Key(index) in told.rewards]
+def _results(clips: Sequence[RatedClip], outcomes: _Outcomes) -> StressResults:
+    rewards = [outcomes.rewards[_Trial(index)] for index in range(len(clips)) if _Trial(index) in outcomes.rewards]
     deviation = stdev(rewards) if len(rewards) > 1 else math.nan
-    return Findings(
+    return StressResults(
         clips=len(clips),
         scored=len(rewards),
         deviation=deviation,
         tolerance=TOLERANCE,
-        failures=_failures(clips, told, change=""),
-        rows=tuple(_row(row, clips, told, deviation=deviation) for row in PERTURBATIONS.values()),
+        failures=_failures(clips, outcomes, perturbation=""),
+        rows=tuple(_row(row, clips, outcomes, deviation=deviation) for row in PERTURBATIONS.values()),
     )
 
 
-def _row(row: Perturbation, clips: Sequence[RatedClip], told: _Told, *, deviation: float) -> Row:
-    asked = [index for index in range(len(clips)) if _was_asked(index, row.name, told)]
-    shift_N = np.asarray([_shift(index, row.name, told) for index in asked], np.float64)
+def _row(row: Perturbation, clips: Sequence[RatedClip], outcomes: _Outcomes, *, deviation: float) -> StressRow:
+    tried = [index for index in range(len(clips)) if _was_tried(index, row.name, outcomes)]
+    shift_N = np.asarray([_shift(index, row.name, outcomes) for index in tried], np.float64)
     figure = share(
         _as_expected(shift_N, row.expected, deviation=deviation),
-        np.asarray([clips[index].group for index in asked], np.str_),
+        np.asarray([clips[index].group for index in tried], np.str_),
     )
     known = shift_N[~np.isnan(shift_N)]
-    return Row(
+    return StressRow(
         perturbation=row.name,
         expected=row.expected,
         why=row.why,
         figure=figure,
         shift=fmean(known) / deviation if len(known) and deviation > 0 else math.nan,
         n=figure.n,
-        left_out=len(clips) - len(asked),
-        failures=_failures(clips, told, change=row.name),
+        left_out=len(clips) - len(tried),
+        failures=_failures(clips, outcomes, perturbation=row.name),
     )
 
 
-def _was_asked(index: int, change: str, told: _Told) -> bool:
-    """A clip that could not even be read counts too: nobody knows that it would have been left out."""
-    key = _Key(index, change)
-    return key in told.rewards or key in told.errors or _Key(index) in told.errors
+def _was_tried(index: int, perturbation: str, outcomes: _Outcomes) -> bool:
+    """A clip that could not be read counts as tried: whether the perturbation applies to it is unknown."""
+    trial = _Trial(index, perturbation)
+    return trial in outcomes.rewards or trial in outcomes.errors or _Trial(index) in outcomes.errors
 
 
-def _shift(index: int, change: str, told: _Told) -> float:
-    nothing = math.nan
-    return told.rewards.get(_Key(index, change), nothing) - told.rewards.get(_Key(index), nothing)
+def _shift(index: int, perturbation: str, outcomes: _Outcomes) -> float:
+    return outcomes.rewards.get(_Trial(index, perturbation), math.nan) - outcomes.rewards.get(_Trial(index), math.nan)
 
 
 def _as_expected(shift_N: np.ndarray, expected: Expected, *, deviation: float) -> np.ndarray:
-    """1 where the reward moved as it should, 0 where not, nan where it is not known."""
+    """1 where the reward moved as it should, 0 where not, nan where a reward is missing."""
     hit_N = shift_N < 0 if expected == "lower" else np.abs(shift_N) <= TOLERANCE * deviation
     unknown_N = np.isnan(shift_N) | (expected == "same" and math.isnan(deviation))
     return np.where(unknown_N, np.nan, hit_N)
 
 
-def _failures(clips: Sequence[RatedClip], told: _Told, *, change: str) -> tuple[dict[str, str], ...]:
-    """Of a clip that has no score as it is, the changes are not told apart."""
-    found = []
+def _failures(clips: Sequence[RatedClip], outcomes: _Outcomes, *, perturbation: str) -> tuple[dict[str, str], ...]:
+    """A clip that has no score unchanged is a failure of that alone."""
+    failures = []
     for index, clip in enumerate(clips):
-        key = _Key(index, change)
-        if key in told.errors and (not change or _Key(index) in told.rewards):
-            found.append({"video": clip.video, "prompt": clip.prompt, "error": told.errors[key]})
-    return tuple(found)
-
-
-def _reason(fault: DescoreError) -> str:
-    return fault.reason if isinstance(fault, VideoError) else str(fault)
+        trial = _Trial(index, perturbation)
+        if trial in outcomes.errors and (not perturbation or _Trial(index) in outcomes.rewards):
+            failures.append({"video": clip.video, "prompt": clip.prompt, "error": outcomes.errors[trial]})
+    return tuple(failures)

@@ -42,11 +42,11 @@ def test_a_run_reads_back_as_it_was(tmp_path):
 
 
 def test_annotations_of_pairs_change_no_run(tmp_path):
-    """Else a run that began before pairs had them could not go on."""
-    run(TellJudge(GOOD), tmp_path / "plain")
+    """Runs that began before pairs had annotations can be resumed."""
+    run(FixedJudge(GOOD), tmp_path / "plain")
     judged = four_clips()
     judged.pairs = tuple(replace(pair, a=SideAnnotations(chain="I see."), line=2) for pair in judged.pairs)
-    run(TellJudge(GOOD), tmp_path / "annotated", judged=judged)
+    run(FixedJudge(GOOD), tmp_path / "annotated", judged=judged)
     plain, annotated = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("plain", "annotated"))
     assert plain["labels"] == annotated["labels"]
     assert (tmp_path / "plain" / "labels.json").read_text() == (tmp_path / "annotated" / "labels.json").read_text()

@@ -1,14 +1,35 @@
-"""A micro model on disk, small films, and a runner that keeps standard output and error apart."""
+"""A micro model on disk, small videos, and a runner that keeps standard output and error apart."""
 
 import json
+import os
 
 import numpy as np
 import pytest
+import typer.rich_utils
 from tests.conftest import build_micro
 from typer.testing import CliRunner
 
 from descore.cli import app
 from descore.video.encoder import write_mp4
+
+TERMINAL = (
+    *("COLUMNS", "LINES", "TERM", "TERMINAL_WIDTH", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "COLORTERM"),
+    *("TTY_COMPATIBLE", "TTY_INTERACTIVE", "GITHUB_ACTIONS", "JUPYTER_COLUMNS", "JUPYTER_LINES", "RANK"),
+)
+"""Environment variables that change what is printed."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def terminal():
+    """A terminal of 80 columns without colours, whatever the one of the test run; for subprocesses too."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in TERMINAL:
+            patch.delenv(name, raising=False)
+        patch.setenv("COLUMNS", "80")
+        # Typer reads these from the environment when it is imported.
+        patch.setattr(typer.rich_utils, "FORCE_TERMINAL", None)
+        patch.setattr(typer.rich_utils, "MAX_WIDTH", None)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +51,14 @@ def films(tmp_path_factory):
         write_mp4(folder / f"{seed}.mp4", frames, fps=6)
     (folder / "text.mp4").write_text("these are only words\n")
     return [str(folder / f"{seed}.mp4") for seed in range(3)], str(folder / "text.mp4"), str(folder / "absent.mp4")
+
+
+@pytest.fixture
+def in_films_folder(films, monkeypatch):
+    """The films' names from their own folder: output that shows them does not depend on where the folder is."""
+    good, text, absent = films
+    monkeypatch.chdir(os.path.dirname(text))
+    return [os.path.basename(path) for path in good], os.path.basename(text), os.path.basename(absent)
 
 
 @pytest.fixture(scope="session")

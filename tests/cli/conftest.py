@@ -1,7 +1,7 @@
 """A micro model on disk, small videos, and a runner that keeps standard output and error apart."""
 
 import json
-import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,17 +57,18 @@ def films(tmp_path_factory):
 def in_films_folder(films, monkeypatch):
     """The films' names from their own folder: output that shows them does not depend on where the folder is."""
     good, text, absent = films
-    monkeypatch.chdir(os.path.dirname(text))
-    return [os.path.basename(path) for path in good], os.path.basename(text), os.path.basename(absent)
+    monkeypatch.chdir(Path(text).parent)
+    return [Path(path).name for path in good], Path(text).name, Path(absent).name
 
 
 @pytest.fixture(scope="session")
 def descore():
-    """Run a command line; the result has exit_code, stdout and stderr."""
+    """Run a command line; the result has exit_code, stdout, stderr, and words: stdout without its line breaks."""
 
     def run(*args):
         result = CliRunner().invoke(app, [str(arg) for arg in args], prog_name="descore")
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        result.words = " ".join(result.stdout.split())
         return result
 
     return run

@@ -43,11 +43,13 @@ def faulty(tmp_path, films):
     )
 
 
-def test_a_clean_table_is_summed_up(descore, clean):
-    done = descore("data", "check", clean)
+def test_a_clean_table_is_summed_up(descore, clean, monkeypatch):
+    monkeypatch.chdir(clean.parent)
+    done = descore("data", "check", clean.name)
     assert done.exit_code == 0, done.stderr
     assert done.stderr == ""
-    assert [" ".join(line.split()) for line in done.stdout.splitlines() if line.strip()][1:] == [
+    assert [" ".join(line.split()) for line in done.stdout.splitlines() if line.strip()] == [
+        "clean.csv",
         "rows 2",
         "overall a 1, b 0, tie 1 (50.0% ties)",
         "prompts 2",

@@ -1,4 +1,4 @@
-"""Options and their faults: exit codes, one line each, and how little is imported for --help."""
+"""Errors and usage errors are one line and an exit code; --help and --version import nothing heavy."""
 
 import subprocess
 import sys
@@ -14,21 +14,33 @@ from descore.errors import CheckpointError, ConfigError, DescoreError
 PROMPT = ("--prompt", "a red ball")
 
 
-def in_a_process(code, *args):
-    return subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=False)
+HELP = (["--help"], ["--version"], ["score", "--help"], ["evaluate", "--help"], ["train", "rl", "--help"])
+IMPORTS_OF_HELP = """
+import sys
+from descore.cli import main
+for line in sys.argv[1:]:
+    sys.argv = ["descore", *line.split()]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code
+    heavy = {"torch", "transformers", "numpy", "av", "PIL"} & set(sys.modules)
+    assert not heavy, (line, heavy)
+"""
 
 
-@pytest.mark.parametrize("args", [["--help"], ["--version"], ["score", "--help"], ["demo", "--help"]])
-def test_help_and_version_import_nothing_heavy(args):
-    code = (
-        "import sys\nfrom descore.cli import main\n"
-        "try:\n    main()\n"
-        "except SystemExit as end:\n    assert not end.code\n"
-        "heavy = {'torch', 'transformers', 'numpy', 'av', 'PIL'} & set(sys.modules)\nassert not heavy, heavy"
-    )
-    done = in_a_process(code, *args)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+def test_help_and_version_import_nothing_heavy():
+    command = [sys.executable, "-c", IMPORTS_OF_HELP, *(" ".join(args) for args in HELP)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_closed_pipe_is_quiet():
+    command = [sys.executable, "-m", "descore", "benchmarks", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        error = process.stderr.read()
+    assert (process.returncode, error) == (141, "")
 
 
 def test_python_dash_m_is_the_same_command():
@@ -37,9 +49,9 @@ def test_python_dash_m_is_the_same_command():
 
 
 def test_help_lists_every_verb(descore):
-    said = descore("--help").output
+    text = descore("--help").output
     for verb in ("score", "compare", "rank", "demo", "doctor"):
-        assert verb in said
+        assert verb in text
 
 
 @pytest.mark.parametrize(
@@ -65,7 +77,7 @@ def test_misuse_exits_with_2(descore, args):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("score a.mp4", "error: Missing option '--prompt' / '-p'; see descore score --help\n"),
         ("scroe a.mp4", "error: No such command 'scroe'. Did you mean 'score'?; see descore --help\n"),
@@ -73,14 +85,14 @@ def test_misuse_exits_with_2(descore, args):
         ("train sft", "see descore train sft --help\n"),
     ],
 )
-def test_misuse_is_one_line(monkeypatch, capsys, line, said):
+def test_misuse_is_one_line(monkeypatch, capsys, line, message):
     monkeypatch.setattr("sys.argv", ["descore", *line.split()])
     with pytest.raises(SystemExit) as left:
         main()
     out, err = capsys.readouterr()
     assert left.value.code == 2
     assert out == ""
-    assert err.endswith(said)
+    assert err.endswith(message)
     assert err.count("\n") == 1
 
 
@@ -100,7 +112,7 @@ def test_an_error_of_ours_keeps_its_exit_code(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         (["--model", "no-such-model"], "no such folder"),
         (["--think", "off", "--samples", "2"], "one sample only"),
@@ -108,19 +120,19 @@ def test_an_error_of_ours_keeps_its_exit_code(monkeypatch, capsys):
         (["--device", "abacus"], "cannot be used here"),
     ],
 )
-def test_what_cannot_be_used_exits_with_3_in_one_line(descore, args, said):
+def test_what_cannot_be_used_exits_with_3_in_one_line(descore, args, message):
     result = descore("score", "a.mp4", *PROMPT, "--json", *args)
     assert result.exit_code == 3
     assert result.stdout == ""
     [line] = result.stderr.splitlines()
     assert line.startswith("error: ")
-    assert said in line
+    assert message in line
 
 
 @pytest.mark.parametrize("error", [DescoreError, ConfigError, CheckpointError])
-def test_errors_of_the_family_become_one_line_and_their_exit_code(error, capsys):
+def test_an_error_is_one_line_and_its_exit_code(error, capsys):
     with pytest.raises(SystemExit) as end:
-        _exit_code_of(error("first\n  second\x1b[31m"))
+        _raise_and_exit(error("first\n  second\x1b[31m"))
     assert end.value.code == error.exit_code
     assert capsys.readouterr().err == "error: first second\N{REPLACEMENT CHARACTER}[31m\n"
 
@@ -132,7 +144,7 @@ def test_debug_lets_errors_through():
 
 def test_an_interrupt_is_one_line(capsys):
     with pytest.raises(SystemExit) as end:
-        _exit_code_of(KeyboardInterrupt())
+        _raise_and_exit(KeyboardInterrupt())
     assert end.value.code == 130
     assert capsys.readouterr().err == "error: interrupted\n"
 
@@ -143,8 +155,8 @@ def test_other_packages_warnings_are_kept_off_the_terminal(capsys):
     assert capsys.readouterr().err == ""
 
 
-def _exit_code_of(fault):
-    """Raise inside the manners, and turn Typer's exit into the interpreter's."""
+def _raise_and_exit(fault):
+    """Raise inside the context manager, and turn Typer's exit into the interpreter's."""
     import typer
 
     try:

@@ -1,4 +1,4 @@
-"""`descore evaluate` end to end: on drawn clips and on files, killed and resumed, and from a table of scores."""
+"""`descore evaluate` end to end, interrupted and resumed, and from a table of scores; and `descore benchmarks`."""
 
 import json
 import shutil
@@ -9,8 +9,10 @@ import time
 
 import pytest
 
+from descore.evaluation.benchmarks import BENCHMARKS
 from descore.evaluation.records import RUN_KEYS
 from descore.evaluation.runs import read_run
+from descore.scorer import Scorer
 
 BENCHMARK = ("--benchmark", "drawn", "--limit", 3)
 
@@ -36,10 +38,11 @@ def table(films, tmp_path):
 def test_people_see_figures_marks_and_the_next_command(run):
     folder, result = run
     assert result.exit_code == 0
-    for said in ("thinking, on Drawn scenes", "scored 6 of 6", "overall", "Spearman", "s a clip", "have no verdict"):
-        assert said in result.stdout
+    for text in ("thinking, on Drawn scenes", "scored 6 of 6", "overall", "Spearman", "s a clip", "have no verdict"):
+        assert text in result.words
     assert f"Next: descore report {folder}" in result.stdout
-    assert max(len(line) for line in result.stdout.splitlines() if str(folder) not in line) <= 80
+    short = [line for line in result.stdout.splitlines() if str(folder) not in line]
+    assert max(map(len, short)) <= 80
 
 
 def test_the_folder_holds_all_that_a_report_needs(run):
@@ -57,7 +60,7 @@ def _videos(pair):
     return pair.video_a, pair.video_b
 
 
-def test_the_same_command_again_scores_nothing_and_json_is_the_results(run, descore, model, lines):
+def test_the_same_command_again_scores_nothing(run, descore, model, lines):
     folder, _ = run
     before = (folder / "clips.jsonl").read_bytes()
     result = descore("evaluate", "--model", model, *BENCHMARK, "--out", folder, "--json")
@@ -98,7 +101,7 @@ def test_hand_made_features_are_models_too(descore, table, lines):
     assert (found["scored"], result.exit_code) == (3, 4)
 
 
-def test_scores_of_another_system_go_through_the_same_statistics(descore, table, lines):
+def test_scores_of_another_system_are_evaluated(descore, table, lines):
     (table.parent / "theirs.csv").write_text("video,reward\n0.mp4,1\n1.mp4,2\n2.mp4,3\ngone.mp4,4\n")
     command = ("evaluate", "--scores", table.parent / "theirs.csv", "--benchmark", table)
     result = descore(*command, "--out", table.parent / "run", "--json")
@@ -147,7 +150,29 @@ def test_narrow_terminals_get_a_list(run, descore, model, monkeypatch):
     assert "\n  accuracy " in printed
 
 
-def test_a_run_that_is_killed_goes_on_with_nothing_lost_and_nothing_scored_twice(descore, model, tmp_path):
+def test_an_interrupted_run_scores_nothing_twice(descore, model, tmp_path, monkeypatch):
+    command = ("evaluate", "--model", model, *BENCHMARK, "--batch-size", 2, "--think", "off", "--out", tmp_path / "run")
+    score_each = Scorer.score_each
+    calls = []
+
+    def interrupted(self, requests, **params):
+        calls.append(params)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return score_each(self, requests, **params)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scorer, "score_each", interrupted)
+        assert descore(*command).exit_code == 130
+    written = (tmp_path / "run" / "clips.jsonl").read_bytes()
+    assert written.count(b"\n") == 4
+    assert not (tmp_path / "run" / "results.json").exists()
+    assert descore(*command).exit_code == 0
+    check_all_scored_once(tmp_path / "run", written, clips=6)
+
+
+@pytest.mark.slow
+def test_a_killed_run_scores_nothing_twice(descore, model, tmp_path):
     folder = tmp_path / "run"
     options = ("--model", model, *("--benchmark", "drawn", "--limit", "12", "--batch-size", "2", "--think", "off"))
     command = [sys.executable, "-m", "descore", "evaluate", *options, "--out", str(folder)]
@@ -161,9 +186,15 @@ def test_a_run_that_is_killed_goes_on_with_nothing_lost_and_nothing_scored_twice
     with (folder / "clips.jsonl").open("ab") as file:
         file.write(b'{"video": "drawn:9')  # as if it had died while writing
     assert descore("evaluate", *options, "--out", folder).exit_code == 0
-    records = [json.loads(line) for line in (folder / "clips.jsonl").read_text().splitlines()]
-    assert (folder / "clips.jsonl").read_bytes().startswith(written[: written.rfind(b"\n") + 1])
-    assert len(records) == len({(record["video"], record["prompt"]) for record in records}) == 24
+    check_all_scored_once(folder, written, clips=24)
+
+
+def check_all_scored_once(folder, written, *, clips):
+    """Every clip has one record, and what was written before the stop is unchanged."""
+    text = (folder / "clips.jsonl").read_bytes()
+    records = [json.loads(line) for line in text.splitlines()]
+    assert text.startswith(written[: written.rfind(b"\n") + 1])
+    assert len(records) == len({(record["video"], record["prompt"]) for record in records}) == clips
 
 
 def wait_for_records(path, process):
@@ -179,12 +210,51 @@ def test_features_and_score_tables_import_no_torch(table):
     scores = table.with_name("scores.csv")
     scores.write_text("video,reward\n0.mp4,1\n1.mp4,2\n")
     code = (
-        "import sys\n"
+        "import json, sys\n"
         "from descore.cli import app\n"
-        "app(sys.argv[1:], standalone_mode=False)\n"
-        "heavy = {'torch', 'torchvision', 'transformers'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
+        "for command in json.loads(sys.argv[1]):\n"
+        "    app(command, standalone_mode=False)\n"
+        "    heavy = {'torch', 'torchvision', 'transformers'} & set(sys.modules)\n"
+        "    assert not heavy, heavy"
     )
-    for name, judge in (("jerk", ("--model", "jerk")), ("table", ("--scores", scores))):
-        command = ("evaluate", *judge, "--benchmark", table, "--out", table.with_name(name))
-        subprocess.run([sys.executable, "-c", code, *map(str, command)], check=True, capture_output=True)
+    commands = [
+        ["evaluate", *judge, "--benchmark", str(table), "--out", str(table.with_name(name))]
+        for name, judge in (("jerk", ("--model", "jerk")), ("table", ("--scores", str(scores))))
+    ]
+    subprocess.run([sys.executable, "-c", code, json.dumps(commands)], check=True, capture_output=True)
+
+
+def test_every_benchmark_is_listed(descore):
+    done = descore("benchmarks")
+    assert done.exit_code == 0
+    assert all(name in done.stdout for name in BENCHMARKS)
+
+
+def test_a_benchmark_is_shown_with_published_figures(descore):
+    words = descore("benchmarks", "genai-bench-video").words
+    assert "huggingface.co/datasets/TIGER-Lab/GenAI-Bench" in words
+    assert "overall DeScore 0.765 0.504 arXiv 2605.05922" in words
+
+
+def test_benchmarks_as_json(descore, lines):
+    rows = lines(descore("benchmarks", "--json"))
+    assert [row["name"] for row in rows] == list(BENCHMARKS)
+    [videogen] = [row for row in rows if row["name"] == "videogen-rewardbench"]
+    assert videogen["labels"] == ["VQ", "MQ", "TA", "overall"]
+    (row,) = lines(descore("benchmarks", "fetv", "--json"))
+    assert row["files"] == ["ratings.csv"]
+
+
+def test_a_table_of_ones_own_is_a_benchmark(descore, tmp_path):
+    table = tmp_path / "mine.csv"
+    table.write_text("prompt,video,rating.VQ,rating.MQ\np,x.mp4,1,2\n")
+    words = descore("benchmarks", table).words
+    assert "VQ, MQ" in words
+    assert "people gave ratings" in words
+
+
+def test_an_unknown_benchmark_is_one_line(descore):
+    done = descore("benchmarks", "fetf")
+    assert done.exit_code == 3
+    assert done.stderr.startswith("error: unknown benchmark 'fetf'; did you mean fetv?")
+    assert done.stderr.count("\n") == 1

@@ -31,7 +31,7 @@ def test_runs_become_one_page(descore, folders, tmp_path):
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_a_page_is_replaced_by_an_equal_one_and_a_folder_given_twice_counts_once(descore, folders, tmp_path):
+def test_a_page_is_reproducible_and_a_folder_counts_once(descore, folders, tmp_path):
     out = tmp_path / "report.html"
     descore("report", folders[0], folders[4], "--out", out)
     first = out.read_bytes()
@@ -40,7 +40,7 @@ def test_a_page_is_replaced_by_an_equal_one_and_a_folder_given_twice_counts_once
     assert out.read_bytes() == first
 
 
-def test_stress_results_come_from_beside_a_run_or_from_a_folder_of_their_own(descore, folder, tmp_path):
+def test_stress_results_are_found_with_or_without_a_run(descore, folder, tmp_path):
     alone = tmp_path / "alone"
     alone.mkdir()
     for place in (folder, alone):
@@ -60,7 +60,7 @@ def test_a_folder_that_is_no_run_is_one_line(descore, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["results.json", "labels.json", "run.json"])
-def test_an_unfinished_or_broken_run_is_one_line_and_leaves_no_page(descore, folder, tmp_path, name):
+def test_a_broken_run_is_one_line_and_leaves_no_page(descore, folder, tmp_path, name):
     for spoil in ((folder / name).unlink, lambda: (folder / name).write_text('{"half": ')):
         spoil()
         result = descore("report", folder, "--out", tmp_path / "report.html")

@@ -3,14 +3,17 @@
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from tests.conftest import build_micro
 
+import descore.cli.train as cli_train
 from descore.synthetic.splits import Split, draw_example
 from descore.video.encoder import write_mp4
 
@@ -69,7 +72,7 @@ def thinking(drawn):
     return drawn / "rl.yaml"
 
 
-def test_it_trains_and_says_where_the_model_is_and_what_next(descore, drawn):
+def test_sft_prints_the_model_and_the_next_command(descore, drawn):
     done = descore("train", "sft", drawn / "sft.yaml")
     assert done.exit_code == 0, done.stderr
     trained, following = done.stdout.splitlines()
@@ -85,7 +88,7 @@ def test_it_trains_and_says_where_the_model_is_and_what_next(descore, drawn):
     assert again.stdout.startswith("was trained before: ")
 
 
-def test_a_cold_start_says_how_held_out_pairs_came_out_and_its_model_scores(descore, drawn):
+def test_a_cold_start_prints_held_out_accuracy_and_scores(descore, drawn):
     done = descore("train", "cold-start", drawn / "cold.yaml", "optim.epochs=1")
     assert done.exit_code == 0, done.stderr
     trained, following = done.stdout.splitlines()
@@ -122,44 +125,113 @@ def test_chains_learn_and_are_shown_as_a_page(descore, drawn, thinking):
     assert again.stdout.startswith("was trained before: ")
 
 
-def test_a_function_of_the_working_directory_rates_chains_from_the_installed_command(thinking, tmp_path):
-    """As the documentation has it, and by the console script: it looks for modules where it is installed, not here."""
-    (tmp_path / "mine.py").write_text(
+@pytest.fixture
+def reward_module(tmp_path, monkeypatch):
+    """A module of reward functions in the working directory, which Python does not search for modules."""
+    (tmp_path / "reward_functions.py").write_text(
         "def short_and_sure(chain: str, prompt: str, marks: dict | None) -> float:\n"
         "    return float('perhaps' not in chain)\n"
         "def unsure(chain, prompt, marks):\n"
         "    return 1 / 0\n"
     )
-    script = Path(sys.executable).with_name("descore")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(tmp_path))])
+    yield "reward_functions"
+    sys.modules.pop("reward_functions", None)
 
-    def run(function, out):
-        told = [f"rewards.function=mine:{function}", f"run.out={tmp_path / out}", "data.eval=null"]
-        command = [script, "train", "rl", thinking, *told, "optim.steps=1", "optim.epochs=null"]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
-    done = run("short_and_sure", "run")
-    assert done.returncode == 0, done.stderr
+def rl_command(thinking, function, out):
+    overrides = (f"rewards.function={function}", f"run.out={out}", "data.eval=null")
+    return "train", "rl", thinking, *overrides, "optim.steps=1", "optim.epochs=null"
+
+
+def test_a_function_of_the_working_directory_rewards(descore, thinking, reward_module, tmp_path):
+    done = descore(*rl_command(thinking, f"{reward_module}:short_and_sure", tmp_path / "run"))
+    assert done.exit_code == 0, done.stderr
     [line] = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(line)["function"] == 1.0
-    failed = run("unsure", "no")
-    assert failed.returncode == 3
+
+
+def test_a_reward_function_that_fails_is_named(descore, thinking, reward_module, tmp_path):
+    failed = descore(*rl_command(thinking, f"{reward_module}:unsure", tmp_path / "run"))
+    assert failed.exit_code == 3
     assert failed.stderr.splitlines()[-1] == (
-        "error: rewards.function: mine:unsure failed: ZeroDivisionError: division by zero"
+        f"error: rewards.function: {reward_module}:unsure failed: ZeroDivisionError: division by zero"
     )
 
 
-def test_the_bar_of_stage_2_says_how_a_step_went():
-    module = sys.modules["descore.cli.train"]
+@pytest.mark.slow
+def test_the_console_script_finds_a_reward_function(thinking, reward_module, tmp_path):
+    """Unlike `python -m`, the script does not search the working directory for modules."""
+    script = Path(sys.executable).with_name("descore")
+    command = [script, *rl_command(thinking, f"{reward_module}:short_and_sure", tmp_path / "run")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    [line] = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["function"] == 1.0
+
+
+def test_the_bar_of_stage_2_shows_the_last_step():
     metrics = {
         **{"rollout_reward": 0.5123, "quality": 0.43, "pair_accuracy": 0.614, "kl": 0.00123, "chain_tokens": 312.4},
         **{"chains": 64, "truncated_chains": 3, "groups": 16, "groups_without_spread": 1, "loss": -1e-9},
     }
-    line = module._describe_rl_step(metrics)
+    line = cli_train._describe_rl_step(metrics)
     assert line == "worth 0.512, quality 0.43, pairs 61%, kl 0.0012, 312 tokens, cut 3/64, flat 1/16"
-    assert module._describe_rl_step({**metrics, "doing": "judging held-out pairs"}) == "judging held-out pairs"
+    assert cli_train._describe_rl_step({**metrics, "doing": "judging held-out pairs"}) == "judging held-out pairs"
     unrated = {name: metrics[name] for name in metrics if name not in ("rollout_reward", "quality", "kl")}
-    assert module._describe_rl_step(unrated) == "pairs 61%, 312 tokens, cut 3/64, flat 1/16"
-    assert module._describe_rl_step({}) == "learning to think"
+    assert cli_train._describe_rl_step(unrated) == "pairs 61%, 312 tokens, cut 3/64, flat 1/16"
+    assert cli_train._describe_rl_step({}) == "learning to think"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "line"),
+    [
+        ({}, "trained: model (no decided pair)"),
+        ({"step": 1200, "loss": 0.5}, "trained: model (step 1,200, loss 0.500, no decided pair)"),
+        (
+            {"eval_pairs": 6, "eval_pairs_without_score": 6, "eval_off_pairs_scored": 0, "eval_off_pairs_decided": 0},
+            "trained: model (no decided pair; held out: scored 0 of 6, no score without chains)",
+        ),
+        (
+            {"eval_pairs": 6, "eval_pairs_without_score": 1, "eval_off_pairs_scored": 5, "eval_off_pairs_decided": 0},
+            "trained: model (no decided pair; held out: scored 5 of 6, no decided pair without chains)",
+        ),
+        ({"step": 2, "loss": 0.5, "pair_accuracy": 1.0}, "trained: model (step 2, loss 0.500, 100.0% of pairs right)"),
+    ],
+)
+def test_the_summary_leaves_out_what_is_not_known(metrics, line, capsys):
+    trained = SimpleNamespace(model=Path("model"), metrics=metrics, unreadable=0, before=False)
+    cli_train._print_summary(
+        trained, figures=cli_train._pair_accuracy, held_out=cli_train._held_out_pairs, next_step="look"
+    )
+    assert capsys.readouterr().out.splitlines() == [line, "next: look"]
+
+
+@pytest.mark.filterwarnings("ignore::descore.errors.DescoreWarning")  # of a head that was never trained, and the like
+def test_half_a_line_of_chains_is_cut_off_on_resuming(descore, films, model, tmp_path):
+    (a, b, _), _, _ = films
+    (tmp_path / "pairs.csv").write_text(f"prompt,video_a,video_b,preference\na red ball,{a},{b},a\n")
+    settings = {
+        "model": {"checkpoint": model, "precision": "float32"},
+        "data": {"train": str(tmp_path / "pairs.csv"), "workers": 0},
+        "rollout": {"num_generations": 2},
+        "optim": {"steps": 1},
+        "run": {"out": str(tmp_path / "run")},
+    }
+    (tmp_path / "rl.yaml").write_text(json.dumps(settings))
+    out, command = tmp_path / "run", ("train", "rl", tmp_path / "rl.yaml")
+    assert descore(*command).exit_code == 0
+    whole = (out / "chains.jsonl").read_text()
+    (out / "chains.jsonl").write_text(whole[:-20])
+    for folder in ("model", "checkpoint-1"):
+        shutil.rmtree(out / folder)
+    (out / "chains.html").unlink()
+    again = descore(*command)
+    assert again.exit_code == 0, again.stderr
+    kept = whole.splitlines()[:-1] + whole.splitlines()
+    assert (out / "chains.jsonl").read_text().splitlines() == kept
+    assert (out / "chains.html").is_file()
 
 
 def test_a_table_without_preferences_is_one_line(descore, drawn):
@@ -183,18 +255,18 @@ def test_faults_of_a_config_are_shown_one_a_line(descore, drawn):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "code", "said"),
+    ("overrides", "code", "message"),
     [
         (["data.train=absent.csv", "run.out={}/b"], 3, "absent.csv: no such file"),
         (["model.checkpoint=absent", "run.out={}/c"], 3, "absent: no such folder"),
         (["model.rubric=absent.txt", "run.out={}/d"], 3, "model.rubric: absent.txt cannot be read"),
     ],
 )
-def test_what_is_not_there_is_one_line(descore, drawn, overrides, code, said):
+def test_what_is_not_there_is_one_line(descore, drawn, overrides, code, message):
     wrong = descore("train", "sft", drawn / "sft.yaml", *(text.format(drawn) for text in overrides))
     assert wrong.exit_code == code
     [line] = [line for line in wrong.stderr.splitlines() if not line.startswith("warning: ")]
-    assert said in line
+    assert message in line
 
 
 def test_help_names_the_stage(descore):
@@ -204,9 +276,7 @@ def test_help_names_the_stage(descore):
 
 
 def test_packages_that_are_not_there_are_named(descore, drawn, monkeypatch):
-    # By its module's name: in `descore.cli`, `train` is the sub-command.
-    module = sys.modules["descore.cli.train"]
-    monkeypatch.setattr(module, "find_spec", lambda name: None if name in ("peft", "yaml") else name)
+    monkeypatch.setattr(cli_train, "find_spec", lambda name: None if name in ("peft", "yaml") else name)
     wrong = descore("train", "sft", drawn / "sft.yaml")
     assert wrong.exit_code == 3
     assert wrong.stderr == "error: training needs peft, PyYAML; run pip install 'descore[train]'\n"

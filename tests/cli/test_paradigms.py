@@ -1,8 +1,9 @@
-"""--paradigm on every verb that opens a model: a plain Qwen3-VL judges, by what it writes and by nothing else."""
+"""Every verb that opens a model works with discriminative and generative models, and refuses what they cannot do."""
 
 import json
 
 import pytest
+from tests.conftest import build_micro
 from tests.scripted_backbone import save_told
 
 from descore.evaluation.records import KEYS
@@ -66,7 +67,7 @@ def test_a_saved_one_needs_no_option(descore, films, saved):
     assert "I see noise." in result.stdout
 
 
-def test_without_thinking_it_is_refused_before_anything_is_opened(descore, films):
+def test_generative_without_thinking_is_refused_first(descore, films):
     result = descore("score", films[0][0], *PROMPT, "--model", "nowhere", *GENERATIVE, "--think", "off")
     assert result.exit_code == 3
     assert "it cannot score with think off" in result.stderr
@@ -145,3 +146,54 @@ def test_stress_and_doctor_open_it_too(descore, lines, films, plain, tmp_path):
     [found] = lines(descore("doctor", "--model", plain, *GENERATIVE, "--json"))
     assert found["ok"]
     assert "reward +4.0000" in found["scoring"]
+
+
+@pytest.fixture(scope="module")
+def at_once(tmp_path_factory):
+    made = build_micro()
+    made.settings = made.settings.model_copy(update={"paradigm": "discriminative", "trained_on": "a test"})
+    folder = tmp_path_factory.mktemp("cli-discriminative") / "judge"
+    made.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("verb", ["score", "rank", "compare"])
+def test_a_discriminative_model_scores_at_once(descore, lines, films, at_once, verb):
+    command = (verb, *films[0][:2], *PROMPT, "--model", at_once, "--json")
+    result = descore(*command)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert lines(descore(*command, "--think", "off")) == lines(result)
+    refused = descore(*command, "--think", "on")
+    assert (refused.exit_code, refused.stdout) == (3, "")
+    assert "trained without chains: it cannot score with think on" in refused.stderr
+
+
+def test_discriminative_thinking_is_refused_before_opening(descore, films):
+    asked = ("--model", "nowhere", "--paradigm", "discriminative", "--think", "on")
+    result = descore("score", films[0][0], *PROMPT, *asked)
+    assert result.exit_code == 3
+    assert "cannot score with think on" in result.stderr
+
+
+def test_runs_and_stress_name_the_discriminative_paradigm(descore, films, at_once, tmp_path):
+    out = ("--out", tmp_path / "run")
+    evaluated = descore("evaluate", "--benchmark", "drawn", "--limit", 2, "--model", at_once, *out)
+    assert evaluated.exit_code == 0, evaluated.stderr
+    assert "judge, discriminative, on Drawn scenes" in " ".join(evaluated.stdout.split())
+    run = read_run(tmp_path / "run")
+    assert (run.config["paradigm"], run.config["think"]) == ("discriminative", "off")
+    assert descore("evaluate", "--benchmark", "drawn", "--limit", 2, "--model", at_once, "--think", "on").exit_code == 3
+    stressed = descore("stress", *films[0][:2], *PROMPT, "--model", at_once, *out)
+    assert stressed.exit_code == 0, stressed.stderr
+    assert json.loads((tmp_path / "run" / "stress.json").read_text())["think"] == "off"
+    page = descore("report", tmp_path / "run", "--out", tmp_path / "page.html")
+    assert page.exit_code == 0
+    assert "judge, discriminative" in (tmp_path / "page.html").read_text()
+
+
+def test_doctor_and_demo_open_a_discriminative_model(descore, lines, at_once, tmp_path):
+    [found] = lines(descore("doctor", "--model", at_once, "--json"))
+    assert found["ok"]
+    shown = descore("demo", "--model", at_once, "--out", tmp_path / "demo")
+    assert shown.exit_code == 0, shown.stderr
+    assert (tmp_path / "demo" / "descore-demo.html").is_file()

@@ -138,7 +138,7 @@ def _evenly(frames: Iterator[av.VideoFrame], converter: FrameConverter) -> Itera
     due = 0
     for frame in frames:
         if frame.time is not None and frame.time + _GRACE >= due / FPS:
-            picture = converter.paint(frame)
+            picture = converter.convert(frame)
             while frame.time + _GRACE >= due / FPS:
                 yield picture
                 due += 1

@@ -10,8 +10,6 @@ from descore.errors import VideoError
 from descore.evaluation.records import KEYS, RUN_KEYS, plain_record, to_line, to_plain, to_record, to_run_record
 from descore.stats.bootstrap import Figure
 from descore.types import Completion, RatedClip, Score, Verdict
-from descore.video.encoder import write_mp4
-from descore.video.reader import VideoSampling, read_clip
 
 MARKS = {"subject": 2, "dynamics": 1, "camera": None, "environment": 0, "style": 2}
 
@@ -75,11 +73,3 @@ def test_no_line_holds_a_nan_or_a_letter_that_cannot_be_written():
     assert line.isascii()
     assert "\n" not in line
     assert json.loads(line)["std"] is None
-
-
-def test_films_say_how_long_the_last_frame_is_shown(tmp_path):
-    frames = noise_clip(0, frames=7, width=32, height=32).frames
-    write_mp4(tmp_path / "film.mp4", frames, fps=8, hold=2)
-    clip = read_clip(tmp_path / "film.mp4", sampling=VideoSampling(fps=8))
-    assert clip.source_frames == 7
-    assert clip.duration == pytest.approx(1.0)

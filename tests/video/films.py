@@ -1,4 +1,4 @@
-"""Makes small video files whose frames tell which they are: frame i is a flat grey of brightness 16 + 4 i."""
+"""Makes small video files whose frame i is a flat grey of brightness 16 + 4 i, so that its number can be read."""
 
 import io
 from fractions import Fraction
@@ -7,15 +7,31 @@ import av
 import numpy as np
 from PIL import Image
 
-MOST = 56
-"""Frames that can be told apart."""
+from descore.video.packets import PacketRow
+from descore.video.sampling import VideoSampling
+
+SMALL = VideoSampling(min_pixels=16 * 16, size_multiple=16)
+
+# 48 frames at 24 fps last 2 s: 4 frames at 2 fps, at 0, 47/3, 94/3 and 47 frames from the start.
+FOUR = [0, 15, 31, 47]
+
+TICK = Fraction(1, 24)
+
+
+def packet(pts, *, key=False, hidden=False, non_reference=False, duration=1):
+    return PacketRow(pts=pts, duration=duration, key=key, hidden=hidden, non_reference=non_reference)
+
+
+def gop(start, length, *, key=True):
+    """Packets of a group of pictures that begins with a key frame."""
+    return [packet(start + k, key=key and k == 0) for k in range(length)]
 
 
 def grey(index, *, width=64, height=48):
     return np.full((height, width, 3), 16 + 4 * index, dtype=np.uint8)
 
 
-def which(clip):
+def frame_numbers(clip):
     """The numbers of a clip's frames, read from their brightness; coding may move it by less than two levels."""
     levels = (clip.frames.mean(axis=(1, 2, 3)) - 16) / 4
     numbers = levels.round()

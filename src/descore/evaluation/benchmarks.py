@@ -210,6 +210,6 @@ def _open(video: str, *, folder: Path, frames_per_second: float | None) -> str |
     path = folder / video
     if frames_per_second is None or not path.is_dir():
         return str(path)
-    from descore.video.encoder import film_of
+    from descore.video.encoder import encode_folder
 
-    return film_of(path, fps=frames_per_second)
+    return encode_folder(path, fps=frames_per_second)

@@ -1,1 +1,1 @@
-"""Read videos into clips: sampling, packets, decoding."""
+"""Read videos into clips, and write them."""

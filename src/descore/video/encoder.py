@@ -1,7 +1,6 @@
-"""A folder of frames, as some benchmarks hold a video, made into a film in memory.
+"""Write frames as video: an MP4 file of an array, or a folder of pictures as a video in memory.
 
-In: a folder of pictures and how many of them are a second. Out: the bytes of a lossless Matroska film, which the reader
-of videos takes like any file. Knows Pillow and PyAV; knows nothing of benchmarks."""
+In: frames and their rate. Out: a file, or bytes that `read_clip` reads."""
 
 import io
 import re
@@ -16,6 +15,8 @@ from PIL import Image, UnidentifiedImageError
 
 from descore.errors import VideoError
 
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+
 
 def write_mp4(
     target: str | Path | BinaryIO,
@@ -26,51 +27,49 @@ def write_mp4(
     hold: int = 1,
     options: dict[str, str] | None = None,
 ) -> None:
-    """Encode the frames at `fps` frames a second; the last one is shown for `hold` frames' time.
+    """Encode RGB frames (T, H, W, 3) at `fps` frames a second. The last one is shown for the time of `hold` frames.
 
-    codec: libx264 for people; mpeg4 where only an encoder that every FFmpeg has will do. options: the codec's own."""
+    codec: libx264 plays everywhere; mpeg4 is the encoder that every FFmpeg has. options: the codec's own."""
     height, width = frames_THWC.shape[1:3]
     where = str(target) if isinstance(target, str | Path) else target
-    with av.open(where, "w", format="mp4") as film:
-        # Without frames that look ahead, the last packet is the last frame, and how long it is shown can be said there.
-        stream = cast(av.VideoStream, film.add_stream(codec, rate=fps, options={"bf": "0", **(options or {})}))
+    with av.open(where, "w", format="mp4") as container:
+        # Without B-frames the last packet is the last frame's, so its duration sets how long that frame is shown.
+        stream = cast(av.VideoStream, container.add_stream(codec, rate=fps, options={"bf": "0", **(options or {})}))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.time_base = stream.codec_context.time_base = Fraction(1, fps)
         packets = [packet for picture in frames_THWC for packet in stream.encode(_frame(picture))]
         packets += stream.encode(None)
         packets[-1].duration = hold
-        film.mux(packets)
+        container.mux(packets)
 
 
-def _frame(picture_HWC: NDArray[np.uint8]) -> av.VideoFrame:
-    return av.VideoFrame.from_ndarray(np.ascontiguousarray(picture_HWC), format="rgb24")
+def encode_folder(folder: Path, *, fps: float) -> bytes:
+    """A lossless Matroska video of the pictures in a folder, in the order of the numbers in their names.
 
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-
-
-def film_of(folder: Path, *, fps: float) -> bytes:
-    """The pictures in the order of the numbers in their names. VideoError if there are none, or they are not alike."""
-    files = sorted((file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES), key=_in_order)
+    VideoError if there are no pictures, one cannot be read, or they differ in size."""
+    files = sorted((file for file in folder.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES), key=_in_order)
     if not files:
         raise VideoError(str(folder), "no frames; expected .jpg or .png files")
     pictures = [_read(file) for file in files]
     sizes = sorted({picture.size for picture in pictures})
     if len(sizes) > 1:
         raise VideoError(str(folder), f"frames of different sizes, such as {sizes[0]} and {sizes[1]}")
-    film = io.BytesIO()
-    rate = Fraction(fps).limit_denominator(1001)
-    with av.open(film, "w", format="matroska") as container:
-        stream = container.add_stream("ffv1", rate=rate)
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="matroska") as container:
+        stream = container.add_stream("ffv1", rate=Fraction(fps).limit_denominator(1001))
         (stream.width, stream.height), stream.pix_fmt = sizes[0], "bgr0"
         for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")))
+            container.mux(stream.encode(_frame(np.asarray(picture))))
         container.mux(stream.encode(None))
-    return film.getvalue()
+    return buffer.getvalue()
+
+
+def _frame(picture_HWC: NDArray[np.uint8]) -> av.VideoFrame:
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(picture_HWC), format="rgb24")
 
 
 def _in_order(file: Path) -> tuple[tuple[int, ...], str]:
-    """By the numbers in the name: frame 2 comes before frame 10."""
+    """A key that sorts by the numbers in a name: frame 2 comes before frame 10."""
     return tuple(int(number) for number in re.findall(r"\d+", file.stem)), file.name
 
 
@@ -78,5 +77,5 @@ def _read(file: Path) -> Image.Image:
     try:
         with Image.open(file) as picture:
             return picture.convert("RGB")
-    except (OSError, UnidentifiedImageError) as fault:
-        raise VideoError(str(file), f"no readable picture ({fault})") from None
+    except (OSError, UnidentifiedImageError) as error:
+        raise VideoError(str(file), f"no readable picture ({error})") from None

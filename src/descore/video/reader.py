@@ -1,8 +1,8 @@
-"""Read any video into a clip: a file, its bytes, or frames that are in memory already.
+"""Read any video into a clip: a file, its bytes, or frames in memory.
 
 In: a video and how to sample it. Out: a `Clip` of the frames shown at evenly spaced times, at the size that the model
-sees. What cannot be read whole is a `VideoError` of one line, never a shorter or a patched-up clip.
-Knows nothing of prompts, tokens or models; a torch tensor is read if there is one, but torch is not imported."""
+sees. A video that cannot be read whole raises a `VideoError` of one line; it never gives a shorter clip. Tensors are
+read without importing torch."""
 
 import io
 import math
@@ -20,8 +20,7 @@ from PIL import Image
 from descore.errors import ConfigError, VideoError
 from descore.types import Clip
 from descore.video.decoder import FrameConverter, clip_of, decode_clip, fitting_size, over_white
-from descore.video.packets import timeline_of
-from descore.video.sampling import VideoSampling, choose_frames
+from descore.video.sampling import Timeline, VideoSampling, choose_frames
 
 if TYPE_CHECKING:
     import torch
@@ -37,13 +36,13 @@ def read_clip(video: "Video", *, sampling: VideoSampling, fps: float | None = No
     """Sample a video into a clip.
 
     `video` is a path; a file's bytes; frames as an array or tensor, (T, H, W, 3) or (T, 3, H, W), uint8 or floats from
-    0 to 1; a list of PIL images; or a Clip, which is given back as it is if it fits `sampling`. `fps`, frames per
-    second, belongs to frames from memory and to them alone: a file states its own times.
+    0 to 1; a list of PIL images; or a Clip, which is returned as it is if it fits `sampling`. `fps`, frames per
+    second, is needed for frames from memory and refused for the others, which state their own times.
 
     VideoError if the video cannot be read, ConfigError if `fps` is missing or out of place."""
     if isinstance(video, Clip):
         _refuse_fps(fps, "a clip has its times")
-        return _fitting(video, sampling=sampling)
+        return _check_fit(video, sampling=sampling)
     if isinstance(video, str | Path):
         _refuse_fps(fps, "a file states its own times")
         return _read_file(video, sampling=sampling)
@@ -51,8 +50,8 @@ def read_clip(video: "Video", *, sampling: VideoSampling, fps: float | None = No
         _refuse_fps(fps, "a file states its own times")
         return _read_bytes(bytes(video), sampling=sampling)
     if isinstance(video, list | tuple):
-        return _read_images(video, fps=_needed(fps), sampling=sampling)
-    return _read_array(_as_array(video), fps=_needed(fps), sampling=sampling)
+        return _read_images(video, fps=_check_fps(fps), sampling=sampling)
+    return _read_array(_as_array(video), fps=_check_fps(fps), sampling=sampling)
 
 
 def _refuse_fps(fps: float | None, reason: str) -> None:
@@ -60,7 +59,7 @@ def _refuse_fps(fps: float | None, reason: str) -> None:
         raise ConfigError(f"fps={fps:g} given, but {reason}; to sample more or fewer frames set the sampling's fps")
 
 
-def _needed(fps: float | None) -> float:
+def _check_fps(fps: float | None) -> float:
     if fps is None:
         raise ConfigError("frames from memory have no times; give their fps, in frames per second")
     if not (math.isfinite(fps) and fps > 0):
@@ -74,7 +73,7 @@ def _read_file(name: str | Path, *, sampling: VideoSampling) -> Clip:
         raise VideoError(source, "an address; only files are read, so download it first")
     path = Path(name)
     try:
-        if not path.is_file():  # a pipe or device could make the reader wait forever
+        if not path.is_file():  # a pipe or a device could block the reader forever
             raise VideoError(source, "not a file" if path.exists() else "no such file")
         if not path.stat().st_size:
             raise VideoError(source, "the file is empty")
@@ -98,7 +97,7 @@ def _read_images(images: Sequence[Any], *, fps: float, sampling: VideoSampling) 
     sizes = sorted({image.size for image in images})
     if len(sizes) > 1:
         raise VideoError(source, f"images of different sizes, such as {sizes[0]} and {sizes[1]}; make them alike")
-    return _paint(images, _rgb_of_image, fps=fps, size=sizes[0], source=source, sampling=sampling)
+    return _sample(images, _rgb_of_image, fps=fps, size=sizes[0], source=source, sampling=sampling)
 
 
 def _read_array(frames: NDArray[Any], *, fps: float, sampling: VideoSampling) -> Clip:
@@ -109,10 +108,10 @@ def _read_array(frames: NDArray[Any], *, fps: float, sampling: VideoSampling) ->
     if frames_THWC.dtype != np.uint8 and not np.issubdtype(frames_THWC.dtype, np.floating):
         raise VideoError(source, f"frames of type {frames.dtype}; expected uint8, or floats from 0 to 1")
     size = frames_THWC.shape[2], frames_THWC.shape[1]
-    return _paint(frames_THWC, _rgb_of_array, fps=fps, size=size, source=source, sampling=sampling)
+    return _sample(frames_THWC, _rgb_of_array, fps=fps, size=size, source=source, sampling=sampling)
 
 
-def _paint(
+def _sample(
     frames: Sequence[Any] | NDArray[Any],
     rgb_of: Callable[[Any], NDArray[np.uint8]],
     *,
@@ -121,11 +120,11 @@ def _paint(
     source: str,
     sampling: VideoSampling,
 ) -> Clip:
-    """Choose among frames from memory, and scale those that are chosen."""
-    timeline = timeline_of(range(len(frames)), tick=1 / Fraction(fps), last=1)
+    """Choose frames from memory and scale them."""
+    timeline = Timeline.of(range(len(frames)), tick=1 / Fraction(fps), last=1)
     chosen = choose_frames(timeline, sampling=sampling)
     converter = FrameConverter(fitting_size(*size, source=source, sampling=sampling))
-    pictures = [converter.paint(VideoFrame.from_ndarray(rgb_of(frames[index]), format="rgb24")) for index in chosen]
+    pictures = [converter.convert(VideoFrame.from_ndarray(rgb_of(frames[index]), format="rgb24")) for index in chosen]
     return clip_of(pictures, chosen=chosen, timeline=timeline, source=source, source_size=size)
 
 
@@ -154,7 +153,7 @@ def _channels_last(frames: NDArray[Any], *, source: str) -> NDArray[Any]:
 def _as_array(video: object) -> NDArray[Any]:
     if isinstance(video, np.ndarray):
         return video
-    # Whoever has a tensor has imported torch; reading a file must not.
+    # Who passes a tensor has imported torch already; reading a file must not import it.
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(video, torch.Tensor):
         tensor = video.detach().cpu()
@@ -164,8 +163,8 @@ def _as_array(video: object) -> NDArray[Any]:
     raise VideoError(f"<{kind}>", "expected a path, bytes, an array or tensor of frames, a list of images, or a Clip")
 
 
-def _fitting(clip: Clip, *, sampling: VideoSampling) -> Clip:
-    """The clip as it is, if a model that samples so could have been given it."""
+def _check_fit(clip: Clip, *, sampling: VideoSampling) -> Clip:
+    """The clip as it is, if `sampling` could have made it."""
     (width, height), multiple, count = clip.size, sampling.size_multiple, len(clip.times)
     if width % multiple or height % multiple or width * height > sampling.max_pixels:
         most = sampling.max_pixels

@@ -1,7 +1,6 @@
 """Which frames of a video are taken, and at what size.
 
-In: when each frame of a video starts, and its picture's width and height. Out: indices of frames, a size.
-Pure functions of numbers; knows nothing of files, decoders or pixels."""
+In: when each frame of a video starts, and its picture's width and height. Out: indices of frames, and a size."""
 
 import itertools
 import math
@@ -15,14 +14,14 @@ from pydantic import ConfigDict, PositiveFloat, PositiveInt
 from descore.config_model import ConfigModel
 
 MAX_ASPECT = 200
-"""The longer edge over the shorter, at most: a picture beyond it is a strip in which nothing can be judged."""
+"""The longer edge over the shorter, at most. Beyond it a picture is a strip in which nothing can be judged."""
 
 GRACE = 0.02
-"""Of one sample: as much may be missing at the end of a video for its last sample to count."""
+"""The share of one sampling interval that may be missing at the end of a video for its last sample to count."""
 
 NEARLY = 10
-"""A frame that starts within the tenth part of the shortest frame after a time counts as shown then: containers round
-times, Matroska to milliseconds, and a frame due at the very time may come out just behind it."""
+"""A frame counts as shown at a time if it starts at most 1/10 of the shortest frame later: containers round times,
+Matroska to milliseconds, so a frame that is due at a time may be stated to start just after it."""
 
 
 class VideoSampling(ConfigModel):
@@ -75,6 +74,12 @@ class Timeline:
     length: int
     """Ticks from the start of the first frame to the end of the last."""
 
+    @classmethod
+    def of(cls, ticks: Sequence[int], *, tick: Fraction, last: int) -> "Timeline":
+        """The timeline whose last frame lasts `last` ticks, or, where that is 0, as long as the others on average."""
+        mean = round(ticks[-1] / (len(ticks) - 1)) if len(ticks) > 1 else 1
+        return cls(ticks=ticks, tick=tick, length=ticks[-1] + max(last or mean, 1))
+
     @property
     def duration(self) -> float:
         """Seconds from the start of the first frame to the end of the last."""
@@ -93,11 +98,11 @@ class Timeline:
 def choose_frames(timeline: Timeline, *, sampling: VideoSampling) -> tuple[int, ...]:
     """Indices of the frames shown at evenly spaced times from the first frame's start to the last's, both included.
 
-    There are floor(duration * fps) times, within min_frames and max_frames. A frame shown at several of them is taken
-    once, so a video that holds still may give fewer frames; if fewer than min_frames, frames evenly spaced by number
-    are taken instead."""
+    There are floor(duration * fps) times, within min_frames and max_frames. A frame shown at several times is taken
+    once, so a video with long frames may give fewer frames than times; if fewer than min_frames, frames evenly spaced
+    by number are taken instead."""
     count = len(timeline.ticks)
-    # Some grace: 5 s at 2 fps are 10 frames, also where the container rounds times down to milliseconds.
+    # 5 s at 2 fps are 10 frames, also where the container rounds the duration down to 4.999 s.
     wanted = math.floor(timeline.duration * sampling.fps + GRACE)
     wanted = min(max(wanted, sampling.min_frames), sampling.max_frames)
     last = timeline.ticks[-1]
@@ -111,27 +116,27 @@ def choose_frames(timeline: Timeline, *, sampling: VideoSampling) -> tuple[int, 
 
 
 def fit_size(width: int, height: int, *, sampling: VideoSampling) -> tuple[int, int]:
-    """Width and height in multiples of size_multiple that suit a picture: its aspect kept as well as they permit.
+    """Width and height in multiples of size_multiple, with the aspect of a picture as far as these permit.
 
-    The picture keeps its size within min_pixels and max_pixels, and is scaled to the nearer of them otherwise. Of the
-    four grid points around that size, those within the bounds are compared by how much they bend the aspect, and by
-    half as much how far they miss the area. No edge is below one multiple."""
+    A picture within min_pixels and max_pixels keeps its size, and any other is scaled to the nearer of the two. Of the
+    four grid points around that size, the best within the bounds is taken: its cost is the change of the aspect plus
+    half the change of the area, both as logarithms. No edge is below one multiple."""
     multiple = sampling.size_multiple
     area = min(max(width * height, sampling.min_pixels), sampling.max_pixels)
     scale = max(math.sqrt(area / (width * height)), multiple / min(width, height))
     wide, high = width * scale, height * scale
     around = [(w, h) for w in _neighbours(wide, multiple) for h in _neighbours(high, multiple)]
     small = [(w, h) for w, h in around if w * h <= sampling.max_pixels]
-    if not small:  # a strip, already one multiple thin: its long edge gives way
+    if not small:  # a strip of one multiple: its long edge is shortened
         long = sampling.max_pixels // multiple**2 * multiple
         return (long, multiple) if width >= height else (multiple, long)
 
-    def bend(size: tuple[int, int]) -> float:
+    def cost(size: tuple[int, int]) -> float:
         in_width, in_height = math.log(size[0] / wide), math.log(size[1] / high)
         return abs(in_width - in_height) + abs(in_width + in_height) / 2
 
     allowed = [(w, h) for w, h in small if w * h >= sampling.min_pixels] or small
-    return min(allowed, key=lambda size: (bend(size), size))
+    return min(allowed, key=lambda size: (cost(size), size))
 
 
 def _neighbours(length: float, multiple: int) -> set[int]:

@@ -41,7 +41,8 @@ check: $(READY)  ## style, types, direction of imports
 	$(BIN)/python -m pytest tests/test_architecture.py
 
 bench: $(READY)  ## every benchmark: our way beside the other way
-	@for script in benchmarks/[a-z]*.py; do echo; echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $$(grep -l '^if __name__' benchmarks/*.py); do module=benchmarks.$$(basename $$script .py); \
+		echo; echo "== python -m $$module"; $(BIN)/python -m $$module || exit 1; done
 
 grow: $(READY)   ## grow the bundled model from nothing (resumes where it was killed; an hour or more)
 	$(BIN)/python -m experiments.footage --out runs/footage

@@ -1,19 +1,18 @@
-"""Accuracy without ties and with, and their intervals, on as many pairs as VideoGen-RewardBench has: under 2 s asked.
+"""Accuracy without ties and with, and their intervals, on as many pairs as VideoGen-RewardBench has. The aim is 2 s.
 
-Beside it the same work in plain Python: repeat the drawn prompts' pairs, sort, and try every threshold. That way is
-run for a few resamples, and its seconds are scaled to all of them.
+The other way is plain Python: repeat the resampled prompts' pairs, sort, and try every threshold. It is run for a few
+resamples, and its seconds are scaled to all of them.
 
-python benchmarks/agreement.py [--repeats 5]"""
+python -m benchmarks.agreement [--repeats 5]"""
 
-import argparse
 import random
 import time
 from collections import defaultdict
 from itertools import groupby
 
 import numpy as np
-from _bench import environment, interleaved
 
+from benchmarks.measure import environment, interleaved, option_parser
 from descore.stats.agreement import accuracy_with_ties, accuracy_without_ties
 
 PAIRS = 26_500
@@ -54,9 +53,7 @@ def plain_bootstrap(pairs: list[Pair], *, resamples: int) -> list[tuple[float, f
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    repeats = parser.parse_args().repeats
+    repeats = option_parser(__doc__, repeats=5).parse_args().repeats
     print(environment())
     print(f"{PAIRS:,} pairs, {RESAMPLES:,} resamples; plain Python scaled from {PLAIN_RESAMPLES}")
     print(f"{'groups':>8} {'without':>9} {'with ties':>10} {'together':>9} {'plain':>9} {'ratio':>7}")

@@ -5,63 +5,58 @@ The reference scheme, as its code does it: a and b in two forwards; the query is
 learns, and after each step the other rows are copied back from a copy that is kept. Both train the head and adapters
 on the language model by the same loss, in float32. Loss and gradients of query and head must agree.
 
-`peak` is what two steps add to the process at most, MiB; `held` is what of it stays between steps: gradients,
+`peak` is the most that two steps add to the process, in MiB; `held` is the part that stays between steps: gradients,
 optimizer state and the kept copy, counted from the tensors themselves. Beside a model of this width, Qwen3-VL's whole
 vocabulary weighs far more than beside a real one; the small vocabulary has about the embedding's weight in the 2B.
 
-    python benchmarks/cold_start_step.py [--repeats 3] [--smallest]"""
+    python -m benchmarks.cold_start_step [--repeats 3] [--smallest]"""
 
-import argparse
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from _bench import added_peak, environment, interleaved, noise_clip
 from torch import Tensor, nn
 
-from descore.data.chat import QUERY_TOKEN, Inputs
-from descore.model.checkpoint import CheckpointSettings
+from benchmarks.measure import MIB, added_peak, environment, interleaved, option_parser, print_row
+from benchmarks.models import noise_clip, small_learner
+from descore.data.chat import Inputs
 from descore.model.modeling import DescoreModel
-from descore.model.small import small_config, small_processor
-from descore.training.config import LoraConfig, PairTrainableConfig
 from descore.training.losses import bradley_terry
-from descore.training.models import learned_weights, set_trainable
+from descore.training.models import learned_weights
 
 VOCABULARIES = (4096, 151_936)
 """An embedding of 1.0 million weights beside a language model of 5.1 million, and the size of Qwen3-VL's."""
 FRAMES = (18, 78, 156)
 """Of 64x64: about 250, 1,000 and 2,000 tokens of prompt."""
 PAIRS, CHAIN = 1, 64
-"""In a step; tokens of each clip's chain."""
+"""Pairs in a step, and tokens of each clip's chain."""
 TOLERANCE = 1e-4
-"""Of a gradient's largest entry: float32, summed in two orders."""
-MEBIBYTE = 1 << 20
+"""Largest difference relative to a gradient's largest entry: float32, summed in two orders."""
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser = option_parser(__doc__, repeats=3)
     parser.add_argument("--smallest", action="store_true", help="only the shortest prompts and the small vocabulary")
     options = parser.parse_args()
     print(environment())
     print(f"pairs in a step: {PAIRS}; chains of {CHAIN} tokens, width 256; 'ref' is the reference scheme")
     names = ("vocab", "prompt", "ours", "ref", "ratio", "peak", "ref", "ratio", "held", "ref", "ratio", "apart")
-    print(" ".join(f"{name:>8}" for name in names))
+    print_row(names, width=8)
     for vocabulary in VOCABULARIES[:1] if options.smallest else VOCABULARIES:
-        ours = new_model(vocabulary)
+        ours = small_learner(vocabulary)
         reference = as_reference(ours)
         for frames in FRAMES[:1] if options.smallest else FRAMES:
             a, b, both = lay_out(ours, frames=frames)
-            ways = {"ours": ChainSource(ours, [both]), "reference": ChainSource(reference, [a, b], copies_back=True)}
-            row = (f"{vocabulary:,}", f"{a['input_ids'].shape[1] - CHAIN - 1:,}", *measured(ways, options.repeats))
-            print(" ".join(f"{cell:>8}" for cell in row), flush=True)
+            schemes = {"ours": Scheme(ours, [both]), "reference": Scheme(reference, [a, b], copies_back=True)}
+            row = (f"{vocabulary:,}", f"{a['input_ids'].shape[1] - CHAIN - 1:,}", *measured(schemes, options.repeats))
+            print_row(row, width=8)
 
 
 @dataclass(frozen=True, slots=True)
-class ChainSource:
-    """A model whose weights are set to learn, and the forwards that a step on the pairs makes."""
+class Scheme:
+    """A model with its trained weights, and the inputs of the forwards of a step."""
 
     model: DescoreModel
     forwards: list[Inputs]
@@ -74,7 +69,7 @@ class ChainSource:
 
     @property
     def query_gradient(self) -> Tensor:
-        """Of the query, wherever it stands."""
+        """Gradient of the query, which is a row of the table or a parameter of its own."""
         return self.embedding.grad[self.model.chat.query_id] if self.copies_back else self.model.query.grad
 
     def loss(self) -> Tensor:
@@ -85,49 +80,37 @@ class ChainSource:
 
 
 class Training:
-    """A way's steps, with the state that they go on from. At a learning rate of 0, all ways keep the same weights."""
+    """Steps of a scheme, with optimizer state. At a learning rate of 0 both schemes keep the same weights."""
 
-    def __init__(self, way: ChainSource) -> None:
-        self.way = way
-        self.optimizer = torch.optim.AdamW(learned_weights(way.model).values(), lr=0.0)
-        self.kept = way.embedding.detach().clone() if way.copies_back else None
+    def __init__(self, scheme: Scheme) -> None:
+        self.scheme = scheme
+        self.optimizer = torch.optim.AdamW(learned_weights(scheme.model).values(), lr=0.0)
+        self.kept = scheme.embedding.detach().clone() if scheme.copies_back else None
 
     def step(self) -> None:
         """One update."""
         self.optimizer.zero_grad()
-        self.way.loss().backward()
+        self.scheme.loss().backward()
         self.optimizer.step()
         if self.kept is not None:
-            others_V = torch.arange(len(self.kept)) != self.way.model.chat.query_id
+            others_V = torch.arange(len(self.kept)) != self.scheme.model.chat.query_id
             with torch.no_grad():
-                self.way.embedding[others_V] = self.kept[others_V]
+                self.scheme.embedding[others_V] = self.kept[others_V]
 
     def held(self) -> float:
         """MiB between steps."""
         weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         state = [value for weight in weights for value in self.optimizer.state[weight].values()]
         tensors = [*state, *(weight.grad for weight in weights), *([] if self.kept is None else [self.kept])]
-        return sum(tensor.nbytes for tensor in tensors) / MEBIBYTE
-
-
-def new_model(vocabulary: int) -> DescoreModel:
-    """The bundled model's layers with random weights, and an embedding of that many rows; it learns as ours does."""
-    torch.manual_seed(0)
-    processor = small_processor(["a red ball rolls to the left <0.5 seconds>"], vocabulary=1024)
-    processor.tokenizer.add_tokens([QUERY_TOKEN], special_tokens=True)
-    config = small_config(processor, vocabulary=vocabulary)
-    settings = CheckpointSettings(trained_on="nothing: a benchmark")
-    model = DescoreModel.from_backbone(config, processor=processor, settings=settings, rubric="{prompt}").eval()
-    set_trainable(model, PairTrainableConfig(lora=LoraConfig(r=16, alpha=32)), precision=torch.float32)
-    return model
+        return sum(tensor.nbytes for tensor in tensors) / MIB
 
 
 def as_reference(ours: DescoreModel) -> DescoreModel:
-    """The same weights, with the query in the embedding's row and all of that table to learn."""
+    """The same weights, with the query in the embedding's row, and the whole table trained."""
     model = copy.deepcopy(ours)
     table = model.backbone.get_input_embeddings().weight
     table.data[model.query_id] = model.query.data
-    model.query_id = -1  # no token's id: the table's row is read where our own would stand in for it
+    model.query_id = -1  # no token's id, so that the table's row is read instead of our own
     model.query.requires_grad_(False)
     table.requires_grad_(True)
     return model
@@ -145,43 +128,43 @@ def lay_out(model: DescoreModel, *, frames: int) -> tuple[Inputs, Inputs, Inputs
     return rows(slice(PAIRS)), rows(slice(PAIRS, None)), rows(slice(None))
 
 
-def measured(ways: dict[str, ChainSource], repeats: int) -> Iterator[str]:
-    """The cells of a row: seconds, peak and held with their ratios, and by how much the ways differ."""
-    apart = disagreement(*ways.values())
+def measured(schemes: dict[str, Scheme], repeats: int) -> Iterator[str]:
+    """The cells of a row: seconds, peak and held with their ratios, and the difference of both schemes."""
+    apart = disagreement(*schemes.values())
     assert apart < TOLERANCE, f"loss or gradients differ by {apart:.1e} of their size"
-    peak = {name: added_peak(two_steps(way)) for name, way in ways.items()}
-    training = {name: Training(way) for name, way in ways.items()}
+    peak = {name: added_peak(two_steps(way)) for name, way in schemes.items()}
+    training = {name: Training(way) for name, way in schemes.items()}
     seconds = interleaved({name: each.step for name, each in training.items()}, repeats=repeats)
     held = {name: each.held() for name, each in training.items()}
-    for found, form in ((seconds, "{:.2f}s"), (peak, "{:,.0f}"), (held, "{:,.0f}")):
-        yield from (form.format(value) for value in found.values())
-        yield f"{found['reference'] / found['ours']:.2f}"
-    for way in ways.values():
+    for values, form in ((seconds, "{:.2f}s"), (peak, "{:,.0f}"), (held, "{:,.0f}")):
+        yield from (form.format(value) for value in values.values())
+        yield f"{values['reference'] / values['ours']:.2f}"
+    for way in schemes.values():
         way.model.zero_grad()
     yield f"{apart:.0e}"
 
 
-def two_steps(way: ChainSource) -> Callable[[], None]:
-    """From nothing: the second step is the first that has optimizer state beside its activations."""
+def two_steps(scheme: Scheme) -> Callable[[], None]:
+    """Two steps from the start: the second is the first with optimizer state beside its activations."""
 
     def work() -> None:
-        training = Training(way)
+        training = Training(scheme)
         training.step()
         training.step()
-        way.model.zero_grad()
+        scheme.model.zero_grad()
 
     return work
 
 
-def disagreement(ours: ChainSource, reference: ChainSource) -> float:
+def disagreement(ours: Scheme, reference: Scheme) -> float:
     """The largest difference of loss, query gradient and head gradient, each relative to its largest entry."""
-    found = []
+    results = []
     for way in (ours, reference):
         loss = way.loss()
         loss.backward()
-        found.append((loss.detach(), way.query_gradient.clone(), way.model.head.weight.grad.clone()))
+        results.append((loss.detach(), way.query_gradient.clone(), way.model.head.weight.grad.clone()))
         way.model.zero_grad()
-    return max(float((one - other).abs().max() / one.abs().max()) for one, other in zip(*found, strict=True))
+    return max(float((one - other).abs().max() / one.abs().max()) for one, other in zip(*results, strict=True))
 
 
 if __name__ == "__main__":

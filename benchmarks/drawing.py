@@ -1,9 +1,8 @@
-"""Clips of 8 frames that the drawn world paints in a second, on one core. At least 200 at 64x64 and 80 at 128x128 are
-asked, on average over scenes of every kind.
+"""Clips of 8 frames that the drawn world paints in a second on one core, averaged over scenes of every kind. The aim is
+at least 200 at 64x64 and 80 at 128x128.
 
-python benchmarks/drawing.py [--clips 400]"""
+python -m benchmarks.drawing [--clips 400]"""
 
-import argparse
 import os
 import platform
 import time
@@ -11,13 +10,14 @@ from importlib.metadata import version
 
 import numpy as np
 
+from benchmarks.measure import option_parser
 from descore.synthetic.rendering import DRAWN_FRAMES, render_scene
 from descore.synthetic.scene import Scene, random_scene
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = option_parser(__doc__)
     parser.add_argument("--clips", type=int, default=400)
     clips = parser.parse_args().clips
     packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "pillow"))
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def seconds(scenes: list[Scene], *, side: int) -> float:
-    """Processor seconds for painting all of them: what else runs on the machine does not count."""
+    """Processor seconds for painting all scenes; other work on the machine does not count."""
     start = time.process_time()
     for seed, scene in enumerate(scenes):
         render_scene(scene, rng=np.random.default_rng(seed), frames=DRAWN_FRAMES, height=side, width=side)

@@ -1,13 +1,11 @@
 """A table of a million written examples: the Arrow file that training maps into memory against a list of dictionaries.
 
-Both ways read and check the same CSV through the same reader, and then read the same 10,000 rows at random. `peak` is
-what reading the table adds at its highest, `held` what stays of it in memory that the process itself must keep, and
-`mapped` those pages of the file that were looked at, which the system takes back when it needs them and which all
-worker processes share.
+Both ways read and check the same CSV with the same reader, and then access the same 10,000 rows at random. `peak` is
+the most that reading the table adds, `held` the private memory that stays, and `mapped` the accessed pages of the file,
+which the system takes back when it needs them and which all worker processes share.
 
-    python benchmarks/index_memory.py [--rows 1000000]"""
+    python -m benchmarks.index_memory [--rows 1000000]"""
 
-import argparse
 import csv
 import random
 import tempfile
@@ -16,17 +14,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from _bench import added_peak, environment, resident
-
+from benchmarks.measure import added_peak, environment, option_parser, resident
 from descore.training.dataset import ArrowTable, index_table, read_examples
 
-LOOKED_AT = 10_000
+ACCESSED = 10_000
 CHAIN = "The prompt asks for a red ball that rolls to the left. I see a red ball, and it rolls to the left. " * 3
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     rows = parser.parse_args().rows
     print(environment())
@@ -39,7 +36,7 @@ def main() -> None:
 
         arrow = measure("Arrow, mapped", lambda: mapped(table), rows=rows)
         listed = measure("list of dicts", lambda: list(read_examples(table)), rows=rows)
-        # What is below one MiB is not measured well enough for a ratio.
+        # Below one MiB the measurement is too coarse for a ratio.
         peak, held = (theirs / max(ours, 1.0) for ours, theirs in zip(arrow, listed, strict=True))
         print(f"{'ratio':>16} {peak:>9.0f} {held:>9.0f}")
 
@@ -51,13 +48,13 @@ def mapped(table: Path) -> ArrowTable:
 
 
 def warm_up(table: Path) -> None:
-    """What a package keeps from its first use on is no table's."""
+    """Read a small table in both ways, so that what packages keep from their first use does not count."""
     write_table(table, 5_000)
     assert mapped(table)[4_999] == list(read_examples(table))[4_999], "the two ways do not read the same"
 
 
 def write_table(table: Path, rows: int) -> None:
-    """Texts of unlike rows, as long as those of the drawn world."""
+    """Write rows of different texts, as long as those of the drawn world."""
     with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["prompt", "video", "chain"])
@@ -66,18 +63,18 @@ def write_table(table: Path, rows: int) -> None:
 
 
 def measure(name: str, read: Callable[[], Any], *, rows: int) -> tuple[float, float]:
-    """Print a way's row; MiB at the peak, and MiB held."""
+    """Print a way's row. MiB at the peak, and MiB held."""
     table: list[Any] = []
     anonymous, file = resident("RssAnon"), resident("RssFile")
     peak = added_peak(lambda: table.append(read()))
-    picked = random.Random(0).choices(range(rows), k=LOOKED_AT)
+    picked = random.Random(0).choices(range(rows), k=ACCESSED)
     start = time.perf_counter()
     for row in picked:
         assert table[0][row]["line"] == row + 2, "the wrong row"
     seconds = time.perf_counter() - start
     held, mapped = resident("RssAnon") - anonymous, resident("RssFile") - file
-    mebibytes = " ".join(f"{found:>5.1f} MiB" for found in (peak, held, mapped))
-    print(f"{name:>16} {mebibytes} {1e6 * seconds / LOOKED_AT:>6.1f} µs", flush=True)
+    mebibytes = " ".join(f"{value:>5.1f} MiB" for value in (peak, held, mapped))
+    print(f"{name:>16} {mebibytes} {1e6 * seconds / ACCESSED:>6.1f} µs", flush=True)
     return peak, held
 
 

@@ -5,34 +5,31 @@ Forward and backward, float32, a frozen output layer of small width, so that log
 `chain` is the step between: the chain's tokens alone, in one piece. Pieces are made again in the backward pass, which
 costs time. Losses and gradients must agree.
 
-    python benchmarks/logits_memory.py [--repeats 3]"""
+    python -m benchmarks.logits_memory [--repeats 3]"""
 
-import argparse
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from _bench import added_peak, environment, interleaved
 from torch import Tensor, nn
 
+from benchmarks.measure import added_peak, environment, interleaved, option_parser, print_row
 from descore.training.losses import LOGITS_AT_ONCE, in_pieces
 
 VOCABULARY, WIDTH = 151_936, 256
 TOKENS = ((1024, 512), (3072, 1024))
-"""Of the sequence, and of the chain at its end."""
+"""Tokens of the sequence, and of the chain at its end."""
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3)
-    repeats = parser.parse_args().repeats
+    repeats = option_parser(__doc__, repeats=3).parse_args().repeats
     print(environment())
     torch.manual_seed(0)
     output = nn.Linear(WIDTH, VOCABULARY, bias=False).requires_grad_(False)
     print(f"vocabulary {VOCABULARY:,}, width {WIDTH}, pieces of {LOGITS_AT_ONCE // VOCABULARY} tokens; MiB at the peak")
     names = ("sequence", "chain of", "whole", "chain", "pieces", "ratio", "whole", "pieces", "ratio", "apart")
-    print(" ".join(f"{name:>9}" for name in names))
+    print_row(names, width=9)
     for sequence, chain in TOKENS:
         ways = ways_of(output, sequence=sequence, chain=chain)
         (loss, gradient), (other_loss, other_gradient) = ways["whole"](), ways["pieces"]()
@@ -49,7 +46,7 @@ def main() -> None:
             f"{seconds['whole'] / seconds['pieces']:.2f}",
             f"{apart:.0e}",
         )
-        print(" ".join(f"{cell:>9}" for cell in row), flush=True)
+        print_row(row, width=9)
 
 
 def ways_of(output: nn.Linear, *, sequence: int, chain: int) -> dict[str, Callable[[], tuple[Tensor, Tensor]]]:

@@ -1,32 +1,27 @@
 """One pass against two: score on the cache that thinking left, or encode video, prompt, chain and query again.
 
-Both write the same chains; what is compared is the whole job, thinking and scoring, in time and in memory at the peak,
-and the scoring alone. The two-pass way here still shares one copy of the weights; a second engine would add a whole
-model to its memory.
+Both write the same chains. Compared are the time and peak memory of thinking and scoring together, and the time of
+scoring alone. The two-pass way here shares one copy of the weights; a second engine would add a whole model.
 
-    python benchmarks/one_pass.py [--repeats 3]"""
+    python -m benchmarks.one_pass [--repeats 3]"""
 
-import argparse
-
-from _bench import added_peak, bench_model, environment, interleaved, noise_clip
-
+from benchmarks.measure import added_peak, environment, interleaved, option_parser, print_row
+from benchmarks.models import noise_clip, small_model
 from descore.model.generation import score_chains, think_and_score
 
 BATCH = 2
 FRAMES = {256: 16, 1024: 64}
-"""Tokens of the user turn, about, and the frames of 64x64 that make them."""
+"""By approximate tokens of the user turn, the number of 64x64 frames."""
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3)
-    repeats = parser.parse_args().repeats
+    repeats = option_parser(__doc__, repeats=3).parse_args().repeats
     print(environment())
-    model = bench_model()
+    model = small_model()
     print(f"batch {BATCH}; 'scoring' is what comes on top of the chains")
     header = ("prompt", "chain", "one pass", "two passes", "ratio", "scoring", "MiB one", "MiB two", "ratio")
-    print(" ".join(f"{name:>10}" for name in header))
+    print_row(header, width=10)
     for frames in FRAMES.values():
         clips = [noise_clip(i, frames=frames) for i in range(BATCH)]
         prompts = model.chat.lay_out_prompts(clips, ["a red ball"] * BATCH)
@@ -58,7 +53,7 @@ def main() -> None:
                 f"{memory['two']:.0f}",
                 f"{memory['two'] / memory['one']:.2f}",
             )
-            print(" ".join(f"{cell:>10}" for cell in row), flush=True)
+            print_row(row, width=10)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
-"""How fast a clip is read, beside transformers' own way, for the same frames at the same size.
+"""How fast a clip is read, against transformers' own reader, for the same frames at the same size.
 
 Makes H.264 files of 1280 x 720 pixels in a temporary folder and reads each in two ways, in turn, in one process:
 
     descore        `read_clip`
-    transformers   `load_video` with its PyAV backend, told the very same frame numbers, and where the size changes the
-                   resize of Qwen3-VL's video processor (torchvision, bicubic, antialiased) to the very same size
+    transformers   `load_video` with its PyAV backend and the same frame numbers, and where the size changes the resize
+                   of Qwen3-VL's video processor (torchvision, bicubic, antialiased) to the same size
 
-Prints the medians, their ratio, and the mean absolute difference between the two ways' pixels (of 255 levels): small
-only if both took the same frames, and it ends with an error if it is not.
+Prints the medians, their ratio, and the mean absolute difference of the pixels (of 255 levels), which is small only if
+both took the same frames; a large one is an error.
 
-    python benchmarks/read_clip.py [--repeats 5]"""
+    python -m benchmarks.read_clip [--repeats 5]"""
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -21,9 +20,9 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
-from _bench import environment, interleaved
 from numpy.typing import NDArray
 
+from benchmarks.measure import environment, interleaved, option_parser
 from descore.model import import_torchvision
 from descore.types import Clip
 from descore.video.reader import VideoSampling, read_clip
@@ -121,9 +120,7 @@ def measure(case: Case, path: Path, *, repeats: int) -> bool:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="Time read_clip beside transformers' video loading.")
-    parser.add_argument("--repeats", type=int, default=3, help="readings of each file in each way (default 3)")
-    repeats = parser.parse_args().repeats
+    repeats = option_parser(__doc__, repeats=3).parse_args().repeats
     print(environment())
     names = ("1280x720, H.264 (ms)", "frames", "descore", "transformers", "ratio", "apart")
     print("{:32} {:14} {:>8} {:>13} {:>6} {:>6}".format(*names))

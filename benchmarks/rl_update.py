@@ -1,13 +1,13 @@
-"""An update of stage 2 and its rollout, each chain behind its own prompt against all chains of a clip behind one.
+"""An update of stage 2 and its rollout: all chains of a clip behind one prompt, against each chain behind its own.
 
 An update reads, of the G chains of a clip, every token's log-probability and the reward behind it, with gradients.
 `packed` does so by one forward over [prompt, chain 1, query, ..., chain G, query]. `naive` has a row for each chain,
 and a forward for the log-probabilities and another for the rewards, each followed by its own backward. Both take logits
 of the chains' tokens alone. Adapters on the language model, query and head learn; values and gradients must agree.
 
-`peak` is what forward and backward add at most, MiB, beside the memory of weights and gradients: to the process, or on
-a GPU to what torch holds there. `single` is that of one row alone, to which naive comes down where rows take turns.
-`tok/s` are tokens of chains a second, of packed and of shared.
+`peak` is the most that forward and backward add to weights and gradients, in MiB: to the process, or on a GPU to what
+torch has allocated there. `single` is the peak of one row, which naive needs if rows take turns. `tok/s` are chain
+tokens a second, of packed and of shared.
 
 A rollout is G chains and their rewards: `shared` has one prefill whose cache is repeated, `own` a prefill for each
 chain.
@@ -15,9 +15,8 @@ chain.
 `--model 8B` is the true size: Qwen3-VL-8B by its config with random weights in bfloat16, a clip of about 4,000 tokens,
 chains of 600, G = 8, gradient checkpointing. It needs a GPU of 80 GB.
 
-    python benchmarks/rl_update.py [--model 8B] [--repeats 3] [--smallest]"""
+    python -m benchmarks.rl_update [--model 8B] [--repeats 3] [--smallest]"""
 
-import argparse
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -25,18 +24,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from _bench import added_peak, bench_model, environment, interleaved, noise_clip
 from torch import Tensor
-from training_memory import SIZES, Size, filled
 
+from benchmarks.measure import MIB, added_peak, environment, interleaved, option_parser, print_row
+from benchmarks.models import SIZES, Size, noise_clip, small_learner, true_size_filled
 from descore.data.chat import Inputs, Tokens
 from descore.model.generation import suppressed_token_ids, think_and_score
 from descore.model.modeling import DescoreModel
-from descore.training.config import LoraConfig, PairTrainableConfig
-from descore.training.models import learned_weights, set_trainable
+from descore.training.models import learned_weights
 from descore.training.rl.packing import pack_groups, read_pack
-
-MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,14 +42,14 @@ class Setup:
     name: str
     model: Callable[[], DescoreModel]
     frames: tuple[int, ...]
-    """Of the clips, one after the other."""
+    """Lengths of the clips."""
     edge: int
-    """Pixels along a frame."""
+    """Pixels along each side of a frame."""
     chain: int
-    """Tokens of a chain, its end of turn included."""
+    """Tokens of a chain, with its end of turn."""
     groups: tuple[int, ...]
     tolerance: float | None
-    """By how much the two ways may differ, of a gradient's largest entry. None: it is shown alone."""
+    """Largest allowed difference of the two ways, relative to a gradient's largest entry. None: not checked."""
     bfloat16: bool = False
 
     @property
@@ -64,9 +60,8 @@ class Setup:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__, repeats=3)
     parser.add_argument("--model", choices=SETUPS, default="small")
-    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--smallest", action="store_true", help="only the shortest prompt and the smallest group")
     options = parser.parse_args()
     gpu = torch.cuda.is_available()
@@ -82,7 +77,7 @@ def measure(setup: Setup, *, repeats: int, device: str) -> None:
     print(f"one clip, chains of {setup.chain} tokens, {setup.name}")
     names = ("prompt", "G", "packed", "naive", "ratio", "tok/s", "peak", "naive", "ratio", "single", "apart")
     names += ("shared", "own", "ratio", "tok/s")
-    print(" ".join(f"{name:>7}" for name in names))
+    print_row(names, width=7)
     model = setup.model().to(device)
     autocast = partial(torch.autocast, device, dtype=torch.bfloat16, enabled=setup.bfloat16)
     for frames in setup.frames:
@@ -92,12 +87,12 @@ def measure(setup: Setup, *, repeats: int, device: str) -> None:
             group = Group(model, prompts, random_chains(model, size, tokens=setup.chain), autocast)
             row = (f"{prompts['input_ids'].shape[1]:,}", f"{size}")
             cells = (*row, *updates(group, repeats, tolerance=setup.tolerance), *rollouts(group, repeats))
-            print(" ".join(f"{cell:>7}" for cell in cells), flush=True)
+            print_row(cells, width=7)
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A clip's prompt and its chains, and the two ways of an update."""
+    """A clip's prompt and its chains, and the two ways to compute an update."""
 
     model: DescoreModel
     prompts: Inputs
@@ -107,11 +102,11 @@ class Group:
 
     @property
     def tokens(self) -> int:
-        """Of all chains."""
+        """Tokens of all chains."""
         return sum(map(len, self.chains))
 
     def packed(self) -> list[Tensor]:
-        """Log-probabilities and rewards, with their gradients left in the model."""
+        """Log-probabilities and rewards by one forward; their gradients are left in the model."""
         [pack] = pack_groups(self.model, self.prompts, [self.chains])
         with self.autocast():
             read = read_pack(self.model, pack)
@@ -119,7 +114,7 @@ class Group:
         return [read.log_prob_N.detach(), read.reward_RK.detach()]
 
     def naive(self) -> list[Tensor]:
-        """The same."""
+        """The same by two forwards over a row for each chain."""
         prompts = self.repeated()
         inputs = self.model.chat.lay_out_chains(prompts, self.chains, query=False)
         with self.autocast():
@@ -131,7 +126,7 @@ class Group:
         return [log_prob_N.detach(), reward_RK.detach()]
 
     def log_probs(self, inputs: Inputs) -> Tensor:
-        """Of the chains' tokens, chain by chain."""
+        """Log-probabilities of the chains' tokens, chain by chain."""
         chain_RT = inputs["chain_mask"][:, 1:]
         logits_NV = self.model.backbone.lm_head(self.model.hidden(inputs)[:, :-1][chain_RT])
         logits_NV[:, suppressed_token_ids(self.model)] = -torch.inf
@@ -149,16 +144,9 @@ def objective(values: Tensor) -> Tensor:
     return (values.flatten() * torch.linspace(-1, 1, values.numel(), device=values.device)).sum()
 
 
-def small_learner() -> DescoreModel:
-    """The bundled model's layers with random weights. It learns as stage 2 does."""
-    model = bench_model()
-    set_trainable(model, PairTrainableConfig(lora=LoraConfig(r=16, alpha=32)), precision=torch.float32)
-    return model
-
-
 def true_learner(size: Size) -> DescoreModel:
-    """A published size with random weights; adapters, query and head learn, and layers are read again going back."""
-    model = filled(size, learns="lora")
+    """A published size with random weights; adapters, query and head learn, with gradient checkpointing."""
+    model = true_size_filled(size, learns="lora")
     model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
     return model
 
@@ -187,7 +175,7 @@ SETUPS = {
 
 
 def random_chains(model: DescoreModel, size: int, *, tokens: int) -> list[Tokens]:
-    """Chains of one length: so naive has no padding to carry."""
+    """Random chains of one length, so that naive has no padding."""
     written = sorted({*range(len(model.chat.tokenizer))} - {*suppressed_token_ids(model), model.chat.end_id})
     draw = torch.randint(len(written), (size, tokens - 1), generator=torch.Generator().manual_seed(0))
     return [[*(written[i] for i in row), model.chat.end_id] for row in draw.tolist()]
@@ -201,21 +189,21 @@ def updates(group: Group, repeats: int, *, tolerance: float | None) -> Iterator[
     assert tolerance is None or apart < tolerance, f"values or gradients differ by {apart:.1e} of their size"
     peak = {name: peak_of(way) for name, way in ways.items()}
     single = peak_of(replace(group, chains=group.chains[:1]).naive)
-    seconds = interleaved({name: finished(way) for name, way in ways.items()}, repeats=repeats)
-    yield from (*in_seconds(seconds), f"{group.tokens / seconds['packed']:,.0f}")
+    seconds = interleaved({name: synchronized(way) for name, way in ways.items()}, repeats=repeats)
+    yield from (*with_ratio(seconds), f"{group.tokens / seconds['packed']:,.0f}")
     yield from (f"{value:,.0f}" for value in peak.values())
     yield from (f"{peak['naive'] / max(peak['packed'], 1e-9):.2f}", f"{single:,.0f}", f"{apart:.0e}")
 
 
-def in_seconds(ways: dict[str, float]) -> Iterator[str]:
-    """Those of two ways, and what the second is of the first."""
+def with_ratio(ways: dict[str, float]) -> Iterator[str]:
+    """Seconds of two ways, and the ratio of the second to the first."""
     yield from (f"{value:.2f}s" for value in ways.values())
     ours, theirs = ways.values()
     yield f"{theirs / ours:.2f}"
 
 
 def peak_of(work: Callable[[], object]) -> float:
-    """MiB that some work adds at most: on a GPU by what torch holds there."""
+    """Peak of the memory that some work adds, in MiB; on a GPU, of what torch allocates there."""
     if not torch.cuda.is_initialized():
         return added_peak(work)
     torch.cuda.reset_peak_memory_stats()
@@ -224,8 +212,8 @@ def peak_of(work: Callable[[], object]) -> float:
     return (torch.cuda.max_memory_allocated() - before) / MIB
 
 
-def finished(work: Callable[[], object]) -> Callable[[], object]:
-    """The work to its end: a GPU is still at it when a call comes back."""
+def synchronized(work: Callable[[], object]) -> Callable[[], object]:
+    """The work, followed by a wait for the GPU, which calls do not wait for."""
 
     def run() -> object:
         done = work()
@@ -238,14 +226,14 @@ def finished(work: Callable[[], object]) -> Callable[[], object]:
 
 def disagreement(group: Group, *ways: Callable[[], list[Tensor]]) -> float:
     """The largest difference of values and gradients, each relative to its largest entry."""
-    found = []
+    results = []
     for way in ways:
         group.model.zero_grad()
         values = way()
-        found.append([*values, *(weight.grad for weight in learned_weights(group.model).values())])
+        results.append([*values, *(weight.grad for weight in learned_weights(group.model).values())])
     # Half of each new adapter is 0, and so is the other half's gradient.
     return max(
-        float((one - other).abs().max() / one.abs().max()) for one, other in zip(*found, strict=True) if one.any()
+        float((one - other).abs().max() / one.abs().max()) for one, other in zip(*results, strict=True) if one.any()
     )
 
 
@@ -253,19 +241,19 @@ def disagreement(group: Group, *ways: Callable[[], list[Tensor]]) -> float:
 def rollouts(group: Group, repeats: int) -> Iterator[str]:
     """Seconds of the two ways and their ratio, and tokens a second of the first."""
     group.model.eval()
-    size, limit, written = len(group.chains), len(group.chains[0]) - 1, []
+    size, limit, num_tokens = len(group.chains), len(group.chains[0]) - 1, list[int]()
 
-    def write(prompts: Inputs, **told: Any) -> None:  # noqa: ANN401  # `think_and_score`'s own
+    def write(prompts: Inputs, **options: Any) -> None:  # noqa: ANN401
         with group.autocast():
-            completions = think_and_score(group.model, prompts, limit=limit, temperature=1.0, **told)
-        written.append(sum(completion.num_tokens for row in completions for completion in row))
+            completions = think_and_score(group.model, prompts, limit=limit, temperature=1.0, **options)
+        num_tokens.append(sum(completion.num_tokens for row in completions for completion in row))
 
     ways = {
         "shared": partial(write, group.prompts, samples=size),
         "own": partial(write, group.repeated(), seeds=range(size)),
     }
-    seconds = interleaved({name: finished(way) for name, way in ways.items()}, repeats=repeats)
-    yield from (*in_seconds(seconds), f"{written[0] / seconds['shared']:,.0f}")
+    seconds = interleaved({name: synchronized(way) for name, way in ways.items()}, repeats=repeats)
+    yield from (*with_ratio(seconds), f"{num_tokens[0] / seconds['shared']:,.0f}")
 
 
 if __name__ == "__main__":

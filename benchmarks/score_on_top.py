@@ -1,19 +1,19 @@
-"""What the reward costs on top of thinking: (think + score) / think, at a batch of 8. At most 1.03 is asked.
+"""What the reward costs on top of thinking: (think + score) / think, at a batch of 8. The aim is at most 1.03.
 
 Both parts are timed within each run, since they differ by less than two runs do.
 
-    python benchmarks/score_on_top.py [--repeats 9]"""
+    python -m benchmarks.score_on_top [--repeats 9]"""
 
-import argparse
 import statistics
 import time
 
 import numpy as np
 import torch
-from _bench import bench_model, environment, noise_clip
 
+from benchmarks.measure import environment, option_parser
+from benchmarks.models import noise_clip, small_model
 from descore.data.chat import Inputs
-from descore.model import generation as thinker
+from descore.model import generation
 from descore.model.modeling import DescoreModel
 
 BATCH = 8
@@ -21,24 +21,22 @@ BATCH = 8
 
 @torch.inference_mode()
 def one_run(model: DescoreModel, prompts: Inputs, *, limit: int) -> tuple[float, float]:
-    """Seconds of thinking, and of scoring behind it."""
+    """Seconds of thinking, and of scoring after it."""
     start = time.perf_counter()
-    rows = thinker.Prefill.encode(model, prompts, samples=1, limit=limit)
-    chains, cache = thinker._write_chains(
+    rows = generation.Prefill.encode(model, prompts, samples=1, limit=limit)
+    chains, cache = generation._write_chains(
         model, rows, limit=limit, temperature=0.0, uniform_RN=np.zeros((BATCH, limit + 1))
     )
-    thought = time.perf_counter()
-    thinker._read_rewards(model, rows, chains, cache).cpu()
-    return thought - start, time.perf_counter() - thought
+    written = time.perf_counter()
+    generation._read_rewards(model, rows, chains, cache).cpu()
+    return written - start, time.perf_counter() - written
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=9)
-    repeats = parser.parse_args().repeats
+    repeats = option_parser(__doc__, repeats=9).parse_args().repeats
     print(environment())
-    model = bench_model()
+    model = small_model()
     prompts = model.chat.lay_out_prompts([noise_clip(i, frames=8) for i in range(BATCH)], ["a red ball"] * BATCH)
     print(f"batch {BATCH}, prompts of {prompts['input_ids'].shape[1]} tokens")
     print(f"{'chain':>6} {'think':>9} {'score':>9} {'(think + score) / think':>24}")

@@ -1,16 +1,15 @@
 """K = 8 chains for one clip: one shared prefill against transformers' num_return_sequences, which encodes the clip and
-the prompt K times. At least 1.5 times as fast is asked where the prompt has 1,000 tokens or more; the longer the
-chains, the less the prompt counts.
+the prompt K times. The aim is to be 1.5 times as fast for prompts of 1,000 tokens or more; the longer the chains, the
+less the prompt counts.
 
 Our time includes the K rewards; the other way gives none.
 
-    python benchmarks/shared_prefill.py [--repeats 3]"""
-
-import argparse
+    python -m benchmarks.shared_prefill [--repeats 3]"""
 
 import torch
-from _bench import bench_model, environment, interleaved, noise_clip
 
+from benchmarks.measure import environment, interleaved, option_parser
+from benchmarks.models import noise_clip, small_model
 from descore.model.generation import think_and_score
 
 SAMPLES = 8
@@ -18,11 +17,9 @@ SAMPLES = 8
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3)
-    repeats = parser.parse_args().repeats
+    repeats = option_parser(__doc__, repeats=3).parse_args().repeats
     print(environment())
-    model = bench_model()
+    model = small_model()
     chat = model.chat
     print(f"{'prompt':>8} {'chain':>6} {'shared':>9} {'repeated':>9} {'ratio':>6}")
     for frames in (96, 160):
@@ -39,7 +36,7 @@ def main() -> None:
                     **prompts,
                     do_sample=True,
                     num_return_sequences=SAMPLES,
-                    # the same work on both sides: every chain is as long as ours
+                    # equal work: every chain is as long as ours
                     min_new_tokens=limit + 1,
                     max_new_tokens=limit + 1,
                     pad_token_id=chat.pad_id,

@@ -1,9 +1,9 @@
 """Memory of a cold-start step on one GPU, for Qwen3-VL 2B, 4B and 8B: one pair, gradient checkpointing, bfloat16, the
 next-token loss on chains beside the rewards' loss.
 
-Computed, without weights: a model of each size is built by the project's own code on torch's meta device, so that what
-is frozen and what learns is counted, not estimated; one layer's forward and backward runs on tensors that have sizes
-and no data, so that what it needs again in the backward pass is counted too. The rest is
+It is computed without weights: a model of each size is built by the project's own code on torch's meta device, so that
+frozen and trained weights are counted, not estimated; one layer's forward and backward runs on tensors that have sizes
+and no data, so that its saved tensors are counted, too. The rest is
 
     held    frozen weights in bfloat16; of what learns, weights, gradients and AdamW's two moments in float32
     kept    the input of each layer, for each token; pixels and what the vision tower made of them
@@ -15,10 +15,9 @@ and no data, so that what it needs again in the backward pass is counted too. Th
 moments are there before, as in the last forward of an update that has several. `--layers` cuts the model down, where
 the whole does not fit.
 
-    python benchmarks/training_memory.py [--tokens 6144] [--chain 1024]
-    python benchmarks/training_memory.py --measure 2B --tokens 512 --chain 128 [--learns full] [--layers 4]"""
+    python -m benchmarks.training_memory [--tokens 6144] [--chain 1024]
+    python -m benchmarks.training_memory --measure 2B --tokens 512 --chain 128 [--learns full] [--layers 4]"""
 
-import argparse
 import ctypes
 import time
 from collections.abc import Callable
@@ -26,11 +25,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from _bench import added_peak, environment, noise_clip, resident
-from _live_bytes import layer_bytes
-from _true_size import HEAD, PATCH, SIZES, Learns, Size, filled, new_model
 from torch import Tensor, nn
 
+from benchmarks.live_bytes import layer_bytes
+from benchmarks.measure import MIB, added_peak, environment, option_parser, print_row, resident
+from benchmarks.models import HEAD, PATCH, SIZES, Learns, Size, noise_clip, true_size, true_size_filled
 from descore.model.modeling import DescoreModel
 from descore.training.cold_start import learn_pairs
 from descore.training.collate import PairCollator, TrainingPair
@@ -40,17 +39,17 @@ from descore.training.models import learned_weights
 from descore.training.pair_dataset import PairSide
 
 EDGE, PER_FRAMES = 256, 64
-"""Pixels along a frame of the clips, and the tokens that two such frames have."""
+"""Pixels along each side of a frame, and the tokens of two such frames."""
 ROWS = 2
-"""Sequences in a step: a pair."""
+"""Sequences in a step: the two of a pair."""
 GIB = 1 << 30
 M_MMAP_THRESHOLD = -3
-"""glibc's name for the size from which a block is the system's own."""
+"""glibc's option: the size from which a block is mapped separately."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """Bytes, by what they are for."""
+    """Bytes by purpose."""
 
     frozen: int
     learned: int
@@ -64,37 +63,37 @@ class Need:
 
     @property
     def peak(self) -> int:
-        """The most that is there at one time. When the table's gradient comes and AdamW steps, nothing is kept."""
+        """The largest sum at any time. When the table's gradient comes and AdamW steps, no activations are kept."""
         within = self.kept + max(self.layer, self.logits, self.copies)
         return self.frozen + self.learned + self.seen + max(within, self.table, self.adamw)
 
 
 def main() -> None:
     """Compute for all sizes, or measure one."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     parser.add_argument("--tokens", type=int, default=6144, help="of each sequence, a multiple of 128")
     parser.add_argument("--chain", type=int, default=1024, help="of these, tokens of the chain")
     parser.add_argument("--measure", choices=SIZES)
     parser.add_argument("--learns", choices=("lora", "full"), default="lora", help="the language model, with --measure")
     parser.add_argument("--layers", type=int, help="of the language model, with --measure")
-    told = parser.parse_args()
+    options = parser.parse_args()
     print(environment())
-    print(f"a pair of {told.tokens:,} tokens each, {told.chain:,} of them chain, half of them video; GiB")
+    print(f"a pair of {options.tokens:,} tokens each, {options.chain:,} of them chain, half of them video; GiB")
     names = ("size", "learns", *Need.__slots__, "peak")
-    print(" ".join(f"{name:>8}" for name in names), flush=True)
-    if told.measure:
-        size = SIZES[told.measure]
-        size = replace(size, layers=told.layers or size.layers)
-        compare(told.measure, size, learns=told.learns, tokens=told.tokens, chain=told.chain)
+    print_row(names, width=8)
+    if options.measure:
+        size = SIZES[options.measure]
+        size = replace(size, layers=options.layers or size.layers)
+        compare(options.measure, size, learns=options.learns, tokens=options.tokens, chain=options.chain)
         return
     for name, size in SIZES.items():
         for learns in ("lora", "full"):
-            need = computed(size, learns=learns, tokens=told.tokens, chain=told.chain, gpu=True)
+            need = computed(size, learns=learns, tokens=options.tokens, chain=options.chain, gpu=True)
             print(row(name, learns, need), flush=True)
 
 
 def compare(name: str, size: Size, *, learns: Learns, tokens: int, chain: int) -> None:
-    """Print what is computed for a step here, and what it took."""
+    """Print the computed and the measured memory of a step on this machine."""
     gpu = torch.cuda.is_available()
     need = computed(size, learns=learns, tokens=tokens, chain=chain, gpu=gpu)
     print(row(name, learns, need), flush=True)
@@ -105,14 +104,14 @@ def compare(name: str, size: Size, *, learns: Learns, tokens: int, chain: int) -
 
 def row(name: str, learns: Learns, need: Need) -> str:
     """A line of the table."""
-    found = (*(getattr(need, part) for part in Need.__slots__), need.peak)
-    return " ".join(f"{cell:>8}" for cell in (name, learns, *(f"{value / GIB:.2f}" for value in found)))
+    values = (*(getattr(need, part) for part in Need.__slots__), need.peak)
+    return " ".join(f"{cell:>8}" for cell in (name, learns, *(f"{value / GIB:.2f}" for value in values)))
 
 
 def computed(size: Size, *, learns: Learns, tokens: int, chain: int, gpu: bool) -> Need:
-    """What a step needs, without taking one."""
+    """The computed memory of a step."""
     with torch.device("meta"):
-        model = new_model(size, learns=learns)
+        model = true_size(size, learns=learns)
     weights = list(model.parameters())
     learned = sum(weight.numel() for weight in weights if weight.requires_grad)
     text = model.backbone.model.language_model
@@ -134,14 +133,14 @@ def computed(size: Size, *, learns: Learns, tokens: int, chain: int, gpu: bool) 
 
 
 def vision_bytes(size: Size, *, tokens: int) -> int:
-    """Pixels in float32, and the features that the vision tower hands to the first layers, in bfloat16."""
-    seen = ROWS * tokens // 2
+    """Pixels in float32, and the vision tower's features for the first layers in bfloat16."""
+    video_tokens = ROWS * tokens // 2
     pixels = 4 * 2 * 3 * PATCH**2  # a token is 2 x 2 patches of two frames of three colours
-    return seen * (pixels * 4 + (1 + len(size.deepstack)) * size.width * 2)
+    return video_tokens * (pixels * 4 + (1 + len(size.deepstack)) * size.width * 2)
 
 
 def norm_bytes(size: Size, *, tokens: int, dtype: torch.dtype) -> int:
-    """The last norm's: its input in float32, and its output."""
+    """The last norm's input in float32, and its output."""
     return ROWS * tokens * size.width * (4 + dtype.itemsize)
 
 
@@ -158,24 +157,24 @@ def logits_bytes(model: DescoreModel, *, chain: int) -> int:
 
 
 def waiting_bytes(model: DescoreModel) -> int:
-    """The output layer's gradient waits for that of the embedding, if they are one table: the whole backward long."""
+    """The output layer's gradient, kept through the whole backward if it is one table with the embedding."""
     output, table = model.backbone.lm_head.weight, model.backbone.get_input_embeddings().weight
     return table.nbytes if table is output and table.requires_grad else 0
 
 
 def table_bytes(model: DescoreModel) -> int:
-    """The embedding's gradient, which comes last and is of the whole table; and where another waited, their sum."""
+    """The gradient of the whole embedding, which comes last; and its sum with the output layer's, if they are one."""
     table = model.backbone.get_input_embeddings().weight
     return 2 * waiting_bytes(model) + (table.nbytes if table.requires_grad else 0)
 
 
 def copied_bytes(model: DescoreModel) -> int:
-    """Mixed precision keeps a copy in bfloat16 of each matrix that learns until the forward has ended."""
+    """The copies in bfloat16 of trained matrices that mixed precision keeps until the forward has ended."""
     return sum(m.weight.numel() * 2 for m in model.modules() if isinstance(m, nn.Linear) and m.weight.requires_grad)
 
 
 class Step:
-    """A forward, its backward and an AdamW step. Gradients and moments are there before."""
+    """A forward, its backward and an AdamW step. Gradients and moments exist before."""
 
     def __init__(self, model: DescoreModel, *, tokens: int, chain: int) -> None:
         self.model = model.train()
@@ -196,7 +195,7 @@ class Step:
         return [*self.model.parameters(), *gradients, *moments]
 
     def __call__(self) -> None:
-        """Take it."""
+        """Take the step."""
         with torch.autocast(self.model.device.type, dtype=torch.bfloat16):
             terms, _ = learn_pairs(self.model, self.batch, loss=LossConfig(chain_weight=0.1))
         terms.sum().backward()
@@ -204,27 +203,27 @@ class Step:
 
 
 def measured(size: Size, *, learns: Learns, tokens: int, chain: int, device: str) -> tuple[float, float]:
-    """Bytes at the peak of a real step, all that was there before it included, and its seconds."""
-    # Small blocks too go back to the system as soon as they are free; otherwise what glibc keeps counts as well.
+    """Bytes at the peak of a real step, with all that existed before it, and its seconds."""
+    # Small blocks, too, are returned to the system once they are free, so that glibc's reserve does not count.
     ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, 1 << 16)
     before = resident("VmRSS")
-    step = Step(filled(size, learns=learns).to(device), tokens=tokens, chain=chain)
+    step = Step(true_size_filled(size, learns=learns).to(device), tokens=tokens, chain=chain)
     start = time.perf_counter()
     peak = peak_on_gpu(step) if device == "cuda" else peak_on_cpu(step, before=before)
     return peak, time.perf_counter() - start
 
 
 def peak_on_gpu(work: Callable[[], None]) -> float:
-    """Bytes of tensors, at the most."""
+    """Peak bytes of tensors."""
     torch.cuda.reset_peak_memory_stats()
     work()
     return torch.cuda.max_memory_allocated()
 
 
 def peak_on_cpu(work: Callable[[], None], *, before: float) -> float:
-    """Bytes of this process, at the most, less the MiB that it had `before`."""
+    """Peak bytes of this process, less the MiB that it had `before`."""
     added_peak(work)
-    return (resident("VmHWM") - before) * (1 << 20)
+    return (resident("VmHWM") - before) * MIB
 
 
 def lay_out(model: DescoreModel, *, tokens: int, chain: int) -> dict[str, Tensor]:

@@ -1,34 +1,19 @@
-"""What the benchmark of a training step's memory computes is what a real step's tensors come to, at sizes that a test
-has time for."""
+"""The computed memory of a training step is what a real step's tensors take, at sizes that a test has time for."""
 
-import importlib
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from benchmarks import models, training_memory
+from benchmarks.live_bytes import LiveBytes
 
 from descore.training import losses
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
 
-
-@pytest.fixture
-def benchmark(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    return importlib.import_module("training_memory")
-
-
-@pytest.fixture
-def live_bytes(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    return importlib.import_module("_live_bytes").LiveBytes
-
-
-def test_live_bytes_are_those_that_something_still_holds(live_bytes):
+def test_live_bytes_are_those_that_something_still_holds():
     """1,000 numbers of 4 bytes: x is known; x + 1 and its square are there together, then x + 1 goes."""
     x = torch.zeros(1000)
-    with live_bytes([x]) as counted:
+    with LiveBytes([x]) as counted:
         y = x + 1
         y = y * y
         x.view(10, 100)
@@ -37,10 +22,10 @@ def test_live_bytes_are_those_that_something_still_holds(live_bytes):
 
 
 @pytest.mark.parametrize(("name", "published"), [("2B", 2_127_532_032), ("4B", 4_437_815_808), ("8B", 8_767_123_696)])
-def test_the_sizes_are_the_published_ones(benchmark, name, published):
+def test_the_sizes_are_the_published_ones(name, published):
     """The hub counts so many weights in Qwen/Qwen3-VL-2B-Instruct and its sisters."""
     with torch.device("meta"):
-        model = benchmark.new_model(benchmark.SIZES[name], learns="full")
+        model = models.true_size(models.SIZES[name], learns="full")
     assert sum(weight.numel() for weight in model.backbone.parameters()) == published
 
 
@@ -54,20 +39,20 @@ def test_the_sizes_are_the_published_ones(benchmark, name, published):
         ("full", 64, 1 << 20, "table"),
     ],
 )
-def test_what_is_computed_is_what_a_step_holds(benchmark, live_bytes, monkeypatch, learns, chain, at_once, heaviest):
+def test_what_is_computed_is_what_a_step_holds(monkeypatch, learns, chain, at_once, heaviest):
     """Two tokens of chain have few logits, 64 have many. Masks and positions are not computed, so a little is left."""
-    monkeypatch.setattr("_true_size.VOCABULARY", 32_768)
-    for module in (benchmark, losses):
+    monkeypatch.setattr(models, "VOCABULARY", 32_768)
+    for module in (training_memory, losses):
         monkeypatch.setattr(module, "LOGITS_AT_ONCE", at_once)
     size = replace(
-        benchmark.SIZES["2B"],
+        models.SIZES["2B"],
         **{"width": 128, "layers": 3, "heads": 8, "inner": 384},
         **{"vision_layers": 2, "vision_width": 64, "vision_inner": 128, "deepstack": (0, 1)},
     )
-    need = benchmark.computed(size, learns=learns, tokens=256, chain=chain, gpu=False)
-    step = benchmark.Step(benchmark.filled(size, learns=learns), tokens=256, chain=chain)
+    need = training_memory.computed(size, learns=learns, tokens=256, chain=chain, gpu=False)
+    step = training_memory.Step(models.true_size_filled(size, learns=learns), tokens=256, chain=chain)
     there = [*step.held, *step.batch.values()]
-    with live_bytes(there) as counted:
+    with LiveBytes(there) as counted:
         step()
     assert max(("layer", "logits", "copies", "table"), key=lambda part: getattr(need, part)) == heaviest
     assert sum(tensor.nbytes for tensor in step.held) == pytest.approx(need.frozen + need.learned, rel=1e-3)

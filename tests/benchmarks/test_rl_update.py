@@ -1,35 +1,27 @@
-"""What the benchmark of an update measures at the true size runs, and is refused where it cannot."""
+"""The benchmark of an update runs at the true size's layout, and is refused without a GPU."""
 
-import importlib
 import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
-
-FOLDER = Path(__file__).parents[1] / "benchmarks"
-
-
-@pytest.fixture
-def benchmark(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    return importlib.import_module("rl_update")
+from benchmarks import rl_update
+from benchmarks.models import SIZES
 
 
 @pytest.mark.slow
-def test_the_true_size_runs_with_fewer_and_narrower_layers(benchmark, capsys):
+def test_the_true_size_runs_with_fewer_and_narrower_layers(capsys):
     """The same model, precision and checkpointing; all that is cut down is its sizes, the clip and the chains."""
     size = replace(
-        benchmark.SIZES["8B"],
+        SIZES["8B"],
         **{"width": 64, "layers": 2, "heads": 8, "inner": 64},
         **{"vision_layers": 2, "vision_width": 256, "vision_inner": 64, "deepstack": (0, 1)},
     )
     small = {"frames": (4,), "edge": 64, "chain": 6, "groups": (2,)}
-    setup = replace(benchmark.SETUPS["8B"], model=partial(benchmark.true_learner, size), **small)
-    benchmark.measure(setup, repeats=1, device="cpu")
+    setup = replace(rl_update.SETUPS["8B"], model=partial(rl_update.true_learner, size), **small)
+    rl_update.measure(setup, repeats=1, device="cpu")
     _, names, row = capsys.readouterr().out.splitlines()
     cells = dict(zip(names.split(), row.split(), strict=False))
     assert len(names.split()) == len(row.split())
@@ -39,7 +31,7 @@ def test_the_true_size_runs_with_fewer_and_narrower_layers(benchmark, capsys):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_the_true_size_is_refused_in_one_line_without_a_gpu():
-    command = [sys.executable, FOLDER / "rl_update.py", "--model", "8B"]
+    command = [sys.executable, "-m", "benchmarks.rl_update", "--model", "8B"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     [line] = done.stderr.splitlines()

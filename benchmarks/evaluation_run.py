@@ -1,19 +1,17 @@
 """A whole evaluation run against Scorer.score_each alone on the same clips: records, fsync, statistics, strips and
-reading the run back come on top. At most 5 % is asked.
+reading the run back come on top. The aim is at most 5 %.
 
-Without thinking scoring is at its quickest, so that the harness weighs most. `beside` is the part of the run's own
-time that it does not spend in the scorer: less troubled by whatever else the machine does than the ratio.
+Without thinking, scoring is fastest, so that the rest weighs most. `beside` is the share of the run's own time that is
+not spent in the scorer; other work on the machine disturbs it less than the ratio.
 
-    python benchmarks/harness.py [--repeats 2] [--pairs 64]"""
+    python -m benchmarks.evaluation_run [--repeats 2] [--pairs 64]"""
 
-import argparse
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
-from _bench import environment, interleaved
-
+from benchmarks.measure import environment, interleaved, option_parser
 from descore.evaluation.benchmarks import find_benchmark, load
 from descore.evaluation.judges import ModelJudge, request_of
 from descore.evaluation.runs import evaluate
@@ -22,14 +20,13 @@ from descore.scorer import SamplingParams, Scorer
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=2)
+    parser = option_parser(__doc__, repeats=2)
     parser.add_argument("--pairs", type=int, default=64)
     options = parser.parse_args()
     print(environment())
     judgements = load(find_benchmark("drawn"), limit=options.pairs)
     scorer = Scorer.from_pretrained("tiny")
-    print(f"{'sampling_params':>8} {'clips':>6} {'score_each':>11} {'the run':>8} {'ratio':>6} {'beside':>7}")
+    print(f"{'thinking':>8} {'clips':>6} {'score_each':>11} {'the run':>8} {'ratio':>6} {'beside':>7}")
     for think in ("off", "on"):
         sampling_params = SamplingParams(think=think, max_chain_tokens=32)
 
@@ -46,9 +43,9 @@ def main() -> None:
             start = time.perf_counter()
             with tempfile.TemporaryDirectory() as folder:
                 judge = ModelJudge(scorer=scorer, sampling_params=sampling_params)
-                found = evaluate(judge, judgements, folder=Path(folder), benchmark="drawn", title="Drawn scenes")
-            assert not found.results["failures"], found.results["failures"][0]
-            beside.append(1 - found.results["seconds"] / (time.perf_counter() - start))
+                result = evaluate(judge, judgements, folder=Path(folder), benchmark="drawn", title="Drawn scenes")
+            assert not result.results["failures"], result.results["failures"][0]
+            beside.append(1 - result.results["seconds"] / (time.perf_counter() - start))
 
         seconds = interleaved({"alone": alone, "run": run}, repeats=options.repeats)
         own, other, share = seconds["run"], seconds["alone"], statistics.median(beside[1:])

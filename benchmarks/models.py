@@ -1,28 +1,34 @@
-"""Qwen3-VL at its true sizes without its weights: sizes only (on torch's meta device) or small random numbers.
+"""Models and inputs to measure: the bundled model's sizes, and Qwen3-VL's true sizes, all without trained weights.
 
-Knows what the published configs say; knows nothing of what is measured."""
+A true size is built on torch's meta device, which holds sizes and no data, or filled with small random numbers."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from descore.data.chat import QUERY_TOKEN
 from descore.model.checkpoint import CheckpointSettings
 from descore.model.modeling import DescoreModel
-from descore.model.small import SPECIAL_TOKENS, small_processor
-from descore.training.config import PairTrainableConfig, PartConfig
+from descore.model.small import SPECIAL_TOKENS, small_config, small_processor
+from descore.training.config import LoraConfig, PairTrainableConfig, PartConfig
 from descore.training.models import set_trainable
+from descore.types import Clip
+
+CORPUS = ("a red ball rolls to the left <0.5 seconds>",)
+"""Text that the tokenizers are trained on."""
+UNTRAINED = CheckpointSettings(trained_on="nothing: a benchmark")
 
 Learns = Literal["lora", "full"]
-"""How the language model does; query and head learn in full, and nothing else."""
+"""How the language model learns; query and head learn in full, and nothing else does."""
 VOCABULARY, HEAD, PATCH = 151_936, 128, 16
-"""Of the whole family: rows of the embedding, numbers in a head, pixels along a vision patch."""
+"""Shared by the family: rows of the embedding, numbers in a head, pixels along a vision patch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """What the config of a Qwen/Qwen3-VL-*-Instruct says, as far as the sizes differ."""
+    """The values in which the configs of Qwen/Qwen3-VL-*-Instruct differ."""
 
     width: int
     layers: int
@@ -52,13 +58,45 @@ SIZES = {
 """All have 8 heads for keys and values, and 16 in the vision tower."""
 
 
-def filled(size: Size, *, learns: Learns) -> DescoreModel:
-    """A model with small random weights, the same 64 rows over and over: billions of draws would take minutes."""
+def small_model(vocabulary: int = 1024) -> DescoreModel:
+    """The bundled model's layers with random weights, and an embedding of this many rows.
+
+    Its chains run to the limit, so that all ways do the same work."""
+    torch.manual_seed(0)
+    processor = small_processor(CORPUS, vocabulary=1024)
+    processor.tokenizer.add_tokens([QUERY_TOKEN], special_tokens=True)
+    config = small_config(processor, vocabulary=vocabulary)
+    return DescoreModel.from_backbone(config, processor=processor, settings=UNTRAINED, rubric="{prompt}").eval()
+
+
+def small_learner(vocabulary: int = 1024) -> DescoreModel:
+    """The same, with adapters on the language model, query and head to learn."""
+    model = small_model(vocabulary)
+    set_trainable(model, PairTrainableConfig(lora=LoraConfig(r=16, alpha=32)), precision=torch.float32)
+    return model
+
+
+def noise_clip(seed: int, *, frames: int, edge: int = 64) -> Clip:
+    """A clip of random pixels at two frames a second."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (frames, edge, edge, 3), dtype=np.uint8)
+    return Clip(
+        frames=pixels,
+        times=tuple(t / 2 for t in range(frames)),
+        source="<noise>",
+        source_fps=2.0,
+        source_size=(edge, edge),
+        source_frames=frames,
+        duration=frames / 2,
+    )
+
+
+def true_size_filled(size: Size, *, learns: Learns) -> DescoreModel:
+    """A model with small random weights, the same 64 rows repeated: billions of draws would take minutes."""
     from transformers.initialization import no_init_weights
 
     torch.manual_seed(0)
     with no_init_weights():
-        model = new_model(size, learns=learns)
+        model = true_size(size, learns=learns)
     model.backbone.tie_weights()
     for name, weight in model.named_parameters():
         if weight.ndim == 1:
@@ -70,14 +108,14 @@ def filled(size: Size, *, learns: Learns) -> DescoreModel:
     return model
 
 
-def new_model(size: Size, *, learns: Learns) -> DescoreModel:
-    """Random weights in bfloat16, a tokenizer of 1,024 words before a whole embedding; the language model learns."""
-    processor = small_processor(["a red ball rolls to the left <0.5 seconds>"], vocabulary=1024, patch=PATCH)
+def true_size(size: Size, *, learns: Learns) -> DescoreModel:
+    """A model in bfloat16 whose language model learns; its tokenizer has 1,024 words, its embedding all rows."""
+    processor = small_processor(CORPUS, vocabulary=1024, patch=PATCH)
     processor.tokenizer.add_tokens([QUERY_TOKEN], special_tokens=True)
     model = DescoreModel.from_backbone(
         config_of(size, processor),
         processor=processor,
-        settings=CheckpointSettings(trained_on="nothing: a benchmark"),
+        settings=UNTRAINED,
         rubric="{prompt}",
         dtype=torch.bfloat16,
     )
@@ -86,7 +124,7 @@ def new_model(size: Size, *, learns: Learns) -> DescoreModel:
 
 
 def config_of(size: Size, processor: Any) -> Any:  # noqa: ANN401  # transformers is not typed
-    """The published config, but for the ids of its special tokens."""
+    """The published config, except the ids of its special tokens."""
     from transformers import Qwen3VLConfig
 
     text = {

@@ -5,8 +5,7 @@ Picture and motion can be judged; what the prompt asks for cannot."""
 from functools import partial
 from pathlib import Path
 
-from descore.evaluation.benchmarks import Judgements
-from descore.evaluation.drawn import PAIRS, make_judgements
+from descore.evaluation.benchmarks import DEFAULT_PAIRS, Judgements, generated_judgements
 from experiments.footage.clips import Footage
 from experiments.footage.examples import footage_pair
 
@@ -15,7 +14,6 @@ TITLE = "Real footage, degraded against pristine"
 
 
 def footage_judgements(store: Path, *, limit: int | None = None) -> Judgements:
-    """The first pairs of the test split of a store, PAIRS without a limit. ConfigError if the folder is no store."""
-    maker = partial(footage_pair, Footage.open(store), "test")
-    clips, pairs, open_clip = make_judgements(NAME, maker, count=PAIRS if limit is None else limit)
-    return Judgements(clips=clips, pairs=pairs, open=open_clip)
+    """The first pairs of a store's test split, DEFAULT_PAIRS without a limit. ConfigError if the folder is no store."""
+    draw = partial(footage_pair, Footage.open(store), "test")
+    return generated_judgements(NAME, draw, count=DEFAULT_PAIRS if limit is None else limit)

@@ -13,7 +13,7 @@ from PIL import Image
 from descore.data.tables import read_rows
 from descore.errors import ConfigError, DataError, VideoError
 from descore.evaluation.benchmarks import BENCHMARKS, Judgements, find_benchmark, load
-from descore.evaluation.layouts import Place
+from descore.evaluation.layouts import VideoPaths
 from descore.rubric import overall_of
 from descore.stats.agreement import accuracy_without_ties
 from descore.types import PREFERENCE_SIGN, Clip, RatedClip
@@ -267,12 +267,12 @@ def test_a_table_that_tells_neither_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("cell", "place", "name"),
     [
-        ("videos/x.mp4", Place(), "videos/x.mp4"),
-        ("x.mp4", Place(folder="v"), "v/x.mp4"),
-        ("https://h/a/blob/main/d/x%20y.mp4?download=true", Place(folder="v", after="/main/"), "v/d/x y.mp4"),
-        ("https://h/a/resolve/main/d/x.mp4", Place(folder="v", after="/main/"), "v/d/x.mp4"),
-        ("https://h/a/x.mp4", Place(folder="v"), "v/a/x.mp4"),
-        ("/x.mp4", Place(folder="v"), "v/x.mp4"),
+        ("videos/x.mp4", VideoPaths(), "videos/x.mp4"),
+        ("x.mp4", VideoPaths(folder="v"), "v/x.mp4"),
+        ("https://h/a/blob/main/d/x%20y.mp4?download=true", VideoPaths(folder="v", after="/main/"), "v/d/x y.mp4"),
+        ("https://h/a/resolve/main/d/x.mp4", VideoPaths(folder="v", after="/main/"), "v/d/x.mp4"),
+        ("https://h/a/x.mp4", VideoPaths(folder="v"), "v/a/x.mp4"),
+        ("/x.mp4", VideoPaths(folder="v"), "v/x.mp4"),
     ],
 )
 def test_where_a_video_lies(cell, place, name):

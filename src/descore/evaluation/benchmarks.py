@@ -1,18 +1,17 @@
-"""Human judgements to hold a reward model against: the benchmarks by name, and any table of the user's own.
+"""Human judgements to evaluate a reward model on: the benchmarks by name, and any table of the user's own.
 
-In: a name or a table, and the folder where its files were unpacked. Out: `Judgements`: each clip once, what people said
-of it or preferred, and how to open it. A video that is missing is found when it is opened, not before.
-Knows tables and names; knows nothing of models, scores or statistics."""
+In: a name or a table, and the folder where its files were unpacked. Out: `Judgements`: each clip once, its ratings or
+its pairs' preferences, and how to open it. A missing video is an error when it is opened, not before."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from descore.data.schema import (
     OVERALL,
@@ -27,24 +26,29 @@ from descore.data.schema import (
 from descore.data.tables import Cells, columns_of, is_table, nearest, read_rows
 from descore.errors import ConfigError, DataError
 from descore.evaluation.catalogue import PUBLIC
-from descore.evaluation.drawn import MAKERS, PAIRS, make_judgements
-from descore.evaluation.layouts import Benchmark, Published
-from descore.types import Pair, RatedClip
+from descore.evaluation.layouts import Benchmark
+from descore.synthetic.splits import Split, draw_pair
+from descore.types import Clip, Pair, Preference, RatedClip, Verdict
 
-__all__ = ["BENCHMARKS", "Benchmark", "Judgements", "Published", "find_benchmark", "load"]
+DEFAULT_PAIRS = 500
+"""Pairs of a generated benchmark without a limit."""
+FRAME_SIZE = (128, 128)
+"""Width and height of drawn frames, in pixels."""
+
+_CACHED_PAIRS = 512  # of some 800 kB each: a pair is drawn for its labels, and again when its clips are opened
 
 _DRAWN = Benchmark(
     name="drawn",
     title="Drawn scenes, in-domain",
     kind="pairs",
-    size=f"{PAIRS} pairs, or as many as are asked for",
+    size=f"{DEFAULT_PAIRS} pairs, or as many as are asked for",
     drawn=(OVERALL,),
     how_to_get="nothing to get: the clips are drawn when they are opened",
     notes="Several things, nine actions, six cameras, light, styles and flaws. Half the pairs differ in one attribute"
     " or flaw only. True marks and overall are known. The bundled model learned on other such scenes.",
 )
 
-MADE = (
+_GENERATED = (
     _DRAWN,
     replace(
         _DRAWN,
@@ -65,31 +69,69 @@ MADE = (
         notes="Every clip has the mistakes and flaws of a generator that training does not know.",
     ),
 )
-"""Those whose clips are made when they are opened."""
 
-BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType({row.name: row for row in (*MADE, *PUBLIC)})
+_SPLITS: Mapping[str, Split] = {
+    "drawn": Split.IN_DOMAIN,
+    "drawn-combinations": Split.COMBINATIONS,
+    "drawn-wordings": Split.WORDINGS,
+    "drawn-generators": Split.GENERATORS,
+}
+
+BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType({row.name: row for row in (*_GENERATED, *PUBLIC)})
 """By name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgements:
-    """What people (or whoever drew them) say of some clips."""
+    """Ratings and preferences for some clips."""
 
     clips: tuple[RatedClip, ...]
-    """Each (video, prompt) once, as first met; ratings, marks and source where they are known."""
+    """Each (video, prompt) once, in the order of the table; ratings, marks and source where they are known."""
     pairs: tuple[Pair, ...]
-    """May be empty: ratings of which no two have the same prompt."""
+    """Empty where no two rated clips have the same prompt."""
     open: Callable[[str], Any] = field(repr=False)
     """From a clip's `video` to what the scorer takes: a path, the bytes of a film, or a Clip."""
 
 
+class LabelledClip(Protocol):
+    """A generated clip with its true marks."""
+
+    @property
+    def clip(self) -> Clip:
+        """The clip."""
+
+    @property
+    def prompt(self) -> str:
+        """The prompt it is judged by."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Its true marks and overall."""
+
+
+class LabelledPair(Protocol):
+    """Two generated clips of one prompt."""
+
+    @property
+    def a(self) -> LabelledClip:
+        """One clip."""
+
+    @property
+    def b(self) -> LabelledClip:
+        """The other."""
+
+    @property
+    def preference(self) -> Preference:
+        """The clip with the better overall."""
+
+
 def find_benchmark(name_or_table: str) -> Benchmark:
     """A benchmark by name, or the user's own table of pairs or ratings by path (ending in .csv, .jsonl, .json or
-    .parquet). ConfigError for an unknown name, DataError for a table that tells neither."""
+    .parquet). ConfigError for an unknown name, DataError for a table of neither."""
     if name_or_table in BENCHMARKS:
         return BENCHMARKS[name_or_table]
     if is_table(name_or_table):
-        return _own(Path(name_or_table))
+        return _own_table(Path(name_or_table))
     close = nearest(name_or_table, BENCHMARKS)
     hint = f"; did you mean {close}?" if close else "."
     known = ", ".join(BENCHMARKS)
@@ -97,16 +139,15 @@ def find_benchmark(name_or_table: str) -> Benchmark:
 
 
 def load(benchmark: Benchmark, *, root: Path | None = None, limit: int | None = None) -> Judgements:
-    """The judgements of a benchmark whose files lie in `root`; a drawn one or the user's own table needs none.
+    """The judgements of a benchmark whose files are in `root`; a drawn one or the user's own table needs none.
 
-    `limit`: the first so many pairs, or of rated clips the first so many clips. Several rows that rate one clip are
-    several raters: their mean counts. ConfigError if files are missing, DataError if a row cannot be used."""
+    `limit`: only the first pairs, or of rated clips the first clips. Several rows of one clip are several raters, whose
+    mean is taken. ConfigError if files are missing, DataError if a row cannot be used."""
     if limit is not None and limit < 1:
         raise ConfigError(f"limit is {limit}; expected at least 1")
     if benchmark.drawn:
-        count = PAIRS if limit is None else limit
-        clips, pairs, open_clip = make_judgements(benchmark.name, MAKERS[benchmark.name], count=count)
-        return Judgements(clips=clips, pairs=pairs, open=open_clip)
+        draw = partial(draw_pair, _SPLITS[benchmark.name], size=FRAME_SIZE)
+        return generated_judgements(benchmark.name, draw, count=DEFAULT_PAIRS if limit is None else limit)
     folder = _folder_of(benchmark, root)
     open_video = partial(_open, folder=folder, frames_per_second=benchmark.frames_per_second)
     if isinstance(benchmark.columns, PairColumns):
@@ -114,11 +155,34 @@ def load(benchmark: Benchmark, *, root: Path | None = None, limit: int | None = 
         both = (clip for pair in pairs for clip in _clips_of(pair))
         return Judgements(clips=_each_once(both), pairs=pairs, open=open_video)
     rated = _each_once(islice(_rated_clips(benchmark, folder), limit))
-    made = pairs_within(rated, least_difference=benchmark.least_difference)
-    return Judgements(clips=rated, pairs=tuple(made), open=open_video)
+    pairs = tuple(pairs_within(rated, least_difference=benchmark.least_difference))
+    return Judgements(clips=rated, pairs=pairs, open=open_video)
 
 
-def _own(file: Path) -> Benchmark:
+def generated_judgements(name: str, draw: Callable[[int], LabelledPair], *, count: int) -> Judgements:
+    """The first `count` pairs of a benchmark whose clips are generated: `draw` gives a pair by its index. A clip's
+    video is a name such as 'drawn:17/a', and its pair is drawn again when it is opened."""
+    draw = lru_cache(maxsize=_CACHED_PAIRS)(draw)
+    clips: list[RatedClip] = []
+    pairs: list[Pair] = []
+    for index in range(count):
+        drawn, group = draw(index), f"{name}:{index}"
+        a, b = _labelled(f"{group}/a", drawn.a, group), _labelled(f"{group}/b", drawn.b, group)
+        clips += [a, b]
+        preference = {OVERALL: drawn.preference}
+        pairs.append(Pair(prompt=a.prompt, video_a=a.video, video_b=b.video, preference=preference, group=group))
+
+    def open_clip(video: str) -> Clip:
+        number, _, side = video.removeprefix(f"{name}:").partition("/")
+        if not number.isdecimal() or side not in ("a", "b"):
+            raise ConfigError(f"{video}: no clip of {name}; expected {name}:NUMBER/a or /b")
+        drawn = draw(int(number))
+        return (drawn.a if side == "a" else drawn.b).clip
+
+    return Judgements(clips=tuple(clips), pairs=tuple(pairs), open=open_clip)
+
+
+def _own_table(file: Path) -> Benchmark:
     names = columns_of(file)
     columns: PairColumns | ClipColumns
     if "video_a" in names:
@@ -135,12 +199,12 @@ def _own(file: Path) -> Benchmark:
         size="a table of your own",
         table=file.name,
         columns=columns,
-        home=file.parent,
+        folder=file.parent,
     )
 
 
 def _folder_of(benchmark: Benchmark, root: Path | None) -> Path:
-    folder = benchmark.home or root
+    folder = benchmark.folder or root
     if folder is None:
         raise ConfigError(f"{benchmark.name}: where is it? Name its folder with --root; {benchmark.how_to_get}")
     if not (folder / benchmark.table).is_file():
@@ -156,14 +220,14 @@ def _cells(benchmark: Benchmark, folder: Path, *, needed: tuple[str, ...]) -> It
 
 
 def _pairs(benchmark: Benchmark, columns: PairColumns, folder: Path) -> Iterator[Pair]:
-    name_of = benchmark.place.name_of if benchmark.place else str
+    name_of = benchmark.video_paths.name_of if benchmark.video_paths else str
     for cells in _cells(benchmark, folder, needed=columns.needed):
         yield pair_of(cells, columns=columns, name_of=name_of)
 
 
 def _rated_clips(benchmark: Benchmark, folder: Path) -> Iterator[RatedClip]:
     assert isinstance(benchmark.columns, ClipColumns)
-    name_of = benchmark.place.name_of if benchmark.place else str
+    name_of = benchmark.video_paths.name_of if benchmark.video_paths else str
     for cells in _cells(benchmark, folder, needed=benchmark.columns.needed):
         yield clip_of(cells, columns=benchmark.columns, name_of=name_of)
 
@@ -183,14 +247,14 @@ def _clips_of(pair: Pair) -> Iterator[RatedClip]:
 
 
 def _each_once(clips: Iterable[RatedClip]) -> tuple[RatedClip, ...]:
-    met: dict[tuple[str, str], list[RatedClip]] = defaultdict(list)
+    by_key: dict[tuple[str, str], list[RatedClip]] = defaultdict(list)
     for clip in clips:
-        met[clip.video, clip.prompt].append(clip)
-    return tuple(same[0] if len(same) == 1 else _merged(same) for same in met.values())
+        by_key[clip.video, clip.prompt].append(clip)
+    return tuple(same[0] if len(same) == 1 else _merged(same) for same in by_key.values())
 
 
 def _merged(same: list[RatedClip]) -> RatedClip:
-    """One clip that several rows tell of: the mean of its ratings, and of all else what is told first."""
+    """One clip of several rows: the mean of its ratings, and the first known value of everything else."""
     first = same[0]
     labels = dict.fromkeys(label for clip in same for label in clip.ratings)
     return RatedClip(
@@ -204,9 +268,14 @@ def _merged(same: list[RatedClip]) -> RatedClip:
     )
 
 
+def _labelled(video: str, drawn: LabelledClip, group: str) -> RatedClip:
+    ratings = {OVERALL: drawn.verdict.overall}
+    return RatedClip(prompt=drawn.prompt, video=video, group=group, ratings=ratings, marks=drawn.verdict.marks)
+
+
 def _open(video: str, *, folder: Path, frames_per_second: float | None) -> str | bytes:
     if "://" in video:
-        return video  # left as it is: the reader of videos says that it reads no addresses
+        return video  # the reader of videos refuses it with a message of its own
     path = folder / video
     if frames_per_second is None or not path.is_dir():
         return str(path)

@@ -1,18 +1,123 @@
-"""The public benchmarks, each a row of data: files, columns, label values, clusters, where to get it.
+"""The public benchmarks, each a row of data: files, columns, label values, where to get it, and published figures.
 
-Layouts were read from dataset cards and from the evaluation code of their authors; what could not be verified stands in
-a row's notes. Knows facts; does nothing."""
+Layouts were read from dataset cards and from the evaluation code of their authors; a row's notes say what could not be
+verified. Published figures name their source."""
 
 from descore.data.schema import OVERALL, ClipColumns, PairColumns
-from descore.evaluation import published
 from descore.evaluation.layouts import (
     Benchmark,
-    Place,
-    against_each_other,
-    left_and_right,
-    told_in_conversations,
+    PublishedFigure,
+    VideoPaths,
+    pair_left_right,
+    pair_models,
+    parse_conversations,
 )
 from descore.types import Preference
+
+_DESCORE = "arXiv 2605.05922"
+_VIDEOALIGN = "arXiv 2501.13918, leaderboard"
+_VISIONREWARD = "arXiv 2412.21059, table 2"
+
+
+def _accuracies(source: str, label: str, figures: dict[str, tuple[float, float]]) -> tuple[PublishedFigure, ...]:
+    """Published pair accuracies of several models: with ties, without."""
+    both = (
+        (
+            PublishedFigure(model=model, label=label, figure="with_ties", value=with_ties, source=source),
+            PublishedFigure(model=model, label=label, figure="accuracy", value=without, source=source),
+        )
+        for model, (with_ties, without) in figures.items()
+    )
+    return tuple(figure for pair in both for figure in pair)
+
+
+_VIDEOGEN_REWARDBENCH_FIGURES = (
+    *_accuracies(
+        _DESCORE,
+        "TA",
+        {
+            "VideoScore": (0.372, 0.503),
+            "VideoAlign": (0.538, 0.722),
+            "VisionReward": (0.465, 0.611),
+            "UnifiedReward": (0.303, 0.564),
+            "UnifiedReward-Think": (0.428, 0.582),
+            "VideoScore2": (0.301, 0.497),
+            "DeScore": (0.568, 0.768),
+        },
+    ),
+    *_accuracies(
+        _VIDEOALIGN,
+        "VQ",
+        {
+            "VideoScore": (0.4741, 0.4772),
+            "LiFT": (0.4753, 0.5597),
+            "VisionReward": (0.4743, 0.5903),
+            "VideoAlign": (0.5968, 0.7566),
+        },
+    ),
+    *_accuracies(
+        _VIDEOALIGN,
+        "MQ",
+        {
+            "VideoScore": (0.5905, 0.5109),
+            "LiFT": (0.5904, 0.5491),
+            "VisionReward": (0.5903, 0.6098),
+            "VideoAlign": (0.6603, 0.7470),
+        },
+    ),
+    *_accuracies(
+        _VIDEOALIGN,
+        OVERALL,
+        {
+            "VideoScore": (0.4180, 0.5022),
+            "LiFT": (0.3908, 0.5726),
+            "VisionReward": (0.5677, 0.6759),
+            "VideoAlign": (0.6126, 0.7359),
+        },
+    ),
+)
+
+_GENAI_BENCH_FIGURES = _accuracies(
+    _DESCORE,
+    OVERALL,
+    {
+        "VideoScore": (0.490, 0.720),
+        "VideoAlign": (0.494, 0.728),
+        "VisionReward": (0.525, 0.724),
+        "UnifiedReward": (0.458, 0.686),
+        "UnifiedReward-Think": (0.548, 0.709),
+        "VideoScore2": (0.391, 0.616),
+        "DeScore": (0.504, 0.765),
+    },
+)
+
+_MJ_BENCH_VIDEO_FIGURES = (
+    PublishedFigure(
+        model="MJ-VIDEO", label=OVERALL, figure="accuracy", value=0.6875, source="arXiv 2502.01719v3, table 2"
+    ),
+)
+
+_MONETBENCH_FIGURES = _accuracies(
+    _VISIONREWARD,
+    OVERALL,
+    {
+        "ImageReward": (0.558, 0.584),
+        "PickScore": (0.577, 0.616),
+        "HPSv2": (0.593, 0.625),
+        "MPS": (0.558, 0.589),
+        "GPT-4o": (0.457, 0.483),
+        "Gemini": (0.522, 0.568),
+        "VQAScore": (0.561, 0.595),
+        "VideoScore": (0.491, 0.549),
+        "VisionReward": (0.640, 0.721),
+    },
+)
+
+_VIDEOSCORE_BENCH_FIGURES = (
+    PublishedFigure(
+        model="VideoScore", label="mean of the labels", figure="spearman", value=0.771, source="arXiv 2406.15252"
+    ),
+)
 
 A_B_SAME: dict[str, Preference] = {"A": "a", "B": "b", "same": "tie"}
 """The values of VideoAlign's and DeScore's preferences."""
@@ -40,8 +145,8 @@ VIDEOGEN_REWARDBENCH = Benchmark(
         preference={"VQ": "VQ", "MQ": "MQ", "TA": "TA", OVERALL: "Overall"},
         values=A_B_SAME,
     ),
-    place=Place(),
-    published=published.VIDEOGEN_REWARDBENCH,
+    video_paths=VideoPaths(),
+    published=_VIDEOGEN_REWARDBENCH_FIGURES,
     licence="Apache-2.0",
     how_to_get="get videogen-rewardbench.csv and videos.zip (13.4 GB) from huggingface.co/datasets/KlingTeam/"
     "VideoGen-RewardBench and unpack the zip beside the table, so that videos/kling1.5/... lies there",
@@ -62,8 +167,8 @@ GENAI_BENCH = Benchmark(
         preference={OVERALL: "vote_type"},
         values={"leftvote": "a", "rightvote": "b", "tievote": "tie", "bothbad_vote": "tie"},
     ),
-    place=Place(folder="videos", after="/main/"),
-    published=published.GENAI_BENCH,
+    video_paths=VideoPaths(folder="videos", after="/main/"),
+    published=_GENAI_BENCH_FIGURES,
     licence="CC BY 4.0 (dataset card; an earlier version said MIT)",
     how_to_get="get video_generation/test-00000-of-00001.parquet from huggingface.co/datasets/TIGER-Lab/GenAI-Bench,"
     " and huggingface.co/datasets/tianleliphoebe/genai-arena-video-mp4 into videos/ beside video_generation/",
@@ -91,8 +196,8 @@ MJ_BENCH_VIDEO = Benchmark(
         },
         values={"Video 1 better": "a", "Video 2 better": "b", "Same": "tie", "Hard to judge": None},
     ),
-    place=Place(folder="videos"),
-    published=published.MJ_BENCH_VIDEO,
+    video_paths=VideoPaths(folder="videos"),
+    published=_MJ_BENCH_VIDEO_FIGURES,
     licence="MIT",
     how_to_get="get test.json and the folder videos/ from huggingface.co/datasets/MJ-Bench/MJ-BENCH-VIDEO,"
     " so that videos/test/0_0.mp4 lies beside the table",
@@ -112,8 +217,8 @@ MONETBENCH = Benchmark(
         preference={OVERALL: "standard_answer"},
         values={"video1": "a", "video2": "b", "tie": "tie"},
     ),
-    place=Place(),
-    published=published.MONETBENCH,
+    video_paths=VideoPaths(),
+    published=_MONETBENCH_FIGURES,
     licence="Apache-2.0",
     how_to_get="get monetbench/test-00000-of-00001.parquet and the videos from huggingface.co/datasets/zai-org/"
     "VisionRewardDB-Video, so that the paths in video1_path and video2_path lie beside monetbench/",
@@ -134,7 +239,7 @@ VIDEOPHY2 = Benchmark(
         source="model_name",
         aspect="category",
     ),
-    place=Place(folder="videos"),
+    video_paths=VideoPaths(folder="videos"),
     least_difference=1.0,
     licence="MIT",
     how_to_get="get videophy2_test.csv from huggingface.co/datasets/videophysics/videophy2_test; put the addresses of"
@@ -154,7 +259,7 @@ FETV = Benchmark(
         source="generator",
         aspect="aspect",
     ),
-    place=Place(),
+    video_paths=VideoPaths(),
     licence="CC BY 4.0, FETV (Liu et al., arXiv 2311.01813)",
     how_to_get="a folder with ratings.csv (video, prompt, generator, aspect, spatial_quality, temporal_quality,"
     " alignment) and the clips that it names; made of the clips and ratings of arXiv 2311.01813",
@@ -174,7 +279,7 @@ VIDEOALIGN = Benchmark(
         preference={"VQ": "VQ", "MQ": "MQ", "TA": "TA"},
         values=A_B_SAME,
     ),
-    place=Place(),
+    video_paths=VideoPaths(),
     licence="MIT, VideoAlign (Kuaishou)",
     how_to_get="a folder with pairs.csv (path_A, path_B, prompt, VQ, MQ, TA) and the six clips of the examples at"
     " github.com/KlingAIResearch/VideoAlign",
@@ -200,12 +305,12 @@ VIDEOSCORE_BENCH = Benchmark(
     size="760 rated clips",
     table="video_feedback/test-00000-of-00001.parquet",
     reads=("id", "conversations"),
-    reshape=told_in_conversations,
-    columns=ClipColumns(video="id", ratings={label: f"answers.{place}" for place, label in enumerate(_FIVE)}),
-    place=Place(folder="video_feedback/frames_video_feedback"),
+    reshape=parse_conversations,
+    columns=ClipColumns(video="id", ratings={label: f"answers.{index}" for index, label in enumerate(_FIVE)}),
+    video_paths=VideoPaths(folder="video_feedback/frames_video_feedback"),
     frames_per_second=8.0,
     least_difference=1.0,
-    published=published.VIDEOSCORE_BENCH,
+    published=_VIDEOSCORE_BENCH_FIGURES,
     licence="Apache-2.0",
     how_to_get=_how_to_get_videoscore("video_feedback"),
     notes=f"Ratings are 1 to 4; few prompts have two clips, so read the correlations. {_VIDEOSCORE_NOTES}",
@@ -218,13 +323,13 @@ VIDEOSCORE_CRAFTER = Benchmark(
     size="2,500 rated clips",
     table="eval_crafter/test-00000-of-00001.parquet",
     reads=("id", "conversations", "score_list"),
-    reshape=told_in_conversations,
+    reshape=parse_conversations,
     columns=ClipColumns(
         video="id",
-        ratings={_FIVE[place]: f"score_list.{place}" for place in (0, 1, 3)},
+        ratings={_FIVE[index]: f"score_list.{index}" for index in (0, 1, 3)},
         unrated=-1.0,
     ),
-    place=Place(folder="eval_crafter/frames_eval_crafter"),
+    video_paths=VideoPaths(folder="eval_crafter/frames_eval_crafter"),
     frames_per_second=8.0,
     licence="Apache-2.0",
     how_to_get=_how_to_get_videoscore("eval_crafter"),
@@ -238,9 +343,9 @@ VIDEOSCORE_GENAI = Benchmark(
     size="1,069 votes",
     table="genaibench/test-00000-of-00001.parquet",
     reads=("id", "conversations", "preference"),
-    reshape=left_and_right,
+    reshape=pair_left_right,
     columns=PairColumns(preference={OVERALL: "choice"}),
-    place=Place(folder="genaibench/frames_genaibench"),
+    video_paths=VideoPaths(folder="genaibench/frames_genaibench"),
     frames_per_second=8.0,
     licence="Apache-2.0",
     how_to_get=_how_to_get_videoscore("genaibench"),
@@ -256,13 +361,13 @@ VIDEOSCORE_VBENCH = Benchmark(
     size="2,000 clips of four models, every two of a prompt compared",
     table="vbench/test-00000-of-00001.parquet",
     reads=("id", "conversations", "preference"),
-    reshape=against_each_other,
+    reshape=pair_models,
     columns=PairColumns(
         source_a="source_a",
         source_b="source_b",
         preference={aspect: f"choice.{aspect}" for aspect in _VBENCH},
     ),
-    place=Place(folder="vbench/frames_vbench"),
+    video_paths=VideoPaths(folder="vbench/frames_vbench"),
     frames_per_second=8.0,
     licence="Apache-2.0",
     how_to_get=_how_to_get_videoscore("vbench"),

@@ -196,7 +196,7 @@ def _default_root(source: Path, benchmark: Benchmark) -> Path:
 
 
 def _read_pairs(source: Path, benchmark: Benchmark, columns: PairColumns) -> Iterator[Pair]:
-    name_of = benchmark.place.name_of if benchmark.place else str
+    name_of = benchmark.video_paths.name_of if benchmark.video_paths else str
     rows = read_rows(source, columns=benchmark.reads if benchmark.reshape else columns.needed)
     for line, row in benchmark.reshape(rows, str(source)) if benchmark.reshape else rows:
         yield pair_of(Cells(file=str(source), line=line, row=row), columns=columns, name_of=name_of)
@@ -218,7 +218,7 @@ def _pair_columns(columns: ClipColumns) -> PairColumns:
 
 def _pairs_of_ratings(source: Path, benchmark: Benchmark, *, least: float, within: PairScope) -> Iterator[Pair]:
     """Every two clips that may be compared. Several ratings of a clip count by their mean."""
-    clips = load(replace(benchmark, table=source.name, home=source.parent)).clips
+    clips = load(replace(benchmark, table=source.name, folder=source.parent)).clips
     comparable: dict[tuple[str, str], list[RatedClip]] = defaultdict(list)
     for clip in clips:
         comparable[clip.prompt, clip.group if within == "group" else ""].append(clip)

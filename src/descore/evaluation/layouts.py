@@ -1,6 +1,6 @@
-"""What a row of the benchmark table says, and how a published file becomes rows that tell one pair or one clip each.
+"""What a benchmark's row consists of, and how published files are reshaped.
 
-Knows column names, paths and the shapes of published files; opens nothing."""
+In: the rows of a published file. Out: rows of one pair or one clip each."""
 
 import re
 from collections import defaultdict
@@ -16,11 +16,11 @@ from descore.data.tables import TableRow, TableRows
 from descore.errors import DataError
 
 Reshape = Callable[[TableRows, str], TableRows]
-"""From the rows of a file, and its name for messages, to rows that tell one pair or one clip each."""
+"""From the rows of a file, and its name for messages, to rows of one pair or one clip each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
+class PublishedFigure:
     """A figure that others report."""
 
     model: str
@@ -34,16 +34,16 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """From what a table's cell says of a video to the file, relative to the benchmark's folder."""
+class VideoPaths:
+    """Maps the cell of a table to the path of its video, relative to the benchmark's folder."""
 
     folder: str = ""
     """The folder that the videos were unpacked into."""
     after: str = ""
-    """Of an address, what comes behind this text is the path in that folder; if empty, all behind the host."""
+    """The part of a URL behind this text is the path in that folder; if empty, the part behind the host."""
 
     def name_of(self, cell: str) -> str:
-        """The video's name: its path with / between folders."""
+        """The video's path with / between folders."""
         path = unquote(urlsplit(cell).path) if "://" in cell else cell
         if self.after and self.after in path:
             path = path.partition(self.after)[2]
@@ -52,7 +52,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
-    """One row of the table: all that is known of a set of human judgements, and where its columns lie."""
+    """One benchmark: what people judged, its files and columns, and where to get it."""
 
     name: str
     title: str
@@ -67,22 +67,22 @@ class Benchmark:
     reads: tuple[str, ...] = ()
     """Columns that the file itself needs, where `reshape` makes those of `columns`."""
     reshape: Reshape | None = None
-    place: Place | None = None
+    video_paths: VideoPaths | None = None
     """None: cells are paths relative to the table."""
     frames_per_second: float | None = None
-    """Of a benchmark whose videos are folders of frames."""
+    """Where videos are folders of frames: their rate."""
     least_difference: float = 0.0
-    """Of ratings: closer ones are a tie between the two clips of a pair, in points of the rating."""
-    published: tuple[Published, ...] = ()
+    """In points of the rating: two clips whose ratings are closer are a tie."""
+    published: tuple[PublishedFigure, ...] = ()
     licence: str = ""
     how_to_get: str = ""
     """What to fetch and where to put it, below the folder that --root names."""
     notes: str = ""
-    """What a reader of its figures must know, and what of its layout could not be verified."""
+    """What a reader of its figures must know, and which parts of its layout could not be verified."""
     drawn: tuple[str, ...] = ()
     """The labels of a benchmark that is drawn."""
-    home: Path | None = field(default=None, repr=False)
-    """The folder, where it is known already: of a table of the user's own."""
+    folder: Path | None = field(default=None, repr=False)
+    """Of the user's own table; other benchmarks' folders are given as `root`."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -93,58 +93,58 @@ class Benchmark:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """What must lie in the benchmark's folder: the table, and the folder of the videos where one is known."""
-        videos = self.place.folder if self.place else ""
+        """What the benchmark's folder must hold: the table, and the folder of the videos where one is known."""
+        videos = self.video_paths.folder if self.video_paths else ""
         return tuple(name for name in (self.table, f"{videos}/" if videos else "") if name)
 
 
-# VideoScore-Bench keeps prompts and answers inside the conversation that its authors' model was asked.
-_ASKED = re.compile(r'text prompt is "(.*?)",\n', re.DOTALL)
-_ANSWERED = re.compile(r": (\d+)")
-_SIDES = ("left", "right")
+# VideoScore-Bench keeps prompts and answers inside conversations with its authors' model.
+_PROMPT = re.compile(r'text prompt is "(.*?)",\n', re.DOTALL)
+_NUMBER = re.compile(r": (\d+)")
+_LEFT_RIGHT = ("left", "right")
 
 
-def told_in_conversations(rows: TableRows, file: str) -> TableRows:
+def parse_conversations(rows: TableRows, file: str) -> TableRows:
     """VideoScore-Bench: adds `prompt`, from the question, and `answers`, the numbers of the answer in their order."""
     for line, row in rows:
-        said = [str(turn.get("value", "")) for turn in row.get("conversations") or [] if isinstance(turn, Mapping)]
-        asked = _ASKED.search(said[0]) if said else None
-        if asked is None:
+        turns = [str(turn.get("value", "")) for turn in row.get("conversations") or [] if isinstance(turn, Mapping)]
+        prompt = _PROMPT.search(turns[0]) if turns else None
+        if prompt is None:
             raise DataError(file, line, 'no text prompt is "..." in conversations; is this VideoScore-Bench?')
-        answers = [int(number) for number in _ANSWERED.findall(said[1])] if len(said) > 1 else []
-        yield line, {**row, "prompt": asked.group(1).strip(), "answers": answers}
+        answers = [int(number) for number in _NUMBER.findall(turns[1])] if len(turns) > 1 else []
+        yield line, {**row, "prompt": prompt.group(1).strip(), "answers": answers}
 
 
-def left_and_right(rows: TableRows, file: str) -> TableRows:
+def pair_left_right(rows: TableRows, file: str) -> TableRows:
     """VideoScore-Bench's GenAI part: rows '0000_left' and '0000_right', each with a preference, are one pair.
 
     The higher preference is the preferred side; equal ones are a tie."""
-    waiting: dict[str, tuple[int, TableRow]] = {}
-    for line, row in told_in_conversations(rows, file):
+    unpaired: dict[str, tuple[int, TableRow]] = {}
+    for line, row in parse_conversations(rows, file):
         number, _, side = str(row["id"]).rpartition("_")
-        if side not in _SIDES:
+        if side not in _LEFT_RIGHT:
             raise DataError(file, line, f"id is {row['id']!r}; expected NUMBER_left or NUMBER_right")
-        if number not in waiting:
-            waiting[number] = line, row
+        if number not in unpaired:
+            unpaired[number] = line, row
             continue
-        _, other = waiting.pop(number)
+        _, other = unpaired.pop(number)
         if other["id"] == row["id"]:
             raise DataError(file, line, f"id {row['id']!r} is there twice; fetch the table again")
         left, right = (row, other) if side == "left" else (other, row)
         choice = _higher(left["preference"], right["preference"], file=file, line=line)
         pair = {"prompt": left["prompt"], "video_a": left["id"], "video_b": right["id"], "choice": choice}
         yield line, pair
-    for line, row in waiting.values():
+    for line, row in unpaired.values():
         raise DataError(file, line, f"id is {row['id']!r} and its other side is missing; fetch the table again")
 
 
-def against_each_other(rows: TableRows, file: str) -> TableRows:
+def pair_models(rows: TableRows, file: str) -> TableRows:
     """VideoScore-Bench's VBench part: rows 'technical_quality_0_lavie' hold a preference over each other model's clip
-    for the same prompt: 1 preferred, 0 not, 0.5 a tie. Every two are one pair, judged for that aspect only."""
-    same: dict[str, list[tuple[int, TableRow]]] = defaultdict(list)
-    for line, row in told_in_conversations(rows, file):
-        same[str(row["id"]).rpartition("_")[0]].append((line, row))
-    for key, clips in same.items():
+    for the same prompt: 1 preferred, 0 not, 0.5 a tie. Every two models make one pair, judged for that aspect only."""
+    by_prompt: dict[str, list[tuple[int, TableRow]]] = defaultdict(list)
+    for line, row in parse_conversations(rows, file):
+        by_prompt[str(row["id"]).rpartition("_")[0]].append((line, row))
+    for key, clips in by_prompt.items():
         aspect = key.rpartition("_")[0]
         for (line, a), (_, b) in combinations(clips, 2):
             model_a, model_b = (str(row["id"]).rpartition("_")[2] for row in (a, b))

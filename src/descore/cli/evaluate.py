@@ -14,8 +14,8 @@ from descore.cli.errors import reported_errors
 from descore.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from descore.evaluation.benchmarks import Benchmark
     from descore.evaluation.judges import Judge
+    from descore.evaluation.layouts import Benchmark
 
 STRESS_FILE = "stress.json"
 """Where `descore stress` writes its results, inside its folder."""

@@ -18,7 +18,7 @@ from descore.report.text import one_line, signed, way_in_words
 from descore.types import DIMENSIONS
 
 if TYPE_CHECKING:
-    from descore.evaluation.benchmarks import Benchmark
+    from descore.evaluation.layouts import Benchmark
     from descore.evaluation.runs import Run
     from descore.evaluation.stress import StressResults, StressRow
 

@@ -1,4 +1,4 @@
-"""Cut the real clips that ship with the package, from the film inside MoviePy's source distribution.
+"""Cut the bundled real clips from the film in MoviePy's source distribution.
 
     pip download --no-deps --no-binary :all: moviepy==2.2.1
     python -m experiments.bundled_clips moviepy-2.2.1.tar.gz
@@ -44,22 +44,22 @@ CUTS = (
 
 
 def film_of(archive: Path) -> bytes:
-    """The film's bytes, out of the archive in the archive; another film than the known one is refused."""
+    """The film's bytes, from the archive in the archive. Exits if its hash is not the known one."""
     with tarfile.open(archive) as tar:
         name = next(name for name in tar.getnames() if name.endswith(ARCHIVE))
         inner = tar.extractfile(name)
         assert inner is not None
         with zipfile.ZipFile(io.BytesIO(inner.read())) as folder:
             film = folder.read(FILM)
-    found = hashlib.sha256(film).hexdigest()
-    if found != FILM_SHA256:
-        raise SystemExit(f"{archive}: the film's sha256 is {found}, expected {FILM_SHA256}")
+    digest = hashlib.sha256(film).hexdigest()
+    if digest != FILM_SHA256:
+        raise SystemExit(f"{archive}: the film's sha256 is {digest}, expected {FILM_SHA256}")
     return film
 
 
 def frames_of(film: bytes, cut: Cut) -> NDArray[np.uint8]:
     """(T, H, W, 3): the frames from the cut's start on, at SIZE."""
-    with av.open(io.BytesIO(film)) as container:
+    with av.open(io.BytesIO(film), "r") as container:
         container.seek(int(cut.start * av.time_base))
         pictures = []
         for frame in container.decode(video=0):

@@ -1,14 +1,13 @@
-"""Grow a small model from nothing in the whole drawn world and on degraded real footage: the next bundled one.
+"""Train the bundled model from random weights, on drawn clips and degraded real footage.
 
     python -m experiments.footage --out runs/footage
     python -m experiments.grow_tiny.grow --footage runs/footage --out runs/tiny [--start MODEL --see-steps 0 ...]
 
-Four lessons, each resumed where it was killed: see (the vision tower alone, asked about every part of the picture),
-look (describe what is there), judge (write whole chains), prefer (Bradley-Terry at the query under the random mask,
-beside the next-token loss). A lesson of no updates is left out. With --start, a grown model goes on learning, with a
-new query and head. What writes chains and has not scored is kept in `chains/`. At the end the reward's mean and
-deviation are measured on a split of its own. `record.json` beside the model says what was done, in which environment,
-and how the curves went."""
+Four lessons, each of which resumes where it was stopped: see (the vision tower alone, on labels of every part of the
+picture), look (descriptions), judge (whole chains), prefer (Bradley-Terry at the query under the random mask, with the
+next-token loss). A lesson of no updates is left out. With --start, a trained model continues, with a new query and
+head. The model that writes chains and has not scored is kept in `chains/`. At the end the reward's mean and deviation
+are measured on a split of their own. `record.json` beside the model has the plan, the environment and the curves."""
 
 import argparse
 import json
@@ -20,11 +19,10 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import TrainingArguments
 
 from descore.model.checkpoint import CheckpointSettings
 from descore.model.modeling import DescoreModel
@@ -37,9 +35,12 @@ from descore.training.trainer import DescoreTrainer, last_checkpoint
 from descore.video.sampling import VideoSampling
 from experiments.footage.clips import Footage
 from experiments.footage.examples import footage_example
-from experiments.grow_tiny.lessons import SIDE, Judge, Lesson, Look, Prefer, ToldCollator
-from experiments.grow_tiny.optimizer import MuonAndAdamW, split
-from experiments.grow_tiny.seeing import see
+from experiments.grow_tiny.lessons import SIDE, ChainItemCollator, Judge, Lesson, Look, Prefer
+from experiments.grow_tiny.optimizer import MuonAndAdamW, split_weights
+from experiments.grow_tiny.vision import see
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 RUBRIC = "Prompt: {prompt}\nDescribe the video. Then judge its subject, dynamics, camera, environment and style."
 
@@ -49,21 +50,21 @@ SAMPLING = VideoSampling(
 )
 VOCABULARY = 1536
 CALIBRATION_START = 10**9
-"""Number of the first example of real footage for calibration, beyond all that training uses."""
+"""First example of real footage for calibration, beyond all that training uses."""
 FOOTAGE_PROMPTS = 400
-"""Examples of real footage whose words the tokenizer learns."""
+"""Examples of real footage whose texts train the tokenizer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How much of what."""
+    """Sizes and rates of the lessons."""
 
     start: str = ""
-    """Model that goes on learning; empty: one of random weights."""
+    """Model to continue from; empty: random weights."""
     first: int = 0
-    """Number of the first clip and of the first pair: beyond those that `start` has seen."""
+    """Number of the first clip and pair, beyond those that `start` has seen."""
     clips_before: int = 0
-    """Clips that `start` has seen."""
+    """Number of clips that `start` has seen."""
     see_steps: int = 1800
     """Updates of the vision tower alone."""
     look_steps: int = 500
@@ -71,58 +72,58 @@ class Plan:
     judge_steps: int = 1800
     """Updates on whole chains, every second of them without clips."""
     batch: int = 32
-    """Clips in an update of these."""
+    """Clips in an update of these three."""
     learning_rate: float = 8e-4
-    """Of look and judge, after `warmup_steps`, for what AdamW moves. It is constant, and falls in the end of judge."""
+    """AdamW's rate in look and judge after `warmup_steps`: constant, and falling at the end of judge."""
     matrix_learning_rate: float = 0.01
-    """The same for what Muon moves."""
+    """Muon's rate, likewise."""
     vision_share: float = 0.3
-    """Of these rates, for the vision tower: it has learned before."""
+    """Share of these rates for the vision tower, which is trained already."""
     warmup_steps: int = 100
     judge_decay: float = 0.35
-    """Share of the judge lesson over which the rates fall, to `prefer_share` of them."""
+    """Last share of the judge lesson, over which the rates fall to `prefer_share` of them."""
     prefer_steps: int = 500
     """Updates on pairs."""
     pair_batch: int = 16
     """Pairs in an update: twice as many clips."""
     prefer_share: float = 0.35
-    """Of these rates, at the peak of the last lesson; down to nothing along a cosine."""
+    """Share of these rates at the peak of the last lesson, which decays to 0 along a cosine."""
     head_learning_rate: float = 2e-3
-    """Peak, for the query and the head, which start from nothing."""
+    """Peak rate of the query and the head, which start untrained."""
     chain_drop: float = 0.5
-    """The random mask."""
+    """Probability of the random mask."""
     chain_weight: float = 1.0
-    """Of the next-token loss beside Bradley-Terry."""
+    """Weight of the next-token loss beside Bradley-Terry."""
     calibration_clips: int = 256
-    """Clips for the mean and deviation of the reward: one half drawn, the other real."""
+    """Clips for the mean and deviation of the reward: half drawn, half real."""
     seed: int = 0
-    """Of the weights."""
+    """Seed of the weights."""
 
 
-def seedling(plan: Plan, footage: Footage, out: Path) -> DescoreModel:
-    """The model that the run began with: a tokenizer that is made again could number its tokens otherwise."""
+def initial_model(plan: Plan, footage: Footage, out: Path) -> DescoreModel:
+    """The model before the lessons, saved so that a resumed run has the same tokenizer."""
     if not out.is_dir():
-        (goes_on(plan) if plan.start else new_model(plan, footage)).save_pretrained(out)
+        (continued_model(plan) if plan.start else new_model(plan, footage)).save_pretrained(out)
     model = DescoreModel.from_pretrained(out, device="cpu")
-    # On a CPU and at these lengths, attention that writes its weights down is the faster one to learn with.
+    # On a CPU and at these lengths, eager attention trains faster.
     model.backbone.set_attn_implementation({"text_config": "eager"})
     return model
 
 
-def goes_on(plan: Plan) -> DescoreModel:
-    """A grown model with a query and a head that know nothing."""
+def continued_model(plan: Plan) -> DescoreModel:
+    """A trained model with a new query and head."""
     torch.manual_seed(plan.seed)
     old = DescoreModel.from_pretrained(plan.start, device="cpu")
     return DescoreModel(old.backbone, chat=old.chat, settings=settings())
 
 
 def settings() -> CheckpointSettings:
-    """Of a model that has not scored yet."""
+    """Settings of a model that has not scored yet."""
     return CheckpointSettings(sampling=SAMPLING, max_chain_tokens=192)
 
 
 def new_model(plan: Plan, footage: Footage) -> DescoreModel:
-    """The tokenizer trained on the texts of both worlds, and random weights."""
+    """Random weights, and a tokenizer trained on drawn and real examples."""
     torch.manual_seed(plan.seed)
     real = (footage_example(footage, "train", index) for index in range(FOOTAGE_PROMPTS))
     texts = [RUBRIC, "user\nassistant\n", *(f"<{tenth / 10:.1f} seconds>" for tenth in range(40))]
@@ -132,8 +133,10 @@ def new_model(plan: Plan, footage: Footage) -> DescoreModel:
     return DescoreModel.from_backbone(config, processor=processor, settings=settings(), rubric=RUBRIC)
 
 
-def arguments(out: Path, *, steps: int, batch: int, plan: Plan, **more: Any) -> TrainingArguments:  # noqa: ANN401
-    """bf16, a checkpoint every 100 updates, one process reading ahead, items in their order."""
+def arguments(out: Path, *, steps: int, batch: int, plan: Plan, **more: Any) -> "TrainingArguments":  # noqa: ANN401
+    """bf16, a checkpoint every 100 updates, one worker that reads ahead, items in order."""
+    from transformers import TrainingArguments  # after descore.model has imported torchvision
+
     return TrainingArguments(
         output_dir=str(out),
         max_steps=steps,
@@ -163,19 +166,23 @@ def learn_pairs(model: DescoreModel, batch: dict[str, Any], *, chain_weight: flo
     """Bradley-Terry at the query, and the next-token loss of the same forward."""
     hidden_RTD = model.hidden(sequences(batch))
     pairs = pair_losses(model, hidden_RTD, batch, kind="bradley-terry")
-    preferring = pairs.loss / pairs.count.clamp(min=1)
-    writing = chain_loss(model, batch, hidden_RTD)
-    metrics = {"bradley_terry": preferring, "next_token": writing, "pair_accuracy": pairs.metrics["pair_accuracy"]}
-    return preferring + chain_weight * writing, metrics
+    bradley_terry = pairs.loss / pairs.count.clamp(min=1)
+    next_token = chain_loss(model, batch, hidden_RTD)
+    metrics = {
+        "bradley_terry": bradley_terry,
+        "next_token": next_token,
+        "pair_accuracy": pairs.metrics["pair_accuracy"],
+    }
+    return bradley_terry + chain_weight * next_token, metrics
 
 
 def new_optimizer(model: DescoreModel, plan: Plan, *, share: float = 1.0, head: bool = False) -> MuonAndAdamW:
-    """At this share of the plan's learning rates; `head`: query and head learn, too, and faster."""
+    """An optimizer at this share of the plan's learning rates. head: train query and head, too, at their own rate."""
     parts = {"vision": model.backbone.model.visual.named_parameters(), "language": language_weights(model)}
     shares = {"vision": share * plan.vision_share, "language": share}
     matrices, others = list[dict[str, Any]](), list[dict[str, Any]]()
     for part, named in parts.items():
-        inside, outside = split(named)
+        inside, outside = split_weights(named)
         matrices.append({"params": inside, "lr": shares[part] * plan.matrix_learning_rate})
         others.append({"params": outside, "lr": shares[part] * plan.learning_rate})
     if head:
@@ -184,14 +191,14 @@ def new_optimizer(model: DescoreModel, plan: Plan, *, share: float = 1.0, head: 
 
 
 def language_weights(model: DescoreModel) -> list[tuple[str, nn.Parameter]]:
-    """Of the backbone, all but the vision tower's."""
+    """The backbone's weights without the vision tower's."""
     return [(name, weight) for name, weight in model.backbone.named_parameters() if ".visual." not in name]
 
 
-def write(
+def train_chains(
     model: DescoreModel, plan: Plan, out: Path, lesson: Lesson, *, warmup: int, decay: float = 0.0
 ) -> list[dict[str, float]]:
-    """A lesson in writing chains. decay: share of it over which the learning rate falls, constant until then."""
+    """A lesson on chains. decay: last share of the lesson, over which the learning rate falls. Returns the curve."""
     steps = len(lesson) // plan.batch
     args = arguments(
         out,
@@ -211,14 +218,14 @@ def write(
         loss=learn_chains,
         args=args,
         train_dataset=lesson,
-        data_collator=ToldCollator(model.chat),
+        data_collator=ChainItemCollator(model.chat),
         optimizers=(new_optimizer(model, plan), None),
     )
     return train(trainer)
 
 
-def prefer(model: DescoreModel, plan: Plan, out: Path, lesson: Lesson) -> list[dict[str, float]]:
-    """The lesson in preferring."""
+def train_pairs(model: DescoreModel, plan: Plan, out: Path, lesson: Lesson) -> list[dict[str, float]]:
+    """The lesson on pairs. Returns the curve."""
     args = arguments(
         out, steps=plan.prefer_steps, batch=plan.pair_batch, plan=plan, lr_scheduler_type="cosine", warmup_steps=20
     )
@@ -234,22 +241,23 @@ def prefer(model: DescoreModel, plan: Plan, out: Path, lesson: Lesson) -> list[d
 
 
 def train(trainer: DescoreTrainer) -> list[dict[str, float]]:
-    """To the end, from the last whole checkpoint if there is one. The curve."""
-    found = last_checkpoint(Path(trainer.args.output_dir))
-    trainer.train(resume_from_checkpoint=None if found is None else str(found))
+    """Train to the end, from the last whole checkpoint if there is one. Returns the curve."""
+    checkpoint = last_checkpoint(Path(trainer.args.output_dir))
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     return list(trainer.state.log_history)
 
 
 def calibrate(model: DescoreModel, plan: Plan, footage: Footage) -> CheckpointSettings:
-    """Settings with the mean and deviation of the reward on clips that nothing was trained on."""
+    """Settings with the mean and deviation of the reward on clips outside of training."""
     model.settings = model.settings.model_copy(
         update={"trained_on": "drawn clips"}
-    )  # it is, only its settings do not know yet
+    )  # an untrained model is not scored with
     scorer = Scorer(model.eval(), name="grown", batch_size=32)
     half = plan.calibration_clips // 2
     drawn = [draw_example(Split.CALIBRATION, index, size=(SIDE, SIDE)) for index in range(half)]
     real = [footage_example(footage, "train", CALIBRATION_START + index, pixels=SIDE**2) for index in range(half)]
-    rewards = [s.reward for s in scorer.score_batch((e.clip, e.prompt) for e in [*drawn, *real])]
+    requests = [(example.clip, example.prompt) for examples in (drawn, real) for example in examples]
+    rewards = [score.reward for score in scorer.score_batch(requests)]
     written = (plan.see_steps + plan.look_steps + plan.judge_steps // 2) * plan.batch
     clips = plan.clips_before + written + 2 * plan.prefer_steps * plan.pair_batch
     return model.settings.model_copy(
@@ -262,7 +270,7 @@ def calibrate(model: DescoreModel, plan: Plan, footage: Footage) -> CheckpointSe
 
 
 def environment() -> dict[str, str]:
-    """What the run depends on."""
+    """Versions and cores."""
     packages = {name: version(name) for name in ("torch", "transformers", "accelerate", "tokenizers", "numpy")}
     return {"python": platform.python_version(), "cores": str(os.cpu_count()), **packages}
 
@@ -270,26 +278,26 @@ def environment() -> dict[str, str]:
 def lessons(
     model: DescoreModel, plan: Plan, footage: Footage, out: Path
 ) -> Iterator[tuple[str, list[dict[str, float]]]]:
-    """One after the other, each with its curve."""
+    """Run the lessons in order; yield the name and curve of each."""
     if plan.see_steps:
         yield "see", see(model, footage, out / "see", steps=plan.see_steps, batch=plan.batch, side=SIDE)
     look, judge = plan.look_steps * plan.batch, plan.judge_steps * plan.batch
     warmup = plan.warmup_steps
     if look:
-        yield "look", write(model, plan, out / "look", Lesson(Look(footage), look), warmup=warmup)
+        yield "look", train_chains(model, plan, out / "look", Lesson(Look(footage), look), warmup=warmup)
         warmup = 0
     if judge:
         lesson = Lesson(Judge(footage, plan.batch), judge, start=look + plan.first)
-        yield "judge", write(model, plan, out / "judge", lesson, warmup=warmup, decay=plan.judge_decay)
+        yield "judge", train_chains(model, plan, out / "judge", lesson, warmup=warmup, decay=plan.judge_decay)
     if not (out / "chains").is_dir():
         model.save_pretrained(out / "chains")
     pairs = plan.prefer_steps * plan.pair_batch
     if pairs:
-        yield "prefer", prefer(model, plan, out / "prefer", Lesson(Prefer(footage), pairs, start=plan.first))
+        yield "prefer", train_pairs(model, plan, out / "prefer", Lesson(Prefer(footage), pairs, start=plan.first))
 
 
 def main() -> None:
-    """Grow, or go on growing."""
+    """Train, calibrate, save the model and its record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--footage", type=Path, default=Path("runs/footage"))
     parser.add_argument("--out", type=Path, default=Path("runs/tiny"))
@@ -300,7 +308,7 @@ def main() -> None:
     plan = Plan(**options)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # clips are collated in a forked worker
 
-    model = seedling(plan, footage, out / "start")
+    model = initial_model(plan, footage, out / "start")
     curves = {name: curve for name, curve in lessons(model, plan, footage, out) if curve}
     model.settings = calibrate(model, plan, footage)
     model.backbone.to(torch.bfloat16)

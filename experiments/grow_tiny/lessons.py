@@ -1,9 +1,9 @@
-"""What the model is shown, lesson by lesson: numbered data sets of drawn clips and real footage.
+"""The data sets of the lessons in writing and preferring: numbered items of drawn clips and real footage.
 
-Each item is a function of its lesson and number alone, made when it is asked for by a worker that reads ahead."""
+Each item is a function of its lesson and number alone, made on demand by a worker that reads ahead."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,13 @@ from descore.data.chat import Chat
 from descore.synthetic.splits import Split, draw_example, draw_pair, plan_example
 from descore.synthetic.truth import true_preference
 from descore.training.collate import ChainCollator, TrainingPair, Written
+from descore.training.pair_dataset import PairSide
 from descore.types import PREFERENCE_SIGN, Clip, Preference
 from experiments.footage.clips import Footage
 from experiments.footage.examples import footage_contrast, footage_example, footage_pair
 
 SIDE = 128
-"""Pixels along each edge of a drawn frame; of real footage, as many pixels in all."""
+"""Pixels along each edge of a drawn frame; a frame of real footage has at most as many pixels."""
 
 REAL_EVERY = 2
 """One clip in so many is real footage."""
@@ -32,23 +33,23 @@ NO_CLIP = Clip(
     source_frames=2,
     duration=0.5,
 )
-"""Grey, and one visual token long: what is compared by its words needs no picture."""
+"""Grey, and one visual token long: stands for the clip where a description is given in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """A clip, its prompt and what is to be learned to write about it."""
+class ChainItem:
+    """A clip, its prompt, and the chain to learn."""
 
     clip: Clip
     prompt: str
     chain: str
     given: str = ""
-    """How the chain begins; this part is read, and not learned to write."""
+    """The beginning of the chain, which has no loss."""
 
 
 @dataclass(frozen=True)
 class Lesson(Dataset):  # type: ignore[type-arg]
-    """Items `start` to `start` + `size` - 1 of what `make` makes from (number, progress from 0 to 1)."""
+    """Items `start` to `start` + `size` - 1 of `make`, which takes a number and the progress from 0 to 1."""
 
     make: Callable[[int, float], Written | TrainingPair]
     size: int
@@ -63,62 +64,62 @@ class Lesson(Dataset):  # type: ignore[type-arg]
 
 @dataclass(frozen=True)
 class Look:
-    """To describe, before anything is judged: the chain's first paragraph alone. Every second prompt tells nothing; the
-    others mislead in three attributes of four, so that copying them does not pay. Scenes are simple at first."""
+    """Descriptions: the chain's first paragraph alone. Every second prompt asks for nothing; the others are wrong in
+    three attributes of four, so that copying them does not help. Scenes are simple at first."""
 
     footage: Footage
 
-    def __call__(self, number: int, progress: float) -> Told:
-        """One clip and what is to be seen in it."""
+    def __call__(self, number: int, progress: float) -> ChainItem:
+        """A clip and its description."""
         if number % REAL_EVERY == 0:
-            shown = footage_example(self.footage, "train", number, pixels=SIDE**2)
+            shown: Written = footage_example(self.footage, "train", number, pixels=SIDE**2)
         else:
             variety, informed = min(1.0, 0.3 + 1.4 * progress), number % (2 * REAL_EVERY) < REAL_EVERY
             shown = draw_example(
                 Split.TRAIN, number, size=(SIDE, SIDE), variety=variety, p_differs=0.75, informed=informed
             )
-        return Told(clip=shown.clip, prompt=shown.prompt, chain=shown.chain.partition("\n")[0])
+        return ChainItem(clip=shown.clip, prompt=shown.prompt, chain=shown.chain.partition("\n")[0])
 
 
-def compare(number: int) -> Told:
-    """No clip: what is to be seen is given in words, and what that means for the prompt is to be learned. Every second
-    prompt is loosely put."""
+def compare(number: int) -> ChainItem:
+    """A comparison without a clip: the description is given in words, and the rest of the chain is learned. Every
+    second prompt is loose."""
     planned = plan_example(Split.TRAIN, number, p_differs=_p_differs(number), loose=number % 2 == 0)
     seen, line, _ = planned.chain.partition("\n")
-    return Told(clip=NO_CLIP, prompt=planned.prompt, chain=planned.chain, given=seen + line)
+    return ChainItem(clip=NO_CLIP, prompt=planned.prompt, chain=planned.chain, given=seen + line)
 
 
 def _p_differs(number: int) -> float | None:
-    """Of drawn clips, one half differs from the prompt in every second attribute, the other as generators slip."""
+    """Half of the drawn clips differ from the prompt in every second attribute, half as their generators do."""
     return 0.5 if number % 4 < 2 else None
 
 
 @dataclass(frozen=True)
 class Judge:
-    """To write whole chains; in every second batch, to compare alone. With no clips in between, it forgets to look."""
+    """Whole chains; every second batch has comparisons alone. Without clips in between, a model unlearns to look."""
 
     footage: Footage
     batch: int
 
-    def __call__(self, number: int, progress: float) -> Told:  # noqa: ARG002  # the same from first to last
-        """One clip, or none, and its whole chain."""
+    def __call__(self, number: int, progress: float) -> ChainItem:  # noqa: ARG002  # the same from first to last
+        """A clip, or none, and its whole chain."""
         if number // self.batch % 2:
             return compare(number)
         if number % REAL_EVERY == 0:
-            shown = footage_example(self.footage, "train", number, pixels=SIDE**2)
+            shown: Written = footage_example(self.footage, "train", number, pixels=SIDE**2)
         else:
             loose = number % 8 > 4
             shown = draw_example(Split.TRAIN, number, size=(SIDE, SIDE), p_differs=_p_differs(number), loose=loose)
-        return Told(clip=shown.clip, prompt=shown.prompt, chain=shown.chain)
+        return ChainItem(clip=shown.clip, prompt=shown.prompt, chain=shown.chain)
 
 
 @dataclass(frozen=True, slots=True)
-class ToldCollator:
-    """As ChainCollator, but that the given beginnings of chains have no loss."""
+class ChainItemCollator:
+    """ChainCollator without loss on the given beginnings of chains."""
 
     chat: Chat
 
-    def __call__(self, items: Sequence[Told]) -> dict[str, Any]:
+    def __call__(self, items: Sequence[ChainItem]) -> dict[str, Any]:
         """A batch."""
         inputs = ChainCollator(self.chat)(items)
         for mask_T, item in zip(inputs["chain_mask"], items, strict=True):
@@ -129,13 +130,13 @@ class ToldCollator:
 
 @dataclass(frozen=True)
 class Prefer:
-    """Pairs with chains. Of real footage, two pairs in three are one clip in two states, half of these in states that
-    words may not tell apart; the third is two scenes in unlike condition: what is filmed must not count."""
+    """Pairs with chains. Of the pairs of real footage, two in three show one clip twice, half of these in states that
+    may have the same words; the third shows two scenes in different states, so that the scene must not count."""
 
     footage: Footage
 
     def __call__(self, number: int, progress: float) -> TrainingPair:  # noqa: ARG002
-        """One pair."""
+        """A pair."""
         if number % REAL_EVERY:
             drawn = draw_pair(Split.TRAIN, number, size=(SIDE, SIDE))
             return preferred(drawn.a, drawn.b, drawn.preference, number=number)
@@ -147,10 +148,15 @@ class Prefer:
             )
             return preferred(same.a, same.b, same.preference, number=number)
         a, b = (footage_example(self.footage, "train", 2 * number + side, pixels=SIDE**2) for side in (0, 1))
-        other = Told(clip=b.clip, prompt=a.prompt, chain=b.chain)
-        return preferred(a, other, true_preference(a.verdict, b.verdict), number=number)
+        return preferred(a, replace(b, prompt=a.prompt), true_preference(a.verdict, b.verdict), number=number)
 
 
 def preferred(a: Written, b: Written, preference: Preference, *, number: int) -> TrainingPair:
-    """Two clips of one prompt, of which one is preferred over all, or neither."""
-    return TrainingPair(a=a, b=b, preference_K=np.array([PREFERENCE_SIGN[preference]], dtype=np.int8), number=number)
+    """A training pair with a preference on the overall."""
+    sides = [PairSide(clip=side.clip, prompt=side.prompt, chain=side.chain) for side in (a, b)]
+    return TrainingPair(
+        a=sides[0],
+        b=sides[1],
+        preference_K=np.array([PREFERENCE_SIGN[preference]], dtype=np.int8),
+        number=number,
+    )

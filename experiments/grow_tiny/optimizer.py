@@ -1,4 +1,4 @@
-"""Muon for the matrices inside, AdamW for all else, behind one face.
+"""One optimizer: Muon for the matrices of the blocks, AdamW for all other weights.
 
 Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) makes each step of a matrix equally long in all
 directions: what is rare in the gradient, such as the difference of two shapes, is learned beside what is common."""
@@ -11,16 +11,16 @@ from torch import nn
 
 BETAS, MOMENTUM, WEIGHT_DECAY = (0.9, 0.98), 0.95, 0.05
 
-_INSIDE = ("_proj.", ".linear", ".attn.")
+_BLOCK_LAYERS = ("_proj.", ".linear", ".attn.")
 
 
-def is_inside(name: str, weight: nn.Parameter) -> bool:
-    """Whether a weight is the matrix of a linear layer of a block: no embedding, no position, no output."""
-    return weight.ndim == 2 and any(part in name for part in _INSIDE)
+def is_block_matrix(name: str, weight: nn.Parameter) -> bool:
+    """Whether a weight is the matrix of a linear layer of a block: not an embedding, a position or an output."""
+    return weight.ndim == 2 and any(part in name for part in _BLOCK_LAYERS)
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
-    """Each group is {"params": [...], "lr": ...}; the first groups are matrices."""
+    """Parameter groups are {"params": [...], "lr": ...}; those of `matrices` come first."""
 
     def __init__(self, matrices: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:
         super().__init__([*map(dict, matrices), *map(dict, others)], {})
@@ -31,33 +31,33 @@ class MuonAndAdamW(torch.optim.Optimizer):
         self._show_groups()
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]  # noqa: ANN401, ARG002
-        """Both."""
+        """Step both optimizers."""
         for part in self.parts:
             part.step()
 
     def zero_grad(self, set_to_none: bool = True) -> None:  # torch's own signature
-        """Both."""
+        """Zero the gradients of both."""
         for part in self.parts:
             part.zero_grad(set_to_none)
 
     def state_dict(self) -> dict[str, Any]:
-        """Both."""
+        """The states of both."""
         return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Both."""
+        """Load the states of both."""
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self._show_groups()
 
     def _show_groups(self) -> None:
-        """Whoever sets a learning rate sets it in the parts' own groups."""
+        """Share the parts' groups, so that a learning rate that is set here is set there."""
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
-def split(named: Iterable[tuple[str, nn.Parameter]]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Matrices inside, and all else."""
+def split_weights(named: Iterable[tuple[str, nn.Parameter]]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Block matrices, and all other weights."""
     matrices, others = list[nn.Parameter](), list[nn.Parameter]()
     for name, weight in named:
-        (matrices if is_inside(name, weight) else others).append(weight)
+        (matrices if is_block_matrix(name, weight) else others).append(weight)
     return matrices, others

@@ -1,7 +1,6 @@
-"""What lies under each visual token of a clip: the truth that the vision tower is asked about.
+"""What each visual token of a clip shows: labels and measures for training the vision tower.
 
-In: a planned drawn clip, or real footage and its flaws. Out: labels and measures for each token, in the order in which
-Qwen3-VL's merger gives them: by time, row, column. Knows the drawn world; knows nothing of models.
+Tokens are in the order of Qwen3-VL's merger: by time, row, column.
 
 Shapes in names: V visual tokens of a clip, T frames, H x W pixels, K drawings (each thing in each frame), N flaws."""
 
@@ -19,30 +18,30 @@ from descore.synthetic.staging import Staging, stage
 from descore.types import Clip
 
 TOKEN = 32
-"""Pixels along each edge of what a visual token covers; it spans two frames."""
+"""Pixels along each edge of a visual token, which spans two frames."""
 CELL = 4
-"""Pixels along each edge of a cell of the covered share."""
+"""Pixels along each edge of a cell, the resolution of covered shares."""
 CELLS = TOKEN // CELL
 STEP = 0.03
-"""The unit of motion from a frame to the next, in shares of the picture's edge: what moves slowly moves so far."""
+"""Unit of motion from frame to frame, as a share of the picture's edge: slow things move this far."""
 
 LEAST = 0.3
-"""Of STEP, that what moves moves at least."""
+"""Least motion of a moving thing, in STEPs."""
 
 OF_THINGS = ("shape", "colour", "size", "count", "way")
-"""Asked of the tokens that show a thing. The way is where it goes from the token's first frame to its second."""
+"""Labels of tokens that show a thing. `way`: its direction from the token's first frame to its second."""
 OF_ALL = ("setting", "light", "style", "camera")
-"""Asked of all tokens."""
+"""Labels of all tokens."""
 CLASSES = {name: len(values) for name, values in ATTRIBUTES.items()} | {
     "way": 5,
     "setting": len(ATTRIBUTES["setting"]) + 1,
 }
-"""Number of answers. A way is none, left, right, up or down; the last setting is real footage."""
+"""Number of classes. A way is none, left, right, up or down; the last setting is real footage."""
 WEIGHTS = {"way": 2.0, "camera": 2.0}
-"""Of losses that do not count once: motion is harder to come by than looks."""
+"""Weights of losses that are not 1: motion is harder to learn than looks."""
 FLAWS = tuple(DEGRADATIONS)
 UNKNOWN = -100
-"""A label that is not asked: cross-entropy's own default."""
+"""The label of tokens without one: cross-entropy's own default."""
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -50,21 +49,21 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
-    """What each visual token of a clip of V tokens shows."""
+    """Labels and measures of the V visual tokens of a clip."""
 
     cover_VC: Floats
-    """Of each cell in either frame, the share that things cover; NaN for real footage."""
+    """Covered share of each cell of both frames; NaN for real footage."""
     labels: dict[str, Labels]
     """(V,) for each name of OF_THINGS and OF_ALL: the value's number, or UNKNOWN."""
     motion_V5: Floats
     """Per frame: the things' own motion to the right and down, then the camera's, then the logarithm of its zoom, in
     units of STEP; NaN where it is not known."""
     flaws_N: Floats
-    """Strength of each of FLAWS; the same for all tokens."""
+    """Strength of each of FLAWS in the clip."""
 
 
 def of_drawn(planned: Plan, side: int) -> Truth:
-    """The truth about a drawn clip of side x side pixels."""
+    """The truth of a drawn clip of side x side pixels."""
     scene, staging = planned.shown, staging_of(planned)
     cover_THW = covered(scene, staging, side)
     in_things_V = _by_token(cover_THW).mean(axis=1) > 0.08
@@ -77,7 +76,8 @@ def of_drawn(planned: Plan, side: int) -> Truth:
         labels[name][~in_things_V] = UNKNOWN
     if scene.style is Style.GREY:
         labels["colour"][:] = UNKNOWN
-    labels["colour"][staging.changed_T.reshape(-1, 2).any(axis=1)[pair_V]] = UNKNOWN
+    changes_P = np.asarray(staging.changed_T.reshape(-1, 2).any(axis=1))
+    labels["colour"][changes_P[pair_V]] = UNKNOWN
     motion_V5[~in_things_V, :2] = np.nan
     if any(flaw.harms == "motion" and flaw.name != "flicker" for flaw in planned.flaws):
         motion_V5[:] = np.nan
@@ -86,7 +86,7 @@ def of_drawn(planned: Plan, side: int) -> Truth:
 
 
 def of_footage(clip: Clip, flaws: Flaws) -> Truth:
-    """The truth about real footage: nothing but its flaws, and that it is real."""
+    """The truth of real footage: its flaws, and that it is real."""
     _, height, width, _ = clip.frames.shape
     tokens = DRAWN_FRAMES // 2 * round(height / TOKEN) * round(width / TOKEN)
     labels = {name: np.full(tokens, UNKNOWN) for name in (*OF_THINGS, *OF_ALL)}
@@ -100,12 +100,12 @@ def of_footage(clip: Clip, flaws: Flaws) -> Truth:
 
 
 def staging_of(planned: Plan) -> Staging:
-    """Where things are in a planned clip: the first that is drawn from its seed."""
+    """The staging of a planned clip, the first that is drawn from its seed."""
     return stage(planned.shown, rng=np.random.default_rng(planned.seed), frames=DRAWN_FRAMES, half_2=(0.5, 0.5))
 
 
 def covered(scene: Scene, staging: Staging, side: int) -> Floats:
-    """(T, H, W): the share of each pixel that things cover."""
+    """(T, H, W): the covered share of each pixel."""
     cover_THW = np.zeros((DRAWN_FRAMES, side, side), np.float32)
     seen_T = np.flatnonzero(staging.seen_T)
     if not seen_T.size:
@@ -125,8 +125,9 @@ def _by_token(cover_THW: Floats) -> Floats:
     """(V, cells of both frames)."""
     frames, height, width = cover_THW.shape
     cells = cover_THW.reshape(frames, height // CELL, CELL, width // CELL, CELL).mean(axis=(2, 4))
-    split = cells.reshape(frames // 2, 2, height // TOKEN, CELLS, width // TOKEN, CELLS)
-    return split.transpose(0, 2, 4, 1, 3, 5).reshape(-1, 2 * CELLS**2)
+    by_token = cells.reshape(frames // 2, 2, height // TOKEN, CELLS, width // TOKEN, CELLS)
+    tokens: Floats = by_token.transpose(0, 2, 4, 1, 3, 5).reshape(-1, 2 * CELLS**2)
+    return tokens
 
 
 def _motion(staging: Staging) -> Floats:
@@ -138,7 +139,7 @@ def _motion(staging: Staging) -> Floats:
 
 
 def _way(motion_V5: Floats) -> Labels:
-    """(V,): where the things go, as a number below CLASSES["way"]."""
+    """(V,): the direction of the things, below CLASSES["way"]."""
     across_V, down_V = motion_V5[:, 0], motion_V5[:, 1]
     ways = [across_V < -LEAST, across_V > LEAST, down_V < -LEAST, down_V > LEAST]
     return np.select(ways, [1, 2, 3, 4], default=0)

@@ -1,8 +1,7 @@
-"""The first lesson: the vision tower learns to see, before a word is written.
+"""The first lesson: train the vision tower to predict what is under each visual token, before a word is written.
 
-A drawn clip's truth is known for every part of its picture. Here each visual token is asked for what lies under it,
-each clip for its flaws: some hundred answers where a description gives ten. The linear maps that answer are thrown away
-at the end.
+The truth of a drawn clip is known for every part of its picture: each token has some hundred labels, where a
+description has ten words. Flaws are predicted for whole clips. The linear heads are discarded at the end.
 
 The patch embedding starts as the whitened principal components of the patches (Coates and Ng 2012, "Learning feature
 representations with k-means", section 2): raw pixels hold a thousand times more brightness than edges.
@@ -27,7 +26,7 @@ from descore.synthetic.splits import Split, draw_plan, plan_example
 from descore.types import Clip
 from experiments.footage.clips import Footage
 from experiments.footage.examples import footage_example
-from experiments.grow_tiny.optimizer import MuonAndAdamW, split
+from experiments.grow_tiny.optimizer import MuonAndAdamW, split_weights
 from experiments.grow_tiny.token_truth import (
     CELLS,
     CLASSES,
@@ -44,11 +43,11 @@ from experiments.grow_tiny.token_truth import (
 REAL_EVERY = 6
 """One clip in so many is real footage."""
 SOUND_FIRST = 0.3
-"""Share of the lesson over which flaws come in: sound clips are the easier start."""
+"""Share of the lesson over which flaws are introduced: sound clips are the easier start."""
 LEARNING_RATE, MATRIX_LEARNING_RATE = 1e-3, 0.01
-"""Peaks."""
+"""Peak rates."""
 WARMUP, DECAY = 100, 0.3
-"""Updates over which they rise, and the share of the lesson over which they fall in the end."""
+"""Updates over which the rates rise, and the last share of the lesson, over which they fall."""
 LOG_EVERY, SAVE_EVERY = 50, 200
 
 Curve = list[dict[str, float]]
@@ -56,12 +55,12 @@ Curve = list[dict[str, float]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class See(Dataset):  # type: ignore[type-arg]
-    """Clips number `start` to `size` - 1, of ever more variety, and the truth about their tokens."""
+    """Clips `start` to `size` - 1, of increasing variety, with the truth of their tokens."""
 
     footage: Footage
     size: int
     side: int
-    """Pixels along each edge of a drawn frame; of real footage, as many pixels in all."""
+    """Pixels along each edge of a drawn frame; a frame of real footage has at most as many pixels."""
     start: int = 0
 
     def __len__(self) -> int:
@@ -83,7 +82,7 @@ class See(Dataset):  # type: ignore[type-arg]
 
 @dataclass(frozen=True, slots=True)
 class SeeCollator:
-    """Clips and truths → the vision tower's input, and the truths in one row of tokens."""
+    """Batches clips and truths: the vision tower's input, and the truths with the tokens of all clips in one row."""
 
     model: DescoreModel
 
@@ -103,8 +102,8 @@ class SeeCollator:
         }
 
 
-class Answers(nn.Module):
-    """A linear map from a visual token to each answer."""
+class Heads(nn.Module):
+    """Linear heads from a visual token to each label and measure."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -115,18 +114,18 @@ class Answers(nn.Module):
         self.labels = nn.ModuleDict({name: nn.Linear(width, CLASSES[name]) for name in (*OF_THINGS, *OF_ALL)})
 
     def forward(self, tokens_VF: Tensor, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
-        """The sum of all losses; and of the labels, the share of tokens right, of the rest, the mean error."""
+        """The weighted sum of all losses; and by name, the accuracy of labels and the loss of the rest."""
         tokens_VF = self.norm(tokens_VF)
         cover, motion, flaws = (
             self._cover(tokens_VF, batch),
             self._motion(tokens_VF, batch),
             self._flaws(tokens_VF, batch),
         )
-        said = {name: self._label(name, tokens_VF, batch[name]) for name in self.labels}
-        loss = 4 * cover + 2 * motion + 4 * flaws + sum(loss for loss, _ in said.values())
+        labels = {name: self._label(name, tokens_VF, batch[name]) for name in self.labels}
+        loss = 4 * cover + 2 * motion + 4 * flaws + sum(loss for loss, _ in labels.values())
         measured = {"loss": loss, "cover": cover, "motion": motion, "flaws": flaws}
         errors = {name: value.item() for name, value in measured.items()}
-        return loss, errors | {name: right for name, (_, right) in said.items()}
+        return loss, errors | {name: right for name, (_, right) in labels.items()}
 
     def _cover(self, tokens_VF: Tensor, batch: dict[str, Any]) -> Tensor:
         known_V = ~batch["cover_VC"].isnan().any(dim=1)
@@ -138,7 +137,7 @@ class Answers(nn.Module):
         return functional.smooth_l1_loss(self.motion(tokens_VF).float()[known_V5], batch["motion_V5"][known_V5])
 
     def _flaws(self, tokens_VF: Tensor, batch: dict[str, Any]) -> Tensor:
-        """Asked of the mean of a clip's tokens."""
+        """Predicted from the mean of a clip's tokens."""
         clips = len(batch["flaws_BN"])
         sum_BF = torch.zeros(clips, tokens_VF.shape[1]).index_add(0, batch["clip_V"], tokens_VF.float())
         logits_BN = self.flaws(sum_BF / batch["clip_V"].bincount(minlength=clips)[:, None]).float()
@@ -152,11 +151,11 @@ class Answers(nn.Module):
 
 
 class Learning:
-    """The state of the lesson, so that it goes on where it was killed."""
+    """The state of the lesson, which can be saved and loaded."""
 
     def __init__(self, model: DescoreModel) -> None:
-        self.visual, self.answers = model.backbone.model.visual, Answers(model.query.shape[0])
-        matrices, others = split([*self.visual.named_parameters(), *self.answers.named_parameters()])
+        self.visual, self.answers = model.backbone.model.visual, Heads(model.query.shape[0])
+        matrices, others = split_weights([*self.visual.named_parameters(), *self.answers.named_parameters()])
         self.optimizer = MuonAndAdamW(
             [{"params": matrices, "lr": MATRIX_LEARNING_RATE}], [{"params": others, "lr": LEARNING_RATE}]
         )
@@ -164,11 +163,11 @@ class Learning:
         self.curve: Curve = []
 
     def update(self, batch: dict[str, Any], *, rate: float) -> dict[str, float]:
-        """One step at this share of the peak rates. How well the questions were answered."""
+        """One step at this share of the peak rates. Returns losses and accuracies."""
         with torch.autocast("cpu", torch.bfloat16):
-            seen = self.visual(batch["patches_PD"], grid_thw=batch["grid_B3"])
+            features = self.visual(batch["patches_PD"], grid_thw=batch["grid_B3"])
             # The language model adds these up in its residual stream.
-            loss, measured = self.answers(seen.pooler_output + sum(seen.deepstack_features), batch)
+            loss, measured = self.answers(features.pooler_output + sum(features.deepstack_features), batch)
         loss.backward()
         nn.utils.clip_grad_norm_([*self.visual.parameters(), *self.answers.parameters()], 1.0)
         for group, peak in zip(self.optimizer.param_groups, (MATRIX_LEARNING_RATE, LEARNING_RATE), strict=True):
@@ -176,7 +175,7 @@ class Learning:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
-        return measured
+        return dict(measured)
 
     def save(self, path: Path) -> None:
         """Write what was learned, atomically."""
@@ -185,7 +184,7 @@ class Learning:
             torch.save({**learned, "step": self.step, "curve": self.curve}, partial)
 
     def load(self, path: Path) -> None:
-        """What `save` wrote."""
+        """Load a state that `save` wrote."""
         state = torch.load(path, weights_only=True)
         for name in ("visual", "answers", "optimizer"):
             getattr(self, name).load_state_dict(state[name])
@@ -193,7 +192,7 @@ class Learning:
 
 
 def see(model: DescoreModel, footage: Footage, out: Path, *, steps: int, batch: int, side: int) -> Curve:
-    """Teach the vision tower; go on where it was killed. The curve."""
+    """Train the vision tower; a stopped lesson resumes. Returns the curve."""
     learning, path, collate = Learning(model), out / "see.pt", SeeCollator(model)
     lesson = See(footage=footage, size=steps * batch, side=side)
     if path.exists():
@@ -203,8 +202,8 @@ def see(model: DescoreModel, footage: Footage, out: Path, *, steps: int, batch: 
         whiten(learning.visual, collate([lesson[number] for number in range(200)])["patches_PD"].float())
     began, window = time.monotonic(), Curve()
     left = replace(lesson, start=learning.step * batch)
-    for found in DataLoader(left, batch_size=batch, collate_fn=collate, num_workers=1, prefetch_factor=4):
-        window.append(learning.update(found, rate=_rate(learning.step, steps)))
+    for inputs in DataLoader(left, batch_size=batch, collate_fn=collate, num_workers=1, prefetch_factor=4):
+        window.append(learning.update(inputs, rate=_rate(learning.step, steps)))
         if learning.step % LOG_EVERY == 0 or learning.step == steps:
             means = {name: round(float(np.nanmean([each[name] for each in window])), 4) for name in window[0]}
             learning.curve.append({"step": learning.step, **means})
@@ -216,7 +215,7 @@ def see(model: DescoreModel, footage: Footage, out: Path, *, steps: int, batch: 
 
 
 def whiten(visual: Any, patches_PD: Tensor, *, shrink: float = 1e-3, scale: float = 0.5, place: float = 0.3) -> None:  # noqa: ANN401
-    """Start the patch embedding with the patches' whitened principal components, and positions of a like size.
+    """Initialise the patch embedding with the patches' whitened principal components, and positions of a like size.
 
     shrink: added to each variance, so that noise is not blown up. scale: deviation of a component. place: deviation of
     a position's features."""

@@ -3,6 +3,7 @@
 Heavy packages are imported when a verb runs, so that --help and --version are quick."""
 
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -13,9 +14,9 @@ from descore.cli.data import data_app
 from descore.cli.demo import demo
 from descore.cli.doctor import doctor
 from descore.cli.errors import print_error
-from descore.cli.evaluate import benchmarks, evaluate, report
+from descore.cli.evaluate import benchmarks, evaluate_judge, report
 from descore.cli.score import compare, rank, score
-from descore.cli.stress import stress
+from descore.cli.stress import stress_test
 from descore.cli.train import train_app
 from descore.cli.world import app as world
 
@@ -26,8 +27,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (score, compare, rank, evaluate, stress, report, benchmarks, demo, doctor, convert_checkpoint):
-    app.command()(verb)
+VERBS: dict[str, Callable[..., None]] = {
+    "score": score,
+    "compare": compare,
+    "rank": rank,
+    "evaluate": evaluate_judge,
+    "stress": stress_test,
+    "report": report,
+    "benchmarks": benchmarks,
+    "demo": demo,
+    "doctor": doctor,
+    "convert-checkpoint": convert_checkpoint,
+}
+for name, verb in VERBS.items():
+    app.command(name)(verb)
 app.add_typer(data_app)
 app.add_typer(train_app)
 app.add_typer(world)
@@ -48,7 +61,7 @@ def _descore(
         bool, typer.Option("--version", help="Show the version and leave.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """A video reward model that thinks before it scores: judge videos by the prompts they were generated from."""
+    """A video reward model that thinks before it scores a video by the prompt it was generated from."""
 
 
 def main() -> None:

@@ -23,13 +23,8 @@ _MAX_NAMED = 6
 _MAX_THREADS = 8
 
 data_app = typer.Typer(
-    name="data", help="Tables of pairs: check them, or make them of other tables.", no_args_is_help=True
+    name="data", help="Check tables of pairs, or convert other tables to them.", no_args_is_help=True
 )
-
-
-@data_app.callback()
-def _data() -> None:
-    """Tables of pairs: check them, or make them of other tables."""
 
 
 @data_app.command("check")
@@ -44,19 +39,19 @@ def check_tables(
     ] = None,
     open_videos: Annotated[
         bool,
-        typer.Option("--open/--no-open", help="Open every video; without it, clips are told apart by their paths."),
+        typer.Option("--open/--no-open", help="Open every video; without it, clips are identified by their paths."),
     ] = True,
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Videos opened at a time. Default: one a core, 8 at most.")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Take warnings for faults.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Treat warnings as faults.")] = False,
     show_all: Annotated[
         bool, typer.Option("--all", help=f"Show every finding, not the first {MAX_SHOWN} only.")
     ] = False,
     json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Look at every row of tables of pairs, say all that is wrong at once, and what the tables hold.
+    """Check every row of tables of pairs: show all that is wrong at once, and what the tables hold.
 
     A fault ends the command with exit code 5; a warning does so with --strict only."""
     with reported_errors(debug=debug):
@@ -108,8 +103,8 @@ def convert_tables(
 ) -> None:
     """Turn another project's table into a table of pairs, with paths relative to it.
 
-    Pairs that have none of the labels are left out and counted. descore benchmarks NAME tells of each benchmark's
-    layout and where its files are to be had."""
+    Pairs that have none of the labels are left out and counted. descore benchmarks NAME shows a benchmark's
+    layout and where to get its files."""
     with reported_errors(debug=debug):
         from descore.cli.scoring import progress_bar
         from descore.evaluation.convert import convert_table

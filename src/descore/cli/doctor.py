@@ -1,11 +1,9 @@
 """`descore doctor`: show what is installed and which device is used, and test that a model scores reproducibly."""
 
 import json as json_lines
-import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -41,7 +39,7 @@ def doctor(
     json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Show versions and device, find the model, and score a small clip to see that all is well."""
+    """Show versions and device, open the model, and test that it scores a small clip reproducibly."""
     with reported_errors(debug=debug):
         diagnoses = []
         for diagnosis in _diagnose(model, paradigm, device):
@@ -64,6 +62,8 @@ def _print_diagnosis(diagnosis: Diagnosis) -> None:
 
 
 def _diagnose(model: str, paradigm: "Paradigm | None", device: str | None) -> Iterator[Diagnosis]:
+    import platform
+
     yield Diagnosis(name="python", result=f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     packages = [_check_package(name) for name in PACKAGES]
     yield from packages
@@ -77,6 +77,8 @@ def _diagnose(model: str, paradigm: "Paradigm | None", device: str | None) -> It
 
 
 def _check_package(name: str) -> Diagnosis:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return Diagnosis(name=name, result=version(name))
     except PackageNotFoundError:

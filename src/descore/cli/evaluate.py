@@ -36,7 +36,7 @@ ScoreTable = Annotated[
     Path | None,
     typer.Option(
         "--scores",
-        help="Judge a table of scores in place of a model: columns video, reward, and optionally prompt and named "
+        help="Evaluate a table of scores in place of a model: columns video, reward, and optionally prompt and named "
         "dimensions. The lines of descore score --json will do.",
     ),
 ]
@@ -55,7 +55,7 @@ ReportFile = Annotated[
 ]
 
 
-def evaluate(
+def evaluate_judge(
     *,
     benchmark: BenchmarkName,
     model: JudgeName = None,
@@ -74,10 +74,10 @@ def evaluate(
     json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Hold a reward model against people's judgements.
+    """Measure how well a reward model agrees with people.
 
-    Each clip is scored once and recorded at once: give the same command again after an interruption, and the run goes
-    on where it stopped. Clips that could not be scored are tried again then. A folder never holds two unlike runs."""
+    Each clip is scored once and recorded at once: the same command resumes an interrupted run, and tries clips without
+    a score again. A folder holds one run; other options are refused."""
     with reported_errors(debug=debug):
         from descore.cli.evaluation_output import print_run
         from descore.cli.scoring import open_judge, progress_bar
@@ -128,7 +128,7 @@ def evaluate(
 
 
 def benchmarks(*, name: BenchmarkArgument = None, json: opt.Json = False, debug: opt.Debug = False) -> None:
-    """List the benchmarks, or say all that is known of one: labels, files, where to get them, published figures."""
+    """List the benchmarks, or show one in full: labels, files, where to get them, published figures."""
     with reported_errors(debug=debug):
         from descore.cli.evaluation_output import show_benchmark, show_benchmarks
         from descore.evaluation.benchmarks import BENCHMARKS, find_benchmark

@@ -24,7 +24,7 @@ def score(
     json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Think about clips of one prompt, and score each of them."""
+    """Write a chain of thought about each clip of one prompt, and score it."""
     with reported_errors(debug=debug):
         from descore.cli.output import print_scores
         from descore.cli.scoring import score_clips
@@ -96,7 +96,7 @@ def compare(
     json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Say which of two clips of one prompt people would prefer, and how probably."""
+    """Predict which of two clips of one prompt people prefer, and how probably."""
     with reported_errors(debug=debug):
         from descore.cli.output import print_comparison
         from descore.cli.scoring import score_clips

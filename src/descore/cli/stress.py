@@ -1,6 +1,5 @@
 """`descore stress`: change clips and prompts, and see whether the reward changes as it should."""
 
-import hashlib
 import json as json_text
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ DRAWN_PAIRS = 12
 """Drawn where no clips are given: some 300 chains, minutes on two cores."""
 
 
-def stress(
+def stress_test(
     *,
     clips: Annotated[list[str] | None, typer.Argument(metavar="CLIP", help="Video files of one prompt.")] = None,
     prompt: Annotated[
@@ -60,7 +59,7 @@ def stress(
     json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Change clips and prompts on purpose, and see whether the reward falls or stays as it should.
+    """Change clips and prompts, and measure whether the reward falls or stays as it should.
 
     The frames are shuffled, frozen, greyed; the prompt is another clip's, or has praise and commands in it; and so on.
     Clips come from the command line, from a benchmark, or, without either, from a dozen pairs of drawn scenes."""
@@ -125,6 +124,8 @@ def _load_clips(
 
 def _digest(judgements: "Judgements") -> str:
     """A short name for the clips and their prompts."""
+    import hashlib
+
     requests = [(clip.video, clip.prompt) for clip in judgements.clips]
     return hashlib.sha256(json_text.dumps(requests).encode()).hexdigest()[:16]
 

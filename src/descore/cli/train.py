@@ -48,20 +48,15 @@ _NEXT_IF_SHARDED = (
 
 train_app = typer.Typer(name="train", help="Train a reward model, stage by stage.", no_args_is_help=True)
 
-Config = Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="What to train, on what, and how.")]
+Config = Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The settings; docs/settings.md lists them.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as optim.steps=100.")]
-
-
-@train_app.callback()
-def _train() -> None:
-    """Train a reward model, stage by stage."""
 
 
 @train_app.command()
 def sft(config: Config, overrides: Overrides = None, debug: opt.Debug = False) -> None:
-    """Teach a backbone to write chains: next-token training on chains that were written beforehand.
+    """Train a backbone to write chains: next-token prediction on reference chains.
 
-    A run that was killed goes on from its last checkpoint when the same command is given again."""
+    The same command resumes a run from its last checkpoint."""
     with reported_errors(debug=debug), _reported_settings_errors(debug=debug):
         _require_packages()
         from descore.training.config import SftConfig
@@ -77,9 +72,9 @@ def sft(config: Config, overrides: Overrides = None, debug: opt.Debug = False) -
 
 @train_app.command("cold-start")
 def cold_start(config: Config, overrides: Overrides = None, debug: opt.Debug = False) -> None:
-    """Teach a backbone to score: Bradley-Terry training on pairs, with the chains of a share of them left out.
+    """Train a model to score: Bradley-Terry loss on pairs, a share of which is seen without chains.
 
-    A run that was killed goes on from its last checkpoint when the same command is given again."""
+    The same command resumes a run from its last checkpoint."""
     with reported_errors(debug=debug), _reported_settings_errors(debug=debug):
         _require_packages()
         from descore.training.config import ColdStartConfig
@@ -96,9 +91,10 @@ def cold_start(config: Config, overrides: Overrides = None, debug: opt.Debug = F
 
 @train_app.command()
 def rl(config: Config, overrides: Overrides = None, debug: opt.Debug = False) -> None:
-    """Let a model think better while it scores: chains learn from what they are worth, rewards from pairs.
+    """Train chains and rewards together: GRPO on rollout rewards, and a Bradley-Terry loss on the rewards of the same
+    chains.
 
-    A run that was killed goes on from its last checkpoint when the same command is given again."""
+    The same command resumes a run from its last checkpoint."""
     with reported_errors(debug=debug), _reported_settings_errors(debug=debug):
         _require_packages()
         from descore.training.config_file import read_config

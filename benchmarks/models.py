@@ -72,7 +72,7 @@ def small_model(vocabulary: int = 1024) -> DescoreModel:
 def small_learner(vocabulary: int = 1024) -> DescoreModel:
     """The same, with adapters on the language model, query and head to learn."""
     model = small_model(vocabulary)
-    set_trainable(model, PairTrainableConfig(lora=LoraConfig(r=16, alpha=32)), precision=torch.float32)
+    set_trainable(model, PairTrainableConfig(lora=LoraConfig(r=16, lora_alpha=32)), precision=torch.float32)
     return model
 
 

@@ -148,8 +148,8 @@ def trained(cell: Cell, plan: Plan, *, start: str, out: Path) -> Path:
         "model.checkpoint": start,
         "data.train": pairs_table(cell, plan, out),
         "data.chain_drop": cell.drop,
-        "optim.steps": plan.steps,
-        "optim.batch_size": plan.batch,
+        "optim.max_steps": plan.steps,
+        "optim.per_device_train_batch_size": plan.batch,
         "optim.seed": cell.seed,
         "run.out": out / "trained" / cell.name,
     }

@@ -99,8 +99,8 @@ def changes(out: Path) -> list[str]:
     changed = {
         "model.checkpoint": START,
         "data.train": draw_pairs(out / "pairs", count=STEPS * PAIRS, seed=SEED_OF_PAIRS, loose=True),
-        "optim.steps": STEPS,
-        "optim.batch_size": PAIRS,
+        "optim.max_steps": STEPS,
+        "optim.per_device_train_batch_size": PAIRS,
         "optim.seed": 0,
         "trainable.query.learning_rate": 3e-4,
         "trainable.head.learning_rate": 3e-4,

@@ -158,8 +158,8 @@ def trained(cell: Cell, plan: Plan, *, start: str, out: Path) -> str:
     shared = {
         "model.checkpoint": start,
         "data.train": pairs_table(cell, plan, out),
-        "optim.steps": plan.steps,
-        "optim.batch_size": plan.pairs,
+        "optim.max_steps": plan.steps,
+        "optim.per_device_train_batch_size": plan.pairs,
         "optim.seed": cell.seed,
         "run.out": run_folder(cell, out),
     }

@@ -141,7 +141,8 @@ def _inside(values: object, part: str, *, otherwise: object) -> object:
 
 def _unknown_key(key: str, group: type[ConfigModel]) -> str:
     *outer, last = key.split(".")
-    near = difflib.get_close_matches(last, group.model_fields, n=1)
+    holding = [name for name in group.model_fields if last in name]
+    near = difflib.get_close_matches(last, group.model_fields, n=1) or (holding if len(holding) == 1 else [])
     if near:
         return f"unknown key; did you mean {'.'.join([*outer, *near])}?"
     return f"unknown key; expected one of {', '.join(group.model_fields)}"

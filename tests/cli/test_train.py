@@ -32,9 +32,9 @@ def drawn(tmp_path_factory):
             writer.writerow([one.prompt, f"{index}.mp4", one.chain])
     settings = {
         "model": {"checkpoint": str(folder / "micro"), "precision": "float32"},
-        "data": {"train": str(folder / "train.csv"), "eval": str(folder / "train.csv"), "workers": 1},
+        "data": {"train": str(folder / "train.csv"), "eval": str(folder / "train.csv"), "dataloader_num_workers": 1},
         "trainable": {"language_model": {"mode": "full"}},
-        "optim": {"learning_rate": 1e-3, "epochs": 2, "batch_size": 2},
+        "optim": {"learning_rate": 1e-3, "num_train_epochs": 2, "per_device_train_batch_size": 2},
         "run": {"out": str(folder / "run")},
     }
     (folder / "sft.yaml").write_text(yaml.safe_dump(settings))
@@ -43,7 +43,7 @@ def drawn(tmp_path_factory):
         writer.writerow(["prompt", "video_a", "video_b", "preference", "chain_a", "chain_b"])
         for index, preference in enumerate(("a", "b", "tie", "a")):
             writer.writerow(["a ball", f"{index}.mp4", f"{(index + 1) % 4}.mp4", preference, "a red ball", "rolls"])
-    pairs = {"train": str(folder / "pairs.csv"), "eval": str(folder / "pairs.csv"), "workers": 1}
+    pairs = {"train": str(folder / "pairs.csv"), "eval": str(folder / "pairs.csv"), "dataloader_num_workers": 1}
     run = {"out": str(folder / "scored")}
     (folder / "cold.yaml").write_text(yaml.safe_dump({**settings, "data": pairs, "run": run}))
     return folder
@@ -61,11 +61,11 @@ def thinking(drawn):
         writer.writerows(rows)
     settings = {
         "model": {"checkpoint": str(drawn / "micro"), "precision": "float32"},
-        "data": {"train": str(drawn / "marked.csv"), "eval": str(drawn / "marked.csv"), "workers": 0},
+        "data": {"train": str(drawn / "marked.csv"), "eval": str(drawn / "marked.csv"), "dataloader_num_workers": 0},
         "rollout": {"num_generations": 2},
         "rewards": {"length_none_below": 1, "length_full_from": 12},
         "policy": {"mask_truncated_completions": False},
-        "optim": {"learning_rate": 1e-3, "epochs": 1, "batch_size": 2},
+        "optim": {"learning_rate": 1e-3, "num_train_epochs": 1, "per_device_train_batch_size": 2},
         "run": {"out": str(drawn / "thinks")},
     }
     (drawn / "rl.yaml").write_text(yaml.safe_dump(settings))
@@ -89,7 +89,7 @@ def test_sft_prints_the_model_and_the_next_command(descore, drawn):
 
 
 def test_a_cold_start_prints_held_out_accuracy_and_scores(descore, drawn):
-    done = descore("train", "cold-start", drawn / "cold.yaml", "optim.epochs=1")
+    done = descore("train", "cold-start", drawn / "cold.yaml", "optim.num_train_epochs=1")
     assert done.exit_code == 0, done.stderr
     trained, following = done.stdout.splitlines()
     assert trained.startswith(f"trained: {drawn / 'scored' / 'model'} (step 2, loss ")
@@ -110,7 +110,7 @@ def test_a_cold_start_prints_held_out_accuracy_and_scores(descore, drawn):
 
 
 def test_chains_learn_and_are_shown_as_a_page(descore, drawn, thinking):
-    done = descore("train", "rl", thinking, "optim.steps=1", "optim.epochs=null")
+    done = descore("train", "rl", thinking, "optim.max_steps=1", "optim.num_train_epochs=null")
     assert done.exit_code == 0, done.stderr
     assert "its head was never trained; run descore train cold-start first" in done.stderr
     trained, following = done.stdout.splitlines()
@@ -121,7 +121,7 @@ def test_chains_learn_and_are_shown_as_a_page(descore, drawn, thinking):
     page = (drawn / "thinks" / "chains.html").read_text(encoding="utf-8")
     assert "Sampled chains of <bdi>thinks</bdi>" in page
     assert "Its answer cannot be read." in page
-    again = descore("train", "rl", thinking, "optim.steps=1", "optim.epochs=null")
+    again = descore("train", "rl", thinking, "optim.max_steps=1", "optim.num_train_epochs=null")
     assert again.stdout.startswith("was trained before: ")
 
 
@@ -142,7 +142,7 @@ def reward_module(tmp_path, monkeypatch):
 
 def rl_command(thinking, function, out):
     overrides = (f"rewards.function={function}", f"run.out={out}", "data.eval=null")
-    return "train", "rl", thinking, *overrides, "optim.steps=1", "optim.epochs=null"
+    return "train", "rl", thinking, *overrides, "optim.max_steps=1", "optim.num_train_epochs=null"
 
 
 def test_a_function_of_the_working_directory_rewards(descore, thinking, reward_module, tmp_path):
@@ -249,7 +249,8 @@ def test_faults_of_a_config_are_shown_one_a_line(descore, drawn):
     assert wrong.stdout == ""
     assert wrong.stderr.splitlines() == [
         "sft.yaml: 2 problems",
-        "  data.cot_drop        unknown key; expected one of train, eval, sampling, workers, prefetch, max_unreadable",
+        "  data.cot_drop        unknown key; expected one of train, eval, sampling, dataloader_num_workers, "
+        "dataloader_prefetch_factor, max_unreadable",
         "  optim.learning_rate  must be positive, got 0",
     ]
 

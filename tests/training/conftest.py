@@ -73,10 +73,15 @@ def make_config(folder, out, *overrides):
     """Six updates on adapters with dropout, in float32."""
     settings = {
         "model": {"checkpoint": str(folder / "micro"), "precision": "float32"},
-        "data": {"train": str(folder / "train.csv"), "workers": 0},
-        "trainable": {"lora": {"r": 4, "alpha": 8, "dropout": 0.1}},
-        "optim": {"learning_rate": 3e-3, "schedule": "cosine", "steps": 6, "batch_size": 4},
-        "run": {"out": str(out), "log_steps": 1, "save_steps": 3},
+        "data": {"train": str(folder / "train.csv"), "dataloader_num_workers": 0},
+        "trainable": {"lora": {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1}},
+        "optim": {
+            "learning_rate": 3e-3,
+            "lr_scheduler_type": "cosine",
+            "max_steps": 6,
+            "per_device_train_batch_size": 4,
+        },
+        "run": {"out": str(out), "logging_steps": 1, "save_steps": 3},
     }
     (folder / "sft.yaml").write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
     return read_config(folder / "sft.yaml", SftConfig, overrides=overrides)
@@ -86,11 +91,16 @@ def make_cold_config(folder, out, *overrides):
     """Six updates of query, head and adapters with dropout, in float32, beside the next-token loss."""
     settings = {
         "model": {"checkpoint": str(folder / "micro"), "precision": "float32"},
-        "data": {"train": str(folder / "pairs.csv"), "workers": 0},
+        "data": {"train": str(folder / "pairs.csv"), "dataloader_num_workers": 0},
         "loss": {"chain_weight": 0.1},
-        "trainable": {"lora": {"r": 4, "alpha": 8, "dropout": 0.1}, "head": {"learning_rate": 3e-2}},
-        "optim": {"learning_rate": 3e-3, "schedule": "cosine", "steps": 6, "batch_size": 4},
-        "run": {"out": str(out), "log_steps": 1, "save_steps": 3},
+        "trainable": {"lora": {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1}, "head": {"learning_rate": 3e-2}},
+        "optim": {
+            "learning_rate": 3e-3,
+            "lr_scheduler_type": "cosine",
+            "max_steps": 6,
+            "per_device_train_batch_size": 4,
+        },
+        "run": {"out": str(out), "logging_steps": 1, "save_steps": 3},
     }
     (folder / "cold.yaml").write_text(json.dumps(settings), encoding="utf-8")
     return read_config(folder / "cold.yaml", ColdStartConfig, overrides=overrides)

@@ -25,21 +25,21 @@ RL = RECORD.with_name("golden_rl.json")
 PARTS = (
     "trainable.merger.mode=full",
     "trainable.vision_tower.mode=lora",
-    "optim.accumulate=2",
+    "optim.gradient_accumulation_steps=2",
     "optim.weight_decay=0.1",
 )
 
 
 def golden_curve(folder):
     """Losses of twelve updates: all parts learn, each in a way of its own."""
-    train_sft(make_config(folder, folder / "golden", *PARTS, "optim.steps=12"))
+    train_sft(make_config(folder, folder / "golden", *PARTS, "optim.max_steps=12"))
     return list(curve(folder / "golden").values())
 
 
 def golden_cold_start(folder):
     """Losses of twelve updates: all parts learn, two dimensions with ties, and the chains beside them."""
     options = (*PARTS, "dimensions=[overall, motion]", "loss.kind=ties", "data.group_by_length=true")
-    train_cold_start(make_cold_config(folder, folder / "golden", *options, "optim.steps=12"))
+    train_cold_start(make_cold_config(folder, folder / "golden", *options, "optim.max_steps=12"))
     return list(curve(folder / "golden").values())
 
 
@@ -48,7 +48,11 @@ def golden_rl(folder):
     opponents. On-policy the loss says little, so there is more than that."""
     write_table(folder / "marked.csv", marked_rows())
     options = ("policy.num_iterations=2", "policy.token_budget=200", "loss.kind=ties", "loss.opponents=all")
-    train_rl(make_rl_config(folder, folder / "golden", *PARTS, *options, "optim.batch_size=1", "optim.steps=6"))
+    train_rl(
+        make_rl_config(
+            folder, folder / "golden", *PARTS, *options, "optim.per_device_train_batch_size=1", "optim.max_steps=6"
+        )
+    )
     lines = [json.loads(line) for line in (folder / "golden" / "metrics.jsonl").read_text().splitlines()]
     names = ("loss", "policy_loss", "pair_loss", "kl", "entropy", "rollout_reward", "reward")
     return {name: [line.get(name) for line in lines] for name in names}

@@ -32,17 +32,23 @@ def rl_settings(folder, out):
     """Four steps of adapters, query and head, in float32; two pairs a step, three chains a clip."""
     return {
         "model": {"checkpoint": str(folder / "micro"), "precision": "float32"},
-        "data": {"train": str(folder / "marked.csv"), "workers": 0},
+        "data": {"train": str(folder / "marked.csv"), "dataloader_num_workers": 0},
         "rollout": {"num_generations": 3, "max_completion_length": 8},
         "rewards": {
             "length_none_below": 1,
             "length_full_from": 8,
             "function": "tests.training.rl_case:share_of_vowels",
         },
-        "policy": {"mask_truncated_completions": False, "kl_coef": 0.1},
+        "policy": {"mask_truncated_completions": False, "beta": 0.1},
         "loss": {"bt_weight": 0.5},
-        "trainable": {"lora": {"r": 4, "alpha": 8}, "head": {"learning_rate": 3e-2}},
-        "optim": {"learning_rate": 3e-3, "schedule": "cosine", "warmup": 0.0, "steps": 4, "batch_size": 2},
+        "trainable": {"lora": {"r": 4, "lora_alpha": 8}, "head": {"learning_rate": 3e-2}},
+        "optim": {
+            "learning_rate": 3e-3,
+            "lr_scheduler_type": "cosine",
+            "warmup_ratio": 0.0,
+            "max_steps": 4,
+            "per_device_train_batch_size": 2,
+        },
         "run": {"out": str(out), "save_steps": 2},
     }
 

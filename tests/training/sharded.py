@@ -24,7 +24,7 @@ from descore.training.models import learned_weights, parameter_groups, set_train
 from descore.training.pair_dataset import PairSide
 from descore.training.trainer import Learner, load_learned
 
-TRAINABLE = PairTrainableConfig(lora=LoraConfig(r=2, alpha=4))
+TRAINABLE = PairTrainableConfig(lora=LoraConfig(r=2, lora_alpha=4))
 
 
 def new_learner(*, sharded):
@@ -46,7 +46,9 @@ def pair(number):
 
 def learn(learner):
     """The losses of two updates. Each process has the same pairs."""
-    optimizer = torch.optim.AdamW(parameter_groups(learner.model, TRAINABLE, OptimConfig(steps=2, learning_rate=1e-2)))
+    optimizer = torch.optim.AdamW(
+        parameter_groups(learner.model, TRAINABLE, OptimConfig(max_steps=2, learning_rate=1e-2))
+    )
     batch = PairCollator(chat=learner.model.chat, chain_drop=0.0, seed=0)([pair(0), pair(1)])
     losses = []
     for _ in range(2):

@@ -26,6 +26,7 @@ from descore.training.rl.config import RlConfig
 from descore.training.rl.run import train_rl
 
 FULL = ("trainable.language_model.mode=full", "trainable.merger.mode=full", "trainable.vision_tower.mode=full")
+CONSTANT = "optim.lr_scheduler_type=constant_with_warmup"
 FROZEN = "trainable.language_model.mode=frozen"
 
 
@@ -63,8 +64,8 @@ def straight(cold_start, tmp_path_factory):
 
 
 def test_it_learns_to_order_pairs(cold_start, tmp_path):
-    options = ("optim.steps=12", "data.chain_drop=0", "loss.chain_weight=0", "trainable.lora.dropout=0")
-    cold_start(tmp_path / "run", *options, "optim.schedule=constant", "run.save_steps=99")
+    options = ("optim.max_steps=12", "data.chain_drop=0", "loss.chain_weight=0", "trainable.lora.lora_dropout=0")
+    cold_start(tmp_path / "run", *options, CONSTANT, "run.save_steps=99")
     losses = list(curve(tmp_path / "run").values())
     assert sum(losses[-4:]) < 0.5 * sum(losses[:4])
 
@@ -91,7 +92,15 @@ def test_a_line_of_metrics_says_how_each_part_goes(straight):
         (),
         *(
             pytest.param(options, marks=pytest.mark.slow)
-            for options in (FULL, (FROZEN,), ("data.group_by_length=true", "optim.accumulate=2", "optim.batch_size=2"))
+            for options in (
+                FULL,
+                (FROZEN,),
+                (
+                    "data.group_by_length=true",
+                    "optim.gradient_accumulation_steps=2",
+                    "optim.per_device_train_batch_size=2",
+                ),
+            )
         ),
     ],
     ids=["lora", "full", "query and head", "by length"],
@@ -126,7 +135,7 @@ def test_killed_in_the_middle_of_what_it_writes_it_ends_the_same(straight, cold_
 @pytest.mark.slow
 def test_killed_by_the_system_it_ends_the_same(straight, cold_config_of, cold_start, tmp_path):
     """SIGKILL, with workers that read ahead."""
-    write_config(cold_config_of(tmp_path / "run", "data.workers=2"), tmp_path / "cold.yaml")
+    write_config(cold_config_of(tmp_path / "run", "data.dataloader_num_workers=2"), tmp_path / "cold.yaml")
     code = (
         "import os, signal, sys; from pathlib import Path\n"
         "from descore.training.config import ColdStartConfig\n"
@@ -146,7 +155,7 @@ def test_killed_by_the_system_it_ends_the_same(straight, cold_config_of, cold_st
 
 
 def test_killed_before_the_model_was_written_it_is_judged_and_written(cold_start, data, tmp_path):
-    options = (f"data.eval={data / 'pairs_eval.csv'}", "optim.steps=1", "evaluate.ways=[off]")
+    options = (f"data.eval={data / 'pairs_eval.csv'}", "optim.max_steps=1", "evaluate.chain_sources=[none]")
     cold_start(tmp_path / "run", *options)
     before = (tmp_path / "run" / "evaluation.json").read_text()
     shutil.copytree(tmp_path / "run" / "model", tmp_path / "kept")
@@ -159,9 +168,11 @@ def test_killed_before_the_model_was_written_it_is_judged_and_written(cold_start
 
 def test_batch_4_and_4_times_batch_1_are_the_same(cold_start, tmp_path):
     """Both means are over an update: of labels and of tokens, which the four batches hold unlike numbers of."""
-    options = (*FULL, "run.save_steps=9", "optim.steps=3", "dimensions=[overall, motion]", "loss.kind=ties")
+    options = (*FULL, "run.save_steps=9", "optim.max_steps=3", "dimensions=[overall, motion]", "loss.kind=ties")
     cold_start(tmp_path / "four", *options)
-    cold_start(tmp_path / "ones", *options, "optim.batch_size=1", "optim.accumulate=4")
+    cold_start(
+        tmp_path / "ones", *options, "optim.per_device_train_batch_size=1", "optim.gradient_accumulation_steps=4"
+    )
     fours, ones = curve(tmp_path / "four"), curve(tmp_path / "ones")
     # Sums in another order, and padding: float32 roundings, amplified by three updates of Adam.
     assert list(ones.values()) == pytest.approx(list(fours.values()), rel=1e-4)
@@ -173,9 +184,15 @@ def test_batch_4_and_4_times_batch_1_are_the_same(cold_start, tmp_path):
 @pytest.mark.slow
 def test_two_processes_give_the_curve_of_one(cold_config_of, data, cold_start, tmp_path):
     """Of a table that divides evenly: accelerate fills a ragged last batch up with pairs from the start."""
-    options = ("trainable.lora.dropout=0", f"data.eval={data / 'pairs_eval.csv'}", "optim.accumulate=1")
+    options = (
+        "trainable.lora.lora_dropout=0",
+        f"data.eval={data / 'pairs_eval.csv'}",
+        "optim.gradient_accumulation_steps=1",
+    )
     cold_start(tmp_path / "one", *options)
-    config = cold_config_of(tmp_path / "two", *options, "optim.batch_size=2", "data.workers=1")
+    config = cold_config_of(
+        tmp_path / "two", *options, "optim.per_device_train_batch_size=2", "data.dataloader_num_workers=1"
+    )
     write_config(config, tmp_path / "two.yaml")
     launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run(
@@ -215,7 +232,7 @@ def moved(out, start):
 
 def test_query_and_head_move_and_nothing_else(cold_start, data, tmp_path):
     """Of the embedding, no row: the query is a weight of its own."""
-    cold_start(tmp_path / "run", FROZEN, "optim.steps=2", "loss.chain_weight=0")
+    cold_start(tmp_path / "run", FROZEN, "optim.max_steps=2", "loss.chain_weight=0")
     assert moved(tmp_path / "run", DescoreModel.from_pretrained(data / "micro")) == {"query", "head.weight"}
     kept = {path.name for path in (tmp_path / "run" / "checkpoint-2").iterdir()}
     assert "learned.safetensors" in kept  # and not the whole backbone for two rows
@@ -225,7 +242,7 @@ def test_query_and_head_move_and_nothing_else(cold_start, data, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("row", ["query", "head"])
 def test_a_frozen_row_stays(row, cold_start, data, tmp_path):
-    cold_start(tmp_path / "run", FROZEN, f"trainable.{row}.mode=frozen", "optim.steps=2")
+    cold_start(tmp_path / "run", FROZEN, f"trainable.{row}.mode=frozen", "optim.max_steps=2")
     other = {"query": "head.weight", "head": "query"}[row]
     assert moved(tmp_path / "run", DescoreModel.from_pretrained(data / "micro")) == {other}
 
@@ -242,19 +259,19 @@ def test_adapters_stay_beside_the_base_with_query_and_head(straight, data):
     assert not any(torch.equal(before[name], after[name]) for name in ("query", "head"))
 
 
-def test_held_out_pairs_are_judged_in_three_ways_as_a_scorer_judges_them(cold_start, data, tmp_path):
+def test_held_out_pairs_are_judged_as_a_scorer_judges_them(cold_start, data, tmp_path):
     """With the eval table's chains, with chains that the model writes itself, and without any."""
     out = tmp_path / "run"
-    ended = cold_start(out, f"data.eval={data / 'pairs_eval.csv'}", "optim.steps=2", "evaluate.written_pairs=4")
-    found = {(one["way"], one["dimension"]): one for one in json.loads((out / "evaluation.json").read_text())}
+    ended = cold_start(out, f"data.eval={data / 'pairs_eval.csv'}", "optim.max_steps=2", "evaluate.generated_pairs=4")
+    found = {(one["chain_source"], one["dimension"]): one for one in json.loads((out / "evaluation.json").read_text())}
     # Of six pairs, one has no chains and one is a tie; the model writes chains for the first four.
     assert {key: one["accuracy"]["n"] for key, one in found.items()} == {
-        ("given", "overall"): 4,
-        ("written", "overall"): 3,
-        ("off", "overall"): 5,
+        ("reference", "overall"): 4,
+        ("generated", "overall"): 3,
+        ("none", "overall"): 5,
     }
     scorer = Scorer.from_pretrained(out / "model")
-    for way, think, rows in (("off", "off", pair_rows(6)), ("written", "on", pair_rows(4))):
+    for source, think, rows in (("none", "off", pair_rows(6)), ("generated", "on", pair_rows(4))):
         margins = [
             sum(
                 sign * scorer.score(data / row[f"video_{side}"], prompt=row["prompt"], think=think).reward
@@ -264,32 +281,44 @@ def test_held_out_pairs_are_judged_in_three_ways_as_a_scorer_judges_them(cold_st
             for row in rows
             if row["preference"] != "tie"
         ]
-        assert found[way, "overall"]["accuracy"]["value"] == sum(margin > 0 for margin in margins) / len(margins)
+        assert found[source, "overall"]["accuracy"]["value"] == sum(margin > 0 for margin in margins) / len(margins)
         loss = sum(torch.log1p(torch.tensor(-margin).exp()).item() for margin in margins) / len(margins)
-        assert ended.metrics[f"eval_{way}_pair_loss"] == pytest.approx(loss, rel=1e-4)
+        assert ended.metrics[f"eval_{source}_pair_loss"] == pytest.approx(loss, rel=1e-4)
 
 
 def test_held_out_pairs_without_a_score_are_counted(cold_start, data, tmp_path):
     rows = pair_rows(6)
     rows[0]["video_a"] = rows[4]["video_b"] = "absent.mp4"
     table, out = write_table(data / "holes_eval.csv", rows), tmp_path / "run"
-    options = (f"data.eval={table}", "data.max_unreadable=1", "evaluate.ways=[given, off]", "optim.steps=1", FROZEN)
+    options = (
+        f"data.eval={table}",
+        "data.max_unreadable=1",
+        "evaluate.chain_sources=[reference, none]",
+        "optim.max_steps=1",
+        FROZEN,
+    )
     with pytest.warns(DescoreWarning, match="left out"):
         metrics = cold_start(out, *options).metrics
-    found = {one["way"]: one for one in json.loads((out / "evaluation.json").read_text())}
+    found = {one["chain_source"]: one for one in json.loads((out / "evaluation.json").read_text())}
     # One pair has no chains; of the four that can be read, one is a tie.
-    assert (found["off"]["scored"], found["off"]["of"], found["off"]["accuracy"]["n"]) == (4, 6, 3)
-    assert (found["given"]["scored"], found["given"]["of"]) == (3, 5)
+    assert (found["none"]["scored"], found["none"]["of"], found["none"]["accuracy"]["n"]) == (4, 6, 3)
+    assert (found["reference"]["scored"], found["reference"]["of"]) == (3, 5)
     assert (metrics["eval_pairs"], metrics["eval_pairs_without_score"]) == (6, 2)
     assert "| without chains | overall | 4 of 6 |" in (out / "model" / "README.md").read_text()
 
 
 def test_where_none_has_a_score_the_card_does_not_say_that_nothing_was_held_out(cold_start, data, tmp_path):
     table = write_table(data / "gone.csv", [{**row, "video_a": f"gone{i}.mp4"} for i, row in enumerate(pair_rows(2))])
-    options = (f"data.eval={table}", "data.max_unreadable=1", "evaluate.ways=[off]", "optim.steps=1", FROZEN)
+    options = (
+        f"data.eval={table}",
+        "data.max_unreadable=1",
+        "evaluate.chain_sources=[none]",
+        "optim.max_steps=1",
+        FROZEN,
+    )
     with pytest.warns(DescoreWarning, match="not calibrated: 0 clips"):
         metrics = cold_start(tmp_path / "run", *options).metrics
-    assert (metrics["eval_off_pairs_scored"], metrics["eval_pairs_without_score"]) == (0, 2)
+    assert (metrics["eval_none_pairs_scored"], metrics["eval_pairs_without_score"]) == (0, 2)
     card = (tmp_path / "run" / "model" / "README.md").read_text()
     assert "| without chains | overall | 0 of 2 | no score |" in card
     assert "Nothing was held out" not in card
@@ -299,7 +328,7 @@ def test_where_none_has_a_score_the_card_does_not_say_that_nothing_was_held_out(
 def test_evaluating_does_not_change_what_is_learned(straight, cold_start, data, tmp_path):
     cold_start(tmp_path / "run", f"data.eval={data / 'pairs_eval.csv'}", "run.eval_steps=2")
     assert curve(tmp_path / "run") == curve(straight[0])
-    assert sum("eval_off_pair_accuracy" in line for line in lines(tmp_path / "run")) == 3
+    assert sum("eval_none_pair_accuracy" in line for line in lines(tmp_path / "run")) == 3
 
 
 @pytest.mark.parametrize("drop", [0.5, 1.0])
@@ -311,7 +340,7 @@ def test_a_score_is_standardized_by_the_calibration_tables_rewards(drop, cold_st
         f"data.calibration={table}",
         f"data.chain_drop={drop}",
         "loss.chain_weight=0",
-        "optim.steps=1",
+        "optim.max_steps=1",
     )
     scorer = Scorer.from_pretrained(tmp_path / "run" / "model")
     clips = {(row["prompt"], row[f"video_{side}"]) for row in pair_rows(3) for side in "ab"}
@@ -321,7 +350,7 @@ def test_a_score_is_standardized_by_the_calibration_tables_rewards(drop, cold_st
 
 
 def test_trained_without_chains_it_says_so_and_with_chains_it_thinks_again(cold_start, rl_refuses, tmp_path):
-    options = ("loss.chain_weight=0", "optim.steps=1", FROZEN)
+    options = ("loss.chain_weight=0", "optim.max_steps=1", FROZEN)
     cold_start(tmp_path / "without", *options, "data.chain_drop=1")
     without = tmp_path / "without" / "model"
     assert trained(tmp_path / "without").settings.paradigm == "discriminative"
@@ -340,8 +369,8 @@ def rl_refuses(data, tmp_path):
     def refuse(checkpoint):
         settings = {
             "model": {"checkpoint": str(checkpoint), "precision": "float32"},
-            "data": {"train": str(data / "pairs.csv"), "workers": 0},
-            "optim": {"steps": 1},
+            "data": {"train": str(data / "pairs.csv"), "dataloader_num_workers": 0},
+            "optim": {"max_steps": 1},
             "run": {"out": str(tmp_path / "rl")},
         }
         (tmp_path / "rl.yaml").write_text(json.dumps(settings))
@@ -354,7 +383,7 @@ def rl_refuses(data, tmp_path):
 def test_a_table_that_is_trained_on_too_warns_and_the_card_says_so(cold_start, data, tmp_path):
     """Whatever it is called."""
     shutil.copy(data / "pairs.csv", data / "copy.csv")
-    options = ("evaluate.ways=[off]", "optim.steps=1", FROZEN)
+    options = ("evaluate.chain_sources=[none]", "optim.max_steps=1", FROZEN)
     with pytest.warns(DescoreWarning, match=r"data\.eval: \S+copy\.csv is the very table that is trained on"):
         cold_start(tmp_path / "same", *options, f"data.eval={data / 'copy.csv'}")
     same = (tmp_path / "same" / "model" / "README.md").read_text()
@@ -378,17 +407,23 @@ def test_without_a_table_apart_nothing_is_known_and_the_card_says_so(straight, d
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ties", "margin", "regression"])
 def test_each_loss_brings_its_curve_down(kind, cold_start, tmp_path):
-    options = (f"loss.kind={kind}", "data.chain_drop=0", "loss.chain_weight=0", "trainable.lora.dropout=0")
-    cold_start(tmp_path / "run", *options, "optim.steps=12", "run.save_steps=99", "optim.schedule=constant")
+    options = (f"loss.kind={kind}", "data.chain_drop=0", "loss.chain_weight=0", "trainable.lora.lora_dropout=0")
+    cold_start(
+        tmp_path / "run",
+        *options,
+        "optim.max_steps=12",
+        "run.save_steps=99",
+        CONSTANT,
+    )
     losses = list(curve(tmp_path / "run").values())
     assert losses[-1] < 0.9 * losses[0]
 
 
 def test_several_dimensions_have_a_row_and_an_accuracy_each(cold_start, data, tmp_path):
-    options = ("dimensions=[motion, overall]", f"data.eval={data / 'pairs_eval.csv'}", "evaluate.ways=[off]")
-    found = cold_start(tmp_path / "run", *options, "optim.steps=1").metrics
+    options = ("dimensions=[motion, overall]", f"data.eval={data / 'pairs_eval.csv'}", "evaluate.chain_sources=[none]")
+    found = cold_start(tmp_path / "run", *options, "optim.max_steps=1").metrics
     assert trained(tmp_path / "run").settings.dimensions == ("motion", "overall")
-    assert {"eval_off_pair_accuracy.motion", "eval_off_pair_accuracy.overall"} <= found.keys()
+    assert {"eval_none_pair_accuracy.motion", "eval_none_pair_accuracy.overall"} <= found.keys()
     card = (tmp_path / "run" / "model" / "README.md").read_text()
     assert "with a new head: it scored overall" in card
 
@@ -396,13 +431,13 @@ def test_several_dimensions_have_a_row_and_an_accuracy_each(cold_start, data, tm
 @pytest.mark.slow
 def test_a_head_of_the_same_dimensions_goes_on_and_another_is_replaced(straight, cold_start, tmp_path):
     start = f"model.checkpoint={straight[0] / 'model'}"
-    same = ("optim.steps=1", "trainable.head.mode=frozen", FROZEN, "loss.chain_weight=0")
+    same = ("optim.max_steps=1", "trainable.head.mode=frozen", FROZEN, "loss.chain_weight=0")
     cold_start(tmp_path / "same", start, *same)
     heads = [load_file(out / "model" / "reward_head.safetensors")["head"] for out in (straight[0], tmp_path / "same")]
     assert torch.equal(*heads)
     assert "whose head goes on" in (tmp_path / "same" / "model" / "README.md").read_text()
     with pytest.warns(DescoreWarning, match="scores overall, dimensions are motion: its head is replaced"):
-        cold_start(tmp_path / "other", start, "dimensions=[motion]", "optim.steps=1")
+        cold_start(tmp_path / "other", start, "dimensions=[motion]", "optim.max_steps=1")
 
 
 def test_a_run_keeps_the_token_layout_of_the_checkpoint_that_it_starts_from(cold_config_of, tmp_path):
@@ -420,13 +455,13 @@ def test_a_plain_backbone_becomes_a_reward_model(data, cold_start, tmp_path):
     model.chat.processor.save_pretrained(tmp_path / "plain")
     sampling = "data.sampling={max_pixels: 4096, min_pixels: 256, size_multiple: 16}"
     start = (f"model.backbone={tmp_path / 'plain'}", "model.checkpoint=null", sampling, "dimensions=[overall, motion]")
-    cold_start(tmp_path / "run", *start, "optim.steps=1", "run.merge=true", "model.precision=bfloat16")
+    cold_start(tmp_path / "run", *start, "optim.max_steps=1", "run.merge=true", "model.precision=bfloat16")
     reward = Scorer.from_pretrained(tmp_path / "run" / "model").score(data / "0.mp4", prompt="a ball", think="off")
     assert set(reward.rewards) == {"overall", "motion"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("option", ["model.gradient_checkpointing=true", "data.prefetch=7"])
+@pytest.mark.parametrize("option", ["model.gradient_checkpointing=true", "data.dataloader_prefetch_factor=7"])
 def test_what_saves_memory_or_time_changes_nothing(option, straight, cold_start, tmp_path):
     cold_start(tmp_path / "run", option)
     assert list(curve(tmp_path / "run").values()) == pytest.approx(list(curve(straight[0]).values()), rel=1e-5)
@@ -438,7 +473,12 @@ def test_a_batch_that_cannot_be_read_is_passed_over(cold_start, data, tmp_path):
     ]
     rows[0]["video_a"] = rows[3]["video_b"] = "absent.mp4"
     table = write_table(tmp_path / "holes.csv", rows)
-    options = (f"data.train={table}", "data.max_unreadable=0.3", "optim.batch_size=1", "optim.steps=8")
+    options = (
+        f"data.train={table}",
+        "data.max_unreadable=0.3",
+        "optim.per_device_train_batch_size=1",
+        "optim.max_steps=8",
+    )
     with pytest.warns(DescoreWarning, match="left out"):
         found = cold_start(tmp_path / "run", *options)
     assert found.unreadable == 1  # one video, missed by two pairs
@@ -449,7 +489,7 @@ def test_a_batch_that_cannot_be_read_is_passed_over(cold_start, data, tmp_path):
 def test_tensorboard_gets_what_metrics_get(cold_start, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    cold_start(tmp_path / "run", "optim.steps=2", "run.tensorboard=true")
+    cold_start(tmp_path / "run", "optim.max_steps=2", "run.tensorboard=true")
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     found = [event.value for event in events.Scalars("train/loss")]
     assert found == pytest.approx(list(curve(tmp_path / "run").values()))
@@ -464,17 +504,17 @@ def test_a_run_of_another_stage_is_refused(straight, train):
 def test_ties_alone_are_refused_where_nothing_could_be_learned_from_them(kind, cold_start, data, tmp_path):
     table = write_table(data / f"ties_{kind}.csv", [{**row, "preference": "tie"} for row in pair_rows(4)])
     with pytest.raises(DataError) as fault:
-        cold_start(tmp_path / "run", f"data.train={table}", f"loss.kind={kind}", "optim.steps=1")
+        cold_start(tmp_path / "run", f"data.train={table}", f"loss.kind={kind}", "optim.max_steps=1")
     assert str(fault.value) == (
         f"{table}:1: no decided pair in 'overall'; loss.kind bradley-terry and margin learn from a or b; "
         "use loss.kind=ties"
     )
-    cold_start(tmp_path / "run", f"data.train={table}", "loss.kind=ties", "optim.steps=1", FROZEN)
+    cold_start(tmp_path / "run", f"data.train={table}", "loss.kind=ties", "optim.max_steps=1", FROZEN)
 
 
 def test_a_table_of_ties_alone_may_be_held_out(cold_start, data, tmp_path):
     table = write_table(data / "ties_eval.csv", [{**row, "preference": "tie"} for row in pair_rows(2)])
-    cold_start(tmp_path / "run", f"data.eval={table}", "optim.steps=1", "evaluate.ways=[off]", FROZEN)
+    cold_start(tmp_path / "run", f"data.eval={table}", "optim.max_steps=1", "evaluate.chain_sources=[none]", FROZEN)
 
 
 def test_a_dimension_that_the_table_lacks_is_named(cold_start, tmp_path):

@@ -15,7 +15,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 GOOD = """
 model: {checkpoint: tiny}
 data: {train: train.csv}
-optim: {steps: 10}
+optim: {max_steps: 10}
 run: {out: runs/a}
 """
 
@@ -37,9 +37,9 @@ def page(fault):
 def test_all_faults_come_at_once_each_with_its_key(read):
     text = """
 model: {checkpoint: tiny, precision: float16}
-data: {trian: train.csv, workers: -1, sampling: {fsp: 2}}
+data: {trian: train.csv, dataloader_num_workers: -1, sampling: {fsp: 2}}
 trainable: {language_model: {mode: lora, learning_rate: fast}, lora: {r: 0}}
-optim: {learning_rate: 0, steps: 2.5, betas: [0.9]}
+optim: {learning_rate: 0, max_steps: 2.5, betas: [0.9]}
 runs: {}
 """
     with pytest.raises(SettingsError) as fault:
@@ -49,21 +49,21 @@ runs: {}
         "  model.precision                         expected one of float32, bfloat16, found 'float16'",
         "  data.train                              missing; expected a path",
         "  data.sampling.fsp                       unknown key; did you mean data.sampling.fps?",
-        "  data.workers                            must not be negative, got -1",
+        "  data.dataloader_num_workers             must not be negative, got -1",
         "  data.trian                              unknown key; did you mean data.train?",
         "  trainable.language_model.learning_rate  expected a number or null, found 'fast'",
         "  trainable.lora.r                        must be positive, got 0",
         "  optim.learning_rate                     must be positive, got 0",
         "  optim.betas                             expected a list of 2, each number, found [0.9]",
-        "  optim.steps                             expected a whole number or null, found 2.5",
+        "  optim.max_steps                         expected a whole number or null, found 2.5",
         "  run                                     missing; expected keys and values",
         "  runs                                    unknown key; did you mean run?",
     ]
 
 
 def test_one_problem_is_one_line_as_an_error_of_the_family(read):
-    with pytest.raises(ConfigError, match=r"^sft.yaml: optim.steps must be positive, got 0$"):
-        read(GOOD, "optim.steps=0")
+    with pytest.raises(ConfigError, match=r"^sft.yaml: optim.max_steps must be positive, got 0$"):
+        read(GOOD, "optim.max_steps=0")
 
 
 @pytest.mark.parametrize(
@@ -71,18 +71,18 @@ def test_one_problem_is_one_line_as_an_error_of_the_family(read):
     [
         ("model.backbone=x", "model.backbone  or checkpoint: give exactly one of them, found both"),
         ("model.checkpoint=null", "model.backbone  or checkpoint: give exactly one of them, found neither"),
-        ("optim.epochs=1", "optim.epochs  or steps: give exactly one of them, found both"),
+        ("optim.num_train_epochs=1", "optim.num_train_epochs  or max_steps: give exactly one of them, found both"),
         ("optim.betas=[0.9, 1.0]", "optim.betas  must be at least 0 and below 1, got [0.9, 1.0]"),
         ("trainable.language_model.mode=frozen", "trainable.language_model.mode  is frozen as all parts are"),
         ("run.eval_steps=5", "run.eval_steps  needs data.eval, a table to evaluate on"),
-        ("optim.warmup=1", "optim.warmup  must be at least 0 and below 1, got 1"),
+        ("optim.warmup_ratio=1", "optim.warmup_ratio  must be at least 0 and below 1, got 1"),
         ("data.sampling.max_frames=2", "data.sampling.max_frames  must be at least min_frames (4), got 2"),
         ("optim.seed=true", "optim.seed  expected a whole number, found True"),
         ("optim.learning_rate=.inf", "optim.learning_rate  expected a number, found inf"),
         ("data=3", "data  expected keys and values, found 3"),
-        ("optim.batch=2", "optim.batch  unknown key; did you mean optim.batch_size?"),
+        ("optim.batch=2", "optim.batch  unknown key; did you mean optim.per_device_train_batch_size?"),
         ("steps", "steps  cannot be read; write an override as key.path=value"),
-        ("optim.steps=[", "optim.steps  has a value that is not YAML: '['"),
+        ("optim.max_steps=[", "optim.max_steps  has a value that is not YAML: '['"),
     ],
 )
 def test_what_an_override_breaks_is_named(read, override, said):
@@ -101,7 +101,7 @@ def test_overrides_are_put_over_the_file(read):
 
 
 def test_it_reads_back_equal(read, tmp_path):
-    config = read(GOOD, "trainable.lora.targets=[q_proj]", "data.sampling.fps=4", "data.eval=e.csv")
+    config = read(GOOD, "trainable.lora.target_modules=[q_proj]", "data.sampling.fps=4", "data.eval=e.csv")
     write_config(config, tmp_path / "config.yaml")
     assert read_config(tmp_path / "config.yaml", SftConfig) == config
     assert differences(config, read_config(tmp_path / "config.yaml", SftConfig)) == []
@@ -141,8 +141,8 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_settings_made_in_python_check_themselves():
-    with pytest.raises(SettingsError, match=r"OptimConfig: learning_rate must be positive, got -1; warmup"):
-        OptimConfig(learning_rate=-1, warmup="none", steps=1)
+    with pytest.raises(SettingsError, match=r"OptimConfig: learning_rate must be positive, got -1; warmup_ratio"):
+        OptimConfig(learning_rate=-1, warmup_ratio="none", max_steps=1)
 
 
 def test_the_example_config_can_be_read():
@@ -153,7 +153,7 @@ def test_the_example_config_can_be_read():
 def test_the_example_config_of_the_cold_start_can_be_read():
     config = read_config(CONFIGS / "cold_start.yaml", ColdStartConfig)
     assert config.trainable.modes["head"] == config.trainable.modes["query"] == "full"
-    assert config.evaluate.ways == ("given", "written", "off")
+    assert config.evaluate.chain_sources == ("reference", "generated", "none")
 
 
 @pytest.mark.parametrize(
@@ -165,8 +165,11 @@ def test_the_example_config_of_the_cold_start_can_be_read():
         ("data.chain_drop=1.5", "data.chain_drop  must be from 0 to 1, got 1.5"),
         ("loss.kind=hinge", "loss.kind  expected one of bradley-terry, ties, margin, regression, found 'hinge'"),
         ("loss.k=1", "loss.k  must be above 1, got 1"),
-        ("evaluate.ways=[given, given]", "evaluate.ways  names one twice: ['given', 'given']"),
-        ("evaluate.ways=[none]", "evaluate.ways  expected a list, each one of given, written, off, found ['none']"),
+        ("evaluate.chain_sources=[none, none]", "evaluate.chain_sources  names one twice: ['none', 'none']"),
+        (
+            "evaluate.chain_sources=[all]",
+            "evaluate.chain_sources  expected a list, each one of reference, generated, none, found ['all']",
+        ),
         ("trainable.head.mode=lora", "trainable.head.mode  expected one of frozen, full, found 'lora'"),
         ("trainable.qurey.mode=full", "trainable.qurey  unknown key; did you mean trainable.query?"),
     ],

@@ -130,7 +130,7 @@ def test_a_run_at_its_end_is_not_done_again(straight, train):
 @pytest.mark.slow
 def test_killed_by_the_system_it_ends_the_same(straight, config_of, train, tmp_path):
     """SIGKILL, with workers that read ahead."""
-    write_config(config_of(tmp_path / "run", "data.workers=1"), tmp_path / "sft.yaml")
+    write_config(config_of(tmp_path / "run", "data.dataloader_num_workers=1"), tmp_path / "sft.yaml")
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, tmp_path / "sft.yaml", "4"], env=environment, capture_output=True, check=False
@@ -143,9 +143,9 @@ def test_killed_by_the_system_it_ends_the_same(straight, config_of, train, tmp_p
 
 def test_batch_4_and_4_times_batch_1_are_the_same(train, tmp_path):
     """The loss is averaged over the tokens of an update; chains of unlike lengths would show a mean of means."""
-    options = (*FULL, "run.save_steps=9", "optim.steps=3")
+    options = (*FULL, "run.save_steps=9", "optim.max_steps=3")
     train(tmp_path / "four", *options)
-    train(tmp_path / "ones", *options, "optim.batch_size=1", "optim.accumulate=4")
+    train(tmp_path / "ones", *options, "optim.per_device_train_batch_size=1", "optim.gradient_accumulation_steps=4")
     fours, ones = curve(tmp_path / "four"), curve(tmp_path / "ones")
     # Sums in another order, and padding: float32 roundings, amplified by three updates of Adam.
     assert list(ones.values()) == pytest.approx(list(fours.values()), rel=1e-4)
@@ -155,9 +155,11 @@ def test_batch_4_and_4_times_batch_1_are_the_same(train, tmp_path):
 def test_two_processes_give_the_curve_of_one(config_of, data, train, tmp_path):
     """Of a table that divides evenly: accelerate fills a ragged last batch up with examples from the start."""
     table = write_table(data / "eight.csv", chain_rows(8))
-    options = (f"data.train={table}", "trainable.lora.dropout=0", "run.merge=true")
+    options = (f"data.train={table}", "trainable.lora.lora_dropout=0", "run.merge=true")
     train(tmp_path / "one", *options)
-    config = config_of(tmp_path / "two", *options, "optim.batch_size=2", "data.workers=1")
+    config = config_of(
+        tmp_path / "two", *options, "optim.per_device_train_batch_size=2", "data.dataloader_num_workers=1"
+    )
     write_config(config, tmp_path / "two.yaml")
     done = in_two_processes("-m", "descore", "train", "sft", tmp_path / "two.yaml")
     assert done.returncode == 0, done.stderr
@@ -170,9 +172,9 @@ def test_two_processes_give_the_curve_of_one(config_of, data, train, tmp_path):
 def test_two_processes_go_on_in_the_order_of_the_pass_that_they_were_killed_in(config_of, data, train, tmp_path):
     """Four updates a pass; killed at the seventh, gone on with from the sixth, in the middle of the second pass."""
     table = write_table(data / "eight.csv", chain_rows(8))
-    options = (f"data.train={table}", "trainable.lora.dropout=0", "optim.steps=8")
-    train(tmp_path / "one", *options, "optim.batch_size=2")
-    write_config(config_of(tmp_path / "two", *options, "optim.batch_size=1"), tmp_path / "two.yaml")
+    options = (f"data.train={table}", "trainable.lora.lora_dropout=0", "optim.max_steps=8")
+    train(tmp_path / "one", *options, "optim.per_device_train_batch_size=2")
+    write_config(config_of(tmp_path / "two", *options, "optim.per_device_train_batch_size=1"), tmp_path / "two.yaml")
     (tmp_path / "killed.py").write_text(KILLED)
     assert in_two_processes(tmp_path / "killed.py", tmp_path / "two.yaml", "7").returncode != 0
     done = in_two_processes("-m", "descore", "train", "sft", tmp_path / "two.yaml")
@@ -184,7 +186,7 @@ def test_two_processes_go_on_in_the_order_of_the_pass_that_they_were_killed_in(c
 
 @pytest.mark.slow
 def test_recomputing_layers_changes_nothing(straight, train, tmp_path):
-    train(tmp_path / "run", "model.gradient_checkpointing=true", "optim.steps=6")
+    train(tmp_path / "run", "model.gradient_checkpointing=true", "optim.max_steps=6")
     assert list(curve(tmp_path / "run").values()) == pytest.approx(list(curve(straight[0]).values()), rel=1e-5)
 
 
@@ -214,7 +216,7 @@ def test_the_last_evaluation_is_the_models_own(train, data, tmp_path):
     from descore.training.losses import chain_loss
 
     out = tmp_path / "run"
-    trained = train(out, f"data.eval={data / 'eval.csv'}", "optim.batch_size=2", "optim.steps=2")
+    trained = train(out, f"data.eval={data / 'eval.csv'}", "optim.per_device_train_batch_size=2", "optim.max_steps=2")
     model = DescoreModel.from_pretrained(out / "model")
     table = ChainTable(data / "eval.csv", index=out / "tables" / "eval.arrow", sampling=model.settings.sampling)
     batch = ChainCollator(model.chat)([table[i] for i in range(3)])
@@ -239,7 +241,7 @@ def test_merged_it_says_the_same_without_adapters(straight, train, tmp_path):
 
 @pytest.mark.slow
 def test_it_goes_on_from_adapters_by_folding_them_in(straight, train, tmp_path):
-    train(tmp_path / "again", f"model.checkpoint={straight[0] / 'model'}", "optim.steps=1")
+    train(tmp_path / "again", f"model.checkpoint={straight[0] / 'model'}", "optim.max_steps=1")
     again = DescoreModel.from_pretrained(tmp_path / "again" / "model")
     adapters = [name for name, _ in again.named_parameters() if ".lora_A" in name]
     assert adapters
@@ -253,7 +255,7 @@ def test_a_plain_backbone_becomes_a_reward_model(data, train, tmp_path):
     model.chat.processor.save_pretrained(tmp_path / "plain")
     (tmp_path / "rubric.txt").write_text("Is it so: {prompt}?")
     sampling = "data.sampling={max_pixels: 4096, min_pixels: 256, size_multiple: 16}"
-    overrides = (f"model.backbone={tmp_path / 'plain'}", "model.checkpoint=null", sampling, "optim.steps=1")
+    overrides = (f"model.backbone={tmp_path / 'plain'}", "model.checkpoint=null", sampling, "optim.max_steps=1")
     train(tmp_path / "run", *overrides, f"model.rubric={tmp_path / 'rubric.txt'}", "model.max_chain_tokens=40")
     trained = DescoreModel.from_pretrained(tmp_path / "run" / "model")
     assert trained.chat.rubric == "Is it so: {prompt}?"
@@ -275,7 +277,7 @@ def test_another_run_in_the_directory_is_refused_by_what_differs(straight, train
         train(straight[0], "optim.seed=1")
     with pytest.raises(ConfigError, match=r"run.resume is false"):
         train(straight[0], "run.resume=false")
-    assert train(straight[0], "data.workers=1", "run.log_steps=3").before
+    assert train(straight[0], "data.dataloader_num_workers=1", "run.logging_steps=3").before
 
 
 def test_a_directory_of_something_else_is_refused(train, tmp_path):
@@ -310,7 +312,12 @@ def test_unreadable_videos_are_left_out_named_and_counted_once(holes, train, tmp
 
 @pytest.mark.slow
 def test_a_batch_of_nothing_else_is_passed_over(holes, train, tmp_path):
-    options = (f"data.train={holes}", "data.max_unreadable=0.2", "optim.batch_size=1", "optim.steps=10")
+    options = (
+        f"data.train={holes}",
+        "data.max_unreadable=0.2",
+        "optim.per_device_train_batch_size=1",
+        "optim.max_steps=10",
+    )
     with pytest.warns(DescoreWarning):
         train(tmp_path / "run", *options)
     assert len(curve(tmp_path / "run")) == 8  # of ten updates; a loss of nothing is not 0
@@ -328,7 +335,7 @@ def test_too_many_unreadable_videos_end_the_run(holes, train, tmp_path):
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_run(train, tmp_path):
     with pytest.raises(ConfigError, match=r"step \d: the loss is nan; lower optim.learning_rate"):
-        train(tmp_path / "run", *FULL, "optim.learning_rate=1e30", "optim.warmup=0")
+        train(tmp_path / "run", *FULL, "optim.learning_rate=1e30", "optim.warmup_ratio=0")
 
 
 def test_a_faulty_table_does_not_claim_the_directory(train, tmp_path):
@@ -338,4 +345,4 @@ def test_a_faulty_table_does_not_claim_the_directory(train, tmp_path):
     for seed in range(3):
         noise_film(tmp_path / f"{seed}.mp4", seed)
     write_table(table, chain_rows(3))
-    train(tmp_path / "run", f"data.train={table}", "optim.steps=1", "optim.seed=5")
+    train(tmp_path / "run", f"data.train={table}", "optim.max_steps=1", "optim.seed=5")

@@ -12,12 +12,12 @@ from descore.training.dataset import ChainExample
 from descore.training.losses import chain_loss
 from descore.training.models import parameter_groups, part_of, set_trainable
 
-OPTIM = OptimConfig(steps=1, learning_rate=1e-2, weight_decay=0.1)
+OPTIM = OptimConfig(max_steps=1, learning_rate=1e-2, weight_decay=0.1)
 
 
 def table(*, targets=None, **modes):
     parts = {part: PartConfig(mode=modes.get(part, "frozen")) for part in PARTS}
-    return TrainableConfig(**parts, lora=LoraConfig(r=2, alpha=4, targets=targets))
+    return TrainableConfig(**parts, lora=LoraConfig(r=2, lora_alpha=4, target_modules=targets))
 
 
 def step(model, trainable):

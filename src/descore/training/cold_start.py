@@ -47,7 +47,7 @@ EVALUATION_FILE = "evaluation.json"
 
 
 class PairTrainer(DescoreTrainer):
-    """A trainer that judges held-out pairs in several ways."""
+    """A trainer that judges held-out pairs with several chain sources."""
 
     def __init__(self, *, config: ColdStartConfig, data: dict[str, PairTable], **trainer: Any) -> None:  # noqa: ANN401
         super().__init__(**trainer)
@@ -57,23 +57,23 @@ class PairTrainer(DescoreTrainer):
         """What the last evaluation found."""
 
     def judge(self) -> dict[str, float]:
-        """Judge the eval table in the config's ways."""
-        self.judged = self.judge_table("eval", self.config.evaluate.ways)
+        """Judge the eval table with the config's chain sources."""
+        self.judged = self.judge_table("eval", self.config.evaluate.chain_sources)
         return quick_metrics(self.judged, dimensions=self.config.dimensions)
 
-    def judge_table(self, name: str, ways: Sequence[ChainSource]) -> list[JudgedPair]:
+    def judge_table(self, name: str, chain_sources: Sequence[ChainSource]) -> list[JudgedPair]:
         """All pairs of a table, judged by all processes together. Each of them gets the whole."""
         self.learner.eval()
         judging = Judging(
             batch_size=self.args.per_device_eval_batch_size,
             workers=self.args.dataloader_num_workers,
-            written_pairs=self.config.evaluate.written_pairs,
+            generated_pairs=self.config.evaluate.generated_pairs,
             autocast=self.accelerator.autocast,
             on_unreadable=self.on_unreadable,
             processes=self.args.world_size,
             process=self.args.process_index,
         )
-        mine = [record(*pair) for pair in judge_pairs(self.learner.model, self.data[name], ways, judging)]
+        mine = [record(*pair) for pair in judge_pairs(self.learner.model, self.data[name], chain_sources, judging)]
         return sorted(gather_object(mine), key=lambda pair: pair.number)
 
 
@@ -111,7 +111,7 @@ def build_trainer(
         len(pairs),
         seed=optim.seed,
         lengths=pairs.lengths.tolist() if config.data.group_by_length else None,
-        together=optim.batch_size * optim.accumulate * args.world_size,
+        together=optim.per_device_train_batch_size * optim.gradient_accumulation_steps * args.world_size,
     )
     scale = pairs.rating_scale if config.loss.kind == "regression" else None
     collate = PairCollator(chat=model.chat, chain_drop=config.data.chain_drop, seed=optim.seed, rating_scale=scale)
@@ -181,12 +181,12 @@ def calibrate(trainer: PairTrainer) -> CheckpointSettings:
 
     A model that thinks is calibrated on chains of its own, which is how it will be used."""
     settings, config = trainer.learner.model.settings, trainer.config
-    way: ChainSource = "off" if config.data.chain_drop == 1 else "written"
+    source: ChainSource = "none" if config.data.chain_drop == 1 else "generated"
     name = "calibration" if "calibration" in trainer.data else "eval"
     if name not in trainer.data:
         return settings
-    known = name == "eval" and way in config.evaluate.ways
-    return calibrated(settings, trainer.judged if known else trainer.judge_table(name, [way]), way=way)
+    known = name == "eval" and source in config.evaluate.chain_sources
+    return calibrated(settings, trainer.judged if known else trainer.judge_table(name, [source]), source=source)
 
 
 def write_evaluation(file: Path, found: Sequence[Found]) -> None:

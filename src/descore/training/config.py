@@ -19,10 +19,9 @@ PARTS = ("vision_tower", "merger", "language_model")
 ROWS = ("query", "head")
 """What a reward model has beside its backbone."""
 
-Schedule = Literal["constant", "cosine", "linear"]
-
-ChainSource = Literal["given", "written", "off"]
-"""Which chain stands before the query: the table's, the model's own, or none."""
+Schedule = Literal["constant_with_warmup", "cosine", "linear"]
+ChainSource = Literal["reference", "generated", "none"]
+"""Which chain stands before the query: the table's, one that the model writes, or none."""
 ChainSources = Annotated[tuple[ChainSource, ...], Field(strict=False, min_length=1)]
 
 
@@ -61,9 +60,9 @@ class DataConfig(ConfigModel):
     """A table of the same form that nothing is trained on."""
     sampling: VideoSampling | None = None
     """How a video becomes a clip; kept in the trained checkpoint. null: as the checkpoint says."""
-    workers: NonNegativeInt = 2
+    dataloader_num_workers: NonNegativeInt = 2
     """Processes that read clips ahead of the step; 0 reads them in the step itself."""
-    prefetch: PositiveInt = 4
+    dataloader_prefetch_factor: PositiveInt = 4
     """Batches that each worker reads ahead."""
     max_unreadable: Fraction01 = 0.01
     """Share of a table's examples whose video may be unreadable; the run stops when there are more."""
@@ -104,15 +103,16 @@ class RowConfig(ConfigModel):
 
 
 class LoraConfig(ConfigModel):
-    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685), for every part whose mode is lora."""
+    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685), for every part whose mode is lora. The names are
+    peft's."""
 
     r: PositiveInt = 64
     """Rank."""
-    alpha: PositiveFloat = 128
-    """The adapter's output is scaled by alpha / r."""
-    dropout: BelowOne = 0.0
+    lora_alpha: PositiveFloat = 128
+    """The adapter's output is scaled by lora_alpha / r."""
+    lora_dropout: BelowOne = 0.0
     """Share of an adapter's inputs that are dropped in training."""
-    targets: Names | None = None
+    target_modules: Names | None = None
     """Last names of the linear layers that get one, such as q_proj. null: the family's own choice, all of a layer's
     attention and feed-forward projections."""
 
@@ -165,13 +165,14 @@ class PairTrainableConfig(TrainableConfig):
 
 
 class OptimConfig(ConfigModel):
-    """AdamW (Loshchilov & Hutter 2019). Exactly one of `epochs` and `steps`."""
+    """AdamW (Loshchilov & Hutter 2019). Exactly one of `num_train_epochs` and `max_steps`. The names
+    are transformers'."""
 
     learning_rate: PositiveFloat = 2e-6
     """Peak, for every part that names none of its own. 2e-6 is the authors' for LoRA on 8 billion parameters."""
-    schedule: Schedule = "constant"
+    lr_scheduler_type: Schedule = "constant_with_warmup"
     """After warm-up: stay, or fall to 0 at the end."""
-    warmup: BelowOne = 0.05
+    warmup_ratio: BelowOne = 0.05
     """Share of all updates in which the learning rate rises from 0."""
     weight_decay: NonNegativeFloat = 0.0
     """Of matrices; biases and norms have none."""
@@ -179,21 +180,22 @@ class OptimConfig(ConfigModel):
     """Decay of the running mean of the gradient, and of its square."""
     max_grad_norm: PositiveFloat = 1.0
     """Longer gradients are scaled down to it."""
-    epochs: PositiveFloat | None = None
+    num_train_epochs: PositiveFloat | None = None
     """Passes over the table."""
-    steps: PositiveInt | None = None
+    max_steps: PositiveInt | None = None
     """Updates of the weights."""
-    batch_size: PositiveInt = 1
+    per_device_train_batch_size: PositiveInt = 1
     """Examples in one forward, in each process."""
-    accumulate: PositiveInt = 1
+    gradient_accumulation_steps: PositiveInt = 1
     """Forwards whose gradients make one update. The loss is averaged over the tokens or pairs of all of them."""
     seed: NonNegativeInt = 0
     """Of the order of examples, dropout, and weights that start from nothing."""
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """One length, not none and not two."""
-        if (self.epochs is None) == (self.steps is None):
-            yield "epochs", f"or steps: give exactly one of them, found {'neither' if self.steps is None else 'both'}"
+        if (self.num_train_epochs is None) == (self.max_steps is None):
+            found = "neither" if self.max_steps is None else "both"
+            yield "num_train_epochs", f"or max_steps: give exactly one of them, found {found}"
 
 
 class RunConfig(ConfigModel):
@@ -205,7 +207,7 @@ class RunConfig(ConfigModel):
     """Updates between checkpoints; there is always one at the end."""
     save_total_limit: PositiveInt = 2
     """Checkpoints that are kept."""
-    log_steps: PositiveInt = 10
+    logging_steps: PositiveInt = 10
     """Updates between lines of metrics.jsonl."""
     eval_steps: PositiveInt | None = None
     """Updates between evaluations. null: one at the end, if there is an eval table."""
@@ -219,19 +221,19 @@ class RunConfig(ConfigModel):
 
 
 WITHOUT_EFFECT = (
-    "data.workers",
-    "data.prefetch",
+    "data.dataloader_num_workers",
+    "data.dataloader_prefetch_factor",
     "run.out",
     "run.save_steps",
     "run.save_total_limit",
-    "run.log_steps",
+    "run.logging_steps",
     "run.eval_steps",
     "run.resume",
     "run.tensorboard",
-    "run.shown_pairs",
-    "policy.measure_start",
-    "evaluate.ways",
-    "evaluate.written_pairs",
+    "run.num_completions_to_print",
+    "policy.log_kl",
+    "evaluate.chain_sources",
+    "evaluate.generated_pairs",
 )
 """Keys that may change when a run is gone on with: what is learned does not depend on them."""
 
@@ -239,17 +241,17 @@ WITHOUT_EFFECT = (
 class EvaluateConfig(ConfigModel):
     """How held-out pairs are judged."""
 
-    ways: ChainSources = ("given", "written", "off")
-    """With the table's chains, with chains that the model writes itself, without any. Pairs without chains in the
-    table are not judged on given ones."""
-    written_pairs: PositiveInt | None = 200
+    chain_sources: ChainSources = ("reference", "generated", "none")
+    """reference: with the table's chains, where a pair has them. generated: with chains that the model writes itself.
+    none: without chains."""
+    generated_pairs: PositiveInt | None = 200
     """Pairs, the table's first, for which the model writes chains itself: this takes longer than all else. null: all.
     """
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        """Each way once."""
-        if len(set(self.ways)) < len(self.ways):
-            yield "ways", f"names one twice: {list(self.ways)}"
+        """Each source once."""
+        if len(set(self.chain_sources)) < len(self.chain_sources):
+            yield "chain_sources", f"names one twice: {list(self.chain_sources)}"
 
 
 class TrainingConfig(ConfigModel):

@@ -1,12 +1,14 @@
 """Settings in a YAML file, with overrides from a command line.
 
-    config = read_config(Path("sft.yaml"), SftConfig, overrides=["optim.steps=10"])
+    config = read_config(Path("sft.yaml"), SftConfig, overrides=["optim.max_steps=10"])
 
-Takes a file and `key.path=value` texts, gives the settings, or one SettingsError with all that is wrong in them."""
+Takes a file and `key.path=value` texts, gives the settings, or one SettingsError with all that is wrong in them. Keys
+and values of version 0.1 (`RENAMED`) are read as those that stand for them now, with a warning."""
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from descore.config_model import ConfigModel, Fault, SettingsError, faults_of
-from descore.errors import ConfigError
+from descore.errors import ConfigError, DescoreWarning
 from descore.io import atomic_write
 
 C = TypeVar("C", bound=ConfigModel)
@@ -29,10 +31,55 @@ class Difference:
     there: Any
 
 
-def read_config(path: Path, settings: type[C], *, overrides: Sequence[str] = ()) -> C:
-    """The settings of a file, with overrides put over it. Whatever is wrong raises SettingsError with all of it."""
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """A key of version 0.1, and what stands for it now."""
+
+    old: str
+    new: str
+    values: Mapping[str, str] = field(default_factory=dict)
+    """By old value, or item of a list, the new one."""
+
+
+_CHAIN_SOURCES = {"given": "reference", "written": "generated", "off": "none"}
+_PAIRS, _COMPLETIONS = "run.shown_pairs", "run.num_completions_to_print"
+RENAMED = (
+    Rename("data.workers", "data.dataloader_num_workers"),
+    Rename("data.prefetch", "data.dataloader_prefetch_factor"),
+    Rename("trainable.lora.alpha", "trainable.lora.lora_alpha"),
+    Rename("trainable.lora.dropout", "trainable.lora.lora_dropout"),
+    Rename("trainable.lora.targets", "trainable.lora.target_modules"),
+    Rename("optim.schedule", "optim.lr_scheduler_type", {"constant": "constant_with_warmup"}),
+    Rename("optim.warmup", "optim.warmup_ratio"),
+    Rename("optim.epochs", "optim.num_train_epochs"),
+    Rename("optim.steps", "optim.max_steps"),
+    Rename("optim.batch_size", "optim.per_device_train_batch_size"),
+    Rename("optim.accumulate", "optim.gradient_accumulation_steps"),
+    Rename("run.log_steps", "run.logging_steps"),
+    Rename(_PAIRS, _COMPLETIONS),
+    Rename("evaluate.ways", "evaluate.chain_sources", _CHAIN_SOURCES),
+    Rename("evaluate.written_pairs", "evaluate.generated_pairs"),
+    Rename("policy.kl_coef", "policy.beta"),
+    Rename("policy.measure_start", "policy.log_kl"),
+    Rename(
+        "policy.loss_type",
+        "policy.loss_type",
+        {"per_token": "dapo", "per_sequence": "grpo", "fixed_length": "dr_grpo"},
+    ),
+)
+"""Keys and values of version 0.1, read until version 0.3."""
+
+
+def read_config(path: Path, settings: type[C], *, overrides: Sequence[str] = (), warn: bool = True) -> C:
+    """The settings of a file, with overrides put over it. Whatever is wrong raises SettingsError with all of it.
+
+    `warn`: give a DescoreWarning that names the new keys where the old ones are used."""
     values = _read_yaml(path)
     faults = [fault for text in overrides for fault in _override(values, text)]
+    news, twice = _rename(values)
+    faults += twice
+    if news and warn:
+        warnings.warn(f"{path.name} or its overrides: {'; '.join(news)}", DescoreWarning, stacklevel=2)
     try:
         config = settings.model_validate(values)
     except ValidationError as error:
@@ -109,11 +156,73 @@ def _override(values: dict[str, Any], text: str) -> list[Fault]:
         read = yaml.load(value, Loader=_Loader)
     except yaml.YAMLError:
         return [Fault(path, f"has a value that is not YAML: {value!r}")]
+    for rename in RENAMED:  # an override takes the place of the file's value, whichever name that has
+        if path.strip() in (rename.old, rename.new):
+            _pop(values, rename.old)
+            _pop(values, rename.new)
+    _put(values, [*groups, key], read)
+    return []
+
+
+def _rename(values: dict[str, Any]) -> tuple[list[str], list[Fault]]:
+    """Put new keys and values in the place of old ones. Returns what was renamed, and keys that are given twice."""
+    news, faults = list[str](), list[Fault]()
+    for rename in RENAMED:
+        value = _pop(values, rename.old)
+        if value is _ABSENT:
+            continue
+        read = _new_value(rename, value, values)
+        if rename.old != rename.new:
+            if _pop(values, rename.new) is not _ABSENT:
+                faults.append(Fault(rename.old, f"is {rename.new} now; give one of them"))
+            news.append(f"{rename.old} is {rename.new} now")
+        if read != value:
+            news.append(f"{rename.new}: write {_as_yaml(read)} for {_as_yaml(value)}")
+        _put(values, rename.new.split("."), read)
+    return news, faults
+
+
+def _new_value(rename: Rename, value: Any, values: Mapping[str, Any]) -> Any:  # noqa: ANN401  # as YAML has it
+    if isinstance(value, list):
+        return [_new_value(rename, item, values) for item in value]
+    if rename.old == _PAIRS and isinstance(value, int) and not isinstance(value, bool):
+        num_generations = _get(values, "rollout.num_generations")
+        return value * 2 * (num_generations if isinstance(num_generations, int) else 8)
+    return rename.values.get(value, value) if isinstance(value, str) else value
+
+
+def _as_yaml(value: Any) -> str:  # noqa: ANN401
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n...\n").strip()
+
+
+_ABSENT = object()
+
+
+def _get(values: Mapping[str, Any], path: str) -> Any:  # noqa: ANN401
+    *groups, key = path.split(".")
     for group in groups:
         inner = values.get(group)
-        values[group] = values = dict(inner) if isinstance(inner, dict) else {}
-    values[key] = read
-    return []
+        values = inner if isinstance(inner, dict) else {}
+    return values.get(key, _ABSENT)
+
+
+def _pop(values: dict[str, Any], path: str) -> Any:  # noqa: ANN401
+    value = _get(values, path)
+    if value is not _ABSENT:
+        *groups, key = path.split(".")
+        for group in groups:
+            values = values[group]
+        del values[key]
+    return value
+
+
+def _put(values: dict[str, Any], path: Sequence[str], value: Any) -> None:  # noqa: ANN401
+    """Set a value; what stands in the way of its groups gives way."""
+    *groups, key = path
+    for group in groups:
+        inner = values.get(group)
+        values[group] = values = inner if isinstance(inner, dict) else {}
+    values[key] = value
 
 
 def _unlike(key: str, here: Any, there: Any) -> Iterator[Difference]:  # noqa: ANN401

@@ -28,9 +28,9 @@ from descore.training.config import ChainSource
 from descore.training.pair_dataset import PairTable, UnreadPair
 
 IN_WORDS: Mapping[ChainSource, str] = {
-    "given": "with the table's chains",
-    "written": "with its own chains",
-    "off": "without chains",
+    "reference": "with the table's chains",
+    "generated": "with its own chains",
+    "none": "without chains",
 }
 
 
@@ -46,19 +46,19 @@ class JudgedPair:
     preference_K: NDArray[np.int8]
     """1 for a, -1 for b, 0 for a tie, MISSING where nobody said."""
     rewards: Mapping[ChainSource, NDArray[np.float64]]
-    """By way that it was to be judged in, the rewards of a and b (2, K); nan where there is none."""
+    """By chain source, the rewards of a and b (2, K); nan where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """How well the rewards of one way and dimension agree with people."""
+    """How well the rewards of one chain source and dimension agree with people."""
 
-    way: ChainSource
+    chain_source: ChainSource
     dimension: str
     scored: int
     """Pairs with a label that both have a reward."""
     of: int
-    """Pairs with a label that were to be judged in this way."""
+    """Pairs with a label that were to be judged with this chain source."""
     accuracy: Figure
     """Share of decided pairs in the right order; its interval resamples whole prompts."""
     with_ties: TiedAccuracy | None
@@ -73,7 +73,7 @@ class Judging:
     """Pairs at a time."""
     workers: int
     """Processes that read clips ahead."""
-    written_pairs: int | None
+    generated_pairs: int | None
     """Pairs, the first, for which the model writes chains itself; None: all."""
     autocast: Callable[[], AbstractContextManager[Any]]
     """The precision that the model trains in."""
@@ -85,10 +85,10 @@ class Judging:
 
 
 def judge_pairs(
-    model: DescoreModel, table: PairTable, ways: Sequence[ChainSource], judging: Judging
+    model: DescoreModel, table: PairTable, sources: Sequence[ChainSource], judging: Judging
 ) -> Iterator[tuple[TrainingPair, dict[ChainSource, NDArray[np.float64]]]]:
-    """A process's share of a table's pairs, each with its rewards (2, K) by way: nan for a pair one of whose videos
-    cannot be read, and for one that a generative model leaves without a score."""
+    """A process's share of a table's pairs, each with its rewards (2, K) by chain source: nan for a pair one of whose
+    videos cannot be read, and for one that a generative model leaves without a score."""
     numbers = iter(_share(table, judging))
     for items in _batches(table, judging):
         judging.on_unreadable([item for item in items if isinstance(item, Unreadable)])
@@ -97,12 +97,12 @@ def judge_pairs(
             for item, number in zip(items, numbers, strict=False)
         ]
         found: list[dict[ChainSource, NDArray[np.float64]]] = [{} for _ in pairs]
-        for way in ways:
-            asked = [row for row, pair in enumerate(pairs) if _applies(way, pair, judging)]
+        for source in sources:
+            asked = [row for row, pair in enumerate(pairs) if _applies(source, pair, judging)]
             none = np.full((2, len(table.dimensions)), np.nan)
-            rewards = dict.fromkeys(asked, none) | _read(model, pairs, asked, way, judging)
+            rewards = dict.fromkeys(asked, none) | _read(model, pairs, asked, source, judging)
             for row, reward_2K in rewards.items():
-                found[row][way] = reward_2K
+                found[row][source] = reward_2K
         yield from zip(pairs, found, strict=True)
 
 
@@ -110,7 +110,7 @@ def _read(
     model: DescoreModel,
     pairs: Sequence[TrainingPair | UnreadPair],
     asked: Sequence[int],
-    way: ChainSource,
+    source: ChainSource,
     judging: Judging,
 ) -> dict[int, NDArray[np.float64]]:
     """By place, the rewards (2, K) of the pairs whose videos can be read."""
@@ -118,7 +118,7 @@ def _read(
     if not there:
         return {}
     with judging.autocast():
-        return dict(zip(there, _rewards(model, list(there.values()), way), strict=True))
+        return dict(zip(there, _rewards(model, list(there.values()), source), strict=True))
 
 
 def record(pair: TrainingPair | UnreadPair, rewards: Mapping[ChainSource, NDArray[np.float64]]) -> JudgedPair:
@@ -141,70 +141,70 @@ def record(pair: TrainingPair | UnreadPair, rewards: Mapping[ChainSource, NDArra
 
 
 def quick_metrics(judged: Sequence[JudgedPair], *, dimensions: Sequence[str]) -> dict[str, float]:
-    """How many `pairs` there are, and `pairs_without_score` in one of the ways; by way, how many are `WAY_pairs_scored`
-    and how many labels of these `WAY_pairs_decided`, `WAY_pair_loss` (Bradley-Terry) and `WAY_pair_accuracy` over
-    decided pairs of all dimensions, and `WAY_pair_accuracy.NAME` where there are several. Of a way without any decided
-    pair there is neither loss nor accuracy."""
+    """How many `pairs` there are, and `pairs_without_score` with one of the chain sources; by source, how many are
+    `SOURCE_pairs_scored` and how many labels of these `SOURCE_pairs_decided`, `SOURCE_pair_loss` (Bradley-Terry) and
+    `SOURCE_pair_accuracy` over decided pairs of all dimensions, and `SOURCE_pair_accuracy.NAME` where there are
+    several. Of a source without any decided pair there is neither loss nor accuracy."""
     asked = [pair for pair in judged if pair.rewards]
-    whole = sum(all(is_scored(pair, way) for way in pair.rewards) for pair in asked)
+    whole = sum(all(is_scored(pair, source) for source in pair.rewards) for pair in asked)
     found: dict[str, float] = {"pairs": len(asked), "pairs_without_score": len(asked) - whole}
-    for way in _ways(judged):
-        margin_NK, preference_NK, _ = _margins(judged, way)
+    for source in _sources(judged):
+        margin_NK, preference_NK, _ = _margins(judged, source)
         decided_NK = (preference_NK != 0) & (preference_NK != MISSING)
-        found |= {f"{way}_pairs_scored": len(margin_NK), f"{way}_pairs_decided": int(decided_NK.sum())}
+        found |= {f"{source}_pairs_scored": len(margin_NK), f"{source}_pairs_decided": int(decided_NK.sum())}
         toward_NK = margin_NK * preference_NK
         if decided_NK.any():
-            found[f"{way}_pair_loss"] = float(np.logaddexp(0, -toward_NK[decided_NK]).mean())
-            found[f"{way}_pair_accuracy"] = float((toward_NK[decided_NK] > 0).mean())
+            found[f"{source}_pair_loss"] = float(np.logaddexp(0, -toward_NK[decided_NK]).mean())
+            found[f"{source}_pair_accuracy"] = float((toward_NK[decided_NK] > 0).mean())
         for k, name in enumerate(dimensions if len(dimensions) > 1 else ()):
             if decided_NK[:, k].any():
-                found[f"{way}_pair_accuracy.{name}"] = float((toward_NK[decided_NK[:, k], k] > 0).mean())
+                found[f"{source}_pair_accuracy.{name}"] = float((toward_NK[decided_NK[:, k], k] > 0).mean())
     return found
 
 
 def figures(judged: Sequence[JudgedPair], *, dimensions: Sequence[str]) -> list[Found]:
-    """By way and dimension, accuracy with its interval over the pairs that have a label there and a score."""
+    """By chain source and dimension, accuracy with its interval over the pairs that have a label there and a score."""
     found = []
-    for way in _ways(judged):
-        margin_NK, preference_NK, prompt_N = _margins(judged, way)
+    for source in _sources(judged):
+        margin_NK, preference_NK, prompt_N = _margins(judged, source)
         for k, name in enumerate(dimensions):
             rows_N = preference_NK[:, k] != MISSING
-            asked = sum(way in pair.rewards and int(pair.preference_K[k]) != MISSING for pair in judged)
+            asked = sum(source in pair.rewards and int(pair.preference_K[k]) != MISSING for pair in judged)
             of_dimension = (margin_NK[rows_N, k], preference_NK[rows_N, k], prompt_N[rows_N])
             if asked:
                 ties = accuracy_with_ties(*of_dimension) if (of_dimension[1] == 0).any() else None
                 accuracy = accuracy_without_ties(*of_dimension)
                 counts = {"scored": int(rows_N.sum()), "of": asked}
-                found.append(Found(way=way, dimension=name, **counts, accuracy=accuracy, with_ties=ties))
+                found.append(Found(chain_source=source, dimension=name, **counts, accuracy=accuracy, with_ties=ties))
     return found
 
 
-def is_scored(pair: JudgedPair, way: ChainSource) -> bool:
-    """Whether both clips have rewards in this way."""
-    return way in pair.rewards and not np.isnan(pair.rewards[way]).any()
+def is_scored(pair: JudgedPair, source: ChainSource) -> bool:
+    """Whether both clips have rewards with this chain source."""
+    return source in pair.rewards and not np.isnan(pair.rewards[source]).any()
 
 
-def _applies(way: ChainSource, pair: TrainingPair | UnreadPair, judging: Judging) -> bool:
-    if way == "given" and isinstance(pair, UnreadPair):
+def _applies(source: ChainSource, pair: TrainingPair | UnreadPair, judging: Judging) -> bool:
+    if source == "reference" and isinstance(pair, UnreadPair):
         return pair.has_chains
-    if way == "given":
+    if source == "reference":
         assert isinstance(pair, TrainingPair)
         return pair.a.chain is not None and pair.b.chain is not None
-    return way == "off" or judging.written_pairs is None or pair.number < judging.written_pairs
+    return source == "none" or judging.generated_pairs is None or pair.number < judging.generated_pairs
 
 
-def _rewards(model: DescoreModel, pairs: Sequence[TrainingPair], way: ChainSource) -> list[NDArray[np.float64]]:
+def _rewards(model: DescoreModel, pairs: Sequence[TrainingPair], source: ChainSource) -> list[NDArray[np.float64]]:
     """Of each pair, the rewards of a and b (2, K)."""
     both, chat = [p.a for p in pairs] + [p.b for p in pairs], model.chat
     laid_out = chat.lay_out_prompts([e.clip for e in both], [e.prompt for e in both])
     prompts = {name: value.to(model.device) for name, value in laid_out.items()}
     reward_RK: Tensor
-    if way == "written":
+    if source == "generated":
         completions = think_and_score(model, prompts, limit=model.settings.max_chain_tokens)
         unread = [math.nan] * len(model.settings.dimensions)
         reward_RK = torch.tensor([list(c.rewards.values()) or unread for [c] in completions])
     else:
-        chains = [chat.encode_chain(e.chain) if way == "given" and e.chain else chat.no_thinking for e in both]
+        chains = [chat.encode_chain(e.chain) if source == "reference" and e.chain else chat.no_thinking for e in both]
         reward_RK = score_chains(model, prompts, chains)
     reward_2BK = reward_RK.double().numpy().reshape(2, len(pairs), -1)
     return [reward_2BK[:, row] for row in range(len(pairs))]
@@ -225,21 +225,23 @@ def _batches(table: PairTable, judging: Judging) -> DataLoader[Any]:
     )
 
 
-def _ways(judged: Sequence[JudgedPair]) -> list[ChainSource]:
-    return list(dict.fromkeys(way for pair in judged for way in pair.rewards))
+def _sources(judged: Sequence[JudgedPair]) -> list[ChainSource]:
+    return list(dict.fromkeys(source for pair in judged for source in pair.rewards))
 
 
 def _margins(
-    judged: Sequence[JudgedPair], way: ChainSource
+    judged: Sequence[JudgedPair], source: ChainSource
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.str_]]:
-    """Reward of a minus reward of b (N, K), preferences (N, K) and prompts (N) of the pairs scored this way."""
-    there, width = [pair for pair in judged if is_scored(pair, way)], len(judged[0].preference_K)
-    margin_NK = np.array([pair.rewards[way][0] - pair.rewards[way][1] for pair in there]).reshape(-1, width)
+    """Reward of a minus reward of b (N, K), preferences (N, K) and prompts (N) of the pairs that are scored."""
+    there, width = [pair for pair in judged if is_scored(pair, source)], len(judged[0].preference_K)
+    margin_NK = np.array([pair.rewards[source][0] - pair.rewards[source][1] for pair in there]).reshape(-1, width)
     preference_NK = np.array([pair.preference_K for pair in there], dtype=np.int64).reshape(-1, width)
     return margin_NK, preference_NK, np.array([pair.prompt for pair in there], dtype=np.str_)
 
 
-def calibrated(settings: CheckpointSettings, judged: Sequence[JudgedPair], *, way: ChainSource) -> CheckpointSettings:
+def calibrated(
+    settings: CheckpointSettings, judged: Sequence[JudgedPair], *, source: ChainSource
+) -> CheckpointSettings:
     """Settings with `reward_mean` and `reward_std` (the sample's) over the pairs' clips, each clip of a prompt once.
 
     Fewer than two clips, or rewards that are all the same, have no deviation: then a warning, and settings as they
@@ -247,8 +249,8 @@ def calibrated(settings: CheckpointSettings, judged: Sequence[JudgedPair], *, wa
     clips = {
         (pair.prompt, video): reward_K
         for pair in judged
-        if is_scored(pair, way)
-        for video, reward_K in zip(pair.videos, pair.rewards[way], strict=True)
+        if is_scored(pair, source)
+        for video, reward_K in zip(pair.videos, pair.rewards[source], strict=True)
     }
     reward_CK = np.array(list(clips.values()))
     if len(clips) < 2 or not reward_CK.std(axis=0, ddof=1).all():

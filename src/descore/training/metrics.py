@@ -68,6 +68,7 @@ def as_record(tally: MetricAccumulator) -> dict[str, object]:
 
 
 METRICS_FILE, UNREADABLE_FILE, VERSIONS_FILE = "metrics.jsonl", "unreadable.jsonl", "versions.json"
+_OLD_CHAIN_SOURCES = {"given": "reference", "written": "generated", "off": "none"}
 ProgressCallback = Callable[[int, int, Mapping[str, Any]], None]
 """Told after each update: how many there were, how many there will be, the last line of metrics. Before anything
 else that takes long, such as judging held-out pairs, stage 2 says what, under the name `doing`."""
@@ -172,11 +173,16 @@ class UnreadableVideos:
 
 
 def last_metrics(out: Path) -> dict[str, Any]:
-    """The last line on training, and the last evaluation's figures put to it; nothing where there is no such line."""
+    """The last line on training, and the last evaluation's figures put to it; nothing where there is no such line.
+
+    Figures of version 0.1 are given under the names that chain sources have now."""
     lines = read_records(out / METRICS_FILE)
     trained: dict[str, Any] = next((line for line in reversed(lines) if "loss" in line), {})
     judged: dict[str, Any] = next((line for line in reversed(lines) if _is_evaluation(line)), {})
-    return {**trained, **{name: value for name, value in judged.items() if name.startswith("eval_")}}
+    evaluated = {name: value for name, value in judged.items() if name.startswith("eval_")}
+    for old, new in _OLD_CHAIN_SOURCES.items():
+        evaluated = {name.replace(f"eval_{old}_", f"eval_{new}_", 1): value for name, value in evaluated.items()}
+    return {**trained, **evaluated}
 
 
 def unreadable_in(out: Path) -> int:

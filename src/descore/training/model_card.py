@@ -83,7 +83,7 @@ rewards differ by no more than a threshold, the best one for these pairs.
 | chains | dimension | scored | accuracy | interval | decided pairs | with ties |
 |---|---|---|---|---|---|---|
 {% for one in found -%}
-| {{ words[one.way] }} | {{ one.dimension }} | {{ one.scored }} of {{ one.of }} | {{ accuracy(one) }} \
+| {{ words[one.chain_source] }} | {{ one.dimension }} | {{ one.scored }} of {{ one.of }} | {{ accuracy(one) }} \
 | {{ interval(one.accuracy) }} | {{ one.accuracy.n }} \
 | {{ number(one.with_ties.figure.value) if one.with_ties else "no ties" }} |
 {% endfor %}

@@ -29,7 +29,7 @@ def set_trainable(model: DescoreModel, trainable: TrainableConfig, *, precision:
     """Freeze all, then let learn what the table says: adapters are added, full parts have a gradient.
 
     Weights that learn are held in float32, all others in `precision`. Adapters that were there before are folded in.
-    ConfigError if there is no layer of the names that `lora.targets` has."""
+    ConfigError if there is no layer of the names that `lora.target_modules` has."""
     merge_adapters(model.backbone)
     model.requires_grad_(False)
     for part, weight in _rows(model).items():
@@ -77,7 +77,10 @@ def _add_adapters(model: DescoreModel, trainable: TrainableConfig) -> None:
     lora, source = trainable.lora, model.backbone.config._name_or_path
     model.backbone.add_adapter(
         peft.LoraConfig(
-            r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=_targets(model, trainable)
+            r=lora.r,
+            lora_alpha=lora.lora_alpha,
+            lora_dropout=lora.lora_dropout,
+            target_modules=_targets(model, trainable),
         )
     )
     model.backbone.peft_config["default"].base_model_name_or_path = source
@@ -91,14 +94,16 @@ def _targets(model: DescoreModel, trainable: TrainableConfig) -> list[str]:
         if not any(part_of(model, name) == part for name in chosen):
             known = sorted({name.rsplit(".")[-1] for name in linear if part_of(model, name) == part})
             raise ConfigError(
-                f"trainable.lora.targets: {part} has no linear layer of these names; it has {', '.join(known)}"
+                f"trainable.lora.target_modules: {part} has no linear layer of these names; it has {', '.join(known)}"
             )
     return chosen
 
 
 def _is_target(model: DescoreModel, name: str, trainable: TrainableConfig) -> bool:
     part, last = part_of(model, name), name.rsplit(".")[-1]
-    return trainable.modes[part] == "lora" and last in (trainable.lora.targets or model.family.LORA_TARGETS[part])
+    return trainable.modes[part] == "lora" and last in (
+        trainable.lora.target_modules or model.family.LORA_TARGETS[part]
+    )
 
 
 def open_model(config: TrainingConfig, *, rubric: str | None, paradigm: Paradigm | None = None) -> DescoreModel:

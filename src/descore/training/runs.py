@@ -55,9 +55,6 @@ CONFIG_FILE, TABLES, MODEL, TENSORBOARD = "config.yaml", "tables", "model", "ten
 Tables: TypeAlias = Mapping[str, tuple[Path, Path]]
 """By name (train, eval ...), a table and its Arrow file."""
 
-SCHEDULES = {"constant": "constant_with_warmup", "cosine": "cosine", "linear": "linear"}
-"""A config's schedule in transformers' words."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
@@ -123,7 +120,7 @@ def refuse_another_run(config: TrainingConfig) -> bool:
     if not config.run.resume:
         raise ConfigError(f"run.out: {out} holds a run, and run.resume is false; choose another")
     try:
-        there = read_config(out / CONFIG_FILE, type(config))
+        there = read_config(out / CONFIG_FILE, type(config), warn=False)
     except SettingsError as fault:
         raise ConfigError(f"run.out: {out} holds a run of another stage; choose another") from fault
     unlike = differences(config, there, but=WITHOUT_EFFECT)
@@ -161,26 +158,26 @@ def training_arguments(config: TrainingConfig) -> TrainingArguments:
     data, optim, run = config.data, config.optim, config.run
     return TrainingArguments(
         output_dir=str(run.out),
-        max_steps=optim.steps or -1,
-        num_train_epochs=optim.epochs or 1,
-        per_device_train_batch_size=optim.batch_size,
-        per_device_eval_batch_size=optim.batch_size,
-        gradient_accumulation_steps=optim.accumulate,
+        max_steps=optim.max_steps or -1,
+        num_train_epochs=optim.num_train_epochs or 1,
+        per_device_train_batch_size=optim.per_device_train_batch_size,
+        per_device_eval_batch_size=optim.per_device_train_batch_size,
+        gradient_accumulation_steps=optim.gradient_accumulation_steps,
         learning_rate=optim.learning_rate,
-        lr_scheduler_type=SCHEDULES[optim.schedule],
-        warmup_steps=optim.warmup,
+        lr_scheduler_type=optim.lr_scheduler_type,
+        warmup_steps=optim.warmup_ratio,
         max_grad_norm=optim.max_grad_norm,
         seed=optim.seed,
         bf16=config.model.precision == "bfloat16",
         use_cpu=not torch.cuda.is_available(),
         save_steps=run.save_steps,
         save_total_limit=run.save_total_limit,
-        logging_steps=run.log_steps,
+        logging_steps=run.logging_steps,
         logging_nan_inf_filter=False,
         eval_strategy="steps" if data.eval else "no",
         eval_steps=run.eval_steps or sys.maxsize,  # there is always one at the end
-        dataloader_num_workers=data.workers,
-        dataloader_prefetch_factor=data.prefetch if data.workers else None,
+        dataloader_num_workers=data.dataloader_num_workers,
+        dataloader_prefetch_factor=data.dataloader_prefetch_factor if data.dataloader_num_workers else None,
         remove_unused_columns=False,
         disable_tqdm=True,
         report_to=[],

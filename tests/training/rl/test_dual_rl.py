@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -19,12 +20,13 @@ from descore.config_model import SettingsError
 from descore.errors import CheckpointError, ConfigError, DescoreWarning, VideoError
 from descore.model.modeling import DescoreModel
 from descore.scorer import Scorer
+from descore.training.config import Schedule
 from descore.training.config_file import write_config
 from descore.training.dataset import EpochSampler
 from descore.training.rl.run import train_rl
 from descore.training.rl.trainer import Shares, rate_of
-from descore.training.runs import SCHEDULES
 
+CONSTANT = "optim.lr_scheduler_type=constant_with_warmup"
 FROZEN = "trainable.language_model.mode=frozen"
 
 
@@ -130,9 +132,14 @@ def test_sampled_chains_are_kept_with_their_parts(straight):
     "overrides",
     [
         (),
-        pytest.param(("policy.num_iterations=2", "run.log_steps=3"), marks=pytest.mark.slow),
+        pytest.param(("policy.num_iterations=2", "run.logging_steps=3"), marks=pytest.mark.slow),
         pytest.param(
-            ("trainable.language_model.mode=full", "optim.batch_size=1", "optim.accumulate=2"), marks=pytest.mark.slow
+            (
+                "trainable.language_model.mode=full",
+                "optim.per_device_train_batch_size=1",
+                "optim.gradient_accumulation_steps=2",
+            ),
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["lora", "two passes", "full"],
@@ -153,7 +160,7 @@ def test_killed_and_gone_on_with_is_the_same_to_the_last_bit(overrides, straight
 @pytest.mark.slow
 def test_killed_by_the_system_it_ends_the_same(straight, data, rl, tmp_path):
     """SIGKILL, with workers that read ahead."""
-    write_config(make_rl_config(data, tmp_path / "run", "data.workers=2"), tmp_path / "rl.yaml")
+    write_config(make_rl_config(data, tmp_path / "run", "data.dataloader_num_workers=2"), tmp_path / "rl.yaml")
     code = (
         "import os, signal, sys; from pathlib import Path\n"
         "from descore.training.rl.config import RlConfig\n"
@@ -186,9 +193,9 @@ def test_the_golden_run(tmp_path):
 
 def test_batches_that_are_added_up_give_the_curve_of_one(rl, tmp_path):
     """Chains are drawn from seeds of their own, so they are the same; means are over the whole update."""
-    options = ("optim.steps=3", "loss.opponents=all", "policy.mask_truncated_completions=true")
-    rl(tmp_path / "whole", *options, "optim.batch_size=4")
-    rl(tmp_path / "added", *options, "optim.batch_size=1", "optim.accumulate=4")
+    options = ("optim.max_steps=3", "loss.opponents=all", "policy.mask_truncated_completions=true")
+    rl(tmp_path / "whole", *options, "optim.per_device_train_batch_size=4")
+    rl(tmp_path / "added", *options, "optim.per_device_train_batch_size=1", "optim.gradient_accumulation_steps=4")
     whole, added = curve(tmp_path / "whole"), curve(tmp_path / "added")
     assert whole.keys() == added.keys()
     for step, line in whole.items():
@@ -202,9 +209,11 @@ def test_batches_that_are_added_up_give_the_curve_of_one(rl, tmp_path):
 def test_two_processes_give_the_curve_of_one(data, rl, tmp_path):
     """Of seven pairs, two a step: at the end of a pass the second process has none."""
     seven = write_table(data / "seven.csv", marked_rows(7))
-    options = ("optim.steps=5", f"data.train={seven}", f"data.eval={data / 'marked.csv'}", "loss.opponents=all")
-    rl(tmp_path / "one", *options, "optim.batch_size=2", "optim.accumulate=1")
-    config = make_rl_config(data, tmp_path / "two", *options, "optim.batch_size=1", "data.workers=1")
+    options = ("optim.max_steps=5", f"data.train={seven}", f"data.eval={data / 'marked.csv'}", "loss.opponents=all")
+    rl(tmp_path / "one", *options, "optim.per_device_train_batch_size=2", "optim.gradient_accumulation_steps=1")
+    config = make_rl_config(
+        data, tmp_path / "two", *options, "optim.per_device_train_batch_size=1", "data.dataloader_num_workers=1"
+    )
     write_config(config, tmp_path / "two.yaml")
     launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run(
@@ -225,9 +234,9 @@ def test_two_processes_give_the_curve_of_one(data, rl, tmp_path):
         # Sums in another order, and clips beside others: float32 roundings, amplified by updates of Adam.
         assert two[step] == pytest.approx(line, rel=2e-3, abs=1e-5), step
     judged = [
-        next(line for line in lines(tmp_path / run) if "eval_written_pair_loss" in line) for run in ("one", "two")
+        next(line for line in lines(tmp_path / run) if "eval_generated_pair_loss" in line) for run in ("one", "two")
     ]
-    assert judged[1]["eval_written_pair_loss"] == pytest.approx(judged[0]["eval_written_pair_loss"], rel=1e-3)
+    assert judged[1]["eval_generated_pair_loss"] == pytest.approx(judged[0]["eval_generated_pair_loss"], rel=1e-3)
 
 
 def test_a_step_shows_each_pair_of_a_pass_once_whoever_reads_it():
@@ -255,17 +264,39 @@ def thirds(out, name):
 
 def test_chains_get_better_at_what_they_are_worth(rl, tmp_path):
     """Vowels are the only part that counts."""
-    worth = ("rewards.quality=0", "rewards.length=0", "policy.kl_coef=0", "loss.bt_weight=0")
-    faster = ("optim.learning_rate=1e-2", "optim.batch_size=4", "rollout.num_generations=6", "trainable.lora.alpha=16")
-    rl(tmp_path / "run", *worth, *faster, "optim.steps=18", "optim.schedule=constant", "run.save_steps=99")
+    worth = ("rewards.quality=0", "rewards.length=0", "policy.beta=0", "loss.bt_weight=0")
+    faster = (
+        "optim.learning_rate=1e-2",
+        "optim.per_device_train_batch_size=4",
+        "rollout.num_generations=6",
+        "trainable.lora.lora_alpha=16",
+    )
+    rl(
+        tmp_path / "run",
+        *worth,
+        *faster,
+        "optim.max_steps=18",
+        CONSTANT,
+        "run.save_steps=99",
+    )
     first, last = thirds(tmp_path / "run", "function")
     assert last > 1.3 * first
 
 
 def test_rewards_learn_the_pairs_where_no_chain_is_learned_from(rl, tmp_path):
     """All chains are cut off, so none is part of its group; nearly greedy, they are much the same at each step."""
-    options = ("policy.mask_truncated_completions=true", "rollout.temperature=0.05", "optim.batch_size=4")
-    rl(tmp_path / "run", *options, "optim.steps=12", "optim.schedule=constant", "run.save_steps=99")
+    options = (
+        "policy.mask_truncated_completions=true",
+        "rollout.temperature=0.05",
+        "optim.per_device_train_batch_size=4",
+    )
+    rl(
+        tmp_path / "run",
+        *options,
+        "optim.max_steps=12",
+        CONSTANT,
+        "run.save_steps=99",
+    )
     first, last = thirds(tmp_path / "run", "pair_loss")
     assert last < 0.7 * first
     last = lines(tmp_path / "run")[-1]
@@ -275,7 +306,7 @@ def test_rewards_learn_the_pairs_where_no_chain_is_learned_from(rl, tmp_path):
 
 @pytest.mark.parametrize("measured", [True, False])
 def test_distance_and_drift_are_measured_without_a_weight_of_kl_unless_told_otherwise(rl, tmp_path, measured):
-    options = ("policy.kl_coef=0", f"policy.measure_start={str(measured).lower()}", "optim.steps=2")
+    options = ("policy.beta=0", f"policy.log_kl={str(measured).lower()}", "optim.max_steps=2")
     rl(tmp_path / "run", *options)
     last = lines(tmp_path / "run")[-1]
     assert ("kl" in last, "reward_drift" in last) == (measured, measured)
@@ -283,18 +314,18 @@ def test_distance_and_drift_are_measured_without_a_weight_of_kl_unless_told_othe
 
 def test_the_first_rollout_is_learned_from_too(rl, tmp_path):
     """Four updates, two of them warm-up: half of the peak, all of it, and so on."""
-    rl(tmp_path / "run", "optim.warmup=0.5", "optim.schedule=constant", FROZEN)
+    rl(tmp_path / "run", "optim.warmup_ratio=0.5", CONSTANT, FROZEN)
     rates = [line["learning_rate"] for line in curve(tmp_path / "run").values()]
     assert [rate["head"] for rate in rates] == pytest.approx([1.5e-2, 3e-2, 3e-2, 3e-2])
     assert [rate["query"] for rate in rates] == pytest.approx([1.5e-3, 3e-3, 3e-3, 3e-3])
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", get_args(Schedule))
 def test_behind_warm_up_a_schedule_is_that_of_the_other_stages(schedule):
     """transformers' own, which begins at 0 and stands one update behind while it rises."""
     warmup, updates = 3, 10
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    other = get_scheduler(SCHEDULES[schedule], optimizer, num_warmup_steps=warmup, num_training_steps=updates)
+    other = get_scheduler(schedule, optimizer, num_warmup_steps=warmup, num_training_steps=updates)
     theirs = [other.lr_lambdas[0](update) for update in range(updates)]
     ours = [rate_of(update, schedule=schedule, warmup=warmup, updates=updates) for update in range(updates)]
     assert ours[:warmup] == pytest.approx([1 / 3, 2 / 3, 1.0])
@@ -303,7 +334,7 @@ def test_behind_warm_up_a_schedule_is_that_of_the_other_stages(schedule):
 
 
 def test_query_and_head_move_and_nothing_else(rl, data, tmp_path):
-    rl(tmp_path / "run", FROZEN, "optim.steps=2")
+    rl(tmp_path / "run", FROZEN, "optim.max_steps=2")
     start, after = DescoreModel.from_pretrained(data / "micro").state_dict(), trained(tmp_path / "run").state_dict()
     assert {name for name in start if not torch.equal(start[name], after[name])} == {"query", "head.weight"}
 
@@ -313,7 +344,9 @@ def test_a_pair_that_cannot_be_read_is_left_out_and_counted_and_nothing_takes_it
     rows[2]["video_b"] = "absent.mp4"
     table = write_table(tmp_path / "holes.csv", rows)
     with pytest.warns(DescoreWarning, match="left out"):
-        found = rl(tmp_path / "run", f"data.train={table}", "data.max_unreadable=0.3", "run.shown_pairs=9")
+        found = rl(
+            tmp_path / "run", f"data.train={table}", "data.max_unreadable=0.3", "run.num_completions_to_print=54"
+        )
     assert found.unreadable == 1
     counts = [(line["unreadable_pairs"], line["groups"]) for line in curve(tmp_path / "run").values()]
     assert sorted(counts) == [(0, 4), (0, 4), (0, 4), (1, 2)]
@@ -324,12 +357,12 @@ def test_held_out_pairs_are_judged_on_chains_of_its_own_and_the_reward_is_calibr
     write_table(data / "marked_eval.csv", marked_rows(4))
     out = tmp_path / "run"
     told = []
-    options = (f"data.eval={data / 'marked_eval.csv'}", "run.eval_steps=2", "optim.steps=4")
+    options = (f"data.eval={data / 'marked_eval.csv'}", "run.eval_steps=2", "optim.max_steps=4")
     found = rl(out, *options, watch=lambda step, of, metrics: told.append((step, of, metrics.get("doing"))))
     judging = "judging held-out pairs"
     assert told == [(1, 4, None), (2, 4, judging), (2, 4, None), (3, 4, None), (4, 4, judging), (4, 4, None)]
-    assert "eval_written_pair_accuracy" in found.metrics
-    assert sum("eval_written_pair_accuracy" in line for line in lines(out)) == 2
+    assert "eval_generated_pair_accuracy" in found.metrics
+    assert sum("eval_generated_pair_accuracy" in line for line in lines(out)) == 2
     scorer = Scorer.from_pretrained(out / "model")
     score = scorer.score(data / "0.mp4", prompt="a red ball 0")
     assert score.score is not None
@@ -346,12 +379,12 @@ def test_held_out_pairs_are_judged_on_chains_of_its_own_and_the_reward_is_calibr
     ):
         assert said in card
     assert "up to step 4" in card
-    assert json.loads((out / "evaluation.json").read_text())[0]["way"] == "written"
+    assert json.loads((out / "evaluation.json").read_text())[0]["chain_source"] == "generated"
 
 
 def test_the_generative_paradigm_learns_without_a_head_and_its_model_is_run_by_a_scorer(rl, data, tmp_path):
     out = tmp_path / "run"
-    rl(out, "paradigm=generative", "optim.steps=2")
+    rl(out, "paradigm=generative", "optim.max_steps=2")
     line = curve(out)[2]
     assert "pair_loss" not in line
     assert "pair_accuracy" not in line  # no chain of random weights has a score
@@ -366,17 +399,17 @@ def test_the_generative_paradigm_learns_without_a_head_and_its_model_is_run_by_a
 def test_a_model_that_scores_is_where_it_starts(rl, tmp_path):
     with pytest.raises(SettingsError, match=r"model.checkpoint needed"):
         rl(tmp_path / "a", "model.checkpoint=null", "model.backbone=somewhere")
-    rl(tmp_path / "g", "paradigm=generative", "optim.steps=1")
+    rl(tmp_path / "g", "paradigm=generative", "optim.max_steps=1")
     with pytest.raises(CheckpointError, match="is generative"):
         rl(tmp_path / "b", f"model.checkpoint={tmp_path / 'g' / 'model'}")
     with pytest.warns(DescoreWarning, match="head was never trained; run descore train cold-start first"):
-        rl(tmp_path / "c", "optim.steps=1")
+        rl(tmp_path / "c", "optim.max_steps=1")
 
 
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("trainable.lora.dropout=0.1", "must be 0"),
+        ("trainable.lora.lora_dropout=0.1", "must be 0"),
         ("rollout.num_generations=1", "must be at least 2"),
         ("rewards.function=vowels", "expected module:function"),
         ("rewards.length_full_from=1", "must be above length_none_below"),
@@ -399,18 +432,18 @@ def test_what_does_not_go_together_is_refused(rl, tmp_path, override, said):
 )
 def test_a_function_that_cannot_be_used_is_named(rl, tmp_path, function, said):
     with pytest.raises(ConfigError, match=said):
-        rl(tmp_path / "run", f"rewards.function={function}", "optim.steps=1")
+        rl(tmp_path / "run", f"rewards.function={function}", "optim.max_steps=1")
 
 
 def test_the_model_remembers_what_its_start_was_trained_on(rl, tmp_path):
-    rl(tmp_path / "first", "optim.steps=1", FROZEN)
-    rl(tmp_path / "second", f"model.checkpoint={tmp_path / 'first' / 'model'}", "optim.steps=1", FROZEN)
+    rl(tmp_path / "first", "optim.max_steps=1", FROZEN)
+    rl(tmp_path / "second", f"model.checkpoint={tmp_path / 'first' / 'model'}", "optim.max_steps=1", FROZEN)
     assert trained(tmp_path / "second").settings.trained_on == "8 pairs; before that 8 pairs"
 
 
 def test_a_run_warns_as_it_begins_of_a_length_that_is_never_paid(rl, tmp_path):
     with pytest.warns(DescoreWarning, match="rewards.length is never paid: chains are cut off at 8 tokens"):
-        rl(tmp_path / "run", "rewards.length_none_below=8", "rewards.length_full_from=9", "optim.steps=1")
+        rl(tmp_path / "run", "rewards.length_none_below=8", "rewards.length_full_from=9", "optim.max_steps=1")
 
 
 def test_a_run_warns_as_it_begins_of_pairs_that_teach_chains_or_rewards_nothing(rl, data, tmp_path):
@@ -418,7 +451,7 @@ def test_a_run_warns_as_it_begins_of_pairs_that_teach_chains_or_rewards_nothing(
     table = write_table(data / "bare.csv", bare)
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
-        rl(tmp_path / "run", f"data.train={table}", "optim.steps=1", FROZEN)
+        rl(tmp_path / "run", f"data.train={table}", "optim.max_steps=1", FROZEN)
     said = [str(one.message) for one in found if "none of 2 pairs" in str(one.message)]
     assert [text.split("none of 2 pairs ")[1].split(",")[0] for text in said] == ["has marks", "is decided"]
 
@@ -429,8 +462,8 @@ def test_it_learns_in_the_precision_that_it_ships_with(rl, data, tmp_path):
     pytest.importorskip("tensorboard")
     write_table(data / "marked_eval.csv", marked_rows(4))
     options = ("model.precision=bfloat16", "model.gradient_checkpointing=true", "run.tensorboard=true")
-    found = rl(tmp_path / "run", *options, f"data.eval={data / 'marked_eval.csv'}", "optim.steps=6")
-    assert "eval_written_pair_accuracy" in found.metrics
+    found = rl(tmp_path / "run", *options, f"data.eval={data / 'marked_eval.csv'}", "optim.max_steps=6")
+    assert "eval_generated_pair_accuracy" in found.metrics
     whole = curve(tmp_path / "run").values()
     # Rewards of about 1, read behind hidden states of eight binary digits: a hundredth is two units of the last one.
     assert all(line["reward_gap"] < 0.01 for line in whole)
@@ -443,7 +476,7 @@ def test_tensorboard_has_every_number_of_a_line(rl, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    rl(tmp_path / "run", "run.tensorboard=true", "optim.steps=2", FROZEN)
+    rl(tmp_path / "run", "run.tensorboard=true", "optim.max_steps=2", FROZEN)
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
     line = lines(tmp_path / "run")[-1]

@@ -143,7 +143,7 @@ def test_adapters_gradient_checkpointing_and_logits_in_pieces(monkeypatch, size,
     """The whole of what a large model needs at once, for 1, 3 and 16 chains of unlike lengths, and in several packs.
     Only adapters, query and head have gradients."""
     model = build_micro()
-    set_trainable(model, PairTrainableConfig(lora=LoraConfig(r=4, alpha=8)), precision=torch.float32)
+    set_trainable(model, PairTrainableConfig(lora=LoraConfig(r=4, lora_alpha=8)), precision=torch.float32)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_B" in name:  # they begin at 0, where the other half of an adapter has no gradient

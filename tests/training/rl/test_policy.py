@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from descore.training.rl.grpo import k3, policy_loss, token_weights
 
-LOSS_TYPES = ["per_token", "per_sequence", "fixed_length"]
+LOSS_TYPES = ["dapo", "grpo", "dr_grpo"]
 ONE = torch.ones(1)
 
 
@@ -102,7 +102,7 @@ def test_half_precision_is_computed_in_float32():
 def test_weights_by_hand():
     """Lengths 2, 6 and 4, the last does not count: 8 tokens, 2 chains, at most 10 tokens each."""
     length, counted = torch.tensor([2, 6, 4]), torch.tensor([True, True, False])
-    expected = {"per_token": [1 / 8, 1 / 8, 0], "per_sequence": [1 / 4, 1 / 12, 0], "fixed_length": [1 / 20, 1 / 20, 0]}
+    expected = {"dapo": [1 / 8, 1 / 8, 0], "grpo": [1 / 4, 1 / 12, 0], "dr_grpo": [1 / 20, 1 / 20, 0]}
     for loss_type, weights in expected.items():
         found = token_weights(length, counted, loss_type=loss_type, max_length=10)
         assert found.tolist() == pytest.approx(weights)
@@ -122,9 +122,9 @@ def padded_loss(log_prob, old, advantage, mask, counted, loss_type, max_length):
         ratio = np.exp(log_prob[r, t] - old[r, t])
         term[r] += min(ratio * advantage[r], min(max(ratio, 0.8), 1.2) * advantage[r])
     term, size = term[counted], size[counted]
-    if loss_type == "per_token":
+    if loss_type == "dapo":
         return -term.sum() / size.sum()
-    return -np.mean(term / size if loss_type == "per_sequence" else term / max_length)
+    return -np.mean(term / size if loss_type == "grpo" else term / max_length)
 
 
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)

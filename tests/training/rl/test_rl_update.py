@@ -27,7 +27,7 @@ from descore.types import Completion
 TEXTS = ("a red ball", "a ball rolls to the left", "red red red ball rolls", "left", "rolls to", "a red")
 WORTH = ((0.2, 0.9, 0.4), (0.5, 0.5, 0.5), (None, 0.1, 0.8), (1.0, 0.3, 0.6))
 """Of chain g of clip c; the second group has no spread, and one chain is not rated."""
-LORA = PairTrainableConfig(lora=LoraConfig(r=4, alpha=8))
+LORA = PairTrainableConfig(lora=LoraConfig(r=4, lora_alpha=8))
 FULL = LORA.model_copy(update={"language_model": PartConfig(mode="full"), "merger": PartConfig(mode="full")})
 
 
@@ -144,7 +144,7 @@ def plain_loss(model, before, rollout, config):
                 for h in range(3) if config.loss.opponents == "all" else (g,):
                     margin = preference * (rewards[b, g][k] - rewards[b + 2, h][k])
                     terms.append(-torch.nn.functional.logsigmoid(margin))
-    return policy + config.policy.kl_coef * kl + config.loss.bt_weight * sum(terms) / len(terms)
+    return policy + config.policy.beta * kl + config.loss.bt_weight * sum(terms) / len(terms)
 
 
 def assert_close(found, expected):
@@ -236,9 +236,9 @@ def test_what_has_no_weight_is_measured_and_not_learned_from(config, trainable):
     """Without a weight of KL, the distance from the start is what it is with one, and no gradient has any of it."""
     model, start, _ = moved_model(trainable)
     rollout = made_rollout(model)
-    without, unmeasured = gradients(model, None, [rollout], config("policy.kl_coef=0"))
-    measured, line = gradients(model, start, [rollout], config("policy.kl_coef=0"))
-    weighed, expected = gradients(model, start, [rollout], config("policy.kl_coef=0.1"))
+    without, unmeasured = gradients(model, None, [rollout], config("policy.beta=0"))
+    measured, line = gradients(model, start, [rollout], config("policy.beta=0"))
+    weighed, expected = gradients(model, start, [rollout], config("policy.beta=0.1"))
     assert all(torch.equal(measured[name], gradient) for name, gradient in without.items())
     assert not all(torch.equal(weighed[name], gradient) for name, gradient in without.items())
     assert line["kl"] == expected["kl"] > 0
@@ -248,7 +248,7 @@ def test_what_has_no_weight_is_measured_and_not_learned_from(config, trainable):
 
 
 def test_without_marks_and_preferences_nothing_is_learned(config):
-    settings = config("policy.kl_coef=0")
+    settings = config("policy.beta=0")
     model, _, _ = moved_model()
     rollout = made_rollout(model, preferences=((0,), (MISSING,)))
     groups = tuple(tuple(replace(chain, rollout_reward=None) for chain in group) for group in rollout.groups)
@@ -261,7 +261,7 @@ def test_without_marks_and_preferences_nothing_is_learned(config):
 def test_ties_are_learned_by_the_loss_that_knows_them(config):
     model, _, _ = moved_model()
     rollout = made_rollout(model, preferences=((0,), (0,)))
-    found, line = gradients(model, None, [rollout], config("loss.kind=ties", "policy.kl_coef=0"))
+    found, line = gradients(model, None, [rollout], config("loss.kind=ties", "policy.beta=0"))
     assert found["head.weight"].any()
     # Rewards of a and b pulled together: -log P(tie) is least at d = 0, (k + 1) / (k - 1) = 1.5 there.
     assert line["pair_loss"] >= np.log(1.5) - 1e-6

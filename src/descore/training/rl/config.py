@@ -24,7 +24,7 @@ from descore.training.config import (
     TrainingConfig,
 )
 
-LossType = Literal["per_token", "per_sequence", "fixed_length"]
+LossType = Literal["dapo", "grpo", "dr_grpo"]
 """Over what the policy's objective is averaged."""
 ScaleRewards = Literal["group", "none"]
 """What a chain's distance from the mean is divided by: the deviation of its group, or nothing."""
@@ -95,9 +95,11 @@ class PolicyConfig(ConfigModel):
     """A token's probability ratio has no more gradient below 1 - epsilon; nor above 1 + epsilon."""
     epsilon_high: PositiveFloat | None = None
     """Another bound above (Yu et al. 2025, arXiv 2503.14476, take 0.28). null: epsilon."""
-    loss_type: LossType = "per_token"
-    """The mean is over all tokens (TRL's dapo), over chains of their means (grpo), or over chains as if each had
-    max_completion_length tokens (dr_grpo)."""
+    loss_type: LossType = "dapo"
+    """dapo: mean over all tokens of the update. grpo: mean over chains of each chain's mean over its tokens. dr_grpo:
+    sum over tokens, divided by the chains and by max_completion_length. As in TRL, except that only counted chains are
+    in the divisor: where truncated chains are masked, TRL's divisor still holds them. The loss is TRL's times (tokens
+    of all chains / tokens of counted chains) for dapo, and times (all chains / counted chains) for grpo and dr_grpo."""
     scale_rewards: ScaleRewards = "group"
     """group: advantages are divided by the group's deviation. none: only its mean is taken off (Liu et al. 2025, arXiv
     2503.20783)."""
@@ -105,11 +107,11 @@ class PolicyConfig(ConfigModel):
     """Chains that reached the limit are no part of their group, and nothing is learned from them but the reward."""
     num_iterations: PositiveInt = 1
     """Updates from one rollout. From the second on, ratios are to the probabilities before the first."""
-    kl_coef: NonNegativeFloat = 1e-5
-    """Weight of the KL divergence (k3) from the model that the run starts from; TRL's beta. 0: it is measured alone."""
-    measure_start: bool = True
-    """Measure that divergence, and how far rewards drift, also where kl_coef is 0. false: it saves a forward of the
-    start over each rollout and, where a part of the backbone learns in full, a copy of the model."""
+    beta: NonNegativeFloat = 1e-5
+    """Weight of the KL divergence (k3) from the model that the run starts from. 0: it is logged alone, see log_kl."""
+    log_kl: bool = True
+    """Log that divergence, and how far rewards drift, also where beta is 0. false: it saves a forward of the start over
+    each rollout and, where a part of the backbone learns in full, a copy of the model."""
     token_budget: PositiveInt | None = None
     """Tokens that one forward of the update reads: a longer group is split, to the same gradient. null: all chains of
     a rollout at once."""
@@ -130,29 +132,29 @@ class RlLossConfig(ConfigModel):
 
 
 class RlOptimConfig(OptimConfig):
-    """AdamW. Exactly one of `epochs` and `steps`."""
+    """AdamW. Exactly one of `num_train_epochs` and `max_steps`. The names are transformers'."""
 
     learning_rate: PositiveFloat = 1e-6
     """Peak, for every part that names none of its own. 1e-6 is the authors' for 8 billion parameters."""
-    warmup: BelowOne = 0.05
+    warmup_ratio: BelowOne = 0.05
     """Share of all updates in which the learning rate rises. The first of n has 1/n of the peak: a rollout is too dear
     for an update at 0."""
-    epochs: PositiveFloat | None = None
+    num_train_epochs: PositiveFloat | None = None
     """Passes over the table."""
-    steps: PositiveInt | None = None
+    max_steps: PositiveInt | None = None
     """Rollouts; each is learned from num_iterations times."""
-    batch_size: PositiveInt = 1
+    per_device_train_batch_size: PositiveInt = 1
     """Pairs whose chains are written side by side, in each process."""
-    accumulate: PositiveInt = 1
+    gradient_accumulation_steps: PositiveInt = 1
     """Such batches that make one update."""
 
 
 class RlEvaluateConfig(EvaluateConfig):
     """How held-out pairs are judged."""
 
-    ways: ChainSources = ("written",)
-    """With chains that the model writes itself, with the table's, without any. The generative paradigm has but the
-    first."""
+    chain_sources: ChainSources = ("generated",)
+    """generated: with chains that the model writes itself, the only source of the generative paradigm. reference: with
+    the table's chains, where a pair has them. none: without chains."""
 
 
 class RlRunConfig(RunConfig):
@@ -160,12 +162,13 @@ class RlRunConfig(RunConfig):
 
     save_steps: PositiveInt = 200
     """Rollouts between checkpoints; there is always one at the end."""
-    log_steps: PositiveInt = 1
+    logging_steps: PositiveInt = 1
     """Rollouts between lines of metrics.jsonl."""
     eval_steps: PositiveInt | None = None
     """Rollouts between evaluations. null: one at the end, if there is an eval table."""
-    shown_pairs: NonNegativeInt = 1
-    """Pairs of a rollout, with each line of metrics, whose chains are kept in chains.jsonl."""
+    num_completions_to_print: NonNegativeInt | None = None
+    """Completions of a rollout, with each line of metrics, that are kept in chains.jsonl: pair by pair, those of a
+    before those of b. null: those of one pair, twice num_generations."""
 
 
 class RlConfig(TrainingConfig):
@@ -194,10 +197,13 @@ class RlConfig(TrainingConfig):
         yield from super().conflicts()
         if self.paradigm == "descore" and self.model.checkpoint is None:
             yield "model.checkpoint", "needed: a cold-started model whose head goes on"
-        if self.trainable.lora.dropout:
-            yield "trainable.lora.dropout", "must be 0: a chain's probability is that of the model which wrote it"
-        if self.paradigm == "generative" and self.evaluate.ways != ("written",):
-            yield "evaluate.ways", "expected [written]: a generative model has no score without a chain of its own"
+        if self.trainable.lora.lora_dropout:
+            yield "trainable.lora.lora_dropout", "must be 0: a chain's probability is that of the model which wrote it"
+        if self.paradigm == "generative" and self.evaluate.chain_sources != ("generated",):
+            yield (
+                "evaluate.chain_sources",
+                "expected [generated]: a generative model has no score without a chain of its own",
+            )
         if self.paradigm == "generative" and set(self.trainable.backbone_modes.values()) == {"frozen"}:
             yield (
                 "trainable.language_model.mode",

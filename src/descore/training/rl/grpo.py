@@ -93,18 +93,21 @@ def policy_loss(
 def token_weights(length_R: Tensor, counted_R: Tensor, *, loss_type: LossType, max_length: int) -> Tensor:
     """What each token of a chain weighs, (R,), such that the weighted sum over tokens is the update's mean.
 
-        per_token      1 / tokens that count                    every token alike (TRL's "dapo")
-        per_sequence   1 / (chains that count · its length)     every chain alike (TRL's "grpo")
-        fixed_length   1 / (chains that count · max_length)     no chain's length matters (TRL's "dr_grpo")
+        dapo       1 / tokens that count                    every token alike
+        grpo       1 / (chains that count · its length)     every chain alike
+        dr_grpo    1 / (chains that count · max_length)     no chain's length matters
+
+    The names are TRL's, whose divisors hold the masked chains as well: its losses are smaller by counted tokens / all
+    tokens (dapo) or counted chains / all chains (grpo, dr_grpo).
 
     From DAPO (arXiv 2503.14476, equation 8), DeepSeekMath (arXiv 2402.03300, equation 3) and Dr. GRPO (arXiv
     2503.20783). length: tokens of each chain of the whole update, over all packs and processes. counted: 0 for a chain
     that was cut at the limit or failed; its tokens weigh 0. max_length: tokens that a chain may have."""
     counted_R = counted_R.to(torch.float32)
     sizes = {
-        "per_token": (counted_R * length_R).sum(),
-        "per_sequence": counted_R.sum() * length_R,
-        "fixed_length": counted_R.sum() * max_length,
+        "dapo": (counted_R * length_R).sum(),
+        "grpo": counted_R.sum() * length_R,
+        "dr_grpo": counted_R.sum() * max_length,
     }
     return counted_R / sizes[loss_type].clamp(min=1)
 

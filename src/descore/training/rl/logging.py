@@ -10,6 +10,7 @@ anything is learned."""
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from descore.errors import ConfigError
@@ -67,20 +68,21 @@ def _tally_pairs(rollout: Rollout, tally: MetricAccumulator) -> None:
     tally.mean("reward", float(reward_CGK[read].sum()), int(read.sum()))
 
 
-def chain_records(
-    rollouts: Sequence[Rollout], *, config: RlConfig, step: int, most_pairs: int
-) -> Iterator[dict[str, Any]]:
-    """A record for each completion of the first pairs, pair by pair, a before b."""
-    left = most_pairs
+def chain_records(rollouts: Sequence[Rollout], *, config: RlConfig, step: int) -> Iterator[dict[str, Any]]:
+    """A record for each of the first completions, pair by pair, a before b: as many as the config says."""
+    most = config.run.num_completions_to_print
+    return islice(_chain_records(rollouts, config, step), 2 * config.rollout.num_generations if most is None else most)
+
+
+def _chain_records(rollouts: Sequence[Rollout], config: RlConfig, step: int) -> Iterator[dict[str, Any]]:
     for rollout in rollouts:
         advantage_CG = advantages(rollout, config=config)
-        for place, pair in enumerate(rollout.pairs[:left]):
+        for place, pair in enumerate(rollout.pairs):
             for clip, side in ((place, "a"), (place + len(rollout.pairs), "b")):
                 for sample, completion in enumerate(rollout.groups[clip]):
                     of_pair = {"step": step, **_told(pair, side), "sample": sample}
                     of_completion = _of_completion(completion, len(pair.preference_K))
                     yield {**of_pair, **of_completion, "advantage": round(float(advantage_CG[clip, sample]), 6)}
-        left -= len(rollout.pairs[:left])
 
 
 def _told(pair: TrainingPair, side: str) -> dict[str, Any]:

@@ -187,25 +187,25 @@ class _Run:
         warn_of_table(self.config, self.data["train"])
 
     def judge(self) -> dict[str, float]:
-        """Judge the eval table in the config's ways."""
-        self.judged = self._judge_table("eval", self.config.evaluate.ways)
+        """Judge the eval table with the config's chain sources."""
+        self.judged = self._judge_table("eval", self.config.evaluate.chain_sources)
         return quick_metrics(self.judged, dimensions=self.model.settings.dimensions)
 
-    def _judge_table(self, name: str, ways: Sequence[ChainSource]) -> list[JudgedPair]:
+    def _judge_table(self, name: str, chain_sources: Sequence[ChainSource]) -> list[JudgedPair]:
         """All pairs of a table, judged by all processes together. Each of them gets the whole."""
         self.records.tell(_DOING[name])
         self.model.eval()
         judging = Judging(
-            batch_size=self.config.optim.batch_size,
-            workers=self.config.data.workers,
-            written_pairs=self.config.evaluate.written_pairs,
+            batch_size=self.config.optim.per_device_train_batch_size,
+            workers=self.config.data.dataloader_num_workers,
+            generated_pairs=self.config.evaluate.generated_pairs,
             autocast=self.autocast,
             on_unreadable=self.on_unreadable,
             processes=self.accelerator.num_processes,
             process=self.accelerator.process_index,
         )
         with torch.no_grad():
-            mine = [record(*pair) for pair in judge_pairs(self.model, self.data[name], ways, judging)]
+            mine = [record(*pair) for pair in judge_pairs(self.model, self.data[name], chain_sources, judging)]
         return sorted(gather_object(mine), key=lambda pair: pair.number)
 
     def _calibrated(self) -> CheckpointSettings:
@@ -213,9 +213,9 @@ class _Run:
         settings, name = self.model.settings, "calibration" if "calibration" in self.data else "eval"
         if name not in self.data:
             return settings
-        known = name == "eval" and "written" in self.config.evaluate.ways
-        judged = self.judged if known else self._judge_table(name, ["written"])
-        return calibrated(settings, judged, way="written")
+        known = name == "eval" and "generated" in self.config.evaluate.chain_sources
+        judged = self.judged if known else self._judge_table(name, ["generated"])
+        return calibrated(settings, judged, source="generated")
 
     def _write(self, settings: CheckpointSettings) -> None:
         """The model with its card, and what was found on held-out pairs."""

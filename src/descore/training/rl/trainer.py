@@ -126,11 +126,11 @@ class Loop:
         self.function = load_function(config.rewards.function)
         optim = config.optim
         order = EpochSampler(len(pairs), seed=optim.seed)
-        together = optim.batch_size * optim.accumulate * accelerator.num_processes
+        together = optim.per_device_train_batch_size * optim.gradient_accumulation_steps * accelerator.num_processes
         places = {"processes": accelerator.num_processes, "process": accelerator.process_index}
         self.shares = Shares(order, together=together, **places)
-        self.steps = optim.steps or math.ceil((optim.epochs or 1) * self.shares.per_epoch)
-        asked = config.policy.kl_coef or config.policy.measure_start
+        self.steps = optim.max_steps or math.ceil((optim.num_train_epochs or 1) * self.shares.per_epoch)
+        asked = config.policy.beta or config.policy.log_kl
         start = ReferenceModel.of(model, config.trainable) if asked else None
         self.updater = Updater(model, start=start, config=config, accelerator=accelerator, autocast=autocast)
         groups = parameter_groups(model, config.trainable, optim)
@@ -150,7 +150,7 @@ class Loop:
         for step, items in enumerate(self._batches(done), start=done + 1):
             self._step(step, items)
             self.records.at = (step, self.steps)
-            if self._due(step, self.config.run.log_steps):
+            if self._due(step, self.config.run.logging_steps):
                 self._log(step)
             if self.config.data.eval and self._due(step, self.config.run.eval_steps):
                 self._note(step, {f"eval_{name}": value for name, value in judge().items()})
@@ -164,8 +164,8 @@ class Loop:
             self.pairs,
             batch_sampler=self.shares.between(done, self.steps),
             collate_fn=list,
-            num_workers=data.workers,
-            prefetch_factor=data.prefetch if data.workers else None,
+            num_workers=data.dataloader_num_workers,
+            prefetch_factor=data.dataloader_prefetch_factor if data.dataloader_num_workers else None,
             generator=torch.Generator(),
         )
 
@@ -178,13 +178,12 @@ class Loop:
         began = time.monotonic()
         rollouts = [
             sample(self.model, some, config=self.config, step=step, function=self.function, autocast=self.autocast)
-            for some in _at_a_time(pairs, self.config.optim.batch_size)
+            for some in _at_a_time(pairs, self.config.optim.per_device_train_batch_size)
         ]
         written = time.monotonic()
         tally_rollouts(rollouts, config=self.config, tally=self.tally)
-        if self._due(step, self.config.run.log_steps) and self.records.is_main_process:
-            most = self.config.run.shown_pairs
-            self.records.chains([*chain_records(rollouts, config=self.config, step=step, most_pairs=most)])
+        if self._due(step, self.config.run.logging_steps) and self.records.is_main_process:
+            self.records.chains([*chain_records(rollouts, config=self.config, step=step)])
         self.updater.learn(rollouts, step=self._update, tally=self.tally)
         self._tally_pace(rollouts, in_rollout=written - began, in_update=time.monotonic() - written)
 
@@ -246,13 +245,13 @@ def rate_of(update: int, *, schedule: Schedule, warmup: int, updates: int) -> fl
     if update < warmup:
         return (update + 1) / warmup
     done = (update - warmup) / max(updates - warmup, 1)
-    shapes = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
+    shapes = {"constant_with_warmup": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
     return shapes[schedule]
 
 
 def _schedule(optimizer: torch.optim.Optimizer, optim: OptimConfig, *, updates: int) -> LambdaLR:
-    warmup = math.ceil(optim.warmup * updates)
-    return LambdaLR(optimizer, partial(rate_of, schedule=optim.schedule, warmup=warmup, updates=updates))
+    warmup = math.ceil(optim.warmup_ratio * updates)
+    return LambdaLR(optimizer, partial(rate_of, schedule=optim.lr_scheduler_type, warmup=warmup, updates=updates))
 
 
 def _at_a_time(pairs: Sequence[TrainingPair], size: int) -> Iterator[Sequence[TrainingPair]]:

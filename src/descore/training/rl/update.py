@@ -2,7 +2,7 @@
 
 In: a model, rollouts, the settings. Out: gradients that sum over packs and processes to those of
 
-    clipped policy objective + kl_coef · k3 + bt_weight · Bradley-Terry over opposing chains          (DESIGN 3)
+    clipped policy objective + beta · k3 + bt_weight · Bradley-Terry over opposing chains          (DESIGN 3)
 
 and what is to be recorded of it. Memory is that of one pack: the pair loss couples the packs of a and b through rewards
 alone, so its derivative in each reward, taken beforehand, is a constant in the pack's own forward. That is the exact
@@ -186,9 +186,9 @@ class Updater:
             return terms.loss
         used_N = weight_N > 0
         log_prob_n = read.log_prob_N[used_N]
-        kl_n = k3(log_prob_n if policy.kl_coef else log_prob_n.detach(), work.start_log_prob_N[used_N])
+        kl_n = k3(log_prob_n if policy.beta else log_prob_n.detach(), work.start_log_prob_N[used_N])
         tally.mean("kl", float(kl_n.detach().sum()), int(terms.tokens))
-        return terms.loss + policy.kl_coef * (weight_N[used_N] * kl_n).sum() if policy.kl_coef else terms.loss
+        return terms.loss + policy.beta * (weight_N[used_N] * kl_n).sum() if policy.beta else terms.loss
 
     def _measure(self, work: Work, read: Read, tally: MetricAccumulator) -> None:
         """What the first pass says of the model that wrote the chains."""

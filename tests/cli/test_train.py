@@ -190,11 +190,11 @@ def test_the_bar_of_stage_2_shows_the_last_step():
         ({}, "trained: model (no decided pair)"),
         ({"step": 1200, "loss": 0.5}, "trained: model (step 1,200, loss 0.500, no decided pair)"),
         (
-            {"eval_pairs": 6, "eval_pairs_without_score": 6, "eval_off_pairs_scored": 0, "eval_off_pairs_decided": 0},
+            {"eval_pairs": 6, "eval_pairs_without_score": 6, "eval_none_pairs_scored": 0, "eval_none_pairs_decided": 0},
             "trained: model (no decided pair; held out: scored 0 of 6, no score without chains)",
         ),
         (
-            {"eval_pairs": 6, "eval_pairs_without_score": 1, "eval_off_pairs_scored": 5, "eval_off_pairs_decided": 0},
+            {"eval_pairs": 6, "eval_pairs_without_score": 1, "eval_none_pairs_scored": 5, "eval_none_pairs_decided": 0},
             "trained: model (no decided pair; held out: scored 5 of 6, no decided pair without chains)",
         ),
         ({"step": 2, "loss": 0.5, "pair_accuracy": 1.0}, "trained: model (step 2, loss 0.500, 100.0% of pairs right)"),

@@ -49,7 +49,9 @@ _NEXT_IF_SHARDED = (
 train_app = typer.Typer(name="train", help="Train a reward model, stage by stage.", no_args_is_help=True)
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The settings; docs/settings.md lists them.")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as optim.max_steps=100.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as optim.max_steps=100.")
+]
 
 
 @train_app.command()

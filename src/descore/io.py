@@ -25,8 +25,8 @@ def make_directory(folder: Path) -> None:
     """Make a directory with its parents, unless it is there. ConfigError if it cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise ConfigError(f"{folder}: cannot be made: {fault.strerror}; choose another folder with --out") from fault
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be made: {error.strerror}; choose another folder with --out") from error
 
 
 @contextmanager
@@ -123,10 +123,10 @@ def _report_os_errors(path: Path) -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise
-    except OSError as fault:
-        reason = fault.strerror or str(fault)
-        where = "" if fault.filename is None else f": {fault.filename}"
-        raise ConfigError(f"{path}: cannot be written ({reason}{where}); choose another place, or make room") from fault
+    except OSError as error:
+        reason = error.strerror or str(error)
+        where = "" if error.filename is None else f": {error.filename}"
+        raise ConfigError(f"{path}: cannot be written ({reason}{where}); choose another place, or make room") from error
 
 
 def _flush(path: Path) -> None:
@@ -155,8 +155,8 @@ def _cut_unfinished_line(file: BinaryIO) -> None:
 def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except ValueError as fault:  # neither JSON nor UTF-8
-        raise DataError(str(path), number, f"is not JSON ({fault}); expected a record of a run") from None
+    except ValueError as error:  # neither JSON nor UTF-8
+        raise DataError(str(path), number, f"is not JSON ({error}); expected a record of a run") from None
     if not isinstance(record, dict):
         raise DataError(str(path), number, f"found {type(record).__name__}, expected a JSON object")
     return record

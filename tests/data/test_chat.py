@@ -78,7 +78,7 @@ def test_any_text_survives_the_byte_level_tokenizer(chat):
 
 
 def test_true_times_reach_the_tokens(chat):
-    """Times of a variable frame rate, told as they are: (0 + 0.7) / 2 = 0.35, (2 + 9) / 2 = 5.5."""
+    """Times of a variable frame rate, as they are: (0 + 0.7) / 2 = 0.35, (2 + 9) / 2 = 5.5."""
     clip = noise_clip(0)
     clip = type(clip)(**{f: getattr(clip, f) for f in clip.__slots__} | {"times": (0.0, 0.7, 2.0, 9.0)})
     text = text_of(chat, chat.lay_out_prompts([clip], ["a"]))

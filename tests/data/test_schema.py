@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from descore.data.schema import PairColumns, pairs_within, read_clips, read_pairs
+from descore.data.schema import PairColumns, clip_columns_of, pairs_within, parse_clip, read_pairs
+from descore.data.tables import Cells, columns_of, read_rows
 from descore.errors import ConfigError, DataError
 from descore.types import Pair, RatedClip, SideAnnotations
 
@@ -17,6 +18,12 @@ def table(folder, name, *lines):
     file = folder / name
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return file
+
+
+def read_clips(file):
+    columns = clip_columns_of(columns_of(file), file=str(file))
+    for line, row in read_rows(file, columns=columns.required):
+        yield parse_clip(Cells(file=str(file), line=line, row=row), columns=columns)
 
 
 def test_the_least_table_of_pairs(tmp_path):
@@ -36,8 +43,8 @@ def test_the_least_table_of_pairs(tmp_path):
     assert (rows[1].video_b, rows[1].preference) == ("/z.mp4", {"overall": "tie"})
 
 
-def test_all_that_a_table_of_pairs_may_tell(tmp_path):
-    told = {
+def test_a_table_of_pairs_with_every_column(tmp_path):
+    row = {
         "prompt": "a dog",
         "video_a": "x.mp4",
         "video_b": "y.mp4",
@@ -52,7 +59,7 @@ def test_all_that_a_table_of_pairs_may_tell(tmp_path):
         "source_b": "two",
         "aspect": "animals",
     }
-    file = table(tmp_path, "pairs.jsonl", json.dumps(told))
+    file = table(tmp_path, "pairs.jsonl", json.dumps(row))
     (pair,) = read_pairs(file, resolve=False)
     assert pair == Pair(
         prompt="a dog",
@@ -90,7 +97,7 @@ def test_a_table_of_ratings(tmp_path):
         tmp_path, "r.csv", "prompt,video,rating,rating.style,source,aspect,group,marks",
         f'p,x.mp4,3.5,,gen,Actions,g,"{json.dumps(MARKS).replace(chr(34), chr(34) * 2)}"', "p,y.mp4,,1,,,,",
     )  # fmt: skip
-    first, second = read_clips(file, resolve=False)
+    first, second = read_clips(file)
     assert first == RatedClip(
         prompt="p",
         video="x.mp4",
@@ -132,16 +139,6 @@ def test_pairs_are_made_within_a_prompt():
         ("y", "w", {"VQ": "a"}),
     ]
     assert (pairs[0].source_a, pairs[0].source_b, pairs[0].group) == ("of x", "of y", "p")
-
-
-def test_ties_are_left_out_where_they_are_not_wanted():
-    clips = [clip("x", VQ=3.0, TA=1.0), clip("y", VQ=3.0), clip("w", VQ=2.0, TA=1.0)]
-    pairs = pairs_within(clips, ties=False)
-    assert [(p.video_a, p.video_b, dict(p.preference)) for p in pairs] == [
-        ("x", "w", {"VQ": "a"}),
-        ("y", "w", {"VQ": "a"}),
-    ]
-    assert not pairs_within(clips, labels=["TA"], ties=False)
 
 
 def test_a_least_difference_is_attained_in_spite_of_rounding():

@@ -1,4 +1,4 @@
-"""Tables of every format give the same rows; a fault is one line that says where."""
+"""Tables of every format give the same rows; an error is one line with file and line."""
 
 import json
 import sys
@@ -43,7 +43,7 @@ def test_every_format_gives_the_same_rows(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("suffix", "lines"), [(".csv", [2, 4]), (".json", [2, 6]), (".jsonl", [1, 2]), (".parquet", [1, 2])]
 )
-def test_a_row_knows_where_it_begins(tmp_path, suffix, lines):
+def test_rows_have_the_line_that_they_begin_on(tmp_path, suffix, lines):
     assert [line for line, _ in read_rows(write(tmp_path, suffix, ROWS))] == lines
 
 
@@ -54,7 +54,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path, suffix):
     assert columns_of(file) == ("prompt", "score")
 
 
-def test_rows_are_read_as_they_are_asked_for(tmp_path):
+def test_rows_are_read_lazily(tmp_path):
     file = tmp_path / "long.csv"
     file.write_bytes(b"n\n1\n2\n\xff\n")
     assert [row["n"] for _, row in islice(read_rows(file), 2)] == ["1", "2"]
@@ -86,12 +86,12 @@ def test_a_fault_is_one_line_with_file_and_line(tmp_path, name):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as caught:
         list(read_rows(tmp_path / name))
-    said = str(caught.value).removeprefix(f"{tmp_path}/")
-    assert said.startswith(message)
-    assert "\n" not in said
+    text = str(caught.value).removeprefix(f"{tmp_path}/")
+    assert text.startswith(message)
+    assert "\n" not in text
 
 
-def test_all_missing_columns_are_named_at_once_with_what_they_may_be(tmp_path):
+def test_all_missing_columns_are_named_with_similar_ones(tmp_path):
     file = write(tmp_path, ".csv", [{"promt": "p", "Video_A": "a", "other": "x"}])
     with pytest.raises(
         DataError, match="1: no column 'prompt' \\(is it 'promt'\\?\\), 'video_a' \\(is it 'Video_A'\\?\\)"
@@ -150,7 +150,7 @@ CELLS = Cells(
 )
 
 
-def test_cells_are_what_they_should_be():
+def test_cells_are_read_by_type():
     assert CELLS.text("word") == "a"
     assert [CELLS.text(name) for name in ("empty", "nan", "absent", None)] == [None] * 4
     assert CELLS.number("number") == 1.5
@@ -164,7 +164,7 @@ def test_cells_are_what_they_should_be():
 @pytest.mark.parametrize(
     ("read", "message"),
     [
-        (lambda: CELLS.needed("empty"), "t.csv:7: empty is empty; expected a text"),
+        (lambda: CELLS.required("empty"), "t.csv:7: empty is empty; expected a text"),
         (lambda: CELLS.text("nested"), "t.csv:7: nested is a dict; expected a single value"),
         (lambda: CELLS.number("word"), "t.csv:7: word is 'a'; expected a number"),
         (lambda: CELLS.number("inf"), "t.csv:7: inf is 'inf'; expected a number"),
@@ -174,7 +174,7 @@ def test_cells_are_what_they_should_be():
         (lambda: CELLS.marks("odd"), 't.csv:7: odd.subject is 3; expected 0, 1, 2 or "N/A"'),
     ],
 )
-def test_a_cell_that_is_something_else_is_refused(read, message):
+def test_a_cell_of_another_type_is_refused(read, message):
     with pytest.raises(DataError) as caught:
         read()
     assert str(caught.value).startswith(message)

@@ -1,4 +1,4 @@
-"""Every kind of fault that a table of pairs may have is found, on its line; and what is right is counted."""
+"""Every fault of a table of pairs is reported with its line, and its rows are counted."""
 
 import csv
 import json
@@ -9,18 +9,18 @@ import sys
 import pytest
 from tests.video.films import grey_film
 
-from descore.data.validate import Check, look_at_videos
+from descore.data.validate import TableCheck, probe_table_videos
 from descore.errors import ConfigError
 from descore.rubric import write_answer
 from descore.types import Verdict
 
 MARKS = {"subject": 2, "dynamics": 1, "camera": None, "environment": 0, "style": 2}
-TOLD = json.dumps(MARKS | {"camera": "N/A"})
+MARKS_JSON = json.dumps(MARKS | {"camera": "N/A"})
 CHAIN = "I see a dog. It runs.\n" + write_answer(Verdict(marks=MARKS, overall=3.5))
 
 
 def table(folder, *rows, name="pairs.csv"):
-    """A table in which each row says what differs from a plain pair of x.mp4 and y.mp4."""
+    """A table whose rows state how they differ from a plain pair of x.mp4 and y.mp4."""
     plain = {"prompt": "a dog", "video_a": "x.mp4", "video_b": "y.mp4", "preference": "a"}
     columns = list(dict.fromkeys(column for row in (plain, *rows) for column in row))
     file = folder / name
@@ -31,9 +31,9 @@ def table(folder, *rows, name="pairs.csv"):
     return file
 
 
-def found(*tables, looks=None):
+def findings(*tables, probes=None):
     """Findings as (line, message), warnings marked with a '?', the folder taken out."""
-    check = Check(tables, looks=looks or {})
+    check = TableCheck(tables, probes=probes or {})
     folder = str(tables[0].parent) + "/"
     return [(one.line, "?" * one.warning + one.message.replace(folder, "")) for one in check.findings()]
 
@@ -51,9 +51,9 @@ def films(tmp_path_factory):
 
 
 def test_a_table_without_faults_has_no_findings(tmp_path):
-    told = {"chain_a": CHAIN, "chain_b": CHAIN, "marks_a": TOLD, "marks_b": TOLD, "rating_a": "3.5"}
-    file = table(tmp_path, told, {"prompt": "a cat", "preference": "", **told}, {"prompt": "a cow"})
-    assert found(file) == []
+    annotations = {"chain_a": CHAIN, "chain_b": CHAIN, "marks_a": MARKS_JSON, "marks_b": MARKS_JSON, "rating_a": "3.5"}
+    file = table(tmp_path, annotations, {"prompt": "a cat", "preference": "", **annotations}, {"prompt": "a cow"})
+    assert findings(file) == []
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_table_without_faults_has_no_findings(tmp_path):
         ({"rating_a": "good"}, "rating_a is 'good'; expected a number"),
         ({"rating_b.VQ": "nan"}, "rating_b.VQ is 'nan'; expected a number"),
         ({"marks_a": '{"subject": 2}'}, "marks_a has subject; expected a mark for each of subject, dynamics"),
-        ({"marks_b": TOLD.replace("1", "3")}, 'marks_b.dynamics is 3; expected 0, 1, 2 or "N/A"'),
+        ({"marks_b": MARKS_JSON.replace("1", "3")}, 'marks_b.dynamics is 3; expected 0, 1, 2 or "N/A"'),
         ({"chain_a": CHAIN}, "chain_a is there and the other is empty; give both or neither"),
         ({"chain_a": "", "chain_b": CHAIN}, "chain_b is there and chain_a is empty; give both or neither"),
         (
@@ -74,21 +74,21 @@ def test_a_table_without_faults_has_no_findings(tmp_path):
             "chain_b: no <answer>...</answer> block in the chain; expected a chain",
         ),
         (
-            {"chain_a": CHAIN, "chain_b": CHAIN, "marks_a": TOLD.replace('"N/A"', "0").replace("1", "2")},
+            {"chain_a": CHAIN, "chain_b": CHAIN, "marks_a": MARKS_JSON.replace('"N/A"', "0").replace("1", "2")},
             "marks_a and the answer of chain_a differ: dynamics is 2 and 1, camera is 0 and N/A; make them agree",
         ),
         ({"video_b": "./x.mp4"}, "video_a and video_b are the same clip; expected two"),
     ],
 )
 def test_what_is_wrong_with_a_row(tmp_path, row, message):
-    [(line, told)] = found(table(tmp_path, {"prompt": "fine"}, row))
+    [(line, reported)] = findings(table(tmp_path, {"prompt": "fine"}, row))
     assert line == 3
-    assert told.startswith(message)
+    assert reported.startswith(message)
 
 
 def test_all_faults_of_a_row_and_of_a_table_at_once(tmp_path):
     file = table(tmp_path, {"prompt": "", "preference": "x", "rating_a": "y"}, {}, {"video_a": "", "preference": "c"})
-    assert [line for line, _ in found(file)] == [2, 2, 2, 4, 4]
+    assert [line for line, _ in findings(file)] == [2, 2, 2, 4, 4]
 
 
 def test_a_pair_that_comes_again(tmp_path):
@@ -102,7 +102,7 @@ def test_a_pair_that_comes_again(tmp_path):
         {"preference": "tie"},
     )
     other = "the pair of line 2 with another preference (overall); keep the right one"
-    assert found(file) == [
+    assert findings(file) == [
         (4, "?the pair of line 2 again; it will count twice"),
         (5, "?the pair of line 2 again; it will count twice"),
         (6, other),
@@ -110,10 +110,10 @@ def test_a_pair_that_comes_again(tmp_path):
     ]
 
 
-def test_rows_that_judge_one_pair_by_unlike_labels_are_no_repetition(tmp_path):
+def test_one_pair_in_two_rows_may_have_different_labels(tmp_path):
     rows = [{"preference": "", "preference.VQ": "a"}, {"preference": "", "preference.MQ": "b"}]
-    assert found(table(tmp_path, *rows)) == []
-    [(line, message)] = found(table(tmp_path, *rows, {"preference": "", "preference.MQ": "a"}))
+    assert findings(table(tmp_path, *rows)) == []
+    [(line, message)] = findings(table(tmp_path, *rows, {"preference": "", "preference.MQ": "a"}))
     assert (line, message) == (4, "the pair of line 2 with another preference (MQ); keep the right one")
 
 
@@ -123,9 +123,9 @@ def test_videos_are_opened(films):
         films, *({"prompt": f"p{i}", "video_a": f"{a}.mp4", "video_b": f"{b}.mp4"} for i, (a, b) in enumerate(names))
     )
     opened = []
-    looks = look_at_videos([file], workers=2, watch=lambda: opened.append(1))
+    probes = probe_table_videos([file], workers=2, on_progress=lambda: opened.append(1))
     assert len(opened) == 5
-    cut, text, absent = found(file, looks=looks)
+    cut, text, absent = findings(file, probes=probes)
     assert (cut[0], text[0], absent[0]) == (3, 4, 4)
     assert cut[1].startswith("video_a cut.mp4: ")
     assert text[1].startswith("video_a text.mp4: not a video")
@@ -134,9 +134,9 @@ def test_videos_are_opened(films):
 
 def test_a_copy_is_the_same_clip(films):
     file = table(films, {"video_b": "copy.mp4"}, {"prompt": "p"}, {"prompt": "p", "video_a": "copy.mp4"}, name="c.csv")
-    assert found(file) == []
-    looks = look_at_videos([file], workers=1)
-    assert found(file, looks=looks) == [
+    assert findings(file) == []
+    probes = probe_table_videos([file], workers=1)
+    assert findings(file, probes=probes) == [
         (2, "video_a and video_b are the same clip; expected two"),
         (4, "?the pair of line 3 again; it will count twice"),
     ]
@@ -147,28 +147,35 @@ def test_a_clip_or_a_prompt_on_both_sides_of_a_split(films):
     held = [{"prompt": "a cat", "video_a": "copy.mp4", "video_b": "z.mp4"}, {"prompt": "A Dog", "video_a": "y.mp4"}]
     held_out = table(films, *held, name="eval.csv")
     prompt = "?its prompt is that of train.csv:2 too; a held-out table tells more with prompts of its own"
-    assert found(train, held_out)[:2] == [
+    assert findings(train, held_out)[:2] == [
         (3, prompt),
         (3, "video_a y.mp4 is the clip of train.csv:2 too; keep it on one side of the split"),
     ]
-    looks = look_at_videos([train, held_out], workers=1)
-    assert [(line, told) for line, told in found(train, held_out, looks=looks) if "split" in told] == [
+    probes = probe_table_videos([train, held_out], workers=1)
+    assert [(line, message) for line, message in findings(train, held_out, probes=probes) if "split" in message] == [
         (2, "video_a copy.mp4 is the clip of train.csv:2 too; keep it on one side of the split"),
         (3, "video_a y.mp4 is the clip of train.csv:2 too; keep it on one side of the split"),
     ]
 
 
-def test_the_tally(films):
+def test_the_summary_counts_rows_and_videos(films):
     rows = [
         {"preference": "a", "source_a": "one", "source_b": "two", "chain_a": CHAIN, "chain_b": CHAIN},
-        {"preference": "tie", "prompt": "a cat", "source_a": "one", "marks_b": TOLD, "rating_a": "3", "rating_b": "4"},
+        {
+            "preference": "tie",
+            "prompt": "a cat",
+            "source_a": "one",
+            "marks_b": MARKS_JSON,
+            "rating_a": "3",
+            "rating_b": "4",
+        },
         {"preference": "", "prompt": "A DOG", "video_a": "y.mp4", "video_b": "absent.mp4"},
     ]
     file = table(films, *rows, name="tally.csv")
-    check = Check([file], looks=look_at_videos([file], workers=1))
+    check = TableCheck([file], probes=probe_table_videos([file], workers=1))
     assert len(list(check.findings())) == 1
     words = len(CHAIN.split())
-    assert check.tallies[0].record() == {
+    assert check.summaries[0].record() == {
         "file": str(file),
         "rows": 3,
         "unlabelled": 1,
@@ -186,24 +193,24 @@ def test_the_tally(films):
 
 
 def test_a_label_that_nobody_gave_has_no_tie_rate(tmp_path):
-    check = Check([table(tmp_path, {"preference.VQ": ""})], looks={})
+    check = TableCheck([table(tmp_path, {"preference.VQ": ""})], probes={})
     assert not list(check.findings())
-    assert check.tallies[0].record()["labels"] == {"overall": {"a": 1, "b": 0, "tie": 0, "none": 0, "tie_rate": 0.0}}
+    assert check.summaries[0].record()["labels"] == {"overall": {"a": 1, "b": 0, "tie": 0, "none": 0, "tie_rate": 0.0}}
 
 
 def test_a_column_that_differs_in_case_only(tmp_path):
-    told = found(table(tmp_path, {"Chain_A": CHAIN, "Rating_a.VQ": "1", "remarks": "x"}))
-    assert told == [
+    reported = findings(table(tmp_path, {"Chain_A": CHAIN, "Rating_a.VQ": "1", "remarks": "x"}))
+    assert reported == [
         (1, "?column 'Chain_A' is not read; is it 'chain_a'?"),
         (1, "?column 'Rating_a.VQ' is not read; is it 'rating_a.VQ'?"),
     ]
 
 
-def test_a_line_that_is_none_ends_the_table_and_says_so(tmp_path):
+def test_a_broken_line_ends_the_check_of_its_table(tmp_path):
     file = table(tmp_path, {}, {"prompt": "p", "preference": "z"})
     with file.open("a") as out:
         out.write("too,few\nthe next\n")
-    assert found(file)[1:] == [
+    assert findings(file)[1:] == [
         (4, "2 cells; expected 4, one for each column: is a comma missing? (no row behind it could be looked at)")
     ]
 
@@ -223,25 +230,25 @@ def test_a_line_that_is_none_ends_the_table_and_says_so(tmp_path):
 def test_a_table_of_another_kind_is_a_fault_of_its_first_line(tmp_path, text, message):
     file = tmp_path / "t.csv"
     file.write_text(text)
-    [(line, told)] = found(file)
+    [(line, reported)] = findings(file)
     assert line == 1
-    assert told.startswith(message)
+    assert reported.startswith(message)
 
 
 def test_tables_that_cannot_be_checked_are_refused(tmp_path):
     file = table(tmp_path, {})
     with pytest.raises(ConfigError, match=r"absent\.csv: no such file; expected a table"):
-        Check([file, tmp_path / "absent.csv"], looks={})
+        TableCheck([file, tmp_path / "absent.csv"], probes={})
     with pytest.raises(ConfigError, match="a table is there twice"):
-        Check([file, tmp_path / "." / "pairs.csv"], looks={})
+        TableCheck([file, tmp_path / "." / "pairs.csv"], probes={})
 
 
 PEAK = """
 import sys, tracemalloc
 from pathlib import Path
-from descore.data.validate import Check
+from descore.data.validate import TableCheck
 tracemalloc.start()
-assert not list(Check([Path(sys.argv[1])], looks={}).findings())
+assert not list(TableCheck([Path(sys.argv[1])], probes={}).findings())
 print(tracemalloc.get_traced_memory()[1])
 """
 """In a process of its own: what other tests left behind must not count."""

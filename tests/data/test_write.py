@@ -1,11 +1,11 @@
-"""What is written reads back as it was told; a table is whole or not there."""
+"""Pairs that are written read back equal; a table is whole or not there."""
 
 from dataclasses import replace
 
 import pytest
 
 from descore.data.schema import read_pairs
-from descore.data.write import own_row, table_writer
+from descore.data.write import schema_cells, table_writer
 from descore.errors import ConfigError, DataError
 from descore.types import Pair, SideAnnotations
 
@@ -24,7 +24,7 @@ def test_what_is_written_reads_back(tmp_path, suffix):
     out = tmp_path / f"t{suffix}"
     with table_writer(out, columns) as write:
         for _ in range(1030):  # more than a Parquet file takes at a time
-            write(own_row(pair))
+            write(schema_cells(pair))
     rows = list(read_pairs(out, resolve=False))
     assert len(rows) == 1030
     assert replace(rows[-1], line=None) == pair

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from descore.data.schema import read_pairs
-from descore.data.validate import Check
+from descore.data.validate import TableCheck
 from descore.errors import ConfigError, DataError
 from descore.evaluation.convert import LAYOUTS, RATINGS, convert_table, find_layout
 
@@ -42,7 +42,7 @@ def test_videoalign(tmp_path):
     assert dict(first.preference) == {"VQ": "a", "MQ": "tie", "TA": "b"}
     assert (second.video_a, dict(second.preference)) == ("/abs/2a.mp4", {"VQ": "b"})
     assert done.out.read_text().splitlines()[0] == "prompt,video_a,video_b,preference.VQ,preference.MQ,preference.TA"
-    assert not list(Check([done.out], looks={}).findings())
+    assert not list(TableCheck([done.out], probes={}).findings())
 
 
 def test_chosen_labels_ratings_and_another_root(tmp_path):

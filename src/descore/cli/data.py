@@ -13,7 +13,7 @@ from descore.cli.errors import reported_errors
 from descore.errors import DataError
 
 if TYPE_CHECKING:
-    from descore.data.validate import Check, Finding, Probes
+    from descore.data.validate import Finding, Probes, TableCheck
     from descore.evaluation.convert import ConversionSummary
 
 MAX_SHOWN = 50
@@ -55,13 +55,13 @@ def check_tables(
 
     A fault ends the command with exit code 5; a warning does so with --strict only."""
     with reported_errors(debug=debug):
-        from descore.data.inspect import words_in
-        from descore.data.validate import Check, find_tables
+        from descore.data.inspect import count_words
+        from descore.data.validate import TableCheck, require_tables
 
-        find_tables(tables)  # before a checkpoint or a video is opened
-        length_of, unit = (words_in, "words") if checkpoint is None else (_token_counter(checkpoint), "tokens")
+        require_tables(tables)  # before a checkpoint or a video is opened
+        length_of, unit = (count_words, "words") if checkpoint is None else (_token_counter(checkpoint), "tokens")
         probes = _probe_videos(tables, workers=workers) if open_videos else {}
-        checked = Check(tables, looks=probes, length_of=length_of, unit=unit)
+        checked = TableCheck(tables, probes=probes, length_of=length_of, unit=unit)
         faults = _print_check(checked, strict=strict, show_all=show_all, json=json)
         if faults:
             raise typer.Exit(DataError.exit_code)
@@ -128,12 +128,12 @@ def convert_tables(
 def _probe_videos(tables: Sequence[Path], *, workers: int | None) -> "Probes":
     """Open every video of the tables under a progress bar."""
     from descore.cli.scoring import progress_bar
-    from descore.data.validate import look_at_videos
+    from descore.data.validate import probe_table_videos
 
     with progress_bar() as bar:
         task = bar.add_task("opening videos", total=None)
         threads = workers or min(os.cpu_count() or 1, _MAX_THREADS)
-        return look_at_videos(tables, workers=threads, watch=lambda: bar.advance(task))
+        return probe_table_videos(tables, workers=threads, on_progress=lambda: bar.advance(task))
 
 
 def _token_counter(checkpoint: str) -> Callable[[str], int]:
@@ -147,7 +147,7 @@ def _token_counter(checkpoint: str) -> Callable[[str], int]:
     return lambda chain: len(chat.encode_chain(chain))
 
 
-def _print_check(checked: "Check", *, strict: bool, show_all: bool, json: bool) -> int:
+def _print_check(checked: "TableCheck", *, strict: bool, show_all: bool, json: bool) -> int:
     """Print findings and a summary of each table; the number of faults. Without `show_all`, people see the first
     findings of each kind, and how many more there are."""
     counts = {"fault": 0, "warning": 0}
@@ -158,7 +158,7 @@ def _print_check(checked: "Check", *, strict: bool, show_all: bool, json: bool) 
             _print_json({"kind": kind, "file": finding.file, "line": finding.line, "message": finding.message})
         elif show_all or counts[kind] <= MAX_SHOWN:
             _print_finding(finding, kind=kind)
-    summaries = [tally.record() for tally in checked.tallies]
+    summaries = [summary.record() for summary in checked.summaries]
     if json:
         for summary in summaries:
             _print_json({"kind": "table", **summary})

@@ -1,1 +1,1 @@
-"""From files to token ids: video, chat."""
+"""From files to token ids: tables of pairs, their checks, and the token layout."""

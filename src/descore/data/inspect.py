@@ -1,7 +1,7 @@
-"""What a table of pairs holds, counted row by row: labels, prompts, videos, chains.
+"""Parse the rows of a table of pairs, probe their videos, and count what the table holds.
 
-In: rows and looks at videos. Out: a plain record for people and programs. Keeps digests and numbers, no text of a row.
-Knows counts; knows nothing of faults or files."""
+In: rows with their cells, and paths. Out: parsed rows with their faults, a probe per video, and a summary as a plain
+record. A summary keeps digests and numbers, and no text of a row."""
 
 import hashlib
 from array import array
@@ -15,69 +15,77 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from descore.data.schema import NameOf, PairColumns, SideColumns
+from descore.data.schema import NameResolver, PairColumns, SideColumns
 from descore.data.tables import Cells
 from descore.errors import AnswerError, DataError, VideoError
 from descore.rubric import mark_text, read_answer
-from descore.types import DIMENSIONS, Mark, Preference
+from descore.types import DIMENSIONS, PREFERENCE_SIGN, Mark, Preference
 from descore.video.reader import read_clip
 from descore.video.sampling import VideoSampling
 
 T = TypeVar("T")
 
+_ENDS = VideoSampling(min_frames=2, max_frames=2, min_pixels=32 * 32, max_pixels=64 * 64)
+"""Samples the first frame and the last: a file that gives both, and all of whose packets can be read, is rarely
+damaged."""
+
+_QUEUED = 4
+"""Videos per thread that are being read or wait for it; more would only take memory."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedRow:
-    """A row, as far as it can be read."""
+    """The cells of a row that can be read, and what is wrong with the others."""
 
     line: int
     prompt: str | None
     videos: tuple[str | None, str | None]
-    """Paths of a and b; None where there is none."""
+    """Paths of a and b; None if the cell is empty."""
     preference: Mapping[str, Preference]
     """By label, without those that are empty or wrong."""
     chains: tuple[str | None, str | None]
     marked: int
     """How many of its two clips have marks."""
     rated: int
-    """How many of them have a rating, on any dimension."""
+    """How many have a rating, on any dimension."""
     sources: tuple[str | None, str | None]
     faults: tuple[str, ...]
-    """What is wrong, each on a line of its own."""
+    """What is wrong, one line each."""
 
 
-class _Reading:
-    """Reads cells one after another, and keeps what is wrong with them."""
+class _CellReader:
+    """Reads cells one after another, and collects their errors."""
 
     def __init__(self) -> None:
         self.faults: list[str] = []
 
-    def cell(self, read: Callable[..., T], *what: Any) -> T | None:  # noqa: ANN401  # whatever the reader takes
-        """What a reader of cells gives, or None where it gives up."""
+    def __call__(self, read: Callable[..., T], *args: Any) -> T | None:  # noqa: ANN401  # whatever the method takes
+        """What a method of `Cells` returns, or None if it raises."""
         try:
-            return read(*what)
-        except DataError as fault:
-            self.faults.append(fault.reason)
+            return read(*args)
+        except DataError as error:
+            self.faults.append(error.reason)
             return None
 
 
-def parse_row(cells: Cells, *, columns: PairColumns, name_of: NameOf) -> ParsedRow:
+def parse_row(cells: Cells, *, columns: PairColumns, name_of: NameResolver) -> ParsedRow:
     """Read every cell of a row, whatever is wrong with the others. `name_of` makes a path of a video's cell."""
-    reading = _Reading()
-    prompt = reading.cell(cells.needed, columns.prompt)
-    video_a, video_b = (reading.cell(cells.needed, column) for column in (columns.video_a, columns.video_b))
-    labels = {label: reading.cell(cells.choice, column, columns.values) for label, column in columns.preference.items()}
-    chains = tuple(reading.cell(cells.text, side.chain) for side in (columns.a, columns.b))
+    read = _CellReader()
+    prompt = read(cells.required, columns.prompt)
+    video_a, video_b = (read(cells.required, column) for column in (columns.video_a, columns.video_b))
+    labels = {label: read(cells.choice, column, columns.values) for label, column in columns.preference.items()}
+    chains = tuple(read(cells.text, side.chain) for side in (columns.a, columns.b))
     marked = rated = 0
     for side, chain in zip((columns.a, columns.b), chains, strict=True):
-        ratings = [reading.cell(cells.number, column) for column in side.ratings.values()]
-        marks = None if side.marks is None else reading.cell(cells.marks, side.marks)
+        ratings = [read(cells.number, column) for column in side.ratings.values()]
+        marks = None if side.marks is None else read(cells.marks, side.marks)
         rated += any(rating is not None for rating in ratings)
         marked += marks is not None
-        reading.faults += [] if chain is None else _in_chain(chain, side, marks)
+        read.faults += [] if chain is None else _chain_faults(chain, side, marks)
     if (chains[0] is None) != (chains[1] is None):
-        there, empty = (columns.a, columns.b) if chains[0] else (columns.b, columns.a)
-        reading.faults.append(f"{there.chain} is there and {empty.chain or 'the other'} is empty; give both or neither")
+        present, empty = (columns.a, columns.b) if chains[0] else (columns.b, columns.a)
+        other = empty.chain or "the other"
+        read.faults.append(f"{present.chain} is there and {other} is empty; give both or neither")
     return ParsedRow(
         line=cells.line,
         prompt=prompt,
@@ -86,17 +94,17 @@ def parse_row(cells: Cells, *, columns: PairColumns, name_of: NameOf) -> ParsedR
         chains=(chains[0], chains[1]),
         marked=marked,
         rated=rated,
-        sources=(reading.cell(cells.text, columns.source_a), reading.cell(cells.text, columns.source_b)),
-        faults=tuple(reading.faults),
+        sources=(read(cells.text, columns.source_a), read(cells.text, columns.source_b)),
+        faults=tuple(read.faults),
     )
 
 
-def _in_chain(chain: str, side: SideColumns, marks: Mapping[str, Mark] | None) -> Iterator[str]:
-    """What is wrong with a chain, and with the marks that stand beside it."""
+def _chain_faults(chain: str, side: SideColumns, marks: Mapping[str, Mark] | None) -> Iterator[str]:
+    """What is wrong with a chain, and where the row's marks differ from those of its answer."""
     try:
         verdict = read_answer(chain)
-    except AnswerError as fault:
-        yield f"{side.chain}: {fault}; expected a chain that ends with its verdict"
+    except AnswerError as error:
+        yield f"{side.chain}: {error}; expected a chain that ends with its verdict"
         return
     unlike = [name for name in DIMENSIONS if marks is not None and marks[name] != verdict.marks[name]]
     if marks is not None and unlike:
@@ -104,21 +112,14 @@ def _in_chain(chain: str, side: SideColumns, marks: Mapping[str, Mark] | None) -
         yield f"{side.marks} and the answer of {side.chain} differ: {both}; make them agree"
 
 
-_ENDS = VideoSampling(min_frames=2, max_frames=2, min_pixels=32 * 32, max_pixels=64 * 64)
-"""The first frame and the last: a file that gives both, and whose packets could all be read, is rarely damaged."""
-
-_AHEAD = 4
-"""Videos for each thread that wait or are being read; more would only take memory."""
-
-
 @dataclass(frozen=True, slots=True)
 class VideoProbe:
-    """What a video is."""
+    """What is known of a video file that was opened."""
 
     content: bytes
-    """16 bytes of the SHA-256 of the file: equal files have equal ones, whatever they are called."""
+    """The first 16 bytes of the file's SHA-256: equal files have equal digests, whatever their names."""
     seconds: float
-    """How long it lasts."""
+    """Its duration."""
     size: tuple[int, int]
     """Width and height as displayed, in pixels."""
 
@@ -127,21 +128,21 @@ def probe_video(path: str) -> VideoProbe | VideoError:
     """Open a file, read all its packets, and decode its first and last frame."""
     try:
         clip = read_clip(path, sampling=_ENDS)
-    except VideoError as fault:
-        return fault
+    except VideoError as error:
+        return error
     with Path(path).open("rb") as file:
         content = hashlib.file_digest(file, "sha256").digest()[:16]
     return VideoProbe(content, clip.duration, clip.source_size)
 
 
 def probe_videos(paths: Iterable[str], *, workers: int) -> Iterator[tuple[str, VideoProbe | VideoError]]:
-    """Each path and what is found there, in order. Paths are taken only as fast as they are looked at."""
+    """Each path with its probe, in order. Paths are taken only as fast as their videos are probed."""
     todo = iter(paths)
     waiting: deque[tuple[str, Future[VideoProbe | VideoError]]] = deque()
     # Threads, not processes: FFmpeg decodes and SHA-256 hashes without the interpreter's lock.
     pool = ThreadPoolExecutor(workers)
     try:
-        waiting.extend((path, pool.submit(probe_video, path)) for path in islice(todo, _AHEAD * workers))
+        waiting.extend((path, pool.submit(probe_video, path)) for path in islice(todo, _QUEUED * workers))
         while waiting:
             path, future = waiting.popleft()
             yield path, future.result()
@@ -150,23 +151,23 @@ def probe_videos(paths: Iterable[str], *, workers: int) -> Iterator[tuple[str, V
         pool.shutdown(cancel_futures=True)
 
 
-LengthOf = Callable[[str], int]
-"""The length of a chain, in whatever unit."""
+ChainLength = Callable[[str], int]
+"""From a chain to its length, in words or tokens."""
 
 
-def words_in(chain: str) -> int:
-    """Words that white space divides."""
+def count_words(chain: str) -> int:
+    """The number of words between white space."""
     return len(chain.split())
 
 
 @dataclass(slots=True, kw_only=True)
 class TableSummary:
-    """The counts of one table. It grows as rows are added."""
+    """The counts of one table, which grow as rows and videos are added."""
 
     file: str
-    length_of: LengthOf = words_in
+    length_of: ChainLength = count_words
     unit: str = "words"
-    """What `length_of` counts."""
+    """The unit of `length_of`."""
     rows: int = 0
     unlabelled: int = 0
     """Rows without any label."""
@@ -175,9 +176,9 @@ class TableSummary:
     prompts: set[bytes] = field(default_factory=set)
     """Digests."""
     videos: int = 0
-    """Files, by path."""
+    """Files, counted by path."""
     sources: Counter[str] = field(default_factory=Counter)
-    """How many clips of the rows each made."""
+    """How many clips of the rows came from each."""
     chains: "array[int]" = field(default_factory=lambda: array("L"))
     """Their lengths."""
     marked: int = 0
@@ -200,15 +201,15 @@ class TableSummary:
         self.rated += row.rated
         self.chains.extend(self.length_of(chain) for chain in row.chains if chain is not None)
 
-    def add_video(self, look: VideoProbe | None) -> None:
-        """Count a video that the table names for the first time; None for one that nobody could or did look at."""
+    def add_video(self, probe: VideoProbe | None) -> None:
+        """Count a video that the table has not named before; None for one that was not or could not be opened."""
         self.videos += 1
-        if look is not None:
-            self.seconds.append(look.seconds)
-            self.sizes[look.size] += 1
+        if probe is not None:
+            self.seconds.append(probe.seconds)
+            self.sizes[probe.size] += 1
 
     def record(self) -> dict[str, Any]:
-        """All figures. What nothing is known of is None."""
+        """All counts; None for lengths of chains or videos where there are none."""
         return {
             "file": self.file,
             "rows": self.rows,
@@ -217,19 +218,19 @@ class TableSummary:
             "prompts": len(self.prompts),
             "videos": self.videos,
             "sources": dict(self.sources.most_common()),
-            "chains": None if not self.chains else {"unit": self.unit, **_spread(self.chains)},
+            "chains": None if not self.chains else {"unit": self.unit, **_distribution(self.chains)},
             "marked": self.marked,
             "rated": self.rated,
-            "seconds": None if not self.seconds else {**_spread(self.seconds), "total": sum(self.seconds)},
+            "seconds": None if not self.seconds else {**_distribution(self.seconds), "total": sum(self.seconds)},
             "sizes": {f"{width}x{height}": count for (width, height), count in self.sizes.most_common()},
         }
 
     def _label(self, counts: Counter[str]) -> dict[str, Any]:
-        told = counts.total()
-        shown = {choice: counts[choice] for choice in ("a", "b", "tie")}
-        return {**shown, "none": self.rows - told, "tie_rate": counts["tie"] / told}
+        labelled = counts.total()
+        choices: dict[str, int] = {choice: counts[choice] for choice in PREFERENCE_SIGN}
+        return {**choices, "none": self.rows - labelled, "tie_rate": counts["tie"] / labelled}
 
 
-def _spread(numbers: Sequence[float]) -> dict[str, Any]:
+def _distribution(numbers: Sequence[float]) -> dict[str, Any]:
     median, most = np.percentile(np.asarray(numbers), [50, 95])
     return {"count": len(numbers), "median": float(median), "p95": float(most), "longest": max(numbers)}

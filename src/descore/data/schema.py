@@ -1,14 +1,13 @@
-"""Rows that tell which of two videos people prefer, or how they rate one: from any table to `Pair` and `RatedClip`.
+"""Read tables of preferences and of ratings into `Pair` and `RatedClip`.
 
-In: a table and what its columns are called; without that, the project's own schema:
+In: a table, and the names of its columns if they are not those of the project's own schema:
 
     pairs     prompt, video_a, video_b, preference (a, b or tie) or a preference.NAME for each label; and where known
               chain_a, chain_b, marks_a, marks_b, rating_a, rating_b (or rating_a.NAME ...), group, aspect, source_a,
               source_b (or source, for both)
     ratings   prompt, video, rating or a rating.NAME for each label; and where known marks, group, source, aspect
 
-Out: records, one at a time. Paths are relative to the table. Which labels there are, the first row says.
-Knows columns and labels; opens no video."""
+Out: records, one at a time. Paths are relative to the table. The columns of the first row define the labels."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,17 +20,17 @@ from descore.errors import ConfigError, DataError
 from descore.types import Pair, Preference, RatedClip, SideAnnotations
 
 OVERALL = "overall"
-"""The label of a preference or rating that has no name."""
+"""The label of a preference or rating without a name."""
 
 PREFERENCES: Mapping[str, Preference] = {"a": "a", "b": "b", "tie": "tie"}
 
-NameOf = Callable[[str], str]
-"""From what a table's cell says of a video to the video's name."""
+NameResolver = Callable[[str], str]
+"""From the cell of a video to the video's name, mostly its path."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SideColumns:
-    """What a table of pairs may tell of one of the two videos."""
+    """The columns on one of a pair's two videos. None: the table has no such column."""
 
     chain: str | None = None
     marks: str | None = None
@@ -41,7 +40,7 @@ class SideColumns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairColumns:
-    """Where a table of pairs has what. None: nowhere."""
+    """The columns of a table of pairs. None: the table has no such column."""
 
     prompt: str = "prompt"
     video_a: str = "video_a"
@@ -49,7 +48,7 @@ class PairColumns:
     preference: Mapping[str, str]
     """By label, the column."""
     values: Mapping[str, Preference | None] = field(default_factory=lambda: dict(PREFERENCES))
-    """What a cell of these columns stands for; None: people could not say."""
+    """The meaning of the cells in these columns; None: people could not decide."""
     group: str | None = None
     """The cluster of the bootstrap; None: the prompt."""
     source_a: str | None = None
@@ -59,21 +58,21 @@ class PairColumns:
     b: SideColumns = SideColumns()
 
     @property
-    def needed(self) -> tuple[str, ...]:
+    def required(self) -> tuple[str, ...]:
         """Columns without which the table cannot be read."""
         return (self.prompt, self.video_a, self.video_b, *self.preference.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipColumns:
-    """Where a table of rated clips has what. None: nowhere."""
+    """The columns of a table of rated clips. None: the table has no such column."""
 
     prompt: str = "prompt"
     video: str = "video"
     ratings: Mapping[str, str]
     """By label, the column. Higher is better."""
     unrated: float | None = None
-    """A number that stands for no rating."""
+    """The number that means no rating."""
     marks: str | None = None
     group: str | None = None
     """The cluster of the bootstrap; None: the prompt."""
@@ -81,37 +80,29 @@ class ClipColumns:
     aspect: str | None = None
 
     @property
-    def needed(self) -> tuple[str, ...]:
+    def required(self) -> tuple[str, ...]:
         """Columns without which the table cannot be read."""
         return (self.prompt, self.video, *self.ratings.values())
 
 
 def read_pairs(file: str | Path, *, columns: PairColumns | None = None, resolve: bool = True) -> Iterator[Pair]:
-    """The pairs of a table, lazily. `columns` None: the project's schema. `resolve` joins the videos' paths to the
-    table's folder; without it they stay as the table has them.
+    """The pairs of a table, one at a time. `columns` None: the project's schema. `resolve` joins the videos' paths to
+    the table's folder; without it they stay as the table has them.
 
-    ConfigError for a file that is no table; DataError for the first row that cannot be used."""
-    columns = own_pair_columns(columns_of(file), file=str(file)) if columns is None else columns
-    name_of = beside(file) if resolve else str
-    for line, row in read_rows(file, columns=columns.needed):
-        yield pair_of(Cells(file=str(file), line=line, row=row), columns=columns, name_of=name_of)
-
-
-def read_clips(file: str | Path, *, columns: ClipColumns | None = None, resolve: bool = True) -> Iterator[RatedClip]:
-    """The rated clips of a table, as `read_pairs` reads pairs."""
-    columns = own_clip_columns(columns_of(file), file=str(file)) if columns is None else columns
-    name_of = beside(file) if resolve else str
-    for line, row in read_rows(file, columns=columns.needed):
-        yield clip_of(Cells(file=str(file), line=line, row=row), columns=columns, name_of=name_of)
+    ConfigError for a file that is no table, DataError for the first row that cannot be used."""
+    columns = pair_columns_of(columns_of(file), file=str(file)) if columns is None else columns
+    name_of = path_resolver(file) if resolve else str
+    for line, row in read_rows(file, columns=columns.required):
+        yield parse_pair(Cells(file=str(file), line=line, row=row), columns=columns, name_of=name_of)
 
 
-def beside(file: str | Path) -> NameOf:
-    """Resolves paths against the folder of a table."""
+def path_resolver(file: str | Path) -> NameResolver:
+    """The function that joins a path to the folder of a table."""
     folder = Path(file).parent
     return lambda cell: str(folder / cell)
 
 
-def own_pair_columns(names: Sequence[str], *, file: str) -> PairColumns:
+def pair_columns_of(names: Sequence[str], *, file: str) -> PairColumns:
     """The columns of a table of pairs in the project's schema."""
     preference = _labelled("preference", names)
     if not preference:
@@ -128,7 +119,7 @@ def own_pair_columns(names: Sequence[str], *, file: str) -> PairColumns:
     )
 
 
-def own_clip_columns(names: Sequence[str], *, file: str) -> ClipColumns:
+def clip_columns_of(names: Sequence[str], *, file: str) -> ClipColumns:
     """The columns of a table of rated clips in the project's schema."""
     ratings = _labelled("rating", names)
     if not ratings:
@@ -153,16 +144,16 @@ def _known(names: Sequence[str]) -> Callable[..., str | None]:
     return lambda *wanted: next((name for name in wanted if name in names), None)
 
 
-def pair_of(cells: Cells, *, columns: PairColumns, name_of: NameOf = str) -> Pair:
-    """The pair in a row. A label whose cell is empty, or says that people could not say, is absent."""
-    prompt = cells.needed(columns.prompt)
+def parse_pair(cells: Cells, *, columns: PairColumns, name_of: NameResolver = str) -> Pair:
+    """The pair in a row. A label whose cell is empty, or means that people could not decide, is absent."""
+    prompt = cells.required(columns.prompt)
     chosen: dict[str, Preference | None] = {
         label: cells.choice(column, columns.values) for label, column in columns.preference.items()
     }
     return Pair(
         prompt=prompt,
-        video_a=name_of(cells.needed(columns.video_a)),
-        video_b=name_of(cells.needed(columns.video_b)),
+        video_a=name_of(cells.required(columns.video_a)),
+        video_b=name_of(cells.required(columns.video_b)),
         preference={label: choice for label, choice in chosen.items() if choice is not None},
         group=cells.text(columns.group) or prompt,
         source_a=cells.text(columns.source_a),
@@ -174,12 +165,12 @@ def pair_of(cells: Cells, *, columns: PairColumns, name_of: NameOf = str) -> Pai
     )
 
 
-def clip_of(cells: Cells, *, columns: ClipColumns, name_of: NameOf = str) -> RatedClip:
-    """The rated clip that a row tells. A label whose cell is empty or unrated is absent."""
-    prompt = cells.needed(columns.prompt)
+def parse_clip(cells: Cells, *, columns: ClipColumns, name_of: NameResolver = str) -> RatedClip:
+    """The rated clip in a row. A label whose cell is empty or `unrated` is absent."""
+    prompt = cells.required(columns.prompt)
     return RatedClip(
         prompt=prompt,
-        video=name_of(cells.needed(columns.video)),
+        video=name_of(cells.required(columns.video)),
         group=cells.text(columns.group) or prompt,
         ratings=_numbers(cells, columns.ratings, unrated=columns.unrated),
         marks=None if columns.marks is None else cells.marks(columns.marks),
@@ -197,39 +188,31 @@ def _annotations_of(cells: Cells, columns: SideColumns) -> SideAnnotations:
 
 
 def _numbers(cells: Cells, columns: Mapping[str, str], *, unrated: float | None = None) -> dict[str, float]:
-    found = {label: cells.number(column) for label, column in columns.items()}
-    return {label: number for label, number in found.items() if number is not None and number != unrated}
+    numbers = {label: cells.number(column) for label, column in columns.items()}
+    return {label: number for label, number in numbers.items() if number is not None and number != unrated}
 
 
-def pairs_within(
-    clips: Iterable[RatedClip], *, labels: Sequence[str] = (), least_difference: float = 0.0, ties: bool = True
-) -> list[Pair]:
+def pairs_within(clips: Iterable[RatedClip], *, least_difference: float = 0.0) -> list[Pair]:
     """Every two clips of one prompt as a pair, preferred by their ratings.
 
-    Ratings that are equal, or differ by less than `least_difference` (in points of the rating), are a tie; with `ties`
-    off such a label is absent instead. A pair without any label is left out. No `labels`: all that the clips have."""
+    Ratings that are equal, or differ by less than `least_difference` (in points of the rating), are a tie. A pair
+    without a label that both clips have is left out."""
     if not least_difference >= 0:
         raise ConfigError(f"least_difference is {least_difference}; expected 0 or more, in points of the rating")
     by_prompt: dict[str, list[RatedClip]] = defaultdict(list)
     for clip in clips:
         by_prompt[clip.prompt].append(clip)
-    made = (
-        _made(a, b, labels=labels, least=least_difference, ties=ties)
-        for same in by_prompt.values()
-        for a, b in combinations(same, 2)
-    )
-    return [pair for pair in made if pair.preference]
+    pairs = (_pair(a, b, least=least_difference) for same in by_prompt.values() for a, b in combinations(same, 2))
+    return [pair for pair in pairs if pair.preference]
 
 
-def _made(a: RatedClip, b: RatedClip, *, labels: Sequence[str], least: float, ties: bool) -> Pair:
-    wanted = labels or tuple(a.ratings)
-    both = [label for label in wanted if label in a.ratings and label in b.ratings]
-    preference = {label: _preferred(a.ratings[label], b.ratings[label], least=least) for label in both}
+def _pair(a: RatedClip, b: RatedClip, *, least: float) -> Pair:
+    labels = [label for label in a.ratings if label in b.ratings]
     return Pair(
         prompt=a.prompt,
         video_a=a.video,
         video_b=b.video,
-        preference={label: choice for label, choice in preference.items() if ties or choice != "tie"},
+        preference={label: _preferred(a.ratings[label], b.ratings[label], least=least) for label in labels},
         group=a.group,
         source_a=a.source,
         source_b=b.source,

@@ -1,7 +1,7 @@
-"""The cells of one row, read as what they should be; a cell that is something else is a DataError with file and line.
+"""Read the rows of a table in CSV, JSON Lines, JSON or Parquet, and the cells of a row by type.
 
-In: a row of `read_rows` and where it stands. Out: texts, numbers, choices and marks, None for an empty cell.
-Knows single values; knows nothing of pairs or clips."""
+In: a file. Out: its rows with their line numbers, and cells as texts, numbers, choices or marks. An empty cell is None;
+a row or a cell that cannot be read is a DataError with file and line."""
 
 import csv
 import difflib
@@ -18,19 +18,27 @@ from descore.types import DIMENSIONS, NOT_APPLICABLE, Mark
 
 TableRow = dict[str, Any]
 TableRows = Iterator[tuple[int, TableRow]]
+"""Rows by the line that each begins on."""
+
+T = TypeVar("T")
 
 _BOM = b"\xef\xbb\xbf"
-_SHOWN = 12  # columns that a message lists
-_LONGEST_CELL = 1 << 24  # characters; the csv module's own limit of 131,072 is below a long chain of thought
+
+_MAX_COLUMNS_NAMED = 12
+"""Columns that a message lists."""
+
+_MAX_CELL = 1 << 24
+"""Characters. The csv module's own limit of 131,072 is below a long chain of thought."""
 
 
 def read_rows(file: str | Path, *, columns: Sequence[str] = ()) -> TableRows:
     """The rows of a table and the line that each begins on, counted from 1.
 
-    In Parquet, which has no lines, rows are counted instead. A name in `columns` must be there, or the first row
-    raises: all that are missing in one DataError. 'a.b' names the key b of the object in column a.
+    In Parquet, which has no lines, rows are counted instead. The table must have all `columns`; 'a.b' is the key b of
+    the object in column a.
 
-    ConfigError if there is no such file or its suffix is unknown; DataError if a row cannot be read."""
+    ConfigError if there is no such file or its suffix is unknown; DataError if a row cannot be read, or for the first
+    row if columns are missing, with all of them."""
     path = Path(file)
     if not path.is_file():
         raise ConfigError(f"{file}: {'not a file' if path.exists() else 'no such file'}; expected a table")
@@ -52,7 +60,7 @@ def is_table(name: str | Path) -> bool:
 
 
 def value_at(row: Mapping[str, Any], column: str) -> Any:  # noqa: ANN401  # whatever the table holds
-    """The value in a column, or behind a path such as 'scores.motion' or 'scores.0'; None if there is nothing."""
+    """The value in a column, or at a path such as 'scores.motion' or 'scores.0'; None if there is none."""
     if column in row:
         return row[column]
     head, _, rest = column.partition(".")
@@ -63,10 +71,10 @@ def value_at(row: Mapping[str, Any], column: str) -> Any:  # noqa: ANN401  # wha
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like this one, if any is like it."""
-    by_letters = {other.casefold(): other for other in known}
-    close = difflib.get_close_matches(name.casefold(), by_letters, n=1)
-    return by_letters[close[0]] if close else None
+    """The known name most similar to this one, regardless of case; None if none is similar."""
+    by_folded = {other.casefold(): other for other in known}
+    close = difflib.get_close_matches(name.casefold(), by_folded, n=1)
+    return by_folded[close[0]] if close else None
 
 
 def _checked(rows: TableRows, *, file: str, columns: Sequence[str]) -> TableRows:
@@ -76,24 +84,24 @@ def _checked(rows: TableRows, *, file: str, columns: Sequence[str]) -> TableRows
     line, row = first
     missing = [column for column in columns if column not in row and column.partition(".")[0] not in row]
     if missing:
-        raise DataError(file, 1, f"no column {_offers(missing, row)}; found {_listed(row)}")
+        raise DataError(file, 1, f"no column {_with_nearest(missing, row)}; found {_listed(row)}")
     yield line, row
     yield from rows
 
 
-def _offers(missing: Sequence[str], known: Iterable[str]) -> str:
+def _with_nearest(missing: Sequence[str], known: Iterable[str]) -> str:
     close = {column: nearest(column, known) for column in missing}
     return ", ".join(f"{c!r} (is it {close[c]!r}?)" if close[c] else repr(c) for c in missing)
 
 
 def _listed(columns: Iterable[str]) -> str:
     names = list(columns)
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    more = f" and {len(names) - _MAX_COLUMNS_NAMED} more" if len(names) > _MAX_COLUMNS_NAMED else ""
+    return ", ".join(names[:_MAX_COLUMNS_NAMED]) + more
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Decoded line by line, so that a byte which is no UTF-8 is found on its line."""
+    """Lines by number, each decoded by itself, so that a byte that is not UTF-8 is reported with its line."""
     with path.open("rb") as file:
         for number, raw in enumerate(file, start=1):
             yield number, _decoded(raw.removeprefix(_BOM) if number == 1 else raw, path, number)
@@ -102,15 +110,15 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def _decoded(raw: bytes, path: Path, number: int) -> str:
     try:
         return raw.decode("utf-8")
-    except UnicodeDecodeError as fault:
-        line = number + raw.count(b"\n", 0, fault.start)
+    except UnicodeDecodeError as error:
+        line = number + raw.count(b"\n", 0, error.start)
         raise DataError(
-            str(path), line, f"byte 0x{raw[fault.start]:02x} is not UTF-8; save the table as UTF-8"
+            str(path), line, f"byte 0x{raw[error.start]:02x} is not UTF-8; save the table as UTF-8"
         ) from None
 
 
 def _read_csv(path: Path) -> TableRows:
-    csv.field_size_limit(_LONGEST_CELL)
+    csv.field_size_limit(_MAX_CELL)
     reader = csv.reader((text for _, text in _lines(path)), strict=True)
     header = next(_cells(reader, path), None)
     if header is None:
@@ -124,15 +132,15 @@ def _read_csv(path: Path) -> TableRows:
 
 
 def _cells(reader: Any, path: Path) -> Iterator[tuple[int, list[str]]]:  # noqa: ANN401  # csv has no type for it
-    """Each record and the line that it begins on: a quoted cell may run over several."""
+    """Each record and the line that it begins on; a quoted cell may span several lines."""
     while True:
         line = reader.line_num + 1
         try:
             cells = next(reader)
         except StopIteration:
             return
-        except csv.Error as fault:
-            raise DataError(str(path), line, f"no CSV ({fault}); check the quotes") from None
+        except csv.Error as error:
+            raise DataError(str(path), line, f"no CSV ({error}); check the quotes") from None
         if cells:
             yield line, cells
 
@@ -151,8 +159,8 @@ def _read_json_lines(path: Path) -> TableRows:
             continue
         try:
             row = json.loads(text)
-        except json.JSONDecodeError as fault:
-            raise DataError(str(path), line, f"no JSON: {fault.msg} at character {fault.pos + 1}") from None
+        except json.JSONDecodeError as error:
+            raise DataError(str(path), line, f"no JSON: {error.msg} at character {error.pos + 1}") from None
         yield line, _object(row, path, line)
 
 
@@ -167,8 +175,8 @@ def _read_json(path: Path) -> TableRows:
         line, start = line + text.count("\n", start, at), at
         try:
             row, at = decoder.raw_decode(text, at)
-        except json.JSONDecodeError as fault:
-            raise DataError(str(path), fault.lineno, f"no JSON: {fault.msg} at character {fault.colno}") from None
+        except json.JSONDecodeError as error:
+            raise DataError(str(path), error.lineno, f"no JSON: {error.msg} at character {error.colno}") from None
         yield line, _object(row, path, line)
         at = _skip(text, at)
         at = _skip(text, at + 1) if text[at : at + 1] == "," else at
@@ -198,8 +206,8 @@ def _read_parquet(path: Path) -> TableRows:
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
-    except (arrow.ArrowException, OSError) as fault:
-        reason = str(fault).splitlines()[0]
+    except (arrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
         raise DataError(str(path), number + 1, f"no readable Parquet ({reason}); fetch the file again") from None
 
 
@@ -211,19 +219,16 @@ _READERS: Mapping[str, Callable[[Path], TableRows]] = {
 }
 
 
-T = TypeVar("T")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cells:
-    """A row and its place."""
+    """A row whose cells are read by type, and its place in a file."""
 
     file: str
     line: int
     row: Mapping[str, Any]
 
-    def fault(self, reason: str) -> DataError:
-        """The error that says what is wrong with this row."""
+    def error(self, reason: str) -> DataError:
+        """An error that names this row's file and line."""
         return DataError(self.file, self.line, reason)
 
     def text(self, column: str | None) -> str | None:
@@ -232,37 +237,37 @@ class Cells:
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return None
         if isinstance(value, Mapping | list):
-            raise self.fault(f"{column} is a {type(value).__name__}; expected a single value")
+            raise self.error(f"{column} is a {type(value).__name__}; expected a single value")
         return str(value).strip() or None
 
-    def needed(self, column: str) -> str:
-        """The same for a cell that must not be empty."""
-        found = self.text(column)
-        if found is None:
-            raise self.fault(f"{column} is empty; expected a text")
-        return found
+    def required(self, column: str) -> str:
+        """The cell as text. DataError if it is empty."""
+        text = self.text(column)
+        if text is None:
+            raise self.error(f"{column} is empty; expected a text")
+        return text
 
     def number(self, column: str) -> float | None:
         """The cell as a finite number; None if it is empty."""
-        found = self.text(column)
-        if found is None:
+        text = self.text(column)
+        if text is None:
             return None
         try:
-            number = float(found)
+            number = float(text)
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
-            raise self.fault(f"{column} is {found!r}; expected a number")
+            raise self.error(f"{column} is {text!r}; expected a number")
         return number
 
     def choice(self, column: str, values: Mapping[str, T | None]) -> T | None:
-        """What the cell stands for; None if it is empty."""
-        found = self.text(column)
-        if found is None:
+        """The value that the cell's text means; None if it is empty."""
+        text = self.text(column)
+        if text is None:
             return None
-        if found not in values:
-            raise self.fault(f"{column} is {found!r}; expected {_alternatives(list(values))}")
-        return values[found]
+        if text not in values:
+            raise self.error(f"{column} is {text!r}; expected {_alternatives(list(values))}")
+        return values[text]
 
     def marks(self, column: str) -> dict[str, Mark] | None:
         """A mark for each of DIMENSIONS, from an object or its JSON text: 0, 1, 2, or "N/A" or null where the prompt
@@ -273,11 +278,11 @@ class Cells:
         if isinstance(value, str):
             try:
                 value = json.loads(value)
-            except json.JSONDecodeError as fault:
-                raise self.fault(f"{column} is no JSON: {fault.msg} at character {fault.pos + 1}") from None
+            except json.JSONDecodeError as error:
+                raise self.error(f"{column} is no JSON: {error.msg} at character {error.pos + 1}") from None
         if not isinstance(value, Mapping) or set(value) != set(DIMENSIONS):
-            names = ", ".join(value) if isinstance(value, Mapping) else repr(value)
-            raise self.fault(f"{column} has {names or 'nothing'}; expected a mark for each of {', '.join(DIMENSIONS)}")
+            given = ", ".join(value) if isinstance(value, Mapping) else repr(value)
+            raise self.error(f"{column} has {given or 'nothing'}; expected a mark for each of {', '.join(DIMENSIONS)}")
         return {name: self._mark(f"{column}.{name}", value[name]) for name in DIMENSIONS}
 
     def _mark(self, column: str, value: object) -> Mark:
@@ -285,7 +290,7 @@ class Cells:
             return None
         whole: tuple[Mark, ...] = (0, 1, 2)
         if isinstance(value, bool) or value not in whole:
-            raise self.fault(f'{column} is {value!r}; expected 0, 1, 2 or "N/A"')
+            raise self.error(f'{column} is {value!r}; expected 0, 1, 2 or "N/A"')
         return whole[whole.index(value)]  # type: ignore[arg-type]  # 1.0, as some tables have it, becomes 1
 
 

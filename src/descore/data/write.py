@@ -1,7 +1,6 @@
-"""Pairs written as a table in the project's schema: CSV, JSON Lines or Parquet, a row at a time.
+"""Write pairs as a table in the project's schema: CSV, JSON Lines or Parquet, a row at a time.
 
-In: `Pair` records, and which columns the table is to have. Out: a file that is whole or not there. What it says is
-what `read_pairs` reads back. Knows the schema and formats; knows nothing of where pairs come from."""
+In: `Pair` records, and the table's columns. Out: a whole file, or none. `read_pairs` reads it back."""
 
 import csv
 import json
@@ -18,36 +17,36 @@ from descore.io import atomic_path
 from descore.rubric import marks_json
 from descore.types import Pair, SideAnnotations
 
-Write = Callable[[TableRow], object]
+WriteRow = Callable[[TableRow], object]
 
 _ROWS = 1024
-"""Rows that a Parquet file takes at a time."""
+"""Rows that are written to a Parquet file at a time."""
 
 
-def own_columns(columns: PairColumns) -> tuple[str, ...]:
-    """What the project's schema calls the columns of another table, in order."""
+def schema_columns(columns: PairColumns) -> tuple[str, ...]:
+    """The schema's names for the columns of another table, in order."""
     sides = (("a", columns.a), ("b", columns.b))
     return (
         "prompt",
         "video_a",
         "video_b",
-        *(_labelled("preference", label) for label in columns.preference),
+        *(_column_name("preference", label) for label in columns.preference),
         *(f"chain_{letter}" for letter, side in sides if side.chain),
         *(f"marks_{letter}" for letter, side in sides if side.marks),
-        *(_labelled(f"rating_{letter}", label) for letter, side in sides for label in side.ratings),
+        *(_column_name(f"rating_{letter}", label) for letter, side in sides for label in side.ratings),
         *(name for name in ("group", "source_a", "source_b", "aspect") if getattr(columns, name)),
     )
 
 
-def own_row(pair: Pair) -> TableRow:
+def schema_cells(pair: Pair) -> TableRow:
     """A pair's cells by the schema's columns. What is not known is None, or absent for a label."""
     return {
         "prompt": pair.prompt,
         "video_a": pair.video_a,
         "video_b": pair.video_b,
-        **{_labelled("preference", label): choice for label, choice in pair.preference.items()},
-        **_own_side("a", pair.a),
-        **_own_side("b", pair.b),
+        **{_column_name("preference", label): choice for label, choice in pair.preference.items()},
+        **_side_cells("a", pair.a),
+        **_side_cells("b", pair.b),
         "group": pair.group,
         "source_a": pair.source_a,
         "source_b": pair.source_b,
@@ -55,25 +54,25 @@ def own_row(pair: Pair) -> TableRow:
     }
 
 
-def _own_side(letter: str, side: SideAnnotations) -> TableRow:
+def _side_cells(letter: str, side: SideAnnotations) -> TableRow:
     marks = None if side.marks is None else marks_json(side.marks)
-    ratings = {_labelled(f"rating_{letter}", label): number for label, number in side.ratings.items()}
+    ratings = {_column_name(f"rating_{letter}", label): number for label, number in side.ratings.items()}
     return {f"chain_{letter}": side.chain, f"marks_{letter}": marks, **ratings}
 
 
 def side_columns(letter: str, *, labels: Sequence[str], marks: bool) -> SideColumns:
-    """A side that tells ratings of some labels, and perhaps marks, by the schema's own names."""
-    ratings = {label: _labelled(f"rating_{letter}", label) for label in labels}
+    """One side's columns for ratings of these labels, and for marks if wanted, by the schema's names."""
+    ratings = {label: _column_name(f"rating_{letter}", label) for label in labels}
     return SideColumns(marks=f"marks_{letter}" if marks else None, ratings=ratings)
 
 
-def _labelled(stem: str, label: str) -> str:
+def _column_name(stem: str, label: str) -> str:
     return stem if label == OVERALL else f"{stem}.{label}"
 
 
 @contextmanager
-def table_writer(out: Path, columns: Sequence[str]) -> Iterator[Write]:
-    """Writes rows beside `out`, and puts the table there when the block ends without an error.
+def table_writer(out: Path, columns: Sequence[str]) -> Iterator[WriteRow]:
+    """Yield a function that writes a row. The table is at `out` once the block has ended without an error.
 
     ConfigError if it cannot be written, its suffix is none of .csv, .jsonl and .parquet, or it is there already."""
     make = _WRITERS.get(out.suffix.lower())
@@ -86,7 +85,7 @@ def table_writer(out: Path, columns: Sequence[str]) -> Iterator[Write]:
 
 
 @contextmanager
-def _csv_writer(path: Path, columns: Sequence[str]) -> Iterator[Write]:
+def _csv_writer(path: Path, columns: Sequence[str]) -> Iterator[WriteRow]:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
@@ -94,14 +93,14 @@ def _csv_writer(path: Path, columns: Sequence[str]) -> Iterator[Write]:
 
 
 @contextmanager
-def _json_lines_writer(path: Path, columns: Sequence[str]) -> Iterator[Write]:
+def _json_lines_writer(path: Path, columns: Sequence[str]) -> Iterator[WriteRow]:
     with path.open("w", encoding="utf-8") as file:
-        # Every column stands in every row: the first row tells a reader which there are.
+        # Every row has every column, since readers take the columns from the first row.
         yield lambda row: file.write(json.dumps({c: row.get(c) for c in columns}, ensure_ascii=False) + "\n")
 
 
 @contextmanager
-def _parquet_writer(path: Path, columns: Sequence[str]) -> Iterator[Write]:
+def _parquet_writer(path: Path, columns: Sequence[str]) -> Iterator[WriteRow]:
     try:
         arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError:

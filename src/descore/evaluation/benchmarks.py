@@ -17,11 +17,11 @@ from descore.data.schema import (
     OVERALL,
     ClipColumns,
     PairColumns,
-    clip_of,
-    own_clip_columns,
-    own_pair_columns,
-    pair_of,
+    clip_columns_of,
+    pair_columns_of,
     pairs_within,
+    parse_clip,
+    parse_pair,
 )
 from descore.data.tables import Cells, columns_of, is_table, nearest, read_rows
 from descore.errors import ConfigError, DataError
@@ -186,9 +186,9 @@ def _own_table(file: Path) -> Benchmark:
     names = columns_of(file)
     columns: PairColumns | ClipColumns
     if "video_a" in names:
-        columns = own_pair_columns(names, file=str(file))
+        columns = pair_columns_of(names, file=str(file))
     elif "video" in names:
-        columns = own_clip_columns(names, file=str(file))
+        columns = clip_columns_of(names, file=str(file))
     else:
         expected = "prompt, video_a, video_b, preference for pairs, or prompt, video, rating for single clips"
         raise DataError(str(file), 1, f"found columns {', '.join(names)}; expected {expected}")
@@ -212,24 +212,24 @@ def _folder_of(benchmark: Benchmark, root: Path | None) -> Path:
     return folder
 
 
-def _cells(benchmark: Benchmark, folder: Path, *, needed: tuple[str, ...]) -> Iterator[Cells]:
+def _cells(benchmark: Benchmark, folder: Path, *, required: tuple[str, ...]) -> Iterator[Cells]:
     file = folder / benchmark.table
-    rows = read_rows(file, columns=benchmark.reads if benchmark.reshape else needed)
+    rows = read_rows(file, columns=benchmark.reads if benchmark.reshape else required)
     for line, row in benchmark.reshape(rows, str(file)) if benchmark.reshape else rows:
         yield Cells(file=str(file), line=line, row=row)
 
 
 def _pairs(benchmark: Benchmark, columns: PairColumns, folder: Path) -> Iterator[Pair]:
     name_of = benchmark.video_paths.name_of if benchmark.video_paths else str
-    for cells in _cells(benchmark, folder, needed=columns.needed):
-        yield pair_of(cells, columns=columns, name_of=name_of)
+    for cells in _cells(benchmark, folder, required=columns.required):
+        yield parse_pair(cells, columns=columns, name_of=name_of)
 
 
 def _rated_clips(benchmark: Benchmark, folder: Path) -> Iterator[RatedClip]:
     assert isinstance(benchmark.columns, ClipColumns)
     name_of = benchmark.video_paths.name_of if benchmark.video_paths else str
-    for cells in _cells(benchmark, folder, needed=benchmark.columns.needed):
-        yield clip_of(cells, columns=benchmark.columns, name_of=name_of)
+    for cells in _cells(benchmark, folder, required=benchmark.columns.required):
+        yield parse_clip(cells, columns=benchmark.columns, name_of=name_of)
 
 
 def _clips_of(pair: Pair) -> Iterator[RatedClip]:

@@ -13,9 +13,9 @@ from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Any, Literal
 
-from descore.data.schema import OVERALL, ClipColumns, PairColumns, SideColumns, pair_of, pairs_within
+from descore.data.schema import OVERALL, ClipColumns, PairColumns, SideColumns, pairs_within, parse_pair
 from descore.data.tables import Cells, TableRows, columns_of, nearest, read_rows
-from descore.data.write import own_columns, own_row, side_columns, table_writer
+from descore.data.write import schema_cells, schema_columns, side_columns, table_writer
 from descore.errors import ConfigError, DataError
 from descore.evaluation.benchmarks import find_benchmark, load
 from descore.evaluation.catalogue import A_B_SAME, PUBLIC
@@ -197,9 +197,9 @@ def _default_root(source: Path, benchmark: Benchmark) -> Path:
 
 def _read_pairs(source: Path, benchmark: Benchmark, columns: PairColumns) -> Iterator[Pair]:
     name_of = benchmark.video_paths.name_of if benchmark.video_paths else str
-    rows = read_rows(source, columns=benchmark.reads if benchmark.reshape else columns.needed)
+    rows = read_rows(source, columns=benchmark.reads if benchmark.reshape else columns.required)
     for line, row in benchmark.reshape(rows, str(source)) if benchmark.reshape else rows:
-        yield pair_of(Cells(file=str(source), line=line, row=row), columns=columns, name_of=name_of)
+        yield parse_pair(Cells(file=str(source), line=line, row=row), columns=columns, name_of=name_of)
 
 
 def _pair_columns(columns: ClipColumns) -> PairColumns:
@@ -240,13 +240,13 @@ def _write(
 ) -> ConversionSummary:
     labels: dict[str, Counter[str]] = {label: Counter() for label in columns.preference}
     rows = left_out = 0
-    with table_writer(out, own_columns(columns)) as write:
+    with table_writer(out, schema_columns(columns)) as write:
         for pair in pairs:
             on_progress()
             if not pair.preference:
                 left_out += 1
                 continue
-            write(own_row(pair))
+            write(schema_cells(pair))
             rows += 1
             for label, choice in pair.preference.items():
                 labels[label][choice] += 1

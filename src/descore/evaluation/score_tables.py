@@ -61,9 +61,9 @@ def read_scores(
         cells = Cells(file=str(file), line=line, row=row)
         _check_columns(cells, labels)
         names.add(cells.text("model"))
-        keys = index.find(cells.needed("video"), cells.text("prompt"))
+        keys = index.find(cells.required("video"), cells.text("prompt"))
         if twice := next((key for key in keys if key in values), None):
-            raise cells.fault(f"a second score of {twice[0]!r}; the first is in line {line_of[twice]}: keep one")
+            raise cells.error(f"a second score of {twice[0]!r}; the first is in line {line_of[twice]}: keep one")
         values |= dict.fromkeys(keys, _values_of(cells, labels))
         line_of |= dict.fromkeys(keys, line)
         unmatched += [] if keys else [line]
@@ -113,7 +113,7 @@ def _single_spaced(prompt: str) -> str:
 def _check_columns(cells: Cells, labels: Sequence[str]) -> None:
     row = cells.row
     if not any(name in row for name in (*_REWARDS, "error", "rewards", *labels)) and not _dimension_columns(row):
-        raise cells.fault(f"no column reward or score; found {', '.join(row)}")
+        raise cells.error(f"no column reward or score; found {', '.join(row)}")
 
 
 def _dimension_columns(row: Mapping[str, Any]) -> dict[str, str]:

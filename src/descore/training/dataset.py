@@ -186,8 +186,8 @@ def read_examples(table: Path) -> Iterator[dict[str, Any]]:
         cells = Cells(file=str(table), line=line, row=row)
         sides = sides or _sides_of(cells)
         for side in sides:
-            texts = {name: cells.needed(name + side) for name in ("video", "chain")}
-            yield {"line": line, "prompt": cells.needed("prompt"), **texts}
+            texts = {name: cells.required(name + side) for name in ("video", "chain")}
+            yield {"line": line, "prompt": cells.required("prompt"), **texts}
 
 
 def _sides_of(cells: Cells) -> tuple[str, ...]:

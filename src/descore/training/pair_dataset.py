@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from descore.data.schema import OVERALL, PairColumns, own_pair_columns, read_pairs
+from descore.data.schema import OVERALL, PairColumns, pair_columns_of, read_pairs
 from descore.data.tables import columns_of
 from descore.errors import DataError, VideoError
 from descore.training.collate import MISSING, RatingScale, TrainingPair, Unreadable
@@ -166,7 +166,7 @@ def index_pairs(
 def _labelled_rows(table: Path, dimensions: Sequence[str], *, decided: bool) -> Iterator[dict[str, Any]]:
     """What the index holds of each pair, in order. Each dimension must have a label in one of them, or, if that is
     asked for, a decided one."""
-    columns = own_pair_columns(columns_of(table), file=str(table))
+    columns = pair_columns_of(columns_of(table), file=str(table))
     _refuse_unknown(dimensions, columns, table=table)
     unseen, undecided = set(dimensions), set(dimensions) if decided else set()
     for pair in _valid_pairs(table, columns):

@@ -14,12 +14,12 @@ from descore.report.charts import (
     WIDTH,
     Point,
     Series,
-    by_category,
+    category_chart,
     element,
     histogram,
-    interval,
-    key,
-    reliability,
+    interval_chart,
+    legend_key,
+    reliability_chart,
 )
 
 HOSTILE = """<script>alert(1)</script>"' onload='x' & ]]> \u202e"""
@@ -49,14 +49,14 @@ def test_element_escapes_text_and_values_and_renames_attributes():
 
 def test_an_interval_lies_where_its_numbers_say():
     # the axis goes from 4 to 120 of 124 pixels
-    tree = ET.fromstring(interval(0.5, 0.25, 1.0, style=0))
+    tree = ET.fromstring(interval_chart(0.5, 0.25, 1.0, style=0))
     [whisker] = [line for line in tree.iter("line") if line.get("class") == "whisker"]
     assert (float(whisker.get("x1")), float(whisker.get("x2"))) == (33, 120)
     assert float(next(tree.iter("circle")).get("cx")) == 62
 
 
-def test_a_published_figure_is_a_hollow_diamond_without_an_interval():
-    drawn = interval(0.7, None, None)
+def test_a_published_figure_is_a_hollow_diamond_without_an_interval_chart():
+    drawn = interval_chart(0.7, None, None)
     assert has_class(drawn, "published") == 1
     assert has_class(drawn, "whisker") == 0
     assert "<polygon" in drawn
@@ -64,11 +64,11 @@ def test_a_published_figure_is_a_hollow_diamond_without_an_interval():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_nobody_knows_is_not_drawn(value):
-    assert has_class(interval(value, value, value, style=0), "dot") == 0
+    assert has_class(interval_chart(value, value, value, style=0), "dot") == 0
 
 
 def test_every_style_has_a_marker_of_its_own():
-    shapes = {re.sub(r' class="s\d"', "", key(style)) for style in range(STYLES)}
+    shapes = {re.sub(r' class="s\d"', "", legend_key(style)) for style in range(STYLES)}
     assert len(shapes) == STYLES
 
 
@@ -88,21 +88,21 @@ def test_nothing_finite_gives_no_histogram_and_one_value_gives_one_bar():
 
 
 def test_series_keep_apart_and_stay_inside():
-    drawn = by_category(SERIES, ["a", "b", "c"], title="t", x_title="x")
+    drawn = category_chart(SERIES, ["a", "b", "c"], title="t", x_title="x")
     circles = {circle.get("cx") for circle in ET.fromstring(drawn).iter("circle")}
     assert len(circles) == 6  # two of the six styles are circles, in three columns each
     assert all(0 <= x <= WIDTH for x in numbers(drawn, "cx", "x1", "x2", "x"))
 
 
 def test_a_chart_says_in_words_what_it_shows():
-    tree = ET.fromstring(reliability(SERIES[:1], title="Reliability, overall"))
+    tree = ET.fromstring(reliability_chart(SERIES[:1], title="Reliability, overall"))
     assert tree.get("role") == "img"
     assert tree.get("aria-label") == "Reliability, overall. run 0: part 0; part 1; part 2."
 
 
 def test_a_point_without_a_value_is_left_out():
     gap = Series(name="r", style=0, points=(Point(x=0, y=math.nan), Point(x=1, y=0.5)))
-    drawn = by_category([gap], ["a", "b"], title="t", x_title="x")
+    drawn = category_chart([gap], ["a", "b"], title="t", x_title="x")
     assert "nan" not in drawn
     assert drawn.count("<circle") == 1
 
@@ -112,8 +112,8 @@ def test_hostile_names_are_text(draw):
     point = Point(x=0, y=0.5, note=HOSTILE)
     series = [Series(name=HOSTILE, style=0, points=(point,))]
     drawn = {
-        "category": lambda: by_category(series, [HOSTILE], title=HOSTILE, x_title=HOSTILE),
-        "reliability": lambda: reliability(series, title=HOSTILE),
+        "category": lambda: category_chart(series, [HOSTILE], title=HOSTILE, x_title=HOSTILE),
+        "reliability": lambda: reliability_chart(series, title=HOSTILE),
         "histogram": lambda: histogram(np.arange(3.0), name=HOSTILE, style=0, unit=HOSTILE),
     }[draw]()
     tags = {node.tag for node in ET.fromstring(drawn).iter()}

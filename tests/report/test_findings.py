@@ -7,8 +7,8 @@ import pytest
 
 from descore.evaluation.results import results_of
 from descore.evaluation.runs import Run
-from descore.report.findings import by_difference, sources, thinking_effect, worst_mistakes
-from descore.report.naming import by_benchmark, name_runs, thinking_and_not
+from descore.report.findings import by_difference, by_generator, thinking_effect, worst_mistakes
+from descore.report.naming import by_benchmark, name_runs, thinking_pairs
 from descore.types import Pair, RatedClip
 
 
@@ -50,7 +50,7 @@ def test_thinking_is_counted_pair_by_pair():
     preferences = ["a"] * 6 + ["tie"]
     on = run_of([1, 1, -1, 3, -1, None, 1], preferences)
     off = run_of([1, -1, 1, -3, -1, 1, 1], preferences, think="off")
-    [(named_on, named_off)] = thinking_and_not(name_runs([on, off]))
+    [(named_on, named_off)] = thinking_pairs(name_runs([on, off]))
     effect = thinking_effect(named_on, named_off, "overall")
     assert (effect.both_right, effect.helped, effect.hurt, effect.both_wrong) == (1, 2, 1, 1)
     assert effect.net.value == pytest.approx((2 - 1) / 5)
@@ -63,7 +63,7 @@ def test_thinking_is_counted_pair_by_pair():
 
 def test_a_flip_names_the_preferred_clip_first():
     on, off = run_of([-2, 1], ["b", "a"]), run_of([2, 1], ["b", "a"], think="off")
-    [(named_on, named_off)] = thinking_and_not(name_runs([on, off]))
+    [(named_on, named_off)] = thinking_pairs(name_runs([on, off]))
     [flip] = thinking_effect(named_on, named_off, "overall").flips
     assert (flip.preferred, flip.other) == ("0/b.mp4", "0/a.mp4")
     assert flip.margin_off < 0 < flip.margin_on
@@ -71,12 +71,12 @@ def test_a_flip_names_the_preferred_clip_first():
 
 @pytest.mark.parametrize("other", [{"digest": "e"}, {"model": "n"}, {"benchmark": "c"}, {"limit": 3}, {"think": None}])
 def test_only_like_runs_are_set_side_by_side(other):
-    assert thinking_and_not(name_runs([run_of([1], ["a"]), run_of([1], ["a"], **{"think": "off"} | other)])) == []
+    assert thinking_pairs(name_runs([run_of([1], ["a"]), run_of([1], ["a"], **{"think": "off"} | other)])) == []
 
 
 def test_runs_of_other_pairs_have_no_effect():
     on, off = run_of([1, 1], ["a", "a"]), run_of([1], ["a"], think="off")
-    [(named_on, named_off)] = thinking_and_not(name_runs([on, off]))
+    [(named_on, named_off)] = thinking_pairs(name_runs([on, off]))
     assert thinking_effect(named_on, named_off, "overall") is None
 
 
@@ -105,8 +105,8 @@ def test_nothing_decided_gives_nothing():
 def test_the_worst_of_each_run_in_turn_and_no_pair_twice():
     first = run_of([-3, -2, -1, 1], ["a"] * 4)
     second = run_of([-3, 1, -1, -5], ["a"] * 4, model="n")
-    found = worst_mistakes(name_runs([first, second]), most=3)
-    assert [(one.by.name, one.pair.prompt) for one in found] == [
+    found = worst_mistakes(name_runs([first, second]), limit=3)
+    assert [(mistake.run.name, mistake.pair.prompt) for mistake in found] == [
         ("m, thinking", "prompt 0"),
         ("n, thinking", "prompt 3"),
         ("m, thinking", "prompt 1"),  # the second run's next is prompt 0, shown already
@@ -116,7 +116,7 @@ def test_the_worst_of_each_run_in_turn_and_no_pair_twice():
 
 def test_sources_hold_ratings_and_standardized_rewards():
     run = run_of([2, 2, None], ["a", "a", "a"], ratings=[(5, 1), (3, 1), (4, 1)], sources=("good", "poor"))
-    good, poor = sources(name_runs([run]))
+    good, poor = by_generator(name_runs([run]))
     assert (good.name, good.clips, good.ratings) == ("good", 3, {"overall": 4})
     assert (poor.name, poor.ratings) == ("poor", {"overall": 1})
     # rewards 2, 2 and 0, 0, 0: mean .8, standard deviation sqrt((2 * 1.2^2 + 3 * .8^2) / 5) = .98

@@ -10,8 +10,8 @@ from html.parser import HTMLParser
 import pytest
 from tests.report.made_runs import HOSTILE, made_runs, made_stress, with_records
 
-from descore.report.figures import decimal, difference, number, span
 from descore.report.page import render
+from descore.report.text import decimal, interval_text
 
 VOID = {"meta", "link", "br", "img"}
 
@@ -109,12 +109,13 @@ def test_the_table_says_what_the_results_say(html, runs):
         for found in run.results["labels"].values():
             accuracy, tied = found["accuracy"], found["with_ties"]["figure"]
             assert (
-                f"{decimal(accuracy['value'])} {span(accuracy)} {accuracy['n']} ({accuracy['failed']} failed)" in said
+                f"{decimal(accuracy['value'])} {interval_text(accuracy)} {accuracy['n']} ({accuracy['failed']} failed)"
+                in said
             )
             others = found["with_ties_held_out"]["figure"]["value"], found["compatible"]
-            assert f"{decimal(tied['value'])} {span(tied)} {' '.join(map(decimal, others))}" in said
+            assert f"{decimal(tied['value'])} {interval_text(tied)} {' '.join(map(decimal, others))}" in said
             for kind in (found["correlation"] or {}).get("within", {}).values():
-                assert f"{decimal(kind['value'])} {span(kind)}" in said
+                assert f"{decimal(kind['value'])} {interval_text(kind)}" in said
 
 
 def test_published_figures_stand_beside_with_their_source(html):
@@ -207,19 +208,3 @@ def test_what_nobody_knows_has_no_section(runs):
 def test_stress_alone_and_nothing_at_all_make_pages_too():
     assert [a["id"] for a in Page(render([], stress=[made_stress()])).all("section")] == ["stress", "reading"]
     assert [a["id"] for a in Page(render([])).all("section")] == ["reading"]
-
-
-def test_figures_are_written_alike():
-    assert [decimal(value) for value in (0.7341, 1.0, -0.05, 0.0, -0.0001, None, float("nan"))] == [
-        ".734",
-        "1.000",
-        "−.050",
-        ".000",
-        ".000",
-        "–",
-        "–",
-    ]
-    assert [difference(value) for value in (0.05, -0.05, 0.0, 1.5)] == ["+.050", "−.050", ".000", "+1.500"]
-    assert span({"low": 0.1, "high": 0.25}) == "[.100, .250]"
-    assert span({"low": None, "high": None}) == span(None) == ""
-    assert [number(value) for value in (1234.5, -0.000355, None)] == ["1,234", "−0.000355", "–"]

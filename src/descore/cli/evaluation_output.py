@@ -14,7 +14,7 @@ from descore.cli.errors import print_error
 from descore.cli.output import console, key_value_grid, name_first
 from descore.errors import VideoError
 from descore.evaluation.records import to_line, to_plain
-from descore.report.text import one_line, signed, way_in_words
+from descore.report.text import mode_suffix, one_line, signed
 from descore.types import DIMENSIONS
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _named(failures: Sequence[Mapping[str, str]]) -> str:
 
 def _show_run(screen: Console, run: "Run", folder: Path) -> None:
     results = run.results
-    heading = f"{run.config['model']}{way_in_words(run.config)}, on {run.title}"
+    heading = f"{run.config['model']}{mode_suffix(run.config)}, on {run.title}"
     screen.print(Text(one_line(heading), style="bold"))
     if not results["failures"]:
         screen.print(f"scored {results['scored']:,} of {results['of']:,}")
@@ -192,7 +192,7 @@ def _share(figure: Mapping[str, Any]) -> str:
 
 def _show_stress(screen: Console, results: "StressResults", config: Mapping[str, Any], file: Path | None) -> None:
     benchmark = f", on {config['benchmark']}" if config["benchmark"] else ""
-    screen.print(Text(one_line(f"{config['model']}{way_in_words(config)}{benchmark}"), style="bold"))
+    screen.print(Text(one_line(f"{config['model']}{mode_suffix(config)}{benchmark}"), style="bold"))
     if not results.failures:
         screen.print(f"scored {results.scored:,} of {results.clips:,}")
     screen.print()

@@ -17,7 +17,7 @@ from descore.cli.errors import print_error
 from descore.cli.scoring import Result
 from descore.errors import VideoError
 from descore.evaluation.records import to_line, to_record
-from descore.report.text import MARK_WORDS, facts, flags, one_line, plain, prose, signed
+from descore.report.text import MARK_WORDS, chain_prose, clip_facts, completion_warnings, one_line, plain, signed
 from descore.rubric import mark_text
 from descore.stats.agreement import preference_probability
 from descore.types import DIMENSIONS, Comparison, Mark, Score
@@ -96,7 +96,10 @@ def show_score(screen: Console, score: Score, *, name: str) -> None:
     typical = score.typical
     blocks: list[RenderableType] = [_clip_facts(score)]
     if typical.text:
-        blocks += [Text(), Padding(Text(prose(typical) or "(nothing but the answer)"), (0, 0, 0, 2), expand=False)]
+        blocks += [
+            Text(),
+            Padding(Text(chain_prose(typical) or "(nothing but the answer)"), (0, 0, 0, 2), expand=False),
+        ]
     if typical.verdict is not None:
         blocks += [Text(), _marks(typical.verdict.marks)]
     blocks += [Text(), _numbers(score), *(Text(f"! {text}", style="bold yellow") for text in _warnings(score))]
@@ -173,7 +176,7 @@ def _clip_facts(score: Score) -> Table:
     times = " ".join(f"{time:.2f}" for time in clip.times)
     rows = {
         "prompt": plain(score.prompt),
-        "source": facts(clip),
+        "source": clip_facts(clip),
         "frames": f"{len(clip.times)} of {clip.source_frames:,}, at {width}x{height}, from seconds {times}",
     }
     return key_value_grid(rows.items())
@@ -219,7 +222,7 @@ def _numbers(score: Score) -> Text:
 
 def _warnings(score: Score) -> list[str]:
     """What a reader must know before the score is trusted."""
-    warnings = flags(score.typical)
+    warnings = completion_warnings(score.typical)
     others = sum(completion.truncated for completion in score.completions) - score.typical.truncated
     if others:
         warnings.append(f"the thinking of {others} other samples was cut off")

@@ -12,7 +12,7 @@ from pathlib import PurePath
 from PIL import Image
 
 from descore.report.page import fill
-from descore.report.text import MARK_WORDS, facts, flags, prose, signed
+from descore.report.text import MARK_WORDS, chain_prose, clip_facts, completion_warnings, signed
 from descore.types import DIMENSIONS, Clip, Score, Verdict
 
 FRAMES = 8
@@ -36,11 +36,11 @@ class ClipCard:
     prompt: str = ""
     """Empty where the section names it."""
     numbers: Mapping[str, str] = field(default_factory=dict)
-    """What stands at the right of the title, by name: reward and score."""
+    """Reward and score, by name."""
     text: str = ""
     """The chain without its answer."""
-    flags: Sequence[str] = ()
-    """What a reader must know before trusting the card."""
+    warnings: Sequence[str] = ()
+    """Why the chain may not be trusted."""
     verdict: Verdict | None = None
     truth: Verdict | None = None
     """The true marks; where they differ from the verdict's, both are shown."""
@@ -73,8 +73,8 @@ def score_card(score: Score, *, rank: int | None = None, truth: Verdict | None =
         emphasized=True,
         prompt=score.prompt if rank is None else "",
         numbers=numbers,
-        text=prose(typical) if typical.text else "(scored without thinking)",
-        flags=flags(typical),
+        text=chain_prose(typical) if typical.text else "(scored without thinking)",
+        warnings=completion_warnings(typical),
         verdict=typical.verdict,
         truth=truth,
     )
@@ -93,7 +93,7 @@ def render_cards(
         sections=sections,
         dimensions=DIMENSIONS,
         mark_words=MARK_WORDS,
-        facts=facts,
+        clip_facts=clip_facts,
         frames=_frames,
     )
 

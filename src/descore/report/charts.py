@@ -1,8 +1,7 @@
-"""Charts as inline SVG: small pure functions of numbers.
+"""Charts as inline SVG.
 
-In: numbers and untrusted names. Out: markup that stands in a page, drawn to be read at 340 pixels, a phone's width.
-Colours, fonts and dashes are the style sheet's; a series is told from another by its marker as well. Knows nothing of
-runs or pages."""
+In: numbers and untrusted names. Out: markup for a page, legible at a width of 340 pixels, a phone's. Colours, fonts and
+dashes are in the style sheet; series differ by their markers as well."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 STYLES = 6
-"""Markers and colours that can be told apart; a chart holds at most so many series."""
+"""Markers and colours that are easy to tell apart; a chart has at most this many series."""
 
 WIDTH = 340
 """Pixels, of every chart but those inside a line of a table."""
@@ -26,16 +25,16 @@ _DODGE = 9.0  # pixels between the series of one category
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """A figure somewhere in a chart."""
+    """A point of a chart."""
 
     x: float
-    """Where; in a chart of categories, the number of the category."""
+    """In a chart of categories, the index of the category."""
     y: float
     low: float = math.nan
     """Lower end of the interval; nan for none."""
     high: float = math.nan
     note: str = ""
-    """What a reader sees who points at it."""
+    """The tooltip."""
     weight: float = 1.0
     """Share of the marker's full area."""
 
@@ -52,7 +51,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Frame:
-    """Where a chart's area lies, and what its axes stand for."""
+    """A chart's area and the ranges of its axes."""
 
     height: float
     x_range: tuple[float, float] = (0.0, 1.0)
@@ -78,18 +77,18 @@ def element(name: str, *content: str, **attributes: object) -> Markup:
     return Markup("<{0}{1}>{2}</{0}>").format(Markup(name), inside, Markup("").join(content))
 
 
-def key(style: int) -> Markup:
-    """A series' marker on a piece of its line, to stand before its name."""
+def legend_key(style: int) -> Markup:
+    """A series' marker on a piece of its line, to go before its name."""
     line = element("line", x1=1, x2=25, y1=7, y2=7, class_="curve")
     inside = element("g", line, _marker(style, 13, 7), class_=_class(style))
     return element("svg", inside, viewBox="0 0 26 14", width=26, height=14, class_="key", aria_hidden="true")
 
 
-def interval(
+def interval_chart(
     value: float, low: float | None, high: float | None, *, style: int | None = None, chance: float | None = 0.5
 ) -> Markup:
-    """A figure from 0 to 1 with its interval, for a line of a table where the numbers stand beside it. Without a style
-    it is a published figure, whose interval nobody knows; a value that is not finite leaves the axis alone."""
+    """A figure from 0 to 1 with its interval, for a row of a table beside the numbers. Without a style it is a
+    published figure, which has no interval; of a value that is not finite, only the axis is drawn."""
 
     def x(share: float) -> float:
         return 4 + min(max(share, 0), 1) * (_LINE_WIDTH - 8)
@@ -108,7 +107,7 @@ def interval(
 
 
 def histogram(values: NDArray[np.floating], *, name: str, style: int, unit: str) -> Markup:
-    """How often each value occurs, with the mean as a line. Values that are not finite are left out."""
+    """A histogram with the mean as a line. Values that are not finite are left out."""
     kept = values[np.isfinite(values)]
     if kept.size == 0:
         return Markup("")
@@ -119,29 +118,29 @@ def histogram(values: NDArray[np.floating], *, name: str, style: int, unit: str)
     line = element("line", x1=frame.x(mean), x2=frame.x(mean), y1=_TOP, y2=frame.bottom, class_="mean")
     ticks = [(tick, f"{tick:g}".replace("-", "−")) for tick in _round_numbers(float(edges[0]), float(edges[-1]))]
     axes = _axes(frame, ticks, [(0.0, "0"), (float(counts.max()), f"{counts.max():,}")], unit, "clips")
-    said = (
+    description = (
         f"{name}: distribution of {unit} over {kept.size:,} clips, mean {mean:.3g}, standard deviation {deviation:.3g}"
     )
-    return _chart(frame, said, axes, element("g", *bars, class_=_class(style)), line)
+    return _chart(frame, description, axes, element("g", *bars, class_=_class(style)), line)
 
 
-def by_category(series: Sequence[Series], categories: Sequence[str], *, title: str, x_title: str) -> Markup:
-    """Accuracies with intervals, one column for each category; `x` of a point is the number of its category."""
+def category_chart(series: Sequence[Series], categories: Sequence[str], *, title: str, x_title: str) -> Markup:
+    """Accuracies with intervals, one column for each category; `x` of a point is the index of its category."""
     frame = _Frame(height=220, x_range=(-0.5, len(categories) - 0.5))
-    lines = [_series(frame, one, shift=_DODGE * (k - (len(series) - 1) / 2)) for k, one in enumerate(series)]
+    lines = [_series(frame, each, shift=_DODGE * (k - (len(series) - 1) / 2)) for k, each in enumerate(series)]
     ticks = [(float(k), category) for k, category in enumerate(categories)]
     chance = element("line", x1=frame.x(-0.5), x2=WIDTH - _RIGHT, y1=frame.y(0.5), y2=frame.y(0.5), class_="chance")
-    return _chart(frame, _told(title, series), _axes(frame, ticks, _SHARES, x_title, "accuracy"), chance, *lines)
+    return _chart(frame, _describe(title, series), _axes(frame, ticks, _SHARES, x_title, "accuracy"), chance, *lines)
 
 
-def reliability(series: Sequence[Series], *, title: str) -> Markup:
-    """How often the side that a model prefers is the one that people prefer, over the probability that it says, from .5
-    to 1; a calibrated model's points lie on the diagonal."""
+def reliability_chart(series: Sequence[Series], *, title: str) -> Markup:
+    """How often people prefer the side that a model prefers, over the model's probability, from .5 to 1; a calibrated
+    model's points lie on the diagonal."""
     frame = _Frame(height=250, x_range=(0.5, 1.0))
     diagonal = element("line", x1=frame.x(0.5), y1=frame.y(0.5), x2=frame.x(1), y2=frame.y(1), class_="chance")
-    lines = [_series(frame, one, shift=0) for one in series]
-    axes = _axes(frame, _SURE, _SHARES, "probability that the model says", "share in which it is right")
-    return _chart(frame, _told(title, series), axes, diagonal, *lines)
+    lines = [_series(frame, each, shift=0) for each in series]
+    axes = _axes(frame, _PROBABILITIES, _SHARES, "probability that the model says", "share in which it is right")
+    return _chart(frame, _describe(title, series), axes, diagonal, *lines)
 
 
 def _round_numbers(low: float, high: float) -> list[float]:
@@ -159,7 +158,7 @@ def _edges(values: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.linspace(low, high, int(min(36, max(8, math.sqrt(values.size)))) + 1)
 
 
-_SURE = [(0.5, ".5"), (0.6, ".6"), (0.7, ".7"), (0.8, ".8"), (0.9, ".9"), (1.0, "1")]
+_PROBABILITIES = [(0.5, ".5"), (0.6, ".6"), (0.7, ".7"), (0.8, ".8"), (0.9, ".9"), (1.0, "1")]
 _SHARES = [(0.0, "0"), (0.25, ".25"), (0.5, ".5"), (0.75, ".75"), (1.0, "1")]
 
 
@@ -244,12 +243,12 @@ def _label(text: str, x: float, y: float, *, anchor: str = "middle", **more: str
     return element("text", text, x=x, y=y, text_anchor=anchor, **more)
 
 
-def _told(title: str, series: Sequence[Series]) -> str:
-    """The chart in words, for those who do not see it."""
-    told = [f"{one.name}: {'; '.join(point.note for point in one.points) or 'nothing to show'}" for one in series]
-    return f"{title}. {'. '.join(told)}."
+def _describe(title: str, series: Sequence[Series]) -> str:
+    """The chart in words, for screen readers."""
+    lines = [f"{each.name}: {'; '.join(point.note for point in each.points) or 'nothing to show'}" for each in series]
+    return f"{title}. {'. '.join(lines)}."
 
 
-def _chart(frame: _Frame, said: str, *content: str) -> Markup:
+def _chart(frame: _Frame, description: str, *content: str) -> Markup:
     size = f"0 0 {WIDTH} {frame.height:.0f}"
-    return element("svg", *content, viewBox=size, width=WIDTH, role="img", aria_label=said, class_="chart")
+    return element("svg", *content, viewBox=size, width=WIDTH, role="img", aria_label=description, class_="chart")

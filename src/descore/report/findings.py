@@ -1,27 +1,30 @@
-"""What a page shows beyond the stored statistics, computed anew from records.
+"""Figures of a page that no run has stored.
 
-In: named runs. Out: frozen findings: accuracy over difference, what thinking changed, the worst mistakes, figures of
-each generator. Pure functions. Shapes: B pairs. Knows nothing of markup."""
+In: named runs. Out: accuracy over difference, the effect of thinking, the worst mistakes with both clips, and the mean
+rewards of each generator.
 
+Shapes: B pairs."""
+
+import base64
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Literal
+from pathlib import PurePath
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from descore.evaluation.results import Margins, key_of, margins_of
+from descore.evaluation.results import Margins, key_of, margins_of, reward_of
 from descore.report.naming import NamedRun
 from descore.stats.agreement import MarginBin, accuracy_by_margin
-from descore.stats.bootstrap import Figure, mean
-from descore.types import Pair, RatedClip
-
-Floats = NDArray[np.float64]
+from descore.stats.bootstrap import Figure, Floats, mean
+from descore.types import Mark, Pair, RatedClip
 
 _PARTS = 4  # columns of accuracy over difference
 _ORDINALS = ("1st", "2nd", "3rd", "4th")
+_LONGEST_CHAIN = 6000  # letters
+_ANSWER = "<answer>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +74,7 @@ class ThinkingEffect:
 class Mistake:
     """A decided pair that a run ordered against people."""
 
-    by: NamedRun
+    run: NamedRun
     pair: Pair
     label: str
     size: float
@@ -79,8 +82,35 @@ class Mistake:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """What one generator's clips got on one benchmark."""
+class MistakeSide:
+    """One clip of a mistake."""
+
+    letter: str
+    video: str
+    source: str | None
+    preferred: bool
+    image: str | None
+    """A data URI of its frames, if they were kept."""
+    reward: float
+    overall: float | None
+    ratings: Mapping[str, float]
+    marks: Mapping[str, Mark] | None
+    true_marks: Mapping[str, Mark] | None
+    chain: str
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MistakeView:
+    """A mistake with its two sides."""
+
+    mistake: Mistake
+    sides: tuple[MistakeSide, MistakeSide]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratorFigures:
+    """Ratings and rewards of one generator's clips on one benchmark."""
 
     name: str
     clips: int
@@ -93,21 +123,24 @@ class Source:
 def rewards(named: NamedRun) -> Floats:
     """The mean reward of each clip, in order; nan without a score."""
     run = named.run
-    found = [(run.records.get(key_of(clip)) or {}).get("reward") for clip in run.clips]
-    return np.array([math.nan if value is None else value for value in found], dtype=np.float64)
+    values = [(run.records.get(key_of(clip)) or {}).get("reward") for clip in run.clips]
+    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
 
 
 def by_difference(named: NamedRun, label: str) -> ByDifference | None:
     """Accuracy over the difference of people's ratings; where no pair has two ratings, over the run's own margin. None
     where there are no decided pairs."""
-    seen = margins_of(label, named.run.pairs, named.run.records)
+    margins = margins_of(label, named.run.pairs, named.run.records)
     rating = {key_of(clip): clip.ratings.get(label, math.nan) for clip in named.run.clips}
     apart_B = np.array(
-        [rating.get((p.video_a, p.prompt), math.nan) - rating.get((p.video_b, p.prompt), math.nan) for p in seen.pairs]
+        [
+            rating.get((p.video_a, p.prompt), math.nan) - rating.get((p.video_b, p.prompt), math.nan)
+            for p in margins.pairs
+        ]
     )
     rated = bool(np.isfinite(apart_B).any())
-    difference_B = apart_B if rated else seen.margin_B
-    parts = accuracy_by_margin(difference_B, seen.margin_B, seen.preference_B, seen.group_B, bins=_PARTS)
+    difference_B = apart_B if rated else margins.margin_B
+    parts = accuracy_by_margin(difference_B, margins.margin_B, margins.preference_B, margins.group_B, bins=_PARTS)
     if not parts:
         return None
     return ByDifference(
@@ -118,12 +151,12 @@ def by_difference(named: NamedRun, label: str) -> ByDifference | None:
 
 
 def thinking_effect(on: NamedRun, off: NamedRun, label: str) -> ThinkingEffect | None:
-    """What thinking changed on the decided pairs. None where the two runs judged different pairs, or scored none."""
+    """The effect of thinking on the decided pairs. None where the two runs judged different pairs, or scored none."""
     if on.run.pairs != off.run.pairs:
         return None
-    with_it, without = (margins_of(label, named.run.pairs, named.run.records) for named in (on, off))
-    right_B, decided_B = _right(with_it), with_it.preference_B != 0
-    change_B = right_B - _right(without)
+    thinking, direct = (margins_of(label, named.run.pairs, named.run.records) for named in (on, off))
+    right_B, decided_B = _right(thinking), thinking.preference_B != 0
+    change_B = right_B - _right(direct)
     if np.isnan(change_B).all():
         return None
     same_B = change_B == 0
@@ -135,45 +168,68 @@ def thinking_effect(on: NamedRun, off: NamedRun, label: str) -> ThinkingEffect |
         helped=int((change_B == 1).sum()),
         hurt=int((change_B == -1).sum()),
         both_wrong=int((same_B & (right_B == 0)).sum()),
-        net=mean(change_B[decided_B], with_it.group_B[decided_B]),
-        flips=tuple(_flips(with_it, without, change_B)),
+        net=mean(change_B[decided_B], thinking.group_B[decided_B]),
+        flips=tuple(_flips(thinking, direct, change_B)),
     )
 
 
-def worst_mistakes(runs: Sequence[NamedRun], *, most: int) -> list[Mistake]:
-    """Each run's worst in turn, until there are `most`; no pair of a benchmark is shown twice."""
+def worst_mistakes(runs: Sequence[NamedRun], *, limit: int) -> list[Mistake]:
+    """Each run's worst in turn, up to `limit`; no pair of a benchmark is listed twice."""
     chosen: dict[tuple[str, str, str, str], Mistake] = {}
     for turn in zip_longest(*(_mistakes(named) for named in runs)):
         for mistake in turn:
-            if mistake is not None and len(chosen) < most:
+            if mistake is not None and len(chosen) < limit:
                 pair = mistake.pair
-                chosen.setdefault((mistake.by.benchmark, pair.prompt, pair.video_a, pair.video_b), mistake)
+                chosen.setdefault((mistake.run.benchmark, pair.prompt, pair.video_a, pair.video_b), mistake)
     return list(chosen.values())
 
 
-def sources(runs: Sequence[NamedRun]) -> list[Source]:
+def all_flips(effects: Sequence[ThinkingEffect], *, limit: int) -> list[tuple[ThinkingEffect, Flip]]:
+    """Pairs that thinking changed, one of each effect in turn; a pair of several labels is there once."""
+    chosen: dict[tuple[str, ...], tuple[ThinkingEffect, Flip]] = {}
+    for turn in zip_longest(*(effect.flips for effect in effects)):
+        for effect, flip in zip(effects, turn, strict=True):
+            if flip is not None and len(chosen) < limit:
+                chosen.setdefault((effect.on.name, flip.prompt, *sorted((flip.preferred, flip.other))), (effect, flip))
+    return list(chosen.values())
+
+
+def mistake_view(mistake: Mistake) -> MistakeView:
+    """A mistake with the records of both clips."""
+    pair = mistake.pair
+    preference = pair.preference[mistake.label]
+    sides = [_side(mistake, letter, video, preference) for letter, video in (("a", pair.video_a), ("b", pair.video_b))]
+    return MistakeView(mistake=mistake, sides=(sides[0], sides[1]))
+
+
+def short_path(video: str) -> str:
+    """A file's name with its folder's, which often says what made it."""
+    return "/".join(PurePath(video).parts[-2:]) or video
+
+
+def by_generator(runs: Sequence[NamedRun]) -> list[GeneratorFigures]:
     """Figures of each generator on the clips of one benchmark, best reward of the first run first."""
     clips: dict[str, list[RatedClip]] = {}
     for clip in {key_of(clip): clip for named in runs for clip in named.run.clips}.values():
         if clip.source is not None:
             clips.setdefault(clip.source, []).append(clip)
-    standing = [_standing(named) for named in runs]
-    found = [
-        Source(
+    standardized = [_standardized_rewards(named) for named in runs]
+    figures = [
+        GeneratorFigures(
             name=name,
-            clips=len(made),
-            ratings=_mean_ratings(made),
-            rewards=tuple(_mean(place.get(key_of(clip), math.nan) for clip in made) for place in standing),
+            clips=len(own),
+            ratings=_mean_ratings(own),
+            rewards=tuple(_mean(run.get(key_of(clip), math.nan) for clip in own) for run in standardized),
         )
-        for name, made in clips.items()
+        for name, own in clips.items()
     ]
-    return sorted(found, key=lambda source: -np.nan_to_num(source.rewards[0], nan=-math.inf))
+    return sorted(figures, key=lambda generator: -np.nan_to_num(generator.rewards[0], nan=-math.inf))
 
 
-def _right(seen: Margins) -> Floats:
+def _right(margins: Margins) -> Floats:
     """1 where a decided pair is ordered as people do, 0 where not, nan for a tie or a missing score."""
-    right_B = (np.sign(seen.margin_B) == seen.preference_B).astype(np.float64)
-    return np.where((seen.preference_B == 0) | np.isnan(seen.margin_B), np.nan, right_B)
+    right_B = (np.sign(margins.margin_B) == margins.preference_B).astype(np.float64)
+    return np.where((margins.preference_B == 0) | np.isnan(margins.margin_B), np.nan, right_B)
 
 
 def _range(part: MarginBin) -> str:
@@ -182,7 +238,7 @@ def _range(part: MarginBin) -> str:
 
 
 def _flips(on: Margins, off: Margins, change_B: Floats) -> Iterator[Flip]:
-    margin_on_B, margin_off_B = (_standard(seen.margin_B) * seen.preference_B for seen in (on, off))
+    margin_on_B, margin_off_B = (_standard(run.margin_B) * run.preference_B for run in (on, off))
     moved_B = np.abs(margin_on_B - margin_off_B)
     order = sorted(np.flatnonzero(np.abs(change_B) == 1).tolist(), key=lambda b: (-moved_B[b], b))
     helped, hurt = ([b for b in order if change_B[b] == sign] for sign in (1, -1))
@@ -199,15 +255,15 @@ def _flips(on: Margins, off: Margins, change_B: Floats) -> Iterator[Flip]:
 
 
 def _mistakes(named: NamedRun) -> list[Mistake]:
-    """Those that the run keeps frames of, worst first."""
+    """The mistakes that the run keeps frames of, worst first."""
     run = named.run
     return [
-        Mistake(by=named, pair=run.pairs[worst["pair"]], label=worst["label"], size=abs(worst["margin"]))
+        Mistake(run=named, pair=run.pairs[worst["pair"]], label=worst["label"], size=abs(worst["margin"]))
         for worst in run.results["worst"]
     ]
 
 
-def _standing(named: NamedRun) -> dict[tuple[str, str], float]:
+def _standardized_rewards(named: NamedRun) -> dict[tuple[str, str], float]:
     """Each clip's reward, in standard deviations from the mean of all."""
     values = rewards(named)
     known = values[np.isfinite(values)]
@@ -230,3 +286,41 @@ def _mean_ratings(clips: Sequence[RatedClip]) -> dict[str, float]:
 def _mean(values: Iterable[float]) -> float:
     known = [value for value in values if math.isfinite(value)]
     return sum(known) / len(known) if known else math.nan
+
+
+def _side(mistake: Mistake, letter: str, video: str, preference: str) -> MistakeSide:
+    run, key = mistake.run.run, (video, mistake.pair.prompt)
+    index = next((index for index, clip in enumerate(run.clips) if key_of(clip) == key), None)
+    clip = None if index is None else run.clips[index]
+    record = run.records[key]
+    frames = None if index is None else run.frames.get(index)
+    return MistakeSide(
+        letter=letter,
+        video=short_path(video),
+        source=mistake.pair.source_a if letter == "a" else mistake.pair.source_b,
+        preferred=preference == letter,
+        image=None if frames is None else f"data:image/jpeg;base64,{base64.b64encode(frames).decode()}",
+        reward=reward_of(record, mistake.label),
+        overall=record["overall"],
+        ratings={} if clip is None else clip.ratings,
+        marks=record["marks"],
+        true_marks=None if clip is None else clip.marks,
+        chain=_chain_text(record),
+        warnings=_warnings(record),
+    )
+
+
+def _chain_text(record: Mapping[str, Any]) -> str:
+    """The chain without its answer; an answer that could not be parsed stays."""
+    text = record["thinking"] or ""
+    if record["marks"] is not None and _ANSWER in text:
+        text = text[: text.rindex(_ANSWER)]
+    text = text.strip()
+    more = len(text) - _LONGEST_CHAIN
+    return text if more <= 0 else f"{text[:_LONGEST_CHAIN]} … ({more:,} more letters)"
+
+
+def _warnings(record: Mapping[str, Any]) -> tuple[str, ...]:
+    cut_off = ["The thinking was cut off."] if record["truncated"] else []
+    no_marks = ["No marks could be read."] if record["thinking"] and record["marks"] is None else []
+    return (*cut_off, *no_marks)

@@ -1,8 +1,7 @@
-"""Evaluation runs as one page of HTML that stands alone: no network, no font, no script but a few lines for sorting.
+"""Evaluation runs as one self-contained page of HTML: no network, no font, and no script but a few lines for sorting.
 
-In: runs, and stress results as they were stored. Out: the page, the same letters for the same records. A pure function:
-no clock, no disk but the templates. All text of records is untrusted: it is escaped, and the page's own policy forbids
-scripts and addresses that it does not carry itself."""
+In: runs, and the contents of stress.json files. Out: the page, the same text for the same records. All text of records
+is untrusted: it is escaped, and the page's content security policy forbids other scripts and addresses."""
 
 import base64
 import hashlib
@@ -14,16 +13,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from descore.evaluation.runs import Run
-from descore.report import charts, figures, mistakes, plots, tables
-from descore.report.findings import ThinkingEffect, sources, thinking_effect, worst_mistakes
-from descore.report.naming import NamedRun, by_benchmark, name_runs, thinking_and_not
-from descore.report.text import MARK_WORDS, plain
+from descore.report import charts, findings, plots, tables, text
+from descore.report.findings import ThinkingEffect
+from descore.report.naming import NamedRun, by_benchmark, name_runs, thinking_pairs
 from descore.types import DIMENSIONS
 
-MOST = 12
-"""Mistakes, failures and turned pairs that are shown: a page stays readable however large a run is."""
-MOST_ROWS = 40
-"""Lines of a table of generators or aspects."""
+MAX_PAIRS = 12
+"""Mistakes, failures and changed pairs on a page, so that it stays readable however large a run is."""
+MAX_ROWS = 40
+"""Rows of a table of generators or aspects."""
 
 _POLICY = (
     "default-src 'none'; img-src data:; style-src 'sha256-{style}'; script-src {script}; "
@@ -34,37 +32,37 @@ _POLICY = (
 def render(runs: Sequence[Run], *, stress: Sequence[Mapping[str, Any]] = ()) -> str:
     """The page.
 
-    runs: as `read_run` gives them, in the order in which they are shown; those of one benchmark are shown together.
-    stress: the objects of stress.json files. Either may be empty."""
+    runs: from `read_run`, in the order of the page; runs of one benchmark stand together. stress: the objects of
+    stress.json files. Either may be empty."""
     named = name_runs(runs)
     groups = list(by_benchmark(named).values())
-    boards, effects = [tables.board(group) for group in groups], _effects(named)
-    by_source = [(group[0].run.title, group, sources(group)) for group in groups]
-    by_aspect = [table for group in groups if (table := tables.aspects(group)).lines]
+    agreement, effects = [tables.agreement_table(group) for group in groups], _thinking_effects(named)
+    generators = [(group[0].run.title, group, findings.by_generator(group)) for group in groups]
+    aspect_tables = [table for group in groups if (table := tables.aspect_table(group)).rows]
     return fill(
         "page.html.j2",
         generator="descore report",
         scripted=True,
         runs=named,
-        boards=boards,
+        agreement=agreement,
         failures=tables.failures(named),
-        distributions=[plots.distributions(group) for group in groups],
-        differences=[chart for group in groups for chart in plots.differences(group)],
-        reliabilities=[chart for group in groups for chart in plots.reliabilities(group)],
-        correlated=[band for board in boards for band in tables.correlated(board)],
-        overview=tables.overview(boards),
+        reward_charts=[plots.reward_charts(group) for group in groups],
+        difference_charts=[charts for group in groups for charts in plots.difference_charts(group)],
+        reliability_charts=[charts for group in groups for charts in plots.reliability_charts(group)],
+        correlations=[group for table in agreement for group in tables.correlation_groups(table)],
+        overview=tables.overview(agreement),
         effects=effects,
-        flips=mistakes.flips(effects, most=MOST),
-        mistakes=[mistakes.mistake_view(mistake) for mistake in worst_mistakes(named, most=MOST)],
-        groups=by_source,
-        aspect_tables=by_aspect,
-        grouped=bool(by_aspect) or any(found for *_, found in by_source),
+        flips=findings.all_flips(effects, limit=MAX_PAIRS),
+        mistakes=[findings.mistake_view(mistake) for mistake in findings.worst_mistakes(named, limit=MAX_PAIRS)],
+        generators=generators,
+        aspect_tables=aspect_tables,
+        grouped=bool(aspect_tables) or any(figures for *_, figures in generators),
         stress=stress,
-        most=MOST,
-        most_rows=MOST_ROWS,
+        max_pairs=MAX_PAIRS,
+        max_rows=MAX_ROWS,
         dimensions=DIMENSIONS,
-        marked=(*DIMENSIONS, "all", "asked"),
-        mark_words=MARK_WORDS,
+        mark_columns=(*DIMENSIONS, "all", "asked"),
+        mark_words=text.MARK_WORDS,
     )
 
 
@@ -78,18 +76,18 @@ def fill(template: str, *, generator: str, scripted: bool = False, **values: Any
     return _environment().get_template(template).render(generator=generator, **head, **values)
 
 
-def _effects(named: Sequence[NamedRun]) -> list[ThinkingEffect]:
-    found = [
-        thinking_effect(on, off, label)
-        for on, off in thinking_and_not(named)
+def _thinking_effects(named: Sequence[NamedRun]) -> list[ThinkingEffect]:
+    effects = [
+        findings.thinking_effect(on, off, label)
+        for on, off in thinking_pairs(named)
         for label in on.run.results["labels"]
         if label in off.run.results["labels"]
     ]
-    return [effect for effect in found if effect is not None]
+    return [effect for effect in effects if effect is not None]
 
 
-def _digest(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+def _digest(source: str) -> str:
+    return base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
 
 
 def _source(name: str) -> str:
@@ -109,17 +107,21 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "decimal": figures.decimal,
-        "difference": figures.difference,
-        "span": figures.span,
-        "count": figures.count,
-        "number": figures.number,
-        "known": figures.known,
+        "decimal": text.decimal,
+        "signed_decimal": text.signed_decimal,
+        "interval_text": text.interval_text,
+        "count": text.count,
+        "number": text.number,
+        "or_dash": text.or_dash,
     }
-    environment.globals |= {"key": charts.key, "interval": charts.interval, "short_path": mistakes.short_path}
+    environment.globals |= {
+        "legend_key": charts.legend_key,
+        "interval_chart": charts.interval_chart,
+        "short_path": findings.short_path,
+    }
     return environment
 
 
 def _readable(value: Any) -> Any:  # noqa: ANN401
-    """Any text that reaches the page without being markup: control characters and lone surrogates are replaced."""
-    return plain(value) if type(value) is str else value
+    """Replace control characters and lone surrogates of any text that is not markup."""
+    return text.plain(value) if type(value) is str else value

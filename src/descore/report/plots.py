@@ -1,6 +1,6 @@
-"""The charts of a page: how rewards are spread, accuracy over difference, reliability.
+"""The charts of a page: distributions of rewards, accuracy over difference, reliability.
 
-In: named runs. Out: drawings with their titles. Knows records, findings and charts; knows nothing of the page."""
+In: named runs. Out: drawings with their titles."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,20 +9,20 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from numpy.typing import NDArray
 
 from descore.report import charts
 from descore.report.charts import Point, Series
-from descore.report.figures import decimal, number, span
 from descore.report.findings import ByDifference, by_difference, rewards
 from descore.report.naming import NamedRun
+from descore.report.text import decimal, interval_text, number
+from descore.stats.bootstrap import Floats
 
-Draw = Callable[[Sequence[NamedRun], str], "list[Chart]"]
+_Draw = Callable[[Sequence[NamedRun], str], "list[Chart]"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """A chart with what stands above and below it."""
+    """A chart with its title and a note below it."""
 
     title: str
     drawing: Markup
@@ -38,24 +38,24 @@ class ChartGroup:
     charts: tuple[Chart, ...]
 
 
-def distributions(runs: Sequence[NamedRun]) -> ChartGroup:
-    """The rewards of each run's clips."""
-    found = []
+def reward_charts(runs: Sequence[NamedRun]) -> ChartGroup:
+    """The distribution of each run's rewards."""
+    drawn = []
     for named in runs:
         values = rewards(named)
         known = values[np.isfinite(values)]
         drawing = charts.histogram(values, name=named.name, style=named.style, unit="reward")
         note = _spread(known) if known.size else "no clip has a reward"
-        found.append(Chart(title=named.name, drawing=drawing, note=note))
-    return ChartGroup(title=runs[0].run.title, runs=(), charts=tuple(found))
+        drawn.append(Chart(title=named.name, drawing=drawing, note=note))
+    return ChartGroup(title=runs[0].run.title, runs=(), charts=tuple(drawn))
 
 
-def differences(runs: Sequence[NamedRun]) -> list[ChartGroup]:
+def difference_charts(runs: Sequence[NamedRun]) -> list[ChartGroup]:
     """Accuracy over difference, a chart for each label."""
     return _by_label(runs, _difference_chart)
 
 
-def reliabilities(runs: Sequence[NamedRun]) -> list[ChartGroup]:
+def reliability_charts(runs: Sequence[NamedRun]) -> list[ChartGroup]:
     """Reliability diagrams, one for each model and label: with thinking and without stand in one."""
     models: dict[str, list[NamedRun]] = {}
     for named in runs:
@@ -65,12 +65,12 @@ def reliabilities(runs: Sequence[NamedRun]) -> list[ChartGroup]:
     return [ChartGroup(title=runs[0].run.title, runs=tuple(runs), charts=drawn)] if drawn else []
 
 
-def _spread(values: NDArray[np.float64]) -> str:
+def _spread(values: Floats) -> str:
     mean, deviation = number(float(values.mean())), number(float(values.std()))
     return f"mean {mean}, standard deviation {deviation}, {values.size:,} clips"
 
 
-def _by_label(runs: Sequence[NamedRun], draw: Draw) -> list[ChartGroup]:
+def _by_label(runs: Sequence[NamedRun], draw: _Draw) -> list[ChartGroup]:
     groups = []
     for start in range(0, len(runs), charts.STYLES):
         some = runs[start : start + charts.STYLES]
@@ -85,31 +85,33 @@ def _by_label(runs: Sequence[NamedRun], draw: Draw) -> list[ChartGroup]:
 
 def _difference_chart(runs: Sequence[NamedRun], label: str) -> list[Chart]:
     """Runs whose pairs are divided alike share a chart."""
-    alike: dict[tuple[str, tuple[str, ...]], list[Series]] = {}
+    by_parts: dict[tuple[str, tuple[str, ...]], list[Series]] = {}
     for named in runs:
-        seen = by_difference(named, label)
-        if seen is not None:
-            alike.setdefault((seen.kind, seen.names), []).append(_difference_series(named, seen))
+        accuracy = by_difference(named, label)
+        if accuracy is not None:
+            by_parts.setdefault((accuracy.kind, accuracy.names), []).append(_difference_series(named, accuracy))
     titles = {"ratings": "difference of people's ratings", "margin": "quarters by the model's own margin"}
     return [
         Chart(
             title=label,
-            drawing=charts.by_category(series, names, title=f"Accuracy over difference, {label}", x_title=titles[kind]),
+            drawing=charts.category_chart(
+                series, names, title=f"Accuracy over difference, {label}", x_title=titles[kind]
+            ),
         )
-        for (kind, names), series in alike.items()
+        for (kind, names), series in by_parts.items()
     ]
 
 
-def _difference_series(named: NamedRun, seen: ByDifference) -> Series:
+def _difference_series(named: NamedRun, accuracy: ByDifference) -> Series:
     points = [
         Point(
             x=k,
             y=figure.value,
             low=figure.low,
             high=figure.high,
-            note=f"{name}: {decimal(figure.value)} {span(asdict(figure))} of {figure.n:,} pairs",
+            note=f"{name}: {decimal(figure.value)} {interval_text(asdict(figure))} of {figure.n:,} pairs",
         )
-        for k, (name, figure) in enumerate(zip(seen.names, seen.figures, strict=True))
+        for k, (name, figure) in enumerate(zip(accuracy.names, accuracy.figures, strict=True))
     ]
     return Series(name=named.name, style=named.style, points=tuple(points))
 
@@ -117,24 +119,25 @@ def _difference_series(named: NamedRun, seen: ByDifference) -> Series:
 def _reliability_chart(runs: Sequence[NamedRun], label: str) -> list[Chart]:
     series = []
     for named in runs:
-        found = named.run.results["labels"][label].get("calibration")
-        points = [] if found is None else [_bin_point(one, found["bins"]) for one in found["bins"] if one["n"]]
+        calibration = named.run.results["labels"][label].get("calibration")
+        bins = [] if calibration is None else calibration["bins"]
+        points = [_bin_point(each, bins) for each in bins if each["n"]]
         if points:
             series.append(Series(name=named.name, style=named.style, points=tuple(points)))
     if not series:
         return []
     title = f"{runs[0].model}: {label}"
-    return [Chart(title=title, drawing=charts.reliability(series, title=f"Reliability, {title}"))]
+    return [Chart(title=title, drawing=charts.reliability_chart(series, title=f"Reliability, {title}"))]
 
 
-def _bin_point(one: Mapping[str, Any], bins: Sequence[Mapping[str, Any]]) -> Point:
-    low, high = one["share_low"], one["share_high"]
-    said, right = decimal(one["mean_probability"]), decimal(one["share"])
+def _bin_point(each: Mapping[str, Any], bins: Sequence[Mapping[str, Any]]) -> Point:
+    low, high = each["share_low"], each["share_high"]
+    probability, right = decimal(each["mean_probability"]), decimal(each["share"])
     return Point(
-        x=one["mean_probability"],
-        y=one["share"],
+        x=each["mean_probability"],
+        y=each["share"],
         low=math.nan if low is None else low,
         high=math.nan if high is None else high,
-        note=f"says {said}, is right in {right} of {one['n']:,} pairs",
-        weight=max(0.3, one["n"] / max(other["n"] for other in bins)) * 1.5,
+        note=f"says {probability}, is right in {right} of {each['n']:,} pairs",
+        weight=max(0.3, each["n"] / max(other["n"] for other in bins)) * 1.5,
     )

@@ -1,6 +1,6 @@
-"""The tables of a page: what failed, agreement by benchmark and label, correlations, aspects.
+"""The tables of a page: failures, agreement by benchmark and label, correlations, aspects.
 
-In: named runs. Out: frozen lines of plain values. Knows results and published figures; knows nothing of markup."""
+In: named runs. Out: rows of plain values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _KINDS = ("spearman", "kendall", "pearson")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
+class ScoringFailure:
     """A clip without a score, with the runs that have none for it."""
 
     video: str
@@ -22,7 +22,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class AgreementRow:
     """One model under one label, measured or published."""
 
     name: str
@@ -39,18 +39,18 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Board:
-    """One benchmark: its runs, and its lines by label."""
+class AgreementTable:
+    """One benchmark: its runs, and the rows of each label."""
 
     title: str
     runs: tuple[NamedRun, ...]
-    lines: Mapping[str, tuple[Row, ...]]
+    rows: Mapping[str, tuple[AgreementRow, ...]]
     same_pairs: bool
     """All runs were judged on the same pairs, so that their figures can be compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
+class OverviewCell:
     """A figure in the table of all benchmarks."""
 
     figure: Mapping[str, Any] | None
@@ -59,37 +59,37 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class OverviewRow:
     """One model on all benchmarks."""
 
     name: str
     style: int | None
-    cells: tuple[Cell, ...]
+    cells: tuple[OverviewCell, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CorrelationLine:
+class CorrelationRow:
     """One model's correlations with the ratings of one label."""
 
     name: str
     style: int | None
     figures: tuple[Mapping[str, Any] | None, ...]
-    """Spearman, Kendall, Pearson over all clips, and the same within a prompt; of a published line the first three."""
+    """Spearman, Kendall, Pearson over all clips, then within a prompt; of a published figure the first three."""
     source: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CorrelationBand:
+class CorrelationGroup:
     """All models' correlations with the ratings of one label."""
 
     title: str
     """The benchmark's."""
     label: str
-    lines: tuple[CorrelationLine, ...]
+    rows: tuple[CorrelationRow, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AspectLine:
+class AspectRow:
     """Accuracy of all runs on one kind of prompts."""
 
     aspect: str
@@ -104,28 +104,29 @@ class AspectTable:
 
     title: str
     runs: tuple[NamedRun, ...]
-    lines: tuple[AspectLine, ...]
+    rows: tuple[AspectRow, ...]
 
 
-def failures(runs: Sequence[NamedRun]) -> list[Failure]:
-    """Every clip that some run could not score, once for each reason."""
-    found: dict[tuple[str, str, str, str], list[str]] = {}
+def failures(runs: Sequence[NamedRun]) -> list[ScoringFailure]:
+    """Every clip that a run could not score, once for each error."""
+    names_of: dict[tuple[str, str, str, str], list[str]] = {}
     for named in runs:
-        for one in named.run.results["failures"]:
-            found.setdefault((named.run.title, one["video"], one["prompt"], one["error"]), []).append(named.name)
+        for failure in named.run.results["failures"]:
+            key = (named.run.title, failure["video"], failure["prompt"], failure["error"])
+            names_of.setdefault(key, []).append(named.name)
     return [
-        Failure(video=video, benchmark=title, error=error, runs=tuple(names))
-        for (title, video, _, error), names in found.items()
+        ScoringFailure(video=video, benchmark=title, error=error, runs=tuple(names))
+        for (title, video, _, error), names in names_of.items()
     ]
 
 
-def board(runs: Sequence[NamedRun]) -> Board:
-    """Every label's lines: the runs as given, then what others published."""
+def agreement_table(runs: Sequence[NamedRun]) -> AgreementTable:
+    """The rows of every label: the runs in their order, then published figures."""
     labels = dict.fromkeys(label for named in runs for label in named.run.results["labels"])
-    return Board(
+    return AgreementTable(
         title=runs[0].run.title,
         runs=tuple(runs),
-        lines={
+        rows={
             label: (
                 *(_measured(named, label) for named in runs if label in named.run.results["labels"]),
                 *_published(_entries(runs, label)),
@@ -136,99 +137,101 @@ def board(runs: Sequence[NamedRun]) -> Board:
     )
 
 
-def overview(boards: Sequence[Board]) -> list[Line]:
+def overview(tables: Sequence[AgreementTable]) -> list[OverviewRow]:
     """Accuracy without ties of every model under every label; published figures below the measured ones."""
-    columns = [(lines, k == 0) for board in boards for k, lines in enumerate(board.lines.values())]
-    rows = dict.fromkeys((row.name, row.style) for lines, _ in columns for row in lines)
-    found = [
-        Line(name=name, style=style, cells=tuple(_cell(name, style, lines, first) for lines, first in columns))
-        for name, style in rows
-    ]
-    return sorted(found, key=lambda line: line.style is None)
-
-
-def correlated(board: Board) -> list[CorrelationBand]:
-    """Correlations with ratings by label, the measured ones before the published."""
-    bands = [
-        CorrelationBand(
-            title=board.title,
-            label=label,
-            lines=(*_correlations(board.runs, label), *_published_ones(board.runs, label)),
+    columns = [(rows, k == 0) for table in tables for k, rows in enumerate(table.rows.values())]
+    models = dict.fromkeys((row.name, row.style) for rows, _ in columns for row in rows)
+    overview_rows = [
+        OverviewRow(
+            name=name, style=style, cells=tuple(_cell(name, style, rows, first=first) for rows, first in columns)
         )
-        for label in board.lines
+        for name, style in models
     ]
-    return [band for band in bands if band.lines]
+    return sorted(overview_rows, key=lambda row: row.style is None)
 
 
-def aspects(runs: Sequence[NamedRun]) -> AspectTable:
+def correlation_groups(table: AgreementTable) -> list[CorrelationGroup]:
+    """Correlations with ratings by label, the measured ones before the published."""
+    groups = [
+        CorrelationGroup(
+            title=table.title,
+            label=label,
+            rows=(*_correlations(table.runs, label), *_published_correlations(table.runs, label)),
+        )
+        for label in table.rows
+    ]
+    return [group for group in groups if group.rows]
+
+
+def aspect_table(runs: Sequence[NamedRun]) -> AspectTable:
     """Accuracy by kind of prompt, label after label."""
-    found = [named.run.results.get("by_aspect") or {} for named in runs]
-    keys = dict.fromkeys((label, aspect) for one in found for label in one for aspect in one[label])
-    lines = []
+    by_run = [named.run.results.get("by_aspect") or {} for named in runs]
+    keys = dict.fromkeys((label, aspect) for by_label in by_run for label in by_label for aspect in by_label[label])
+    rows = []
     for label, aspect in keys:
-        figures = tuple(one.get(label, {}).get(aspect) for one in found)
+        figures = tuple(by_label.get(label, {}).get(aspect) for by_label in by_run)
         pairs = max(figure["n"] + figure["failed"] for figure in figures if figure is not None)
-        lines.append(AspectLine(aspect=aspect, label=label, pairs=pairs, figures=figures))
-    return AspectTable(title=runs[0].run.title, runs=tuple(runs), lines=tuple(lines))
+        rows.append(AspectRow(aspect=aspect, label=label, pairs=pairs, figures=figures))
+    return AspectTable(title=runs[0].run.title, runs=tuple(runs), rows=tuple(rows))
 
 
-def _measured(named: NamedRun, label: str) -> Row:
-    found = named.run.results["labels"][label]
-    return Row(
+def _measured(named: NamedRun, label: str) -> AgreementRow:
+    figures = named.run.results["labels"][label]
+    return AgreementRow(
         name=named.name,
         style=named.style,
-        accuracy=found["accuracy"],
-        tied=found["with_ties"],
-        held_out=found.get("with_ties_held_out"),
-        compatible=found.get("compatible"),
+        accuracy=figures["accuracy"],
+        tied=figures["with_ties"],
+        held_out=figures.get("with_ties_held_out"),
+        compatible=figures.get("compatible"),
     )
 
 
 def _entries(runs: Sequence[NamedRun], label: str) -> list[Mapping[str, Any]]:
-    """Published figures under a label; what several runs of a benchmark carry counts once."""
+    """Published figures of a label; several runs of a benchmark carry the same ones, which are listed once."""
     keys = ("model", "label", "figure", "value", "source")
-    found = {tuple(entry[key] for key in keys): entry for named in runs for entry in named.run.published}
-    return [entry for entry in found.values() if entry["label"] == label]
+    unique = {tuple(entry[key] for key in keys): entry for named in runs for entry in named.run.published}
+    return [entry for entry in unique.values() if entry["label"] == label]
 
 
 def _published_figure(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {"value": entry["value"], "low": None, "high": None, "n": None}
 
 
-def _published(entries: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """A line for each model and source, with the figures that it gives."""
-    lines: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+def _published(entries: Sequence[Mapping[str, Any]]) -> list[AgreementRow]:
+    """A row for each model and source."""
+    by_model: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for entry in entries:
         if entry["figure"] in ("accuracy", "with_ties"):
-            lines.setdefault((entry["model"], entry["source"]), {})[entry["figure"]] = _published_figure(entry)
+            by_model.setdefault((entry["model"], entry["source"]), {})[entry["figure"]] = _published_figure(entry)
     return [
-        Row(
+        AgreementRow(
             name=model,
             style=None,
-            accuracy=found.get("accuracy"),
-            tied=None if "with_ties" not in found else {"figure": found["with_ties"]},
+            accuracy=figures.get("accuracy"),
+            tied=None if "with_ties" not in figures else {"figure": figures["with_ties"]},
             source=source,
         )
-        for (model, source), found in lines.items()
+        for (model, source), figures in by_model.items()
     ]
 
 
-def _correlations(runs: Sequence[NamedRun], label: str) -> list[CorrelationLine]:
-    found = [(named, named.run.results["labels"].get(label, {}).get("correlation")) for named in runs]
+def _correlations(runs: Sequence[NamedRun], label: str) -> list[CorrelationRow]:
+    by_run = [(named, named.run.results["labels"].get(label, {}).get("correlation")) for named in runs]
     return [
-        CorrelationLine(
+        CorrelationRow(
             name=named.name,
             style=named.style,
-            figures=tuple((one[scope] or {}).get(kind) for scope in ("all", "within") for kind in _KINDS),
+            figures=tuple((correlation[scope] or {}).get(kind) for scope in ("all", "within") for kind in _KINDS),
         )
-        for named, one in found
-        if one is not None
+        for named, correlation in by_run
+        if correlation is not None
     ]
 
 
-def _published_ones(runs: Sequence[NamedRun], label: str) -> list[CorrelationLine]:
+def _published_correlations(runs: Sequence[NamedRun], label: str) -> list[CorrelationRow]:
     return [
-        CorrelationLine(
+        CorrelationRow(
             name=entry["model"], style=None, figures=(_published_figure(entry), None, None), source=entry["source"]
         )
         for entry in _entries(runs, label)
@@ -236,6 +239,6 @@ def _published_ones(runs: Sequence[NamedRun], label: str) -> list[CorrelationLin
     ]
 
 
-def _cell(name: str, style: int | None, rows: Sequence[Row], first: bool) -> Cell:
+def _cell(name: str, style: int | None, rows: Sequence[AgreementRow], *, first: bool) -> OverviewCell:
     row = next((row for row in rows if (row.name, row.style) == (name, style)), None)
-    return Cell(figure=None if row is None else row.accuracy, first=first)
+    return OverviewCell(figure=None if row is None else row.accuracy, first=first)

@@ -1,14 +1,18 @@
-"""How records are put into words, on the terminal and in pictures alike.
+"""How records and figures are written, on the terminal and on pages alike.
 
-In: records and untrusted texts. Out: short strings that are safe to show. Knows types only."""
+In: records, numbers, and untrusted texts. Out: short strings that are safe to show. Imports neither numpy nor torch, so
+that errors are reported at once."""
 
+import math
 import unicodedata
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from descore.types import Clip, Completion, Mark
+if TYPE_CHECKING:
+    from descore.types import Clip, Completion, Mark
 
-MARK_WORDS: dict[Mark, str] = {2: "right", 1: "partly", 0: "wrong", None: "not asked"}
+UNKNOWN = "–"
+MARK_WORDS: "dict[Mark, str]" = {2: "right", 1: "partly", 0: "wrong", None: "not asked"}
 
 _ANSWER = "<answer>"
 
@@ -28,22 +32,22 @@ def one_line(text: str) -> str:
     return " ".join(plain(text).split())
 
 
-def prose(completion: Completion) -> str:
-    """The chain without its answer block where that was read: the marks say the same."""
+def chain_prose(completion: "Completion") -> str:
+    """The chain without its answer block; an answer that could not be parsed stays."""
     text = completion.text
     if completion.verdict is not None:
         text = text[: text.rindex(_ANSWER)]
     return plain(text).strip()
 
 
-def facts(clip: Clip) -> str:
-    """What is known of the source, as in '320x180, 24 fps, 2.5 s'."""
+def clip_facts(clip: "Clip") -> str:
+    """Size, frame rate and duration of the source, as in '320x180, 24 fps, 2.5 s'."""
     width, height = clip.source_size
     return f"{width}x{height}, {clip.source_fps:.4g} fps, {clip.duration:.1f} s"
 
 
-def way_in_words(config: Mapping[str, Any]) -> str:
-    """How a run's model came to its rewards, to go on after its name; empty for what writes no chains."""
+def mode_suffix(config: Mapping[str, Any]) -> str:
+    """A run's paradigm or thinking mode, to follow the model's name; empty for a judge that writes no chains."""
     if config.get("paradigm") is not None:
         return f", {config['paradigm']}"
     return {"on": ", thinking", "off": ", without thinking"}.get(config["think"] or "", "")
@@ -51,14 +55,58 @@ def way_in_words(config: Mapping[str, Any]) -> str:
 
 def signed(number: float | None, *, digits: int = 3) -> str:
     """A number with its sign, or a dash where there is none."""
-    return "–" if number is None else f"{number:+.{digits}f}"
+    return UNKNOWN if number is None else f"{number:+.{digits}f}"
 
 
-def flags(completion: Completion) -> list[str]:
-    """What a reader must know before trusting this completion."""
-    found = []
+def completion_warnings(completion: "Completion") -> list[str]:
+    """Why this completion may not be trusted: it was cut off, or has no marks."""
+    warnings = []
     if completion.truncated:
-        found.append(f"the thinking was cut off after {completion.num_tokens - 1} tokens")
+        warnings.append(f"the thinking was cut off after {completion.num_tokens - 1} tokens")
     if completion.flaw is not None:
-        found.append(f"no marks: {one_line(completion.flaw)}")
-    return found
+        warnings.append(f"no marks: {one_line(completion.flaw)}")
+    return warnings
+
+
+# Figures of a page. None and nan are unknown.
+
+
+def decimal(value: float | None, *, digits: int = 3) -> str:
+    """As in .734 and −.050, without the leading zero: most figures are shares."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    text = f"{abs(value):.{digits}f}"
+    sign = "−" if value < 0 and float(text) != 0 else ""
+    return sign + (text.removeprefix("0") if digits else text)
+
+
+def signed_decimal(value: float | None, *, digits: int = 3) -> str:
+    """The same with its sign, as in +.050."""
+    text = decimal(value, digits=digits)
+    return text if text == UNKNOWN or text.startswith("−") or float(text) == 0 else f"+{text}"
+
+
+def interval_text(figure: Mapping[str, Any] | None) -> str:
+    """The interval of a figure, as in [.702, .766]; empty without one."""
+    if figure is None or figure["low"] is None or figure["high"] is None:
+        return ""
+    if not (math.isfinite(figure["low"]) and math.isfinite(figure["high"])):
+        return ""
+    return f"[{decimal(figure['low'])}, {decimal(figure['high'])}]"
+
+
+def count(value: int | None) -> str:
+    """An integer, as in 26,500."""
+    return UNKNOWN if value is None else f"{value:,}"
+
+
+def number(value: float | None) -> str:
+    """Any number, with three digits, or rounded to an integer from 1,000."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}").replace("-", "−")
+
+
+def or_dash(value: object) -> object:
+    """The value, or a dash for None."""
+    return UNKNOWN if value is None else value

@@ -4,7 +4,7 @@ import pytest
 from tests.report.made_runs import HOSTILE
 from tests.report.test_page import Page
 
-from descore.report.chains import MOST, pair_views, render_chains
+from descore.report.chains import MAX_CHAIN_PAIRS, pairs_of_chains, render_chains
 
 MARKS = {"subject": 2, "dynamics": 1, "camera": None, "environment": 2, "style": 0}
 
@@ -77,15 +77,15 @@ def test_the_best_chain_stands_first_and_of_two_writings_the_last_counts(records
         record(side="a", sample=0, rollout_reward=0.9),
         record(side="b", sample=1, rollout_reward=None),
     ]
-    [view] = pair_views(rewritten)
+    [view] = pairs_of_chains(rewritten)
     assert [[chain["sample"] for chain in side.chains] for side in view.sides] == [[0, 2, 1], [2, 0, 1]]
 
 
 def test_the_newest_pairs_are_shown_first_and_no_more_than_some():
-    many = [record(step=step) for step in range(1, MOST + 6)]
+    many = [record(step=step) for step in range(1, MAX_CHAIN_PAIRS + 6)]
     text = Page(render_chains(many, title="trial")).text
     assert "Older pairs are in chains.jsonl." in text
-    assert text.index(f"step {MOST + 5}") < text.index(f"step {MOST + 4}")
+    assert text.index(f"step {MAX_CHAIN_PAIRS + 5}") < text.index(f"step {MAX_CHAIN_PAIRS + 4}")
     assert "step 5\n" not in text
 
 

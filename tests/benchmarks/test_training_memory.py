@@ -10,7 +10,7 @@ from benchmarks.live_bytes import LiveBytes
 from descore.training import losses
 
 
-def test_live_bytes_are_those_that_something_still_holds():
+def test_live_bytes_count_tensors_that_are_still_held():
     """1,000 numbers of 4 bytes: x is known; x + 1 and its square are there together, then x + 1 goes."""
     x = torch.zeros(1000)
     with LiveBytes([x]) as counted:
@@ -39,7 +39,7 @@ def test_the_sizes_are_the_published_ones(name, published):
         ("full", 64, 1 << 20, "table"),
     ],
 )
-def test_what_is_computed_is_what_a_step_holds(monkeypatch, learns, chain, at_once, heaviest):
+def test_the_computed_memory_is_that_of_a_step(monkeypatch, learns, chain, at_once, heaviest):
     """Two tokens of chain have few logits, 64 have many. Masks and positions are not computed, so a little is left."""
     monkeypatch.setattr(models, "VOCABULARY", 32_768)
     for module in (training_memory, losses):

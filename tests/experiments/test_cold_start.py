@@ -1,6 +1,7 @@
 """The cold-start study on judgements that a reader can count."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 from experiments.cold_start import findings
@@ -27,12 +28,12 @@ def judged(*, right_by_drop, seeds=(0, 1)):
     }
 
 
-def only(rows, **told):
-    (found,) = [row for row in rows if all(row[key] == value for key, value in told.items())]
-    return found
+def only(rows, **values):
+    (match,) = [row for row in rows if all(row[key] == value for key, value in values.items())]
+    return match
 
 
-def test_a_value_is_the_mean_over_seeds_and_prompts_are_drawn_with_all_their_seeds():
+def test_a_value_is_the_mean_over_seeds():
     found = findings.findings(judged(right_by_drop={0.5: {0: 1, 1: 4}}))
     row = only(found["accuracy"], drop=0.5, think="on", domain="out-of-domain")
     assert row["accuracy"]["value"] == (1 / 4 + 4 / 4) / 2
@@ -48,15 +49,22 @@ def test_differences_are_taken_pair_by_pair():
     assert row["difference"]["low"] == 0  # never below: no pair is right under p = 1 alone
 
 
-def test_a_p_that_was_not_trained_is_compared_with_nothing():
+def test_a_p_that_was_not_trained_is_not_compared():
     found = findings.findings(judged(right_by_drop={1.0: {0: 2, 1: 2}}))
     assert not found["differences"]
 
 
-def test_the_record_is_json_and_a_row_of_its_tables_has_a_cell_for_each_column():
+def test_the_record_is_json_and_its_tables_are_rectangular():
     found = findings.findings(judged(right_by_drop={0.0: {0: 4, 1: 4}, 0.5: {0: 3, 1: 2}}))
     json.dumps(found, allow_nan=False)
     accuracy, differences = findings.tables(found).split("\n\n")
     assert {line.count("|") for line in accuracy.split("\n")} == {9}
     assert {line.count("|") for line in differences.split("\n")} == {9}
     assert "| 8 | p = 0.5, thinking | p = 0, thinking | -0.375 [" in differences
+
+
+def test_the_committed_record_gives_its_tables():
+    record = json.loads((Path(findings.__file__).parent / "record.json").read_text(encoding="utf-8"))
+    text = findings.tables(record)
+    assert "| 768 | p = 0.5, thinking | 0.901 [0.821, 0.963] | 0.856 [0.807, 0.898] |" in text
+    assert "| 768 | p = 0.5, thinking | p = 1, without thinking | +0.358 [+0.228, +0.481] |" in text

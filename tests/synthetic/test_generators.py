@@ -57,12 +57,12 @@ def test_attributes_slip_as_often_as_the_profile_says(generator):
         if getattr(asked, name) is not getattr(shown, name)
     )
     for name in set(ATTRIBUTES) - {"speed"}:
-        told = generator.slips.get(name, generator.slip)
+        expected = generator.slips.get(name, generator.slip)
         rate = wrong[name] / 1000
         if name not in generator.habits:
-            assert 0.75 * told - 0.03 < rate < told + generator.ignores + 0.06, name
+            assert 0.75 * expected - 0.03 < rate < expected + generator.ignores + 0.06, name
         else:
-            assert 0.03 < rate < told + 0.03, name
+            assert 0.03 < rate < expected + 0.03, name
 
 
 @EVERY
@@ -84,7 +84,7 @@ def test_generators_without_leave_show_no_held_out_combination():
     assert not any(is_held_out(shown) for generator in TRAINING_GENERATORS for _, shown, _ in takes(generator))
 
 
-def test_held_out_generators_have_kinds_of_flaws_that_training_lacks():
+def test_held_out_generators_have_their_own_kinds_of_flaws():
     trained, held_out = (
         {name for generator in generators for name in (*generator.picture, *generator.motion)}
         for generators in (TRAINING_GENERATORS, HELD_OUT_GENERATORS)

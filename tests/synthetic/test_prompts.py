@@ -87,7 +87,7 @@ def gist(text):
 
 
 @given(scene=SCENES, seed=st.integers(0, 999))
-def test_a_loose_prompt_says_all_that_is_asked_in_any_order(scene, seed):
+def test_a_loose_prompt_names_all_that_is_asked_in_any_order(scene, seed):
     request = frozenset(ATTRIBUTES) - ({"speed"} if scene.action not in MOVING_ACTIONS else set())
     prompt = write_prompt(scene, request, np.random.default_rng(seed), loose=True)
     for name in request:
@@ -119,7 +119,7 @@ def test_loose_prompts_begin_with_any_part():
 
 
 @pytest.mark.parametrize("value", VALUES, ids=str)
-def test_a_held_out_wording_has_a_word_that_training_has_for_the_value(value):
+def test_held_out_wordings_reuse_training_words(value):
     """Or its stem: 'brightly' for 'bright'. Without that no model could know what is meant."""
     stems = {word[:4] for phrase in [*WORDINGS[value].known, str(value.value)] for word in re.findall(r"\w+", phrase)}
     for phrase in WORDINGS[value].held_out:
@@ -139,13 +139,13 @@ def test_held_out_sentences_are_of_other_forms():
 
 @pytest.mark.parametrize("held_out", [False, True])
 @pytest.mark.parametrize("name", list(ATTRIBUTES))
-def test_what_is_asked_is_said_and_nothing_else(name, held_out):
+def test_a_prompt_names_what_is_asked_and_nothing_else(name, held_out):
     names = {"action", "speed"} if name == "speed" else {name}
     for prompt in prompts(BEACH, *names, held_out=held_out):
         for other in ATTRIBUTES:
             wordings = WORDINGS[getattr(BEACH, other)]
-            said = any(says(prompt, phrase) for phrase in (wordings.held_out if held_out else wordings.known))
-            assert said == (other in names), (prompt, other)
+            named = any(says(prompt, phrase) for phrase in (wordings.held_out if held_out else wordings.known))
+            assert named == (other in names), (prompt, other)
 
 
 @given(scene=SCENES, request=REQUESTS, seed=st.integers(0, 2**32 - 1), held_out=st.booleans())
@@ -155,7 +155,7 @@ def test_prompts_are_tidy(scene, request, seed, held_out):
     assert not re.search(r"  |^[^\w]|,,|\.\.| ,| \.|[{}]|, ?$|\ba [aeio]\w|\ban [^aeiou]", prompt), prompt
 
 
-def test_a_request_of_nothing_tells_nothing():
+def test_an_empty_request_gives_an_empty_prompt():
     assert prompts(BEACH) == prompts(replace(BEACH, shape=Shape.STAR, camera=Camera.STILL))
     assert not prompts(BEACH) & prompts(BEACH, held_out=True)
 
@@ -179,12 +179,12 @@ def test_nobody_asks_for_the_night_sky_in_daylight():
     assert any("daylight" in prompt for prompt in prompts(replace(BEACH, light=Light.DAY), "shape", "light"))
 
 
-def test_a_speed_is_said_only_of_what_moves():
+def test_a_speed_is_named_only_for_what_moves():
     still = replace(BEACH, action=Action.STILL)
     words = [*WORDINGS[Speed.FAST].known, *WORDINGS[Speed.SLOW].known]
-    for scene, said in ((still, False), (BEACH, True)):
+    for scene, named in ((still, False), (BEACH, True)):
         for prompt in prompts(scene, "shape", "action", "speed"):
-            assert any(says(prompt, word) for word in words) == said
+            assert any(says(prompt, word) for word in words) == named
 
 
 def test_articles_and_plurals():

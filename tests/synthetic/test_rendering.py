@@ -35,7 +35,7 @@ SCENES = st.builds(Scene, **{name: st.sampled_from(list(kind)) for name, kind in
 STEADY = SCENES.filter(lambda scene: scene.action not in (Action.APPEAR, Action.VANISH, Action.CHANGE))
 SEEDS = st.integers(0, 2**32 - 1)
 SIZES = st.sampled_from([(64, 64), (128, 128), (96, 160), (32, 32), (57, 33), (300, 40)])
-FEW = settings(max_examples=40)
+FEW = settings(max_examples=20)
 
 PLAIN = Scene(shape=Shape.CIRCLE, colour=Colour.RED, setting=Setting.MEADOW)
 STEP = {Action.LEFT: (-1, 0), Action.RIGHT: (1, 0), Action.UP: (0, -1), Action.DOWN: (0, 1)}
@@ -110,8 +110,8 @@ def test_no_thing_is_cut_by_the_edge(scene, seed, size):
 
 
 @given(scene=STEADY, seed=SEEDS, size=st.sampled_from([(64, 64), (128, 128), (96, 160)]))
-@settings(max_examples=80)
-def test_there_are_as_many_things_as_told(scene, seed, size):
+@settings(max_examples=30)
+def test_the_number_of_things_is_the_scenes(scene, seed, size):
     """Connected regions, corners included. At 64x64 the blocks of a pixelated picture may bridge a narrow gap."""
     if scene.style is Style.PIXELATED:
         scene = replace(scene, style=Style.FLAT)
@@ -132,8 +132,8 @@ def test_a_thing_has_its_colour(scene, seed):
 
 
 @given(scene=STEADY, seed=SEEDS)
-@settings(max_examples=60)
-def test_things_move_as_told_in_the_world(scene, seed):
+@settings(max_examples=30)
+def test_things_move_as_the_scene_says(scene, seed):
     """The move in the picture, less the zoom, plus the camera's own. Whole pixels blur it by about two."""
     frames, seen_THW = draw(scene, seed), things(scene, seed)
     zoom = {Camera.ZOOM_IN: 1.6**0.5, Camera.ZOOM_OUT: 1.6**-0.5}.get(scene.camera, 1.0)
@@ -143,9 +143,9 @@ def test_things_move_as_told_in_the_world(scene, seed):
     if scene.action is Action.BOUNCE:
         assert abs(moved[0]) < 0.04
         return
-    for along, told in zip(moved, STEP.get(scene.action, (0, 0)), strict=True):
-        if told:
-            assert shortest - 0.04 < along * told < longest + 0.04
+    for along, sign in zip(moved, STEP.get(scene.action, (0, 0)), strict=True):
+        if sign:
+            assert shortest - 0.04 < along * sign < longest + 0.04
         else:
             assert abs(along) < 0.04
 
@@ -176,7 +176,7 @@ def test_what_appears_was_not_there_and_what_vanishes_is_gone(scene, seed, actio
 
 @given(seed=SEEDS, colour=st.sampled_from(list(Colour)), setting=st.sampled_from(list(Setting)), grey=st.booleans())
 @FEW
-def test_what_changes_has_its_own_colour_first_and_clearly_another_then(seed, colour, setting, grey):
+def test_a_changing_thing_takes_a_clearly_different_colour(seed, colour, setting, grey):
     style = Style.GREY if grey else Style.FLAT
     scene = replace(PLAIN, action=Action.CHANGE, colour=colour, setting=setting, style=style)
     frames = draw(scene, seed, frames=21).astype(float)
@@ -201,7 +201,7 @@ def test_each_colour_can_change(colour, grey):
 
 @pytest.mark.parametrize("style", Style)
 @pytest.mark.parametrize("shape", Shape)
-def test_large_is_clearly_larger_than_small_in_the_middle_of_the_clip(shape, style):
+def test_large_is_clearly_larger_than_small_in_mid_clip(shape, style):
     """Square root of the area that the things' outlines hold, whatever the camera; at 192x192 to round little.
     Of a sketch the trembling hand makes a tenth of it, and so do the blocks of a pixelated picture."""
     sides = {size: [] for size in Size}
@@ -230,8 +230,8 @@ def test_a_zoom_scales_the_things_and_nothing_else_does(scene, seed):
 def test_a_pan_moves_the_backdrop_whatever_the_things_do(scene, seed, direction):
     scene = replace(scene, camera=direction)
     moved = camera_move(draw(scene, seed), things(scene, seed), reach=(20, 2)) / 64
-    told = 1 if direction is Camera.PAN_RIGHT else -1
-    assert 0.17 <= moved[0] * told <= 0.24
+    sign = 1 if direction is Camera.PAN_RIGHT else -1
+    assert 0.17 <= moved[0] * sign <= 0.24
     assert abs(moved[1]) < 0.02
 
 

@@ -13,7 +13,7 @@ from descore.synthetic.staging import stage
 SCENES = st.builds(Scene, **{name: st.sampled_from(list(kind)) for name, kind in ATTRIBUTES.items()})
 SEEDS = st.integers(0, 2**32 - 1)
 HALVES = st.sampled_from([(0.5, 0.5), (0.83, 0.5), (0.5, 2.0)])
-MANY = settings(max_examples=300)
+MANY = settings(max_examples=150)
 PLAIN = Scene(shape=Shape.CIRCLE, colour=Colour.RED, setting=Setting.SEA)
 
 
@@ -23,7 +23,7 @@ def staged(scene, seed, *, frames=9, half_2=(0.5, 0.5)):
 
 @given(scene=SCENES, seed=SEEDS, frames=st.integers(1, 20), half_2=HALVES)
 @MANY
-def test_every_thing_is_inside_the_picture_and_apart_from_the_others(scene, seed, frames, half_2):
+def test_things_stay_inside_the_picture_and_apart(scene, seed, frames, half_2):
     """At the size that the zoom gives it: 2 % from the edge; 4.5 % of the short side, at zoom 1, from each other."""
     staging = staged(scene, seed, frames=frames, half_2=half_2)
     beyond_TN2 = np.abs(staging.seen_at) + (staging.zoom_T * staging.radius)[:, None, None] - half_2
@@ -72,7 +72,7 @@ def test_a_bounce_falls_and_rises_under_one_gravity(seed, count):
 
 
 @given(seed=SEEDS)
-def test_a_shaking_camera_looks_elsewhere_in_each_frame_and_goes_nowhere(seed):
+def test_a_shaking_camera_moves_each_frame_and_does_not_drift(seed):
     camera_T2 = staged(replace(PLAIN, camera=Camera.SHAKE), seed, frames=32).camera_T2
     assert np.linalg.norm(np.diff(camera_T2, axis=0), axis=1).min() > 0.03
     assert np.linalg.norm(camera_T2, axis=1).max() < 0.046

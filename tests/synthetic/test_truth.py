@@ -106,9 +106,9 @@ def test_parts_are_compared_before_the_whole_is_marked(asked, shown, request):
             assert not compared
             continue
         assert line.split("asked ")[1].startswith(" ".join(word for word, _ in compared) + ", shown")
-        told = {found for _, found in compared}
-        assert ("partly right" in line) == (told == {"right", "wrong"})
-        assert (": wrong, 0" in line) == (told == {"wrong"})
+        outcomes = {outcome for _, outcome in compared}
+        assert ("partly right" in line) == (outcomes == {"right", "wrong"})
+        assert (": wrong, 0" in line) == (outcomes == {"wrong"})
 
 
 @given(one=SCENES, other=SCENES, flaws=FLAWS)

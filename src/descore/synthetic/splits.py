@@ -59,8 +59,6 @@ class Split(Enum):
     """Every clip is by a generator that training never shows."""
 
 
-OUT_OF_DOMAIN = (Split.COMBINATIONS, Split.WORDINGS, Split.GENERATORS)
-
 _WORLD = 4201
 _NUMBERS = {
     Split.TRAIN: 1,

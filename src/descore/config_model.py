@@ -17,12 +17,12 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from descore.errors import ConfigError
 
-Fraction01 = Annotated[float, Field(ge=0, le=1)]
-"""A share, both ends included."""
+UnitInterval = Annotated[float, Field(ge=0, le=1)]
+"""A number from 0 to 1, both included."""
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
-"""A share that is never all."""
+"""A number from 0 up to 1, without 1."""
 AboveOne = Annotated[float, Field(gt=1)]
-"""A ratio of the larger to the smaller."""
+"""A ratio of a larger number to a smaller one."""
 PathText = Annotated[Path, Field(strict=False)]
 """A path, also given as text."""
 Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]

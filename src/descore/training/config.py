@@ -1,16 +1,20 @@
-"""What learning to score pairs is told (DESIGN 3, stage 1): the groups of every stage, and
+"""Settings of the stages sft and cold-start, in the groups that all stages share:
 
-    dimensions  what the head has a row for
-    loss        what is asked of the rewards
+    model       what is trained, and in which precision
+    data        tables, and how their clips are read
+    trainable   which parts learn, and how fast
+    optim       optimizer, schedule, length and batch size
+    evaluate    how held-out pairs are judged
+    run         the run directory, and how often something is written to it
 
-Knows settings; knows nothing of models or data."""
+Options of transformers' TrainingArguments and peft's LoraConfig have their names."""
 
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from descore.config_model import AboveOne, BelowOne, ConfigModel, Fraction01, Names, PathText
+from descore.config_model import AboveOne, BelowOne, ConfigModel, Names, PathText, UnitInterval
 from descore.video.sampling import VideoSampling
 
 Mode = Literal["frozen", "lora", "full"]
@@ -26,7 +30,7 @@ ChainSources = Annotated[tuple[ChainSource, ...], Field(strict=False, min_length
 
 
 class ModelConfig(ConfigModel):
-    """What learns. Exactly one of `backbone` and `checkpoint`."""
+    """The model that is trained. Exactly one of `backbone` and `checkpoint`."""
 
     backbone: str | None = None
     """Folder or hub id of a plain Qwen3-VL model; a new reward model starts from it."""
@@ -39,19 +43,19 @@ class ModelConfig(ConfigModel):
     """Tokens that a chain may have when the trained model writes one. null: as the checkpoint says, 1,024 for a
     backbone."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of the forward and of all weights that do not learn. What learns is held in float32 in any case."""
+    """Precision of the forward, and of all weights that do not learn. Weights that learn are always float32."""
     gradient_checkpointing: bool = False
     """Recompute each layer in the backward pass: less memory, about a third more time."""
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        """One start, not none and not two."""
+        """Exactly one of backbone and checkpoint."""
         if (self.backbone is None) == (self.checkpoint is None):
             found = "neither" if self.backbone is None else "both"
             yield "backbone", f"or checkpoint: give exactly one of them, found {found}"
 
 
 class DataConfig(ConfigModel):
-    """Examples, and how their clips are read."""
+    """Tables of examples, and how their clips are read."""
 
     train: PathText
     """Table (CSV, JSON Lines, JSON or Parquet) with columns prompt, video, chain; or prompt, video_a, chain_a, video_b,
@@ -64,12 +68,12 @@ class DataConfig(ConfigModel):
     """Processes that read clips ahead of the step; 0 reads them in the step itself."""
     dataloader_prefetch_factor: PositiveInt = 4
     """Batches that each worker reads ahead."""
-    max_unreadable: Fraction01 = 0.01
+    max_unreadable: UnitInterval = 0.01
     """Share of a table's examples whose video may be unreadable; the run stops when there are more."""
 
 
 class PairDataConfig(DataConfig):
-    """Pairs, and how their clips and chains are read."""
+    """Tables of pairs, and how their clips and chains are read."""
 
     train: PathText
     """Table (CSV, JSON Lines, JSON or Parquet) with columns prompt, video_a, video_b, preference (a, b or tie) or a
@@ -77,7 +81,7 @@ class PairDataConfig(DataConfig):
     calibration: PathText | None = None
     """A table of the same form whose clips give the reward's mean and deviation. null: the eval table; without either,
     the trained model has no standardized score."""
-    chain_drop: Fraction01 = 0.5
+    chain_drop: UnitInterval = 0.5
     """The random mask: probability with which both chains of a pair drop out, drawn from seed, epoch and pair. 1 is the
     discriminative baseline, which never sees a chain; the trained model then scores at once."""
     group_by_length: bool = False
@@ -90,7 +94,7 @@ class PartConfig(ConfigModel):
     mode: Mode = "frozen"
     """frozen: nothing changes. lora: low-rank adapters beside its linear layers. full: all its weights."""
     learning_rate: PositiveFloat | None = None
-    """Peak of this part. null: `optim.learning_rate`."""
+    """Peak learning rate of this part. null: `optim.learning_rate`."""
 
 
 class RowConfig(ConfigModel):
@@ -99,7 +103,7 @@ class RowConfig(ConfigModel):
     mode: Literal["frozen", "full"] = "full"
     """frozen: nothing changes. full: all of it learns; of the embedding, only the query's row."""
     learning_rate: PositiveFloat | None = None
-    """Peak. null: `optim.learning_rate`."""
+    """Peak learning rate. null: `optim.learning_rate`."""
 
 
 class LoraConfig(ConfigModel):
@@ -118,37 +122,37 @@ class LoraConfig(ConfigModel):
 
 
 class TrainableConfig(ConfigModel):
-    """Which parts of the backbone learn. The query and the head are not touched by learning to write."""
+    """Which parts of the backbone learn. Training on chains leaves the query and the head as they are."""
 
     parts: ClassVar[tuple[str, ...]] = PARTS
-    """What there is a mode and a learning rate for."""
+    """Names of the parts that have a mode and a learning rate."""
 
     vision_tower: PartConfig = PartConfig()
-    """What turns frames into features."""
+    """The vision tower, which turns frames into features."""
     merger: PartConfig = PartConfig()
-    """What turns features into the language model's tokens."""
+    """The merger, which turns features into tokens of the language model."""
     language_model: PartConfig = PartConfig(mode="lora")
-    """Embedding, layers and output."""
+    """The language model: embedding, layers and output."""
     lora: LoraConfig = LoraConfig()
-    """For the parts whose mode is lora."""
+    """Adapters of the parts whose mode is lora."""
 
     @property
     def modes(self) -> dict[str, Mode]:
-        """By part, its mode."""
+        """Mode of each part."""
         return {part: getattr(self, part).mode for part in self.parts}
 
     @property
     def backbone_modes(self) -> dict[str, Mode]:
-        """By part of the backbone, its mode."""
+        """Mode of each part of the backbone."""
         return {part: self.modes[part] for part in PARTS}
 
     @property
     def rates(self) -> dict[str, float | None]:
-        """By part, the learning rate of its own."""
+        """Learning rate of each part; None where it has none of its own."""
         return {part: getattr(self, part).learning_rate for part in self.parts}
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        """Something must learn."""
+        """At least one part learns."""
         if set(self.modes.values()) == {"frozen"}:
             yield "language_model.mode", "is frozen as all parts are; let at least one learn (lora or full)"
 
@@ -161,25 +165,26 @@ class PairTrainableConfig(TrainableConfig):
     query: RowConfig = RowConfig()
     """The learnable token behind the chain."""
     head: RowConfig = RowConfig()
-    """What maps the hidden state at the query to rewards."""
+    """The head, which maps the hidden state at the query to rewards."""
 
 
 class OptimConfig(ConfigModel):
-    """AdamW (Loshchilov & Hutter 2019). Exactly one of `num_train_epochs` and `max_steps`. The names
-    are transformers'."""
+    """AdamW (Loshchilov & Hutter 2019). Exactly one of `num_train_epochs` and `max_steps`. The names are
+    transformers'."""
 
     learning_rate: PositiveFloat = 2e-6
-    """Peak, for every part that names none of its own. 2e-6 is the authors' for LoRA on 8 billion parameters."""
+    """Peak learning rate of every part that has none of its own. 2e-6 is the authors' for LoRA on 8 billion
+    parameters."""
     lr_scheduler_type: Schedule = "constant_with_warmup"
-    """After warm-up: stay, or fall to 0 at the end."""
+    """After warm-up the learning rate stays (constant_with_warmup), or falls to 0 at the end (cosine, linear)."""
     warmup_ratio: BelowOne = 0.05
-    """Share of all updates in which the learning rate rises from 0."""
+    """Share of all updates over which the learning rate rises from 0."""
     weight_decay: NonNegativeFloat = 0.0
-    """Of matrices; biases and norms have none."""
+    """Weight decay of matrices; biases and norms have none."""
     betas: Annotated[tuple[BelowOne, BelowOne], Field(strict=False)] = (0.9, 0.999)
-    """Decay of the running mean of the gradient, and of its square."""
+    """Decay rates of the running means of the gradient and of its square."""
     max_grad_norm: PositiveFloat = 1.0
-    """Longer gradients are scaled down to it."""
+    """Norm that longer gradients are scaled down to."""
     num_train_epochs: PositiveFloat | None = None
     """Passes over the table."""
     max_steps: PositiveInt | None = None
@@ -189,10 +194,10 @@ class OptimConfig(ConfigModel):
     gradient_accumulation_steps: PositiveInt = 1
     """Forwards whose gradients make one update. The loss is averaged over the tokens or pairs of all of them."""
     seed: NonNegativeInt = 0
-    """Of the order of examples, dropout, and weights that start from nothing."""
+    """Seed of the order of examples, of dropout, and of weights that are initialized at random."""
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        """One length, not none and not two."""
+        """Exactly one of num_train_epochs and max_steps."""
         if (self.num_train_epochs is None) == (self.max_steps is None):
             found = "neither" if self.max_steps is None else "both"
             yield "num_train_epochs", f"or max_steps: give exactly one of them, found {found}"
@@ -235,7 +240,7 @@ WITHOUT_EFFECT = (
     "evaluate.chain_sources",
     "evaluate.generated_pairs",
 )
-"""Keys that may change when a run is gone on with: what is learned does not depend on them."""
+"""Keys that may differ when a run is resumed: what is learned does not depend on them."""
 
 
 class EvaluateConfig(ConfigModel):
@@ -245,8 +250,7 @@ class EvaluateConfig(ConfigModel):
     """reference: with the table's chains, where a pair has them. generated: with chains that the model writes itself.
     none: without chains."""
     generated_pairs: PositiveInt | None = 200
-    """Pairs, the table's first, for which the model writes chains itself: this takes longer than all else. null: all.
-    """
+    """Number of pairs, from the start of the table, for which the model writes chains, which is slow. null: all."""
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Each source once."""
@@ -255,18 +259,18 @@ class EvaluateConfig(ConfigModel):
 
 
 class TrainingConfig(ConfigModel):
-    """What the settings of every stage have."""
+    """The groups that every stage has."""
 
     model: ModelConfig
-    """What learns."""
+    """The model that is trained."""
     data: DataConfig
-    """From what."""
+    """Tables, and how their clips are read."""
     trainable: TrainableConfig = TrainableConfig()
-    """Which parts of it."""
+    """Which parts of the model learn."""
     optim: OptimConfig
-    """How."""
+    """Optimizer, schedule, length and batch size."""
     run: RunConfig
-    """Where to."""
+    """The run directory, and how often something is written to it."""
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Evaluations need a table."""
@@ -275,15 +279,15 @@ class TrainingConfig(ConfigModel):
 
 
 class SftConfig(TrainingConfig):
-    """Next-token training on written chains."""
+    """Stage sft: next-token training on written chains."""
 
 
 LossKind = Literal["bradley-terry", "ties", "margin", "regression"]
-"""By which of descore.training.losses the rewards learn."""
+"""Name of a loss on rewards in descore.training.losses."""
 
 
 class LossConfig(ConfigModel):
-    """What is asked of the rewards, and of the chains beside them."""
+    """The loss on rewards, and the weight of the next-token loss beside it."""
 
     kind: LossKind = "bradley-terry"
     """bradley-terry: decided pairs in the right order (Bradley & Terry 1952). ties: ties too have a probability (Rao &
@@ -293,23 +297,24 @@ class LossConfig(ConfigModel):
     """For ties: the ratio of strengths up to which a pair is rather a tie. The default is VideoAlign's (arXiv
     2501.13918)."""
     margin_scale: PositiveFloat = 1.0
-    """For margin: reward per point of rating."""
+    """For margin: units of reward per point of rating."""
     chain_weight: NonNegativeFloat = 0.0
-    """Of the next-token loss on chains that did not drop out, averaged over its own tokens. 0: chains are read, not
+    """Weight of the next-token loss on chains that did not drop out, a mean over their tokens. 0: chains are read, not
     learned."""
 
 
 class ColdStartConfig(TrainingConfig):
-    """Learning to score pairs: the discriminative cold start (DESIGN 3, stage 1)."""
+    """Stage cold-start: discriminative training on pairs (DESIGN 3, stage 1)."""
 
     data: PairDataConfig
     dimensions: Names = ("overall",)
-    """What the head has a row for: NAME of each column preference.NAME; overall is the column preference."""
+    """Names of the rewards, one for each row of the head: NAME of each column preference.NAME; overall is the column
+    preference."""
     loss: LossConfig = LossConfig()
-    """What is asked of the rewards."""
+    """The loss on rewards."""
     trainable: PairTrainableConfig = PairTrainableConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
-    """How it is judged."""
+    """How held-out pairs are judged."""
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Evaluations need a table, names are unlike, and what learns needs something to learn from."""

@@ -108,6 +108,16 @@ def test_weights_by_hand():
         assert found.tolist() == pytest.approx(weights)
 
 
+def test_weights_are_those_of_trl_times_the_documented_factor():
+    """TRL divides by all 12 tokens, or all 3 chains, of the update; masked chains have no loss, but are counted."""
+    length, counted = torch.tensor([2, 6, 4]), torch.tensor([True, True, False])
+    trl = {"dapo": [1 / 12, 1 / 12], "grpo": [1 / (3 * 2), 1 / (3 * 6)], "dr_grpo": [1 / (3 * 10)] * 2}
+    factor = {"dapo": 12 / 8, "grpo": 3 / 2, "dr_grpo": 3 / 2}
+    for loss_type, weights in trl.items():
+        ours = token_weights(length, counted, loss_type=loss_type, max_length=10)[:2]
+        assert ours.tolist() == pytest.approx([factor[loss_type] * weight for weight in weights])
+
+
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
 def test_without_a_chain_that_counts_nothing_weighs(loss_type):
     found = token_weights(torch.tensor([3, 0]), torch.zeros(2), loss_type=loss_type, max_length=10)

@@ -1,12 +1,11 @@
-"""What dual-objective reinforcement learning is told (DESIGN 3, stage 2): groups of settings, each field with its unit.
+"""Settings of the stage rl, dual-objective reinforcement learning (DESIGN 3, stage 2). Beside the groups of all stages:
 
-    model, data, trainable, run   as in the stages before
     rollout     how chains are sampled
-    rewards     what a chain is worth
-    policy      how chains are learned from
-    loss        what is asked of the rewards at the query behind them
+    rewards     the rule-based reward of a chain
+    policy      the policy loss
+    loss        the loss on the rewards at the query behind the chains
 
-Where TRL's GRPO trainer has an option, it has the same name here. Knows settings; knows nothing of models or data."""
+Options of TRL's GRPOConfig have its names."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -25,14 +24,14 @@ from descore.training.config import (
 )
 
 LossType = Literal["dapo", "grpo", "dr_grpo"]
-"""Over what the policy's objective is averaged."""
+"""How the policy loss is averaged over tokens and chains."""
 ScaleRewards = Literal["group", "none"]
-"""What a chain's distance from the mean is divided by: the deviation of its group, or nothing."""
+"""Whether advantages are divided by the standard deviation of their group."""
 Opponents = Literal["matched", "all"]
 
 
 class RlDataConfig(DataConfig):
-    """Pairs with the marks that their chains should come to, and how their clips are read."""
+    """Tables of pairs with the reference marks of their videos, and how their clips are read."""
 
     train: PathText
     """Table (CSV, JSON Lines, JSON or Parquet) with columns prompt, video_a, video_b, preference (a, b or tie) or a
@@ -43,45 +42,45 @@ class RlDataConfig(DataConfig):
 
 
 class RolloutConfig(ConfigModel):
-    """How chains are sampled: on-policy, by the weights that the update then changes."""
+    """How chains are sampled: on-policy, with the weights that the update then changes."""
 
     num_generations: Annotated[int, Field(ge=2)] = 8
-    """Chains for each clip: a group, whose mean a chain's rollout reward is held against."""
+    """Chains for each clip: a group. A chain's advantage is its rollout reward less the mean of its group."""
     temperature: PositiveFloat = 1.0
-    """Of sampling, and of the probabilities that are learned."""
+    """Temperature of sampling, and of the probabilities in the policy loss."""
     max_completion_length: PositiveInt | None = None
     """Tokens that a chain may have before its end of turn is forced. null: as the model has it."""
 
 
 class RewardsConfig(ConfigModel):
-    """What a chain is worth: the sum of its parts, each times its weight."""
+    """The rollout reward of a chain: the sum of its parts, each times its weight."""
 
     quality: NonNegativeFloat = 0.7
-    """Weight of the share of marks that equal the reference marks."""
+    """Weight of quality: the share of marks that equal the reference marks."""
     format: NonNegativeFloat = 0.1
-    """Weight of an answer that can be read: 0 or 1."""
+    """Weight of format: 1 if the answer can be parsed, else 0."""
     length: NonNegativeFloat = 0.2
-    """Weight of the chain's length, from 0 to 1."""
+    """Weight of length, which rises from 0 to 1."""
     length_none_below: NonNegativeInt = 500
-    """Tokens below which a chain's length is worth 0."""
+    """Tokens up to which length is 0."""
     length_full_from: PositiveInt = 2000
-    """Tokens from which it is worth 1; in between it rises evenly."""
+    """Tokens from which length is 1; in between it rises linearly."""
     correctness: NonNegativeFloat = 0.5
-    """Weight of overall scores in people's order. Of the generative paradigm alone."""
+    """Weight of correctness: overall scores in the order of the preference. For the generative paradigm alone."""
     function: Annotated[str, Field(min_length=1)] | None = None
     """A part of your own, as module:function: called with the chain's text, the prompt and the reference marks (or
     None), it returns a number."""
     function_weight: float = 1.0
-    """Weight of that part."""
+    """Weight of what the function returns."""
 
     @property
     def weights(self) -> dict[str, float]:
-        """By part, its weight."""
+        """Weight of each part."""
         parts = ("quality", "format", "length", "correctness")
         return {**{part: getattr(self, part) for part in parts}, "function": self.function_weight}
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        """A length to rise along; a function by its whole name."""
+        """Bounds of length in order; a function with its module."""
         if self.length_full_from <= self.length_none_below:
             yield "length_full_from", f"must be above length_none_below ({self.length_none_below})"
         if self.function is not None and not all(self.function.partition(":")):
@@ -89,12 +88,12 @@ class RewardsConfig(ConfigModel):
 
 
 class PolicyConfig(ConfigModel):
-    """How chains are learned from: group-relative advantages (GRPO, Shao et al. 2024, arXiv 2402.03300)."""
+    """The policy loss, with group-relative advantages (GRPO, Shao et al. 2024, arXiv 2402.03300)."""
 
     epsilon: PositiveFloat = 0.2
-    """A token's probability ratio has no more gradient below 1 - epsilon; nor above 1 + epsilon."""
+    """Bound of clipping: a token's probability ratio is clipped to 1 - epsilon and 1 + epsilon."""
     epsilon_high: PositiveFloat | None = None
-    """Another bound above (Yu et al. 2025, arXiv 2503.14476, take 0.28). null: epsilon."""
+    """Upper bound of clipping, if it is another (Yu et al. 2025, arXiv 2503.14476, take 0.28). null: epsilon."""
     loss_type: LossType = "dapo"
     """dapo: mean over all tokens of the update. grpo: mean over chains of each chain's mean over its tokens. dr_grpo:
     sum over tokens, divided by the chains and by max_completion_length. As in TRL, except that only counted chains are
@@ -118,27 +117,27 @@ class PolicyConfig(ConfigModel):
 
 
 class RlLossConfig(ConfigModel):
-    """What is asked of the rewards at the query behind the sampled chains. The generative paradigm has none."""
+    """The loss on the rewards at the query behind the sampled chains. The generative paradigm has none."""
 
     bt_weight: NonNegativeFloat = 5e-3
-    """Weight of the Bradley-Terry loss beside the policy's."""
+    """Weight of the Bradley-Terry loss beside the policy loss."""
     kind: Literal["bradley-terry", "ties"] = "bradley-terry"
     """bradley-terry: decided pairs in the right order. ties: ties too have a probability (Rao & Kupper 1967)."""
     k: AboveOne = 5.0
     """For ties: the ratio of strengths up to which a pair is rather a tie."""
     opponents: Opponents = "matched"
-    """matched: the g-th chain of a is held against the g-th of b. all: against each chain of b. So it is for the
-    generative paradigm's correctness."""
+    """matched: the g-th chain of a is held against the g-th of b. all: against each chain of b. The
+    correctness of the generative paradigm compares the same pairs of chains."""
 
 
 class RlOptimConfig(OptimConfig):
     """AdamW. Exactly one of `num_train_epochs` and `max_steps`. The names are transformers'."""
 
     learning_rate: PositiveFloat = 1e-6
-    """Peak, for every part that names none of its own. 1e-6 is the authors' for 8 billion parameters."""
+    """Peak learning rate of every part that has none of its own. 1e-6 is the authors' for 8 billion parameters."""
     warmup_ratio: BelowOne = 0.05
-    """Share of all updates in which the learning rate rises. The first of n has 1/n of the peak: a rollout is too dear
-    for an update at 0."""
+    """Share of all updates over which the learning rate rises. The first of n has 1/n of the peak, not 0, which would
+    waste its rollout."""
     num_train_epochs: PositiveFloat | None = None
     """Passes over the table."""
     max_steps: PositiveInt | None = None
@@ -146,7 +145,7 @@ class RlOptimConfig(OptimConfig):
     per_device_train_batch_size: PositiveInt = 1
     """Pairs whose chains are written side by side, in each process."""
     gradient_accumulation_steps: PositiveInt = 1
-    """Such batches that make one update."""
+    """Batches that make one update."""
 
 
 class RlEvaluateConfig(EvaluateConfig):
@@ -172,24 +171,24 @@ class RlRunConfig(RunConfig):
 
 
 class RlConfig(TrainingConfig):
-    """Learning to think from rollouts, and to score at the same time (DESIGN 3, stage 2)."""
+    """Stage rl: learn to write chains from rollouts, and to score at the same time (DESIGN 3, stage 2)."""
 
     paradigm: Literal["descore", "generative"] = "descore"
     """descore: the reward is the head's, at the query behind the chain. generative: it is the chain's overall score;
-    there is no head and no Bradley-Terry loss, and a chain is worth more if scores are in people's order."""
+    there is no head and no Bradley-Terry loss, and a chain's rollout reward has the part correctness."""
     data: RlDataConfig
     rollout: RolloutConfig = RolloutConfig()
     """How chains are sampled."""
     rewards: RewardsConfig = RewardsConfig()
-    """What they are worth."""
+    """The rollout reward of a chain."""
     policy: PolicyConfig = PolicyConfig()
-    """How they are learned from."""
+    """The policy loss."""
     loss: RlLossConfig = RlLossConfig()
-    """What is asked of the rewards."""
+    """The loss on rewards."""
     trainable: PairTrainableConfig = PairTrainableConfig()
     optim: RlOptimConfig
     evaluate: RlEvaluateConfig = RlEvaluateConfig()
-    """How it is judged."""
+    """How held-out pairs are judged."""
     run: RlRunConfig
 
     def conflicts(self) -> Iterator[tuple[str, str]]:

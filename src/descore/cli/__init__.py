@@ -18,7 +18,7 @@ from descore.cli.evaluate import benchmarks, evaluate_judge, report
 from descore.cli.score import compare, rank, score
 from descore.cli.stress import stress_test
 from descore.cli.train import train_app
-from descore.cli.world import app as world
+from descore.cli.world import world_app
 
 app = typer.Typer(
     name="descore",
@@ -43,7 +43,7 @@ for name, verb in VERBS.items():
     app.command(name)(verb)
 app.add_typer(data_app)
 app.add_typer(train_app)
-app.add_typer(world)
+app.add_typer(world_app)
 
 
 _USAGE_ERROR: Any = typer.BadParameter.__base__  # Typer exports no name for this base class

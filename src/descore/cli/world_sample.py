@@ -16,7 +16,7 @@ from descore.synthetic.splits import Example, ExamplePair, Split, draw_pair
 from descore.types import Preference
 from descore.video.encoder import write_mp4
 
-COLUMNS = (
+PAIR_COLUMNS = (
     "prompt",
     "video_a",
     "video_b",
@@ -47,10 +47,10 @@ def write_sample(
     size: tuple[int, int],
     label_noise: float = 0.0,
     loose: bool = False,
-    tick: Callable[[], object] = lambda: None,
+    on_pair: Callable[[], object] = lambda: None,
 ) -> list[Preference]:
-    """The preferences, in order. size: width and height in pixels. loose: as in `write_prompt`. tick: called after each
-    pair.
+    """The preferences, in order. size: width and height in pixels. loose: as in `write_prompt`. on_pair: called after
+    each pair.
 
     A folder that exists, or cannot be made, raises ConfigError."""
     if out.exists():
@@ -66,7 +66,7 @@ def write_sample(
             rows.append(_write_pair(aside, number, drawn))
             if len(sections) < _PAIRS_ON_PAGE:
                 sections.append(_section(number, drawn))
-            tick()
+            on_pair()
         _write_table(aside / "pairs.csv", rows)
         (aside / "contact.html").write_text(_page(sections, split=split, of=len(rows)), encoding="utf-8")
     return preferences
@@ -94,7 +94,7 @@ def _cells(video: str, example: Example) -> dict[str, str]:
 
 def _write_table(path: Path, rows: Sequence[dict[str, str]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, COLUMNS)
+        table = csv.DictWriter(file, PAIR_COLUMNS)
         table.writeheader()
         table.writerows(rows)
 

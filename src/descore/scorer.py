@@ -23,8 +23,7 @@ from descore.data.chat import Inputs
 from descore.errors import ConfigError, DescoreWarning, VideoError
 from descore.model.generation import score_without_thinking, think_and_score
 from descore.model.modeling import DescoreModel
-from descore.stats.agreement import preference_probability
-from descore.types import Clip, Comparison, Completion, Paradigm, Score, Think
+from descore.types import Clip, Comparison, Completion, Paradigm, Score, Think, preference_probability
 from descore.video.reader import read_clip
 
 _QUOTED = 60  # characters of a chain that a message quotes

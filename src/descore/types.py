@@ -2,6 +2,7 @@
 
 They hold numpy arrays and plain values only."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -212,3 +213,8 @@ class Comparison:
     b: Score
     probability: float
     """That a is preferred to b: sigmoid of the difference of rewards (Bradley & Terry 1952)."""
+
+
+def preference_probability(reward_a: float, reward_b: float) -> float:
+    """That a is preferred to b: sigmoid(reward_a - reward_b) (Bradley & Terry 1952), in a form that never overflows."""
+    return 0.5 + 0.5 * math.tanh((reward_a - reward_b) / 2)

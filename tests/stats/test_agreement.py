@@ -14,7 +14,6 @@ from descore.stats.agreement import (
     accuracy_with_ties,
     accuracy_with_ties_compatible,
     accuracy_without_ties,
-    preference_probability,
     share,
 )
 
@@ -256,12 +255,3 @@ def test_equal_differences_share_a_bin():
     found = accuracy_by_margin(difference, difference, np.ones(4, dtype=int), np.arange(4), bins=4)
     assert [(low, high, figure.n) for low, high, figure in found] == [(0.5, 0.5, 3), (1.0, 1.0, 1)]
     assert accuracy_by_margin(difference, difference, np.zeros(4, dtype=int), np.arange(4)) == []
-
-
-def test_preference_probability_by_hand():
-    """Equal: one half. One apart: 1 / (1 + e^-1) = 0.731059. However far apart, it stays a probability."""
-    assert preference_probability(2.0, 2.0) == 0.5
-    assert preference_probability(3.0, 2.0) == pytest.approx(0.7310585786)
-    assert preference_probability(2.0, 3.0) == pytest.approx(1 - 0.7310585786)
-    assert preference_probability(1e6, -1e6) == 1.0
-    assert preference_probability(-1e6, 1e6) == 0.0

@@ -19,8 +19,7 @@ from descore.errors import VideoError
 from descore.evaluation.records import to_line, to_record
 from descore.report.text import MARK_WORDS, chain_prose, clip_facts, completion_warnings, one_line, plain, signed
 from descore.rubric import mark_text
-from descore.stats.agreement import preference_probability
-from descore.types import DIMENSIONS, Comparison, Mark, Score
+from descore.types import DIMENSIONS, Comparison, Mark, Score, preference_probability
 
 MARK_STYLES: Mapping[Mark, str] = {2: "green", 1: "yellow", 0: "red", None: "dim"}
 

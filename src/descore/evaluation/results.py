@@ -21,12 +21,11 @@ from descore.stats.agreement import (
     accuracy_with_ties,
     accuracy_with_ties_compatible,
     accuracy_without_ties,
-    preference_probability,
     share,
 )
 from descore.stats.calibration import reliability
 from descore.stats.correlation import correlations
-from descore.types import DIMENSIONS, PREFERENCE_SIGN, Pair, RatedClip
+from descore.types import DIMENSIONS, PREFERENCE_SIGN, Pair, RatedClip, preference_probability
 
 ClipKey = tuple[str, str]
 """A clip's video and prompt."""

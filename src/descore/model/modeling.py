@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from descore.data.chat import QUERY_TOKEN, Chat, Inputs
 from descore.errors import CheckpointError, ConfigError
-from descore.model import qwen3_vl
+from descore.model import qwen3_vl, without_compiler
 from descore.model.checkpoint import (
     CheckpointSettings,
     find_checkpoint,
@@ -58,9 +58,10 @@ def open_backbone(source: Any, *, dtype: torch.dtype) -> Any:  # noqa: ANN401  #
         family_of(config.model_type)
         if not named:
             return AutoModelForImageTextToText.from_config(config, dtype=dtype)
-        model, loading = AutoModelForImageTextToText.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, output_loading_info=True
-        )
+        with without_compiler():
+            model, loading = AutoModelForImageTextToText.from_pretrained(
+                source, dtype=dtype, use_safetensors=True, output_loading_info=True
+            )
     except ConfigError:
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as fault:

@@ -47,11 +47,6 @@ class MarginBin(NamedTuple):
     figure: Figure
 
 
-def preference_probability(reward_a: float, reward_b: float) -> float:
-    """That a is preferred to b: sigmoid(reward_a - reward_b) (Bradley & Terry 1952), in a form that never overflows."""
-    return 0.5 + 0.5 * math.tanh((reward_a - reward_b) / 2)
-
-
 def accuracy_without_ties(
     margin_B: Floats, preference_B: Integers, group_B: Labels, **how: Unpack[Resampling]
 ) -> Figure:

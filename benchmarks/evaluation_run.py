@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.measure import environment, interleaved, option_parser
 from descore.evaluation.benchmarks import find_benchmark, load
 from descore.evaluation.judges import ModelJudge, request_of
-from descore.evaluation.runs import evaluate
+from descore.evaluation.runs import run_evaluation
 from descore.scorer import SamplingParams, Scorer
 
 
@@ -43,7 +43,7 @@ def main() -> None:
             start = time.perf_counter()
             with tempfile.TemporaryDirectory() as folder:
                 judge = ModelJudge(scorer=scorer, sampling_params=sampling_params)
-                result = evaluate(judge, judgements, folder=Path(folder), benchmark="drawn", title="Drawn scenes")
+                result = run_evaluation(judge, judgements, folder=Path(folder), benchmark="drawn", title="Drawn scenes")
             assert not result.results["failures"], result.results["failures"][0]
             beside.append(1 - result.results["seconds"] / (time.perf_counter() - start))
 

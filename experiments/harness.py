@@ -23,7 +23,7 @@ from descore.data.schema import OVERALL
 from descore.evaluation.benchmarks import find_benchmark, load
 from descore.evaluation.judges import ModelJudge
 from descore.evaluation.results import Records, key_of, margins_of
-from descore.evaluation.runs import RESULTS_FILE, Run, evaluate, read_run
+from descore.evaluation.runs import RESULTS_FILE, Run, read_run, run_evaluation
 from descore.io import atomic_write
 from descore.scorer import SamplingParams, Scorer
 from descore.stats.bootstrap import Figure
@@ -243,9 +243,9 @@ def judge_benchmark(
         if root is None:
             raise SystemExit("footage: no store; make one with `python -m experiments.footage`")
         judgements = footage.footage_judgements(root, limit=limit)
-        return evaluate(judge, judgements, folder=folder, benchmark=benchmark, title=footage.TITLE, limit=limit)
+        return run_evaluation(judge, judgements, folder=folder, benchmark=benchmark, title=footage.TITLE, limit=limit)
     row = find_benchmark(benchmark)
-    return evaluate(
+    return run_evaluation(
         judge,
         load(row, root=root, limit=limit),
         folder=folder,

@@ -20,7 +20,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from descore.evaluation.judges import versions
+from descore.evaluation.judges import package_versions
 from descore.scorer import SamplingParams
 from descore.training.cold_start import train_cold_start
 from descore.training.config import ColdStartConfig
@@ -100,7 +100,7 @@ def main() -> None:
             "start": options.start,
             "plan": asdict(plan),
             "config": (HERE / "config.yaml").read_text("utf-8"),
-            "versions": versions("descore", "torch", "transformers"),
+            "versions": package_versions("descore", "torch", "transformers"),
             **found,
         }
         path = (out if options.dry else HERE) / "record.json"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from descore.data.schema import OVERALL
-from descore.evaluation.judges import versions
+from descore.evaluation.judges import package_versions
 from descore.evaluation.records import to_plain
 from descore.evaluation.runs import Run
 from descore.scorer import SamplingParams
@@ -76,7 +76,7 @@ def main() -> None:
         "start": START,
         "changed": [change for change in changed if str(options.out) not in change],
         "config": (HERE / "config.yaml").read_text(encoding="utf-8"),
-        "versions": versions("descore", "torch", "transformers"),
+        "versions": package_versions("descore", "torch", "transformers"),
         "compared": rows,
         "course": curve["course"],
         "curve": curve["curves"]["default-seed0"],

@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from descore.evaluation.judges import versions
+from descore.evaluation.judges import package_versions
 from descore.scorer import SamplingParams
 from descore.training.cold_start import train_cold_start
 from descore.training.config import ColdStartConfig
@@ -220,7 +220,7 @@ def provenance(plan: Plan, done: Sequence[Cell], out: Path) -> dict[str, Any]:
     return {
         "plan": asdict(plan),
         "configs": {name: (HERE / name).read_text(encoding="utf-8") for name in ("config.yaml", "imitation.yaml")},
-        "versions": versions("descore", "torch", "transformers"),
+        "versions": package_versions("descore", "torch", "transformers"),
         "seconds": {name: round(json.loads(time_file(name, out).read_text(encoding="utf-8")), 1) for name in names},
     }
 

@@ -9,7 +9,7 @@ from tests.conftest import noise_clip
 from descore.errors import VideoError
 from descore.evaluation.perturbations import (
     ANSWER,
-    FOREIGN,
+    OTHER_PROMPTS,
     PERTURBATIONS,
     Case,
     brightened,
@@ -165,7 +165,7 @@ def test_another_prompt_is_another_clips_or_a_foreign_one():
     row = PERTURBATIONS["another prompt"]
     found = {perturb(case(others=("a cat", "A  red BALL"), seed=(seed,)), row).prompt for seed in range(9)}
     assert found == {"a cat"}  # the same words are no other prompt
-    assert {perturb(case(seed=(seed,)), row).prompt for seed in range(40)} == set(FOREIGN)
+    assert {perturb(case(seed=(seed,)), row).prompt for seed in range(40)} == set(OTHER_PROMPTS)
     assert perturb(case(others=("A red ball",)), row) is None
 
 

@@ -11,7 +11,7 @@ from tests.conftest import noise_clip
 from tests.evaluation.cases import GOOD, FixedJudge, clip, four_clips
 
 from descore.errors import ConfigError, DataError, VideoError
-from descore.evaluation.runs import evaluate, read_run, thumbnail
+from descore.evaluation.runs import read_run, run_evaluation, thumbnail
 from descore.io import lock_directory
 from descore.types import SideAnnotations
 
@@ -22,7 +22,7 @@ class Killed(BaseException):
 
 def run(judge, folder, *, judged=None, **options):
     options = {"benchmark": "four", "title": "Four clips", **options}
-    return evaluate(judge, judged or four_clips(), folder=folder, **options)
+    return run_evaluation(judge, judged or four_clips(), folder=folder, **options)
 
 
 def lines(folder):

@@ -12,7 +12,7 @@ from tests.evaluation.cases import FakeJudgements, clip
 from descore.errors import ConfigError, VideoError
 from descore.evaluation.perturbations import PERTURBATIONS, motion, one_repeated
 from descore.evaluation.records import plain_record
-from descore.evaluation.stress import TOLERANCE, stress
+from descore.evaluation.stress import TOLERANCE, run_stress
 from descore.video.sampling import VideoSampling
 
 SAMPLING = VideoSampling(fps=1, min_frames=2, max_frames=8, min_pixels=16 * 16, max_pixels=64 * 64, size_multiple=16)
@@ -61,7 +61,7 @@ def rows(found):
 def test_a_judge_of_brightness_alone_fails_the_rows_that_it_should():
     """It does not see the prompt, the order of frames or their size; rolled frames are equally bright, so that nothing
     but more light moves it: by a tenth, where the clips differ by 12 levels of about 100."""
-    found = stress(Looks(brightness), clips(), sampling=SAMPLING)
+    found = run_stress(Looks(brightness), clips(), sampling=SAMPLING)
     value = {name: row.figure.value for name, row in rows(found).items() if row.n}
     blind = {"another prompt", "frames shuffled", "frozen halfway", "frames reversed", "one frame repeated"}
     assert all(value[name] == 0 for name in blind)
@@ -77,7 +77,7 @@ def test_a_judge_of_motion_and_prompt_passes_what_it_looks_at_and_falls_for_flat
         mine = (int(clip.frames.min()) - 60) // 24  # which prompt is the clip's own
         return motion(clip.frames) + 100 * (f"thing {mine}" in prompt) + 50 * ("masterpiece" in prompt)
 
-    found = rows(stress(Looks(look), clips(), sampling=SAMPLING))
+    found = rows(run_stress(Looks(look), clips(), sampling=SAMPLING))
     assert found["another prompt"].figure.value == 1
     assert found["another prompt"].shift < 0
     assert found["one frame repeated"].figure.value == found["frozen halfway"].figure.value == 1
@@ -93,7 +93,7 @@ def test_figures_are_clustered_by_prompt_and_shifts_are_in_deviations():
     def look(clip, prompt):
         return float(round((int(clip.frames.min()) - 60) / 12)) - ("Ignore" in prompt)
 
-    found = stress(Looks(look), clips(), sampling=SAMPLING)
+    found = run_stress(Looks(look), clips(), sampling=SAMPLING)
     row = rows(found)["a command in the prompt"]
     assert found.deviation == pytest.approx(math.sqrt(3.5))
     assert row.shift == pytest.approx(-1 / math.sqrt(3.5))
@@ -105,7 +105,7 @@ def test_clips_that_do_not_move_are_left_out_of_what_harms_motion():
         clip = moving(int(name))
         return replace(clip, frames=one_repeated(clip.frames)) if name == "0" else clip
 
-    found = rows(stress(Looks(brightness), clips(opened=opened), sampling=SAMPLING))
+    found = rows(run_stress(Looks(brightness), clips(opened=opened), sampling=SAMPLING))
     assert (found["frames reversed"].n, found["frames reversed"].left_out) == (5, 1)
     assert (found["grey"].n, found["grey"].left_out) == (6, 0)
     assert found["twice the frames"].left_out == 6  # a clip has no frames in between
@@ -121,7 +121,7 @@ def test_what_has_no_score_is_counted_and_named_and_the_others_go_on():
     def look(clip, prompt):
         return None if "Ignore" in prompt and clip.frames.min() < 84 else brightness(clip, prompt)
 
-    found = stress(Looks(look), clips(opened=opened), sampling=SAMPLING)
+    found = run_stress(Looks(look), clips(opened=opened), sampling=SAMPLING)
     told = rows(found)
     assert (found.clips, found.scored) == (6, 5)
     assert found.failures == ({"video": "1", "prompt": "thing 0", "error": "no such file"},)
@@ -135,14 +135,14 @@ def test_a_clip_that_cannot_be_judged_as_it_is_counts_once_in_every_row():
     def look(clip, prompt):
         return None if clip.frames.mean() < 89 else brightness(clip, prompt)  # the darkest, also where it is brighter
 
-    found = stress(Looks(look), clips(), sampling=SAMPLING)
+    found = run_stress(Looks(look), clips(), sampling=SAMPLING)
     assert [failure["video"] for failure in found.failures] == ["0"]
     assert all(row.failures == () for row in found.rows)
     assert rows(found)["grey"].figure.failed == 1
 
 
 def test_rewards_that_are_all_the_same_have_no_deviation_to_tell_shifts_in():
-    found = stress(Looks(lambda _clip, _prompt: 1.0), clips(), sampling=SAMPLING)
+    found = run_stress(Looks(lambda _clip, _prompt: 1.0), clips(), sampling=SAMPLING)
     told = rows(found)
     assert found.deviation == 0
     assert all(math.isnan(row.shift) for row in found.rows)
@@ -153,7 +153,7 @@ def test_without_two_scores_nobody_knows_what_the_same_is():
     def look(clip, prompt):
         return brightness(clip, prompt) if clip.frames.min() < 72 else None
 
-    told = rows(stress(Looks(look), clips(2), sampling=SAMPLING))
+    told = rows(run_stress(Looks(look), clips(2), sampling=SAMPLING))
     assert told["flattery in the prompt"].n == 0
     assert told["another prompt"].n == 1
 
@@ -166,7 +166,7 @@ def test_clips_are_judged_a_batch_at_a_time_and_progress_is_told():
         opened.append((name, sum(judge.batches)))
         return moving(int(name))
 
-    stress(
+    run_stress(
         judge,
         clips(opened=open_and_note),
         sampling=SAMPLING,
@@ -187,7 +187,7 @@ def test_the_seed_decides_what_is_drawn_and_the_batch_size_nothing():
         )
 
     found = [
-        stress(Looks(look, batch_size=size), clips(), sampling=SAMPLING, seed=seed)
+        run_stress(Looks(look, batch_size=size), clips(), sampling=SAMPLING, seed=seed)
         for size, seed in ((3, 0), (8, 0), (3, 1))
     ]
     shuffles = [rows(each)["frames shuffled"].shift for each in found]
@@ -196,4 +196,4 @@ def test_the_seed_decides_what_is_drawn_and_the_batch_size_nothing():
 
 def test_one_clip_is_too_few():
     with pytest.raises(ConfigError, match="found 1 clip, expected 2"):
-        stress(Looks(brightness), clips(1), sampling=SAMPLING)
+        run_stress(Looks(brightness), clips(1), sampling=SAMPLING)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from descore.evaluation.results import results_of
-from descore.evaluation.runs import CLIPS_FILE, FRAMES_FOLDER, LABELS_FILE, RESULTS_FILE, RUN_FILE, SCHEMA, read_run
+from descore.evaluation.runs import CLIPS_FILE, FRAMES_FOLDER, LABELS_FILE, RESULTS_FILE, RUN_FILE, RUN_SCHEMA, read_run
 from descore.types import DIMENSIONS, Pair, RatedClip
 
 HOSTILE = (
@@ -151,7 +151,7 @@ def write_run(folder, *, benchmark, model, think, skill, seed, clips, pairs, fai
     """A run directory as `descore evaluate` leaves it; gives the folder."""
     (folder / FRAMES_FOLDER).mkdir(parents=True)
     config = {
-        "schema": SCHEMA,
+        "schema": RUN_SCHEMA,
         "model": model,
         "benchmark": benchmark,
         "think": think,

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 PAGE = "descore-demo.html"
 SEED = 1
-"""Of what the scenes leave open: size, path, texture."""
+"""Seed of the size, path and texture of the drawn scenes."""
 FPS, PER_DRAWN_FRAME = 24, 6
-"""The world draws 4 frames a second; the films have 6 for each, so that people see motion, not a slide show."""
+"""The drawn world has 4 frames a second; the films have 6 frames for each of them, so that motion looks smooth."""
 
 REAL = {
     "rabbit.mp4": "a rabbit sniffs a flower on a meadow",
     "squirrel.mp4": "a squirrel on the branch of a tree",
 }
-"""Bundled clips and a prompt for each. Each is judged as it is, and blurred."""
+"""Bundled clips and a prompt for each. Each is scored unchanged, and blurred."""
 BLUR = 0.9
 """Strength, of at most 1."""
 REAL_FPS = 12
@@ -41,7 +41,7 @@ ON_REAL = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """A drawn clip as a file, and the truth about it."""
+    """A drawn clip as a file, with its true verdict."""
 
     path: Path
     verdict: "Verdict"
@@ -68,8 +68,8 @@ def _run(out: Path, *, model: str, paradigm: "Paradigm | None", device: str | No
 
     folder = out / "clips"
     make_directory(folder)
-    prompt, variants = _draw(folder)
-    requests = [(str(variant.path), prompt) for variant in variants] + _real(folder)
+    prompt, variants = _draw_clips(folder)
+    requests = [(str(variant.path), prompt) for variant in variants] + _real_clips(folder)
     screen = console()
     scores: list[Score] = []
     for result in score_clips(requests, model=model, paradigm=paradigm, device=device):
@@ -90,8 +90,8 @@ def _run(out: Path, *, model: str, paradigm: "Paradigm | None", device: str | No
     screen.print(f"\nThe page: {out / PAGE}\nThe drawn clips: {out / 'clips'}")
 
 
-def _draw(folder: Path) -> tuple[str, list[Variant]]:
-    """Four films for one prompt, each with a graver fault than the one before."""
+def _draw_clips(folder: Path) -> tuple[str, list[Variant]]:
+    """Four films for one prompt, in the order of their faults, none first."""
     import numpy as np
 
     from descore.synthetic.prompts import write_prompt
@@ -100,27 +100,27 @@ def _draw(folder: Path) -> tuple[str, list[Variant]]:
     from descore.synthetic.truth import true_verdict
     from descore.video.encoder import write_mp4
 
-    asked = Scene(
+    requested = Scene(
         shape=Shape.STAR, colour=Colour.YELLOW, action=Action.LEFT, speed=Speed.FAST, setting=Setting.NIGHT_SKY
     )
-    request = frozenset({"count", "shape", "colour", "action", "setting"})
-    shown = {
-        "as-asked": asked,
-        "wrong-colour": replace(asked, colour=Colour.BLUE),
-        "stands-still": replace(asked, action=Action.STILL, speed=Speed.SLOW),
-        "other-thing": replace(asked, shape=Shape.SQUARE, colour=Colour.RED, setting=Setting.MEADOW),
+    attributes = frozenset({"count", "shape", "colour", "action", "setting"})
+    scenes = {
+        "as-asked": requested,
+        "wrong-colour": replace(requested, colour=Colour.BLUE),
+        "stands-still": replace(requested, action=Action.STILL, speed=Speed.SLOW),
+        "other-thing": replace(requested, shape=Shape.SQUARE, colour=Colour.RED, setting=Setting.MEADOW),
     }
     variants = []
-    for name, scene in shown.items():
-        variant = Variant(path=folder / f"{name}.mp4", verdict=true_verdict(asked, scene, request))
+    for name, scene in scenes.items():
+        variant = Variant(path=folder / f"{name}.mp4", verdict=true_verdict(requested, scene, attributes))
         frames = (DRAWN_FRAMES - 1) * PER_DRAWN_FRAME + 1
         pixels = render_scene(scene, rng=np.random.default_rng(SEED), frames=frames, height=256, width=256)
         write_mp4(variant.path, pixels, fps=FPS, hold=PER_DRAWN_FRAME, options={"crf": "16"})
         variants.append(variant)
-    return write_prompt(asked, request, np.random.default_rng(SEED)), variants
+    return write_prompt(requested, attributes, np.random.default_rng(SEED)), variants
 
 
-def _real(folder: Path) -> list[tuple[str, str]]:
+def _real_clips(folder: Path) -> list[tuple[str, str]]:
     """Path and prompt of each real clip, and of its blurred copy."""
     import numpy as np
 
@@ -157,6 +157,7 @@ def _announce(screen: "Console", title: str, text: str) -> None:
 
 
 def _write_page(path: Path, ranked: "Sequence[Score]", real: "Sequence[Score]", *, order: str) -> None:
+    from descore.io import atomic_write
     from descore.report.cards import CardSection, render_cards, score_card
 
     drawn = CardSection(
@@ -173,7 +174,7 @@ def _write_page(path: Path, ranked: "Sequence[Score]", real: "Sequence[Score]", 
         note=_note(ranked[0]),
         footer="rabbit.mp4, squirrel.mp4: Big Buck Bunny, (c) 2008 Blender Foundation, www.bigbuckbunny.org, CC BY 3.0",
     )
-    path.write_text(page, encoding="utf-8")
+    atomic_write(path, page)
 
 
 def _note(score: "Score") -> str:

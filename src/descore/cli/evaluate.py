@@ -83,7 +83,7 @@ def evaluate_judge(
         from descore.cli.scoring import open_judge, progress_bar
         from descore.evaluation.benchmarks import find_benchmark, load
         from descore.evaluation.results import labels_of
-        from descore.evaluation.runs import evaluate as run_evaluation
+        from descore.evaluation.runs import run_evaluation
         from descore.evaluation.score_tables import read_scores
 
         row = find_benchmark(benchmark)

@@ -68,7 +68,7 @@ def stress_test(
         from descore.cli.scoring import open_judge, progress_bar
         from descore.evaluation.judges import FEATURE_SAMPLING, FeatureJudge
         from descore.evaluation.records import to_plain
-        from descore.evaluation.stress import stress as run_stress
+        from descore.evaluation.stress import run_stress
         from descore.io import atomic_write
 
         with progress_bar(time_remaining=True) as bar:

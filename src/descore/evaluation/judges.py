@@ -184,7 +184,7 @@ class ModelJudge:
             "max_chain_tokens": params.max_chain_tokens or self.scorer.model.settings.max_chain_tokens,
             "precision": str(self.scorer.model.backbone.dtype).removeprefix("torch."),
             "digest": checkpoint_digest(self.scorer.name),
-            "versions": versions("descore", "torch", "transformers", "av"),
+            "versions": package_versions("descore", "torch", "transformers", "av"),
         }
 
     def judge(self, clips: Sequence[RatedClip], *, open_video: OpenVideo) -> list[Record]:
@@ -229,7 +229,7 @@ class FeatureJudge:
     def config(self) -> Record:
         """What the numbers depend on."""
         return config_without_chains(
-            model=self.feature.name, digest=self.feature.formula, versions=versions("descore", "numpy", "av")
+            model=self.feature.name, digest=self.feature.formula, versions=package_versions("descore", "numpy", "av")
         )
 
     def judge(self, clips: Sequence[RatedClip], *, open_video: OpenVideo) -> list[Record]:
@@ -260,7 +260,7 @@ def request_of(video: Any, prompt: str) -> "Request":  # noqa: ANN401  # whateve
     return Request(video=video, prompt=prompt)
 
 
-def versions(*packages: str) -> dict[str, str]:
+def package_versions(*packages: str) -> dict[str, str]:
     """The installed versions of packages, by name."""
     return {package: version(package) for package in packages}
 

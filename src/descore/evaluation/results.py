@@ -1,8 +1,7 @@
 """The statistics of a run: a pure function of its labels and records.
 
-In: rated clips, pairs, and the record that counts of each clip. Out: the object of results.json, plain values only,
-with None for a number that is not known. A clip without a score is counted as failed wherever it would count, and is
-never a number. Knows records and the statistics in `maths`; knows nothing of files, models or screens.
+In: rated clips, pairs, and the last record of each clip. Out: the object of results.json, plain values only, with None
+for an unknown number. A clip without a score counts as failed in every figure.
 
 Shapes: B pairs, N clips."""
 
@@ -32,12 +31,12 @@ ClipKey = tuple[str, str]
 Records = Mapping[ClipKey, Mapping[str, Any]]
 
 WORST = 12
-"""Mistakes that are told apart at most."""
+"""Mistakes that are listed at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Margins:
-    """The pairs that have one label, as the statistics take them."""
+    """The pairs of one label, as arrays."""
 
     pairs: Sequence[Pair]
     margin_B: NDArray[np.float64]
@@ -52,9 +51,9 @@ def results_of(clips: Sequence[RatedClip], pairs: Sequence[Pair], records: Recor
 
     scored, of: clips with a score, and clips; failures: the others, with their `error`; truncated: chains that were cut
     at the limit; unreadable: chains without a verdict; left_out: a generative model's chains without an answer, beside
-    others that have one; seconds: spent in all. Per label in `labels`, the agreement with
-    people; per dimension in `marks`, how often the written mark is the true one; by_source, by_aspect; and `worst`:
-    the decided pairs whose order is most wrong, `margin` in root mean squares of the label's margins."""
+    others that have one; seconds: the total time. Per label in `labels`, the agreement with people; per dimension
+    in `marks`, how often the written mark is the true one; by_source, by_aspect; and `worst`: the decided pairs whose
+    order is most wrong, `margin` in root mean squares of the label's margins."""
     counted = [records[key_of(clip)] for clip in clips if key_of(clip) in records]
     scored = [record for record in counted if record["reward"] is not None]
     margins = {label: margins_of(label, pairs, records) for label in labels_of(clips, pairs)}
@@ -67,22 +66,22 @@ def results_of(clips: Sequence[RatedClip], pairs: Sequence[Pair], records: Recor
             "unreadable": sum(record.get("thinking") is not None and record.get("marks") is None for record in scored),
             "left_out": sum(record.get("left_out") or 0 for record in scored),
             "seconds": sum(record.get("seconds") or 0.0 for record in counted),
-            "labels": {label: _agreement(label, found, clips, records) for label, found in margins.items()},
+            "labels": {label: _agreement(label, own, clips, records) for label, own in margins.items()},
             "marks": _marks(clips, records),
             "by_source": _by_source(clips, records),
-            "by_aspect": {label: by for label, found in margins.items() if (by := _by_aspect(found))},
+            "by_aspect": {label: by for label, own in margins.items() if (by := _by_aspect(own))},
             "worst": _worst(pairs, margins),
         }
     )
 
 
 def key_of(clip: RatedClip) -> ClipKey:
-    """What a clip's record is found by."""
+    """The key of a clip's record."""
     return clip.video, clip.prompt
 
 
 def labels_of(clips: Sequence[RatedClip], pairs: Sequence[Pair]) -> tuple[str, ...]:
-    """Every label that a pair or a clip has, in the order in which they are first seen."""
+    """Every label of the pairs and clips, in the order of their first occurrence."""
     return tuple(dict.fromkeys(chain(*(pair.preference for pair in pairs), *(clip.ratings for clip in clips))))
 
 
@@ -119,17 +118,17 @@ def margins_of(label: str, pairs: Sequence[Pair], records: Records) -> Margins:
 
 
 def _failures(clips: Sequence[RatedClip], records: Records) -> list[dict[str, str]]:
-    found = []
+    failures = []
     for clip in clips:
         record = records.get(key_of(clip))
         if record is None or record["reward"] is None:
             error = "never tried" if record is None else record["error"]
-            found.append({"video": clip.video, "prompt": clip.prompt, "error": error})
-    return found
+            failures.append({"video": clip.video, "prompt": clip.prompt, "error": error})
+    return failures
 
 
-def _agreement(label: str, found: Margins, clips: Sequence[RatedClip], records: Records) -> dict[str, Any]:
-    margin_B, preference_B, group_B = found.margin_B, found.preference_B, found.group_B
+def _agreement(label: str, margins: Margins, clips: Sequence[RatedClip], records: Records) -> dict[str, Any]:
+    margin_B, preference_B, group_B = margins.margin_B, margins.preference_B, margins.group_B
     probability_B = np.asarray([preference_probability(margin, 0.0) for margin in margin_B], np.float64)
     return {
         "reward": reward_name(label, records),
@@ -156,8 +155,8 @@ def _correlation(label: str, clips: Sequence[RatedClip], records: Records) -> di
 
 
 def _marks(clips: Sequence[RatedClip], records: Records) -> dict[str, Any] | None:
-    """Right marks among the clips whose true ones are known; a chain without a verdict has failed. "asked" counts the
-    marks that the prompt asks for, which are harder: N/A can be told from the prompt alone. None if no chain says."""
+    """The share of right marks among the clips whose true marks are known; a chain without a verdict has failed.
+    "asked" counts only the dimensions that the prompt asks for: N/A follows from the prompt alone. None if no chains."""
     known = [clip for clip in clips if clip.marks is not None]
     if not any((records.get(key_of(clip)) or {}).get("thinking") for clip in known):
         return None
@@ -183,11 +182,11 @@ def _hit(clip: RatedClip, name: str, records: Records) -> float:
 
 
 def _by_source(clips: Sequence[RatedClip], records: Records) -> dict[str, Any]:
-    found = {}
+    by_source = {}
     for source in sorted({clip.source for clip in clips if clip.source is not None}):
         own = [clip for clip in clips if clip.source == source]
         rewards = [r["reward"] for clip in own if (r := records.get(key_of(clip))) and r["reward"] is not None]
-        found[source] = {
+        by_source[source] = {
             "reward": fmean(rewards) if rewards else None,
             "n": len(rewards),
             "failed": len(own) - len(rewards),
@@ -196,30 +195,30 @@ def _by_source(clips: Sequence[RatedClip], records: Records) -> dict[str, Any]:
                 for label in labels_of(own, ())
             },
         }
-    return found
+    return by_source
 
 
-def _by_aspect(found: Margins) -> dict[str, Any]:
-    aspect_B = np.asarray([pair.aspect or "" for pair in found.pairs], np.str_)
+def _by_aspect(margins: Margins) -> dict[str, Any]:
+    aspect_B = np.asarray([pair.aspect or "" for pair in margins.pairs], np.str_)
     return {
         str(aspect): accuracy_without_ties(
-            found.margin_B[aspect_B == aspect],
-            found.preference_B[aspect_B == aspect],
-            found.group_B[aspect_B == aspect],
+            margins.margin_B[aspect_B == aspect],
+            margins.preference_B[aspect_B == aspect],
+            margins.group_B[aspect_B == aspect],
         )
         for aspect in np.unique(aspect_B[aspect_B != ""])
     }
 
 
 def _worst(pairs: Sequence[Pair], margins: Mapping[str, Margins]) -> list[dict[str, Any]]:
-    """A pair is told once, under the label where it is most wrong."""
-    place = {id(pair): index for index, pair in enumerate(pairs)}
+    """Each pair once, under the label where it is most wrong."""
+    index_of = {id(pair): index for index, pair in enumerate(pairs)}
     worst: dict[int, dict[str, Any]] = {}
-    for label, found in margins.items():
+    for label, own in margins.items():
         # About 0, not about their mean: which clip is called a is arbitrary.
-        spread = math.sqrt(np.nan_to_num(found.margin_B**2).sum() / max(1, np.isfinite(found.margin_B).sum())) or 1.0
-        for pair, margin, preference in zip(found.pairs, found.margin_B, found.preference_B, strict=True):
-            index, wrong = place[id(pair)], -margin * preference / spread
+        spread = math.sqrt(np.nan_to_num(own.margin_B**2).sum() / max(1, np.isfinite(own.margin_B).sum())) or 1.0
+        for pair, margin, preference in zip(own.pairs, own.margin_B, own.preference_B, strict=True):
+            index, wrong = index_of[id(pair)], -margin * preference / spread
             if wrong > worst.get(index, {"wrong": 0.0})["wrong"]:
                 worst[index] = {"pair": index, "label": label, "margin": float(margin / spread), "wrong": wrong}
     ranked = sorted(worst.values(), key=lambda mistake: -mistake["wrong"])[:WORST]

@@ -38,7 +38,7 @@ from descore.video.sampling import VideoSampling
 if TYPE_CHECKING:
     from descore.evaluation.benchmarks import Judgements
 
-SCHEMA = 1
+RUN_SCHEMA = 1
 RUN_FILE, CLIPS_FILE, LABELS_FILE = "run.json", "clips.jsonl", "labels.json"
 RESULTS_FILE, FRAMES_FOLDER = "results.json", "frames"
 
@@ -60,7 +60,7 @@ class Run:
     title: str
     """Of the benchmark."""
     licence: str
-    """Of the benchmark's clips, whose frames a page may show; empty if nobody said."""
+    """Of the benchmark's clips, whose frames a page may show; empty if unknown."""
     published: Sequence[Mapping[str, Any]]
     """Figures that others report on this benchmark: model, label, figure, value, source."""
     clips: tuple[RatedClip, ...]
@@ -73,7 +73,7 @@ class Run:
     """JPEG thumbnails, by the clip's index in `clips`."""
 
 
-def evaluate(
+def run_evaluation(
     judge: Judge,
     judgements: "Judgements",
     *,
@@ -93,7 +93,7 @@ def evaluate(
     clips, pairs = judgements.clips, judgements.pairs
     labels = {"clips": [to_plain(clip) for clip in clips], "pairs": [_pair_record(pair) for pair in pairs]}
     config = {
-        "schema": SCHEMA,
+        "schema": RUN_SCHEMA,
         **judge.config,
         "benchmark": benchmark,
         "limit": limit,

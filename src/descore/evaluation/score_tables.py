@@ -13,7 +13,7 @@ from typing import Any
 
 from descore.data.tables import Cells, read_rows, value_at
 from descore.errors import DataError, DescoreWarning
-from descore.evaluation.judges import OpenVideo, config_without_chains, file_digest, versions
+from descore.evaluation.judges import OpenVideo, config_without_chains, file_digest, package_versions
 from descore.evaluation.records import Record, plain_record
 from descore.evaluation.results import ClipKey, key_of
 from descore.types import RatedClip
@@ -35,7 +35,9 @@ class TableJudge:
     @property
     def config(self) -> Record:
         """What the scores depend on: the table's contents, not its path."""
-        return config_without_chains(model=self.model, digest=file_digest(self.file), versions=versions("descore"))
+        return config_without_chains(
+            model=self.model, digest=file_digest(self.file), versions=package_versions("descore")
+        )
 
     def judge(self, clips: Sequence[RatedClip], *, open_video: OpenVideo) -> list[Record]:  # noqa: ARG002
         """A record for each clip."""

@@ -79,7 +79,7 @@ class _Outcomes:
     errors: dict[_Trial, str] = field(default_factory=dict)
 
 
-def stress(
+def run_stress(
     judge: Judge,
     judgements: "Judgements",
     *,

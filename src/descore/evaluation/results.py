@@ -156,7 +156,7 @@ def _correlation(label: str, clips: Sequence[RatedClip], records: Records) -> di
 
 def _marks(clips: Sequence[RatedClip], records: Records) -> dict[str, Any] | None:
     """The share of right marks among the clips whose true marks are known; a chain without a verdict has failed.
-    "asked" counts only the dimensions that the prompt asks for: N/A follows from the prompt alone. None if no chains."""
+    "asked" counts only the dimensions that the prompt asks for: N/A follows from the prompt. None if no chains."""
     known = [clip for clip in clips if clip.marks is not None]
     if not any((records.get(key_of(clip)) or {}).get("thinking") for clip in known):
         return None

@@ -67,7 +67,7 @@ def test_one_problem_is_one_line_as_an_error_of_the_family(read):
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("model.backbone=x", "model.backbone  or checkpoint: give exactly one of them, found both"),
         ("model.checkpoint=null", "model.backbone  or checkpoint: give exactly one of them, found neither"),
@@ -85,11 +85,11 @@ def test_one_problem_is_one_line_as_an_error_of_the_family(read):
         ("optim.max_steps=[", "optim.max_steps  has a value that is not YAML: '['"),
     ],
 )
-def test_what_an_override_breaks_is_named(read, override, said):
+def test_what_an_override_breaks_is_named(read, override, message):
     with pytest.raises(SettingsError) as fault:
         read(GOOD, override)
     assert page(fault)[0] == "sft.yaml: 1 problem"
-    assert said in page(fault)[1].strip()
+    assert message in page(fault)[1].strip()
 
 
 def test_overrides_are_put_over_the_file(read):
@@ -122,15 +122,15 @@ def test_differences_are_named_by_key(read):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("a: [", r"sft.yaml:\d+: "),
         ("optim: {seed: 1, seed: 2}", "key 'seed' is given twice"),
         ("- 1", "found list, expected keys and values"),
     ],
 )
-def test_a_file_that_is_no_config_is_one_line(read, text, said):
-    with pytest.raises(ConfigError, match=said) as fault:
+def test_a_file_that_is_no_config_is_one_line(read, text, message):
+    with pytest.raises(ConfigError, match=message) as fault:
         read(text)
     assert "\n" not in str(fault.value)
 
@@ -157,7 +157,7 @@ def test_the_example_config_of_the_cold_start_can_be_read():
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("run.eval_steps=5", "run.eval_steps  needs data.eval, a table to evaluate on"),
         ("dimensions=[overall, overall]", "dimensions  names one twice: ['overall', 'overall']"),
@@ -174,11 +174,11 @@ def test_the_example_config_of_the_cold_start_can_be_read():
         ("trainable.qurey.mode=full", "trainable.qurey  unknown key; did you mean trainable.query?"),
     ],
 )
-def test_what_an_override_breaks_in_a_cold_start_is_named(tmp_path, override, said):
+def test_what_an_override_breaks_in_a_cold_start_is_named(tmp_path, override, message):
     (tmp_path / "cold.yaml").write_text(GOOD)
     with pytest.raises(SettingsError) as fault:
         read_config(tmp_path / "cold.yaml", ColdStartConfig, overrides=[override])
-    assert [line.strip() for line in page(fault)] == ["cold.yaml: 1 problem", said]
+    assert [line.strip() for line in page(fault)] == ["cold.yaml: 1 problem", message]
 
 
 def test_a_loss_on_chains_needs_chains(tmp_path):

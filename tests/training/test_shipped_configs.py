@@ -25,12 +25,12 @@ def test_a_config_is_read_by_its_stage(name):
 
 
 def test_the_layers_that_are_sharded_are_the_backbones():
-    told = yaml.safe_load((CONFIGS / "accelerate" / "fsdp.yaml").read_text(encoding="utf-8"))
-    names = told["fsdp_config"]["fsdp_transformer_layer_cls_to_wrap"].split(",")
+    config = yaml.safe_load((CONFIGS / "accelerate" / "fsdp.yaml").read_text(encoding="utf-8"))
+    names = config["fsdp_config"]["fsdp_transformer_layer_cls_to_wrap"].split(",")
     assert len(names) == 2
     assert all(hasattr(modeling_qwen3_vl, name) for name in names)
 
 
 def test_deepspeeds_config_asks_for_its_third_stage():
-    told = yaml.safe_load((CONFIGS / "accelerate" / "deepspeed_zero3.yaml").read_text(encoding="utf-8"))
-    assert (told["distributed_type"], told["deepspeed_config"]["zero_stage"]) == ("DEEPSPEED", 3)
+    config = yaml.safe_load((CONFIGS / "accelerate" / "deepspeed_zero3.yaml").read_text(encoding="utf-8"))
+    assert (config["distributed_type"], config["deepspeed_config"]["zero_stage"]) == ("DEEPSPEED", 3)

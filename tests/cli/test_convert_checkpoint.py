@@ -22,9 +22,9 @@ def source(tmp_path_factory):
 
 def test_what_is_converted_scores(descore, source, films):
     out = source / "ours"
-    done = descore("convert-checkpoint", source / "theirs", "--out", out, "--rubric", source / "rubric.txt", *STAGE_2)
-    assert done.exit_code == 0, done.stderr
-    assert done.stdout.splitlines() == [
+    result = descore("convert-checkpoint", source / "theirs", "--out", out, "--rubric", source / "rubric.txt", *STAGE_2)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines() == [
         f"converted: {out} (overall; chain, query, end of turn)",
         f"next: descore score CLIP --prompt TEXT --model {out}",
     ]
@@ -42,7 +42,7 @@ class Malicious:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"--rubric": "absent.txt"}, "--rubric: absent.txt cannot be read as text"),
         ({"--layout": "query first"}, "--layout: found 'query first', expected one of"),
@@ -51,13 +51,13 @@ class Malicious:
         ({"--out": "no/such/place"}, "--out: there is no folder"),
     ],
 )
-def test_what_does_not_fit_is_one_line(descore, source, tmp_path, monkeypatch, changes, said):
+def test_what_does_not_fit_is_one_line(descore, source, tmp_path, monkeypatch, changes, message):
     monkeypatch.chdir(tmp_path)
     options = {"--out": "out", "--rubric": source / "rubric.txt", "--layout": STAGE_2[1], **changes}
     wrong = descore("convert-checkpoint", source / "theirs", *(part for pair in options.items() for part in pair))
     assert wrong.exit_code == 3
     [line] = wrong.stderr.splitlines()
-    assert said in line
+    assert message in line
     assert not list(tmp_path.iterdir())
 
 

@@ -45,10 +45,10 @@ def faulty(tmp_path, films):
 
 def test_a_clean_table_is_summed_up(descore, clean, monkeypatch):
     monkeypatch.chdir(clean.parent)
-    done = descore("data", "check", clean.name)
-    assert done.exit_code == 0, done.stderr
-    assert done.stderr == ""
-    assert [" ".join(line.split()) for line in done.stdout.splitlines() if line.strip()] == [
+    result = descore("data", "check", clean.name)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    assert [" ".join(line.split()) for line in result.stdout.splitlines() if line.strip()] == [
         "clean.csv",
         "rows 2",
         "overall a 1, b 0, tie 1 (50.0% ties)",
@@ -62,25 +62,25 @@ def test_a_clean_table_is_summed_up(descore, clean, monkeypatch):
 
 
 def test_faults_come_one_a_line_and_make_the_exit_code(descore, faulty, films):
-    done = descore("data", "check", faulty)
-    assert done.exit_code == 5
-    said = [line.replace(str(faulty), "T") for line in done.stdout.splitlines()]
-    assert said[:2] == [
+    result = descore("data", "check", faulty)
+    assert result.exit_code == 5
+    printed = [line.replace(str(faulty), "T") for line in result.stdout.splitlines()]
+    assert printed[:2] == [
         "T:2: chain_a: no <answer>...</answer> block in the chain; expected a chain that ends with its verdict",
         "T:2: chain_a is there and the other is empty; give both or neither",
     ]
-    assert said[2] == "T:3: preference is 'c'; expected a, b or tie"
-    assert said[3].startswith(f"T:3: video_a {films[1]}: not a video")
-    assert said[4] == f"T:3: video_b {films[2]}: no such file; expected a video that opens"
-    assert said[5] == "warning: T:4: the pair of line 2 again; it will count twice"
-    assert said[-1] == "5 faults, 1 warning"
+    assert printed[2] == "T:3: preference is 'c'; expected a, b or tie"
+    assert printed[3].startswith(f"T:3: video_a {films[1]}: not a video")
+    assert printed[4] == f"T:3: video_b {films[2]}: no such file; expected a video that opens"
+    assert printed[5] == "warning: T:4: the pair of line 2 again; it will count twice"
+    assert printed[-1] == "5 faults, 1 warning"
 
 
 def test_nothing_is_opened_that_need_not_be(descore, faulty):
-    done = descore("data", "check", faulty, "--no-open")
-    assert done.exit_code == 5
-    assert "3 faults, 1 warning" in done.stdout
-    assert "hours" not in done.stdout
+    result = descore("data", "check", faulty, "--no-open")
+    assert result.exit_code == 5
+    assert "3 faults, 1 warning" in result.stdout
+    assert "hours" not in result.stdout
 
 
 def test_only_the_first_faults_are_shown(descore, tmp_path):
@@ -105,9 +105,9 @@ def test_warnings_are_faults_if_one_is_strict(descore, tmp_path):
 
 
 def test_json_for_programs(descore, lines, faulty):
-    done = descore("data", "check", faulty, "--json")
-    assert done.exit_code == 5
-    *findings, table = lines(done)
+    result = descore("data", "check", faulty, "--json")
+    assert result.exit_code == 5
+    *findings, table = lines(result)
     assert [finding["kind"] for finding in findings] == ["fault"] * 5 + ["warning"]
     assert (findings[2]["file"], findings[2]["line"]) == (str(faulty), 3)
     assert findings[2]["message"] == "preference is 'c'; expected a, b or tie"
@@ -115,26 +115,26 @@ def test_json_for_programs(descore, lines, faulty):
 
 
 def test_chains_in_the_tokens_of_a_checkpoint(descore, lines, tmp_path, model):
-    told = 'A red ball. <answer>{"dimensional_scores": {"subject": 2, "dynamics": 1, "camera": "N/A", '
-    told += '"environment": 0, "style": 2}, "overall_score": 3.5}</answer>'
-    row = {**PLAIN, "video_a": "x", "video_b": "y", "chain_a": told, "chain_b": told}
-    done = descore("data", "check", write(tmp_path / "t.csv", [row]), "--no-open", "--json", "--checkpoint", model)
-    assert done.exit_code == 0, done.stderr
-    [table] = lines(done)
+    chain = 'A red ball. <answer>{"dimensional_scores": {"subject": 2, "dynamics": 1, "camera": "N/A", '
+    chain += '"environment": 0, "style": 2}, "overall_score": 3.5}</answer>'
+    row = {**PLAIN, "video_a": "x", "video_b": "y", "chain_a": chain, "chain_b": chain}
+    result = descore("data", "check", write(tmp_path / "t.csv", [row]), "--no-open", "--json", "--checkpoint", model)
+    assert result.exit_code == 0, result.stderr
+    [table] = lines(result)
     assert table["chains"]["unit"] == "tokens"
-    assert table["chains"]["longest"] > len(told.split())
+    assert table["chains"]["longest"] > len(chain.split())
 
 
 def test_a_split_is_checked_together(descore, clean, tmp_path, films):
     other = write(tmp_path / "eval.csv", [{**PLAIN, "video_a": films[0][0], "video_b": films[0][1]}])
-    done = descore("data", "check", clean, other, "--workers", 1)
-    assert done.exit_code == 5
-    assert done.stdout.count("keep it on one side of the split") == 2
-    assert done.stdout.count("warning: ") == 1
+    result = descore("data", "check", clean, other, "--workers", 1)
+    assert result.exit_code == 5
+    assert result.stdout.count("keep it on one side of the split") == 2
+    assert result.stdout.count("warning: ") == 1
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         (["check", "absent.csv"], "error: absent.csv: no such file; expected a table"),
         (["check", "{}", "--checkpoint", "absent"], "error: absent: no such folder; expected a checkpoint's folder"),
@@ -142,21 +142,21 @@ def test_a_split_is_checked_together(descore, clean, tmp_path, films):
         (["convert", "{}", "--from", "nothing", "--out", "x.csv"], "error: unknown layout 'nothing'. Known: "),
     ],
 )
-def test_what_cannot_be_used_is_one_line(descore, clean, args, said):
+def test_what_cannot_be_used_is_one_line(descore, clean, args, message):
     wrong = descore("data", *(arg.format(clean) for arg in args))
     assert wrong.exit_code == 3
     assert wrong.stdout == ""
     [line] = wrong.stderr.splitlines()
-    assert said in line
+    assert message in line
 
 
 def test_convert_says_what_it_wrote_and_what_next(descore, tmp_path, films):
     (first, second, _), _, _ = films
     source = write(tmp_path / "t.csv", [{"path_A": first, "path_B": second, "prompt": "p", "VQ": "A"}])
     out = tmp_path / "pairs.jsonl"
-    done = descore("data", "convert", source, "--from", "videoalign", "--label", "VQ", "--out", out)
-    assert done.exit_code == 0, done.stderr
-    assert done.stdout.splitlines() == [f"{out}: 1 pair", "  VQ: a 1, b 0, tie 0", f"next: descore data check {out}"]
+    result = descore("data", "convert", source, "--from", "videoalign", "--label", "VQ", "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines() == [f"{out}: 1 pair", "  VQ: a 1, b 0, tie 0", f"next: descore data check {out}"]
     assert json.loads(out.read_text())["preference.VQ"] == "a"
     assert descore("data", "check", out).exit_code == 0
     again = descore("data", "convert", source, "--from", "videoalign", "--label", "VQ", "--out", out)
@@ -165,9 +165,9 @@ def test_convert_says_what_it_wrote_and_what_next(descore, tmp_path, films):
 
 
 def test_help_names_both(descore):
-    said = descore("data", "--help").output
-    assert "check" in said
-    assert "convert" in said
+    text = descore("data", "--help").output
+    assert "check" in text
+    assert "convert" in text
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
@@ -176,14 +176,14 @@ def test_the_tables_of_the_page_are_tables(descore, tmp_path, kind):
     [example] = re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL)
     file = tmp_path / f"example.{kind}"
     file.write_text(example, encoding="utf-8")
-    done = descore("data", "check", file, "--no-open", "--strict")
-    assert done.exit_code == 0, done.stdout
+    result = descore("data", "check", file, "--no-open", "--strict")
+    assert result.exit_code == 0, result.stdout
 
 
 def test_the_page_names_every_option(descore):
     page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
     for verb in ("check", "convert"):
-        said = descore("data", verb, "--help").output
-        options = set(re.findall(r"--[a-z-]+", said)) - {"--help", "--debug", "--open"}
+        text = descore("data", verb, "--help").output
+        options = set(re.findall(r"--[a-z-]+", text)) - {"--help", "--debug", "--open"}
         assert options
         assert {option for option in options if option not in page} == set()

@@ -3,19 +3,19 @@
 
 def test_doctor_finds_all_well(descore, lines, model):
     result = descore("doctor", "--model", model, "--json")
-    [found] = lines(result)
+    [diagnoses] = lines(result)
     assert result.exit_code == 0
-    assert found["ok"] is True
-    assert found["faults"] == []
-    assert {"python", "descore", "torch", "torchvision", "transformers", "av", "device", "model"} <= set(found)
-    assert "the same words" in found["alone = batch"]
-    assert "the same words" in found["seed = seed"]
+    assert diagnoses["ok"] is True
+    assert diagnoses["faults"] == []
+    assert {"python", "descore", "torch", "torchvision", "transformers", "av", "device", "model"} <= set(diagnoses)
+    assert "the same words" in diagnoses["alone = batch"]
+    assert "the same words" in diagnoses["seed = seed"]
 
 
 def test_doctor_says_what_is_wrong_and_goes_on(descore, lines, tmp_path):
     result = descore("doctor", "--model", tmp_path / "absent", "--json")
-    [found] = lines(result)
+    [diagnoses] = lines(result)
     assert result.exit_code == 1
-    assert found["faults"] == ["model"]
-    assert "no such folder" in found["model"]
+    assert diagnoses["faults"] == ["model"]
+    assert "no such folder" in diagnoses["model"]
     assert "FAIL  model" in descore("doctor", "--model", tmp_path / "absent").stdout

@@ -31,8 +31,8 @@ for line in sys.argv[1:]:
 
 def test_help_and_version_import_nothing_heavy():
     command = [sys.executable, "-c", IMPORTS_OF_HELP, *(" ".join(args) for args in HELP)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_a_closed_pipe_is_quiet():
@@ -44,8 +44,8 @@ def test_a_closed_pipe_is_quiet():
 
 
 def test_python_dash_m_is_the_same_command():
-    done = subprocess.run([sys.executable, "-m", "descore", "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout == f"descore {__version__}\n"
+    result = subprocess.run([sys.executable, "-m", "descore", "--version"], capture_output=True, text=True, check=True)
+    assert result.stdout == f"descore {__version__}\n"
 
 
 def test_help_lists_every_verb(descore):

@@ -46,14 +46,14 @@ def test_people_see_figures_marks_and_the_next_command(run):
 
 
 def test_the_folder_holds_all_that_a_report_needs(run):
-    found = read_run(run[0])
-    assert len(found.clips) == len(found.records) == 6
-    assert all(tuple(record) == RUN_KEYS for record in found.records.values())
-    assert found.config["seed"] == 0
-    assert {"torch", "transformers"} <= set(found.config["versions"])
-    assert found.clips[0].marks is not None
-    mistaken = {video for pair in found.results["worst"] for video in _videos(found.pairs[pair["pair"]])}
-    assert {found.clips[index].video for index in found.frames} == mistaken
+    evaluation = read_run(run[0])
+    assert len(evaluation.clips) == len(evaluation.records) == 6
+    assert all(tuple(record) == RUN_KEYS for record in evaluation.records.values())
+    assert evaluation.config["seed"] == 0
+    assert {"torch", "transformers"} <= set(evaluation.config["versions"])
+    assert evaluation.clips[0].marks is not None
+    mistaken = {video for pair in evaluation.results["worst"] for video in _videos(evaluation.pairs[pair["pair"]])}
+    assert {evaluation.clips[index].video for index in evaluation.frames} == mistaken
 
 
 def _videos(pair):
@@ -82,11 +82,11 @@ def test_another_config_is_refused_in_one_line(run, descore, model, options, nam
 def test_failures_come_first_and_are_tried_again(descore, model, table, films, lines):
     command = ("evaluate", "--model", model, "--benchmark", table, "--out", table.parent / "run", "--think", "off")
     result = descore(*command, "--json")
-    [found] = lines(result)
+    [results] = lines(result)
     assert result.exit_code == 4
     assert "error: scored 3 of 4; not scored: gone.mp4: no such file" in result.stderr
-    assert (found["scored"], found["of"]) == (3, 4)
-    assert (found["labels"]["look"]["accuracy"]["n"], found["labels"]["look"]["accuracy"]["failed"]) == (1, 1)
+    assert (results["scored"], results["of"]) == (3, 4)
+    assert (results["labels"]["look"]["accuracy"]["n"], results["labels"]["look"]["accuracy"]["failed"]) == (1, 1)
     shutil.copy(films[0][0], table.parent / "gone.mp4")
     again = descore(*command)
     assert again.exit_code == 0
@@ -96,18 +96,18 @@ def test_failures_come_first_and_are_tried_again(descore, model, table, films, l
 
 def test_hand_made_features_are_models_too(descore, table, lines):
     result = descore("evaluate", "--model", "sharpness", "--benchmark", table, "--out", table.parent / "run", "--json")
-    [found] = lines(result)
-    assert found["labels"]["look"]["reward"] == "sharpness"
-    assert (found["scored"], result.exit_code) == (3, 4)
+    [results] = lines(result)
+    assert results["labels"]["look"]["reward"] == "sharpness"
+    assert (results["scored"], result.exit_code) == (3, 4)
 
 
 def test_scores_of_another_system_are_evaluated(descore, table, lines):
     (table.parent / "theirs.csv").write_text("video,reward\n0.mp4,1\n1.mp4,2\n2.mp4,3\ngone.mp4,4\n")
     command = ("evaluate", "--scores", table.parent / "theirs.csv", "--benchmark", table)
     result = descore(*command, "--out", table.parent / "run", "--json")
-    [found] = lines(result)
+    [results] = lines(result)
     assert result.exit_code == 0
-    assert found["labels"]["look"]["accuracy"]["value"] == 1.0
+    assert results["labels"]["look"]["accuracy"]["value"] == 1.0
     assert read_run(table.parent / "run").config["model"] == "theirs"
 
 
@@ -116,9 +116,9 @@ def test_the_lines_of_descore_score_are_such_scores(descore, model, table, lines
     (table.parent / "lines.jsonl").write_text(scored.stdout)
     out = ("--out", table.parent / "run", "--json")
     result = descore("evaluate", "--scores", table.parent / "lines.jsonl", "--benchmark", table, *out)
-    [found] = lines(result)
-    assert (found["scored"], found["of"], result.exit_code) == (2, 4, 4)
-    assert found["failures"][0]["error"] == "lines.jsonl has no score of it"
+    [results] = lines(result)
+    assert (results["scored"], results["of"], result.exit_code) == (2, 4, 4)
+    assert results["failures"][0]["error"] == "lines.jsonl has no score of it"
 
 
 def test_without_out_the_folder_is_named_by_the_options(descore, table, monkeypatch):
@@ -225,9 +225,9 @@ def test_features_and_score_tables_import_no_torch(table):
 
 
 def test_every_benchmark_is_listed(descore):
-    done = descore("benchmarks")
-    assert done.exit_code == 0
-    assert all(name in done.stdout for name in BENCHMARKS)
+    result = descore("benchmarks")
+    assert result.exit_code == 0
+    assert all(name in result.stdout for name in BENCHMARKS)
 
 
 def test_a_benchmark_is_shown_with_published_figures(descore):
@@ -254,7 +254,7 @@ def test_a_table_of_ones_own_is_a_benchmark(descore, tmp_path):
 
 
 def test_an_unknown_benchmark_is_one_line(descore):
-    done = descore("benchmarks", "fetf")
-    assert done.exit_code == 3
-    assert done.stderr.startswith("error: unknown benchmark 'fetf'; did you mean fetv?")
-    assert done.stderr.count("\n") == 1
+    result = descore("benchmarks", "fetf")
+    assert result.exit_code == 3
+    assert result.stderr.startswith("error: unknown benchmark 'fetf'; did you mean fetv?")
+    assert result.stderr.count("\n") == 1

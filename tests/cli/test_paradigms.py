@@ -143,9 +143,9 @@ def test_stress_and_doctor_open_it_too(descore, lines, films, plain, tmp_path):
     assert stressed.exit_code == 0
     assert "qwen, generative" in " ".join(stressed.stdout.split())
     assert json.loads((tmp_path / "run" / "stress.json").read_text())["paradigm"] == "generative"
-    [found] = lines(descore("doctor", "--model", plain, *GENERATIVE, "--json"))
-    assert found["ok"]
-    assert "reward +4.0000" in found["scoring"]
+    [diagnoses] = lines(descore("doctor", "--model", plain, *GENERATIVE, "--json"))
+    assert diagnoses["ok"]
+    assert "reward +4.0000" in diagnoses["scoring"]
 
 
 @pytest.fixture(scope="module")
@@ -192,8 +192,8 @@ def test_runs_and_stress_name_the_discriminative_paradigm(descore, films, at_onc
 
 
 def test_doctor_and_demo_open_a_discriminative_model(descore, lines, at_once, tmp_path):
-    [found] = lines(descore("doctor", "--model", at_once, "--json"))
-    assert found["ok"]
+    [diagnoses] = lines(descore("doctor", "--model", at_once, "--json"))
+    assert diagnoses["ok"]
     shown = descore("demo", "--model", at_once, "--out", tmp_path / "demo")
     assert shown.exit_code == 0, shown.stderr
     assert (tmp_path / "demo" / "descore-demo.html").is_file()

@@ -95,5 +95,5 @@ def test_a_report_needs_no_model(folder, tmp_path):
         f"app(['report', {str(folder)!r}, '--out', {str(tmp_path / 'report.html')!r}], standalone_mode=False)\n"
         "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == "[]"

@@ -39,12 +39,12 @@ def test_people_see_each_change_and_what_to_do_next(test):
 
 
 def test_the_file_holds_what_was_run_and_every_row(test, model):
-    found = json.loads((test[0] / "stress.json").read_text())
-    assert (found["schema"], found["model"], found["think"], found["seed"]) == (1, model, "off", 0)
-    assert {"descore", "torch", "transformers"} <= set(found["versions"])
-    assert (found["clips"], found["scored"], found["failures"]) == (4, 4, [])
-    assert [row["perturbation"] for row in found["rows"]] == list(PERTURBATIONS)
-    by_name = {row["perturbation"]: row for row in found["rows"]}
+    results = json.loads((test[0] / "stress.json").read_text())
+    assert (results["schema"], results["model"], results["think"], results["seed"]) == (1, model, "off", 0)
+    assert {"descore", "torch", "transformers"} <= set(results["versions"])
+    assert (results["clips"], results["scored"], results["failures"]) == (4, 4, [])
+    assert [row["perturbation"] for row in results["rows"]] == list(PERTURBATIONS)
+    by_name = {row["perturbation"]: row for row in results["rows"]}
     flattery = by_name["flattery in the prompt"]
     assert {"expected", "why", "figure", "shift", "n", "left_out", "failures"} <= set(flattery)
     assert (flattery["expected"], flattery["n"], flattery["figure"]["groups"]) == ("same", 4, 2)

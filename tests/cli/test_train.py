@@ -73,9 +73,9 @@ def thinking(drawn):
 
 
 def test_sft_prints_the_model_and_the_next_command(descore, drawn):
-    done = descore("train", "sft", drawn / "sft.yaml")
-    assert done.exit_code == 0, done.stderr
-    trained, following = done.stdout.splitlines()
+    result = descore("train", "sft", drawn / "sft.yaml")
+    assert result.exit_code == 0, result.stderr
+    trained, following = result.stdout.splitlines()
     assert trained.startswith(f"trained: {drawn / 'run' / 'model'} (step 4, loss ")
     assert "held out: loss" in trained
     assert following.startswith(f"next: descore score CLIP --prompt TEXT --model {drawn / 'run' / 'model'}")
@@ -89,9 +89,9 @@ def test_sft_prints_the_model_and_the_next_command(descore, drawn):
 
 
 def test_a_cold_start_prints_held_out_accuracy_and_scores(descore, drawn):
-    done = descore("train", "cold-start", drawn / "cold.yaml", "optim.num_train_epochs=1")
-    assert done.exit_code == 0, done.stderr
-    trained, following = done.stdout.splitlines()
+    result = descore("train", "cold-start", drawn / "cold.yaml", "optim.num_train_epochs=1")
+    assert result.exit_code == 0, result.stderr
+    trained, following = result.stdout.splitlines()
     assert trained.startswith(f"trained: {drawn / 'scored' / 'model'} (step 2, loss ")
     assert re.search(
         r"held out: scored 4 of 4, \S+% of 3 pairs with the table's chains, \S+% of 3 pairs with its own chains, "
@@ -110,10 +110,10 @@ def test_a_cold_start_prints_held_out_accuracy_and_scores(descore, drawn):
 
 
 def test_chains_learn_and_are_shown_as_a_page(descore, drawn, thinking):
-    done = descore("train", "rl", thinking, "optim.max_steps=1", "optim.num_train_epochs=null")
-    assert done.exit_code == 0, done.stderr
-    assert "its head was never trained; run descore train cold-start first" in done.stderr
-    trained, following = done.stdout.splitlines()
+    result = descore("train", "rl", thinking, "optim.max_steps=1", "optim.num_train_epochs=null")
+    assert result.exit_code == 0, result.stderr
+    assert "its head was never trained; run descore train cold-start first" in result.stderr
+    trained, following = result.stdout.splitlines()
     assert trained.startswith(f"trained: {drawn / 'thinks' / 'model'} (step 1, chains worth ")
     assert re.search(r"chains worth \d\.\d+, \S+% of pairs right; held out: scored 4 of 4, ", trained)
     assert re.search(r", \S+% of 3 pairs with its own chains\)$", trained)
@@ -146,8 +146,8 @@ def rl_command(thinking, function, out):
 
 
 def test_a_function_of_the_working_directory_rewards(descore, thinking, reward_module, tmp_path):
-    done = descore(*rl_command(thinking, f"{reward_module}:short_and_sure", tmp_path / "run"))
-    assert done.exit_code == 0, done.stderr
+    result = descore(*rl_command(thinking, f"{reward_module}:short_and_sure", tmp_path / "run"))
+    assert result.exit_code == 0, result.stderr
     [line] = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(line)["function"] == 1.0
 
@@ -165,8 +165,8 @@ def test_the_console_script_finds_a_reward_function(thinking, reward_module, tmp
     """Unlike `python -m`, the script does not search the working directory for modules."""
     script = Path(sys.executable).with_name("descore")
     command = [script, *rl_command(thinking, f"{reward_module}:short_and_sure", tmp_path / "run")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
     [line] = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(line)["function"] == 1.0
 
@@ -216,7 +216,7 @@ def test_half_a_line_of_chains_is_cut_off_on_resuming(descore, films, model, tmp
         "model": {"checkpoint": model, "precision": "float32"},
         "data": {"train": str(tmp_path / "pairs.csv"), "workers": 0},
         "rollout": {"num_generations": 2},
-        "optim": {"steps": 1},
+        "optim": {"max_steps": 1},
         "run": {"out": str(tmp_path / "run")},
     }
     (tmp_path / "rl.yaml").write_text(json.dumps(settings))

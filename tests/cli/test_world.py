@@ -33,10 +33,10 @@ def test_the_table_is_one_of_pairs(sample):
         assert row.prompt == row.group == truth.a.prompt
         assert dict(row.preference) == {"overall": truth.preference}
         assert (row.source_a, row.source_b) == (truth.a.generator, truth.b.generator)
-        for told, example in ((row.a, truth.a), (row.b, truth.b)):
-            assert told.chain == example.chain
-            assert told.marks == example.verdict.marks
-            assert dict(told.ratings) == {"overall": example.verdict.overall}
+        for side, example in ((row.a, truth.a), (row.b, truth.b)):
+            assert side.chain == example.chain
+            assert side.marks == example.verdict.marks
+            assert dict(side.ratings) == {"overall": example.verdict.overall}
 
 
 def test_the_films_are_the_clips(sample):
@@ -80,13 +80,13 @@ def test_label_noise_turns_preferences_round(sample, tmp_path, descore):
 
 
 def test_loose_prompts_ask_for_the_same_in_another_way(tmp_path, descore):
-    told = {}
+    rows_of = {}
     for name, options in (("stiff", ()), ("loose", ("--loose",))):
         folder = tmp_path / name
         assert descore("world", "sample", "--count", 2, "--size", "64x32", "--out", folder, *options).exit_code == 0
         rows = csv.DictReader((folder / "pairs.csv").read_text().splitlines())
-        told[name] = [(row["prompt"], row["chain_a"].count("not asked")) for row in rows]
-    assert all(a[0] != b[0] and a[1] == b[1] for a, b in zip(told["stiff"], told["loose"], strict=True))
+        rows_of[name] = [(row["prompt"], row["chain_a"].count("not asked")) for row in rows]
+    assert all(a[0] != b[0] and a[1] == b[1] for a, b in zip(rows_of["stiff"], rows_of["loose"], strict=True))
 
 
 def test_new_wordings_are_not_put_loosely(tmp_path, descore):

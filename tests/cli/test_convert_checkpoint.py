@@ -1,4 +1,4 @@
-"""`descore convert-checkpoint` from a reference directory to a score; and one line for what it cannot convert."""
+"""`descore convert-checkpoint` from an official checkpoint to a score; and one line for what it cannot convert."""
 
 import json
 import os
@@ -6,15 +6,15 @@ import os
 import pytest
 import torch
 from tests.conftest import RUBRIC
-from tests.model.reference_cases import whole_model
+from tests.model.official_cases import whole_model
 
 STAGE_2 = ("--layout", "chain, query, end of turn")
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A reference checkpoint and its rubric beside it."""
-    folder = tmp_path_factory.mktemp("reference")
+    """An official checkpoint and its rubric beside it."""
+    folder = tmp_path_factory.mktemp("official")
     (folder / "rubric.txt").write_text(RUBRIC)
     whole_model(folder / "theirs")
     return folder

@@ -1,4 +1,4 @@
-"""Checkpoints of the reference form become ours: the same rewards as their parts give by hand, and one line for
+"""Checkpoints of the official form are converted: the same rewards as their parts give by hand, and one line for
 whatever does not fit. Everything is in float32; sums in another order differ by a few 1e-7, 1e-5 is asked."""
 
 import json
@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.conftest import RUBRIC
-from tests.model.reference_cases import adapted, inputs_for, rewards_by_hand, save_head, whole_model
+from tests.model.official_cases import adapted, inputs_for, rewards_by_hand, save_head, whole_model
 
 from descore.data.chat import Layout
 from descore.errors import CheckpointError, ConfigError, DescoreError
-from descore.model.convert_official import convert_reference
+from descore.model.convert_official import convert_official
 from descore.model.modeling import DescoreModel, has_adapters
-from descore.model.official_layout import read_reference_head
+from descore.model.official_layout import read_official_head
 
 HOW = {"rubric": RUBRIC, "layout": "chain, query, end of turn"}
 
@@ -28,7 +28,7 @@ def whole(tmp_path):
 
 
 def opened(source, out, **how):
-    convert_reference(source.folder, out, **{**HOW, **how})
+    convert_official(source.folder, out, **{**HOW, **how})
     return DescoreModel.from_pretrained(out, device="cpu")
 
 
@@ -72,10 +72,10 @@ def test_weights_are_copied_as_they_are(whole, tmp_path):
 
 
 def test_what_it_says_of_itself(whole, tmp_path):
-    converted = convert_reference(whole.folder, tmp_path / "ours", **HOW)
+    converted = convert_official(whole.folder, tmp_path / "ours", **HOW)
     model = DescoreModel.from_pretrained(tmp_path / "ours", device="cpu")
     assert model.settings == converted.settings
-    assert model.settings.trained_on == "by the DeScore reference code; converted from theirs"
+    assert model.settings.trained_on == "by the official DeScore code; converted from theirs"
     assert model.settings.sampling.size_multiple == 16  # patches of 8 pixels, merged 2 by 2
     config = json.loads((tmp_path / "ours" / "config.json").read_text())
     assert config["architectures"] == ["Qwen3VLForConditionalGeneration"]
@@ -86,7 +86,7 @@ def test_stage_2_has_its_weights_in_a_folder_of_their_own(tmp_path):
     source = whole_model(tmp_path / "actor" / "huggingface", form="stage 2")
     (source.folder / "rm_head.pth").rename(tmp_path / "actor" / "rm_head.pth")
     for number, given in enumerate((tmp_path / "actor", source.folder)):
-        convert_reference(given, tmp_path / str(number), **HOW)
+        convert_official(given, tmp_path / str(number), **HOW)
         assert_same_rewards(source, DescoreModel.from_pretrained(tmp_path / str(number), device="cpu"))
 
 
@@ -112,7 +112,7 @@ def test_an_adapter_changes_the_reward(tmp_path):
 
 def test_an_adapter_is_never_passed_over(tmp_path, monkeypatch):
     source = adapted(tmp_path / "theirs")
-    convert_reference(source.folder, tmp_path / "ours", **HOW)
+    convert_official(source.folder, tmp_path / "ours", **HOW)
     monkeypatch.setattr("descore.model.modeling.find_spec", lambda _name: None)
     with pytest.raises(ConfigError, match="has an adapter, which needs peft"):
         DescoreModel.from_pretrained(tmp_path / "ours")
@@ -145,7 +145,7 @@ def add_to_row(weight, row):
 def test_several_outputs_have_names(tmp_path):
     source = whole_model(tmp_path / "theirs", outputs=2)
     with pytest.raises(ConfigError, match="the head has 2 outputs, found 1 names"):
-        convert_reference(source.folder, tmp_path / "ours", **HOW)
+        convert_official(source.folder, tmp_path / "ours", **HOW)
     model = opened(source, tmp_path / "ours", dimensions=["quality", "alignment"])
     assert_same_rewards(source, model)
 
@@ -166,7 +166,7 @@ def test_a_head_that_wants_to_run_code_is_refused(whole, tmp_path, legacy):
     payload = {"rm_head.weight": whole.head_KD, "extra": Malicious(trace)}
     torch.save(payload, file, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(CheckpointError, match="is refused, for it holds something else than tensors") as fault:
-        convert_reference(whole.folder, tmp_path / "ours", **HOW)
+        convert_official(whole.folder, tmp_path / "ours", **HOW)
     assert "\n" not in str(fault.value)
     assert not trace.exists()
     torch.load(file, weights_only=False)  # the plain way does run it, so the test could have failed
@@ -177,7 +177,7 @@ def test_a_head_that_wants_to_run_code_is_refused(whole, tmp_path, legacy):
 def test_a_plain_pickle_that_wants_to_run_code_is_refused(whole, tmp_path):
     (whole.folder / "rm_head.pth").write_bytes(pickle.dumps(Malicious(tmp_path / "it ran")))
     with pytest.raises(CheckpointError, match="is refused"):
-        convert_reference(whole.folder, tmp_path / "ours", **HOW)
+        convert_official(whole.folder, tmp_path / "ours", **HOW)
     assert not (tmp_path / "it ran").exists()
 
 
@@ -194,7 +194,7 @@ def test_a_plain_pickle_that_wants_to_run_code_is_refused(whole, tmp_path):
 def test_a_head_of_another_form_is_refused(tmp_path, state, said):
     torch.save(state, tmp_path / "rm_head.pth")
     with pytest.raises(CheckpointError, match=re.escape(said)):
-        read_reference_head(tmp_path / "rm_head.pth", width=64)
+        read_official_head(tmp_path / "rm_head.pth", width=64)
 
 
 def remove(*names):
@@ -231,7 +231,7 @@ def pickled_weights(folder):
 def test_whatever_does_not_fit_is_one_line_and_writes_nothing(whole, tmp_path, change, how, said):
     change(whole.folder)
     with pytest.raises(DescoreError, match=re.escape(said)) as fault:
-        convert_reference(whole.folder, tmp_path / "ours", **{**HOW, **how})
+        convert_official(whole.folder, tmp_path / "ours", **{**HOW, **how})
     assert "\n" not in str(fault.value)
     assert [p.name for p in tmp_path.iterdir()] == ["theirs"]
 
@@ -239,7 +239,7 @@ def test_whatever_does_not_fit_is_one_line_and_writes_nothing(whole, tmp_path, c
 def test_what_is_there_is_not_overwritten(whole, tmp_path):
     (tmp_path / "ours").mkdir()
     with pytest.raises(ConfigError, match="is there already; choose another"):
-        convert_reference(whole.folder, tmp_path / "ours", **HOW)
+        convert_official(whole.folder, tmp_path / "ours", **HOW)
 
 
 def other_kind(source):
@@ -281,7 +281,7 @@ def test_an_adapter_that_does_not_fit_is_one_line(tmp_path, monkeypatch, change,
     source = adapted(tmp_path / "theirs", beside=False)
     change(source)
     with pytest.raises(CheckpointError, match=re.escape(said)) as fault:
-        convert_reference(source.folder, tmp_path / "ours", **HOW)
+        convert_official(source.folder, tmp_path / "ours", **HOW)
     assert "\n" not in str(fault.value)
 
 
@@ -295,6 +295,6 @@ def test_an_adapters_base_can_be_given(tmp_path):
 def test_heads_in_half_precision_are_read_exactly(tmp_path, form):
     head_KD = torch.randn(1, 64).bfloat16()
     save_head(tmp_path, head_KD, form=form)
-    found_KD = read_reference_head(tmp_path / "rm_head.pth", width=64)
+    found_KD = read_official_head(tmp_path / "rm_head.pth", width=64)
     assert found_KD.dtype == torch.float32
     assert torch.equal(found_KD, head_KD.float())

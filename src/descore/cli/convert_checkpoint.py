@@ -1,4 +1,4 @@
-"""`descore convert-checkpoint`: turn a checkpoint of the DeScore reference code into one that every verb opens."""
+"""`descore convert-checkpoint`: turn a checkpoint of the official DeScore code into one that every verb opens."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +10,7 @@ from descore.cli.errors import reported_errors
 from descore.errors import ConfigError
 
 if TYPE_CHECKING:
-    from descore.model.convert_official import Converted
+    from descore.model.convert_official import Conversion
 
 
 def convert_checkpoint(
@@ -45,15 +45,15 @@ def convert_checkpoint(
     ] = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Convert a checkpoint of the DeScore reference code. Nothing in it is run: its head is read as plain tensors."""
+    """Convert a checkpoint of the official DeScore code. Nothing in it is run: its head is read as plain tensors."""
     with reported_errors(debug=debug):
         from descore.cli.scoring import quiet_transformers
 
         text = _read_text(rubric)
         quiet_transformers()
-        from descore.model.convert_official import convert_reference
+        from descore.model.convert_official import convert_official
 
-        converted = convert_reference(
+        converted = convert_official(
             source,
             out,
             rubric=text,
@@ -73,7 +73,7 @@ def _read_text(rubric: Path) -> str:
         raise ConfigError(f"--rubric: {rubric} cannot be read as text: {error}") from error
 
 
-def _summary(converted: "Converted") -> str:
+def _summary(converted: "Conversion") -> str:
     """What was written, and the next command."""
     settings = converted.settings
     adapter = {"none": "", "kept": ", with its adapter", "merged": ", its adapter merged"}[converted.adapter]

@@ -34,15 +34,15 @@ of all rows behind one another."""
 
 
 class Layout(StrEnum):
-    """Where the query stands. The first is the project's own; the others are those of the DeScore reference code, for
+    """Where the query stands. The first is the project's own; the others are those of the official DeScore code, for
     checkpoints that were trained with it."""
 
     QUERY_LAST = "chain, end of turn, query"
     QUERY_INSIDE = "chain, query, end of turn"
-    """The chain is the assistant's, and the query closes it: the reference's second stage of training. The end of turn
-    behind the query is not seen by it, so it is left out."""
+    """The chain is the assistant's, and the query closes it: the official code's second stage of training. The end of
+    turn behind the query is not seen by it, so it is left out."""
     USER_TURN = "chain and query in the user's turn"
-    """The chain is written as the assistant's, and then read as the end of the user's turn: the reference's first
+    """The chain is written as the assistant's, and then read as the end of the user's turn: the official code's first
     stage, and its inference. What was read to write the chain does not serve to score it."""
 
 

@@ -1,9 +1,8 @@
-"""Make a descore checkpoint of one that the DeScore reference code wrote.
+"""Convert a checkpoint of the official DeScore code into a descore checkpoint.
 
-In: a directory in the reference layout, its rubric, the layout that it was trained with. Out: a directory that
-`DescoreModel.from_pretrained` opens. Weights are copied file by file and not loaded, unless an adapter is folded into
-them, which holds them once. The query token keeps its number and gets the project's name. Knows both forms on disk;
-knows nothing of how a model runs.
+In: a directory as the official code writes it, its rubric, and the token layout that it was trained with. Out: a
+directory that `DescoreModel.from_pretrained` opens. Weights are copied file by file and not loaded, unless an adapter
+is merged into them, which holds them once. The query token keeps its id and is renamed.
 
 Shapes: D width, K outputs of the head."""
 
@@ -20,7 +19,7 @@ from torch import Tensor
 from descore.data.chat import QUERY_TOKEN, VIDEO_PLACE, Layout
 from descore.errors import CheckpointError, ConfigError
 from descore.io import atomic_directory
-from descore.model import official_layout as reference
+from descore.model import official_layout as official
 from descore.model.checkpoint import CheckpointSettings, write_descore_files
 from descore.model.modeling import DescoreModel, family_of, merge_adapters, open_processor
 from descore.model.official_layout import Adapter, Parts
@@ -28,26 +27,26 @@ from descore.rubric import fill_rubric
 from descore.video.sampling import VideoSampling
 
 MAX_CHAIN_TOKENS = 4096
-"""The reference's limit, in training and inference."""
+"""The limit of the official code, in training and inference."""
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
-_THEIR_VIDEO_PLACE = "<video>"
+_OFFICIAL_VIDEO_PLACE = "<video>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Converted:
-    """What came of it."""
+class Conversion:
+    """The result of a conversion."""
 
     folder: Path
     """The new checkpoint."""
     settings: CheckpointSettings
-    """What it says of itself."""
+    """Its settings."""
     adapter: str
     """none, kept or merged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
-    """All that is read before anything is written."""
+    """A checkpoint as it is read, before anything is written."""
 
     parts: Parts
     config: Any
@@ -58,24 +57,24 @@ class _Source:
     adapter: Adapter | None
 
 
-def convert_reference(
+def convert_official(
     source: str | Path,
     out: str | Path,
     *,
     rubric: str,
     layout: str,
     base: str | None = None,
-    query_token: str = reference.QUERY_TOKEN,
+    query_token: str = official.QUERY_TOKEN,
     dimensions: Sequence[str] = ("overall",),
     merge: bool = False,
-) -> Converted:
-    """Write `out` atomically. `merge` folds the adapter into the weights.
+) -> Conversion:
+    """Write `out` atomically. `merge` adds the adapter to the weights.
 
     base: where an adapter's backbone is, if not where the adapter says. dimensions: a name for each output of the head.
     ConfigError for options that do not fit, CheckpointError for a source that cannot be read."""
     out = Path(out)
     _refuse_options(out, rubric=rubric, layout=layout)
-    read = _read(reference.find_parts(source, base=base), query_token=query_token)
+    read = _read(official.find_parts(source, base=base), query_token=query_token)
     if merge and read.adapter is None:
         raise ConfigError(f"--merge: {source} has no adapter; leave it out")
     if len(dimensions) != len(read.head_KD):
@@ -85,21 +84,16 @@ def convert_reference(
         _write(read, folder, settings=settings, rubric=rubric, query_token=query_token, linked=merge)
         if merge:
             _merge(folder, read)
-    return Converted(folder=out, settings=settings, adapter=_told(read.adapter, merge=merge))
-
-
-def _told(adapter: Adapter | None, *, merge: bool) -> str:
-    if adapter is None:
-        return "none"
-    return "merged" if merge else "kept"
+    adapter = "none" if read.adapter is None else "merged" if merge else "kept"
+    return Conversion(folder=out, settings=settings, adapter=adapter)
 
 
 def _refuse_options(out: Path, *, rubric: str, layout: str) -> None:
-    known = [one.value for one in Layout]
+    known = [known_layout.value for known_layout in Layout]
     if layout not in known:
         raise ConfigError(f"--layout: found {layout!r}, expected one of {', '.join(map(repr, known))}")
-    if _THEIR_VIDEO_PLACE in rubric:
-        raise ConfigError(f"rubric: found {_THEIR_VIDEO_PLACE}; write {VIDEO_PLACE} where the video stands")
+    if _OFFICIAL_VIDEO_PLACE in rubric:
+        raise ConfigError(f"rubric: found {_OFFICIAL_VIDEO_PLACE}; write {VIDEO_PLACE} where the video stands")
     fill_rubric(rubric, prompt="")
     if out.exists():
         raise ConfigError(f"--out: {out} is there already; choose another")
@@ -109,16 +103,16 @@ def _refuse_options(out: Path, *, rubric: str, layout: str) -> None:
 
 def _read(parts: Parts, *, query_token: str) -> _Source:
     processor = _open_processor(parts)
-    number = _number_of(query_token, processor.tokenizer, parts)
+    query_id = _token_id(query_token, processor.tokenizer, parts)
     config = _open_config(parts)
-    weights = reference.stored_weights(reference.weight_files(parts.backbone))
-    adapter = reference.read_adapter(parts.adapter, weights, number=number) if parts.adapter else None
+    weights = official.stored_weights(official.weight_files(parts.backbone))
+    adapter = official.read_adapter(parts.adapter, weights, query_id=query_id) if parts.adapter else None
     return _Source(
         parts=parts,
         config=config,
         processor=processor,
-        query_D=reference.read_query_row(parts, weights, adapter, number=number),
-        head_KD=reference.read_reference_head(parts.head, width=config.get_text_config().hidden_size),
+        query_D=official.read_query_row(parts, weights, adapter, query_id=query_id),
+        head_KD=official.read_official_head(parts.head, width=config.get_text_config().hidden_size),
         adapter=adapter,
     )
 
@@ -136,7 +130,7 @@ def _open_processor(parts: Parts) -> Any:  # noqa: ANN401
 
 
 def _open_config(parts: Parts) -> Any:  # noqa: ANN401
-    """The backbone's config, with the name of transformers' class in place of the reference's own."""
+    """The backbone's config, with the name of transformers' class in place of the official code's own."""
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
@@ -150,7 +144,7 @@ def _open_config(parts: Parts) -> Any:  # noqa: ANN401
     return config
 
 
-def _number_of(query_token: str, tokenizer: Any, parts: Parts) -> int:  # noqa: ANN401
+def _token_id(query_token: str, tokenizer: Any, parts: Parts) -> int:  # noqa: ANN401
     added = tokenizer.get_added_vocab()
     if query_token not in added:
         few = ", ".join(sorted(added, key=added.get)[-3:])
@@ -170,7 +164,7 @@ def _settings(read: _Source, *, source: str, layout: str, dimensions: Sequence[s
         layout=Layout(layout),
         sampling=VideoSampling(size_multiple=videos.patch_size * videos.merge_size),
         max_chain_tokens=MAX_CHAIN_TOKENS,
-        trained_on=f"by the DeScore reference code; converted from {source}",
+        trained_on=f"by the official DeScore code; converted from {source}",
     )
 
 
@@ -180,17 +174,17 @@ def _write(
     """The whole directory, without merging. `linked`: large files are links, since they are replaced soon."""
     backbone = read.parts.backbone
     place: Callable[[Path, Path], object] = _link if linked else shutil.copyfile
-    for file in reference.weight_files(backbone):
+    for file in official.weight_files(backbone):
         place(file, folder / file.name)
-    for name in (reference.INDEX_FILE, "generation_config.json"):
+    for name in (official.INDEX_FILE, "generation_config.json"):
         if (backbone / name).is_file():
             shutil.copyfile(backbone / name, folder / name)
     read.config.save_pretrained(folder)
     read.processor.save_pretrained(folder)
     _rename_token(folder, query_token)
     if read.adapter is not None:
-        (folder / reference.ADAPTER_CONFIG).write_text(json.dumps(read.adapter.config, indent=2), encoding="utf-8")
-        save_file(dict(read.adapter.tensors), folder / reference.ADAPTER_FILE, metadata={"format": "pt"})
+        (folder / official.ADAPTER_CONFIG).write_text(json.dumps(read.adapter.config, indent=2), encoding="utf-8")
+        save_file(dict(read.adapter.tensors), folder / official.ADAPTER_FILE, metadata={"format": "pt"})
     write_descore_files(folder, settings=settings, rubric=rubric, query=read.query_D, head=read.head_KD)
 
 
@@ -199,13 +193,13 @@ def _link(file: Path, link: Path) -> None:
 
 
 def _rename_token(folder: Path, query_token: str) -> None:
-    """Give the query token the project's name in every tokenizer file; its number, and so its row, stays."""
+    """Rename the query token in every tokenizer file. Its id, and so its row of the embedding, stays."""
     for file in folder.glob("tokenizer*.json"):
-        found = _renamed(json.loads(file.read_text(encoding="utf-8")), {query_token: QUERY_TOKEN})
-        for token in found.get("added_tokens", []):
+        content = _renamed(json.loads(file.read_text(encoding="utf-8")), {query_token: QUERY_TOKEN})
+        for token in content.get("added_tokens", []):
             if token["content"] == QUERY_TOKEN:
                 token |= {"special": True, "normalized": False}
-        file.write_text(json.dumps(found, ensure_ascii=False, indent=2), encoding="utf-8")
+        file.write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf-8")
 
 
 def _renamed(value: Any, names: dict[str, str]) -> Any:  # noqa: ANN401  # JSON
@@ -217,7 +211,7 @@ def _renamed(value: Any, names: dict[str, str]) -> Any:  # noqa: ANN401  # JSON
 
 
 def _merge(folder: Path, read: _Source) -> None:
-    """Fold the adapter of a converted checkpoint into its weights."""
+    """Add the adapter of a converted checkpoint to its weights."""
     model = DescoreModel.from_pretrained(folder, device="cpu", dtype=read.query_D.dtype)
     merge_adapters(model.backbone)
     model.save_pretrained(folder)

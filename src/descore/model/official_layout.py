@@ -1,13 +1,13 @@
-"""Read a checkpoint as the DeScore reference code writes it (arXiv 2605.05922, github.com/KlingAIResearch/DeScore).
+"""Read a checkpoint of the official DeScore code (arXiv 2605.05922, github.com/KlingAIResearch/DeScore).
 
     rm_head.pth                      the head's state dict, pickled
     config.json, *.safetensors       the backbone as transformers has it, or
     adapter_config.json, ...         a LoRA adapter as PEFT has it, which names its base; also in lora_adapter/
     tokenizer and processor          with the query token added, <Reward>
 
-Stage 2 puts all but the head into huggingface/. In: a directory. Out: where its parts are, its head, its query row and
-its adapter, or one line that says what is wrong. Weights are looked at in place, and never unpickled. Knows files and
-tensors; knows nothing of how a model runs.
+Stage 2 puts all but the head into huggingface/. In: a directory. Out: the places of its parts, its head, its query row
+and its adapter, or a CheckpointError. Weights are compared on disk, and the head is read as tensors only: nothing is
+unpickled.
 
 Shapes: D width, K outputs of the head."""
 
@@ -33,9 +33,9 @@ LEARNED_BESIDE = "non_lora_state_dict.pth"
 
 _PEFT_PREFIX = "base_model.model."
 _EMBEDDING, _OUTPUT = "embed_tokens.weight", "lm_head.weight"
-_NOT_WHOLE = (".lora_", ".original_module.", ".modules_to_save.")
-"""In the names of an adapter's tensors: low-rank factors, and what PEFT saves a second time under a plain name."""
-_ROWS = 8192
+_FACTORS_AND_COPIES = (".lora_", ".original_module.", ".modules_to_save.")
+"""Parts of the names of an adapter's tensors: low-rank factors, and copies of tensors that PEFT also saves plainly."""
+_COMPARED_ROWS = 8192
 """Rows of an embedding that are compared at a time."""
 
 
@@ -44,7 +44,7 @@ class Parts:
     """Where the parts of a checkpoint are."""
 
     folder: Path
-    """What the checkpoint itself has."""
+    """The checkpoint's own files."""
     head: Path
     """The head's file."""
     backbone: Path
@@ -54,18 +54,18 @@ class Parts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
-    """A weight in a safetensors file."""
+class StoredTensor:
+    """A tensor in a safetensors file."""
 
     file: Path
     name: str
     shape: tuple[int, ...]
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """These rows alone are read."""
+        """Read these rows alone."""
         with safe_open(self.file, framework="pt") as opened:
-            found: Tensor = opened.get_slice(self.name)[start:stop]
-            return found
+            rows: Tensor = opened.get_slice(self.name)[start:stop]
+            return rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +73,10 @@ class Adapter:
     """A LoRA adapter that fits its backbone."""
 
     config: Mapping[str, Any]
-    """As PEFT reads it; its target modules are the very layers that have an adapter."""
+    """As PEFT reads it; its target modules are exactly the layers that have an adapter."""
     tensors: Mapping[str, Tensor]
     """Low-rank factors by PEFT's names."""
-    embedding: Stored | None
+    embedding: StoredTensor | None
     """A copy of the embedding that was saved with them, which has the trained query row."""
 
 
@@ -84,10 +84,10 @@ def find_parts(source: str | Path, *, base: str | None) -> Parts:
     """The parts of a folder or hub id. `base`: where an adapter's backbone is, if not where the adapter says.
 
     CheckpointError for what is missing, ConfigError for a base that is not needed."""
-    given = find_checkpoint(source)
-    nested = given / "huggingface"
-    folder = nested if (nested / "config.json").is_file() and not (given / "config.json").is_file() else given
-    heads = (folder / HEAD_FILE, given / HEAD_FILE, *([given.parent / HEAD_FILE] if given.name == nested.name else []))
+    root = find_checkpoint(source)
+    nested = root / "huggingface"
+    folder = nested if (nested / "config.json").is_file() and not (root / "config.json").is_file() else root
+    heads = (folder / HEAD_FILE, root / HEAD_FILE, *([root.parent / HEAD_FILE] if root.name == nested.name else []))
     head = next((file for file in heads if file.is_file()), None)
     if head is None:
         raise CheckpointError(f"{source}: has no {HEAD_FILE}; without it there is no reward")
@@ -112,10 +112,10 @@ def _find_backbone(folder: Path, adapter: Path | None, *, base: str | None) -> P
     if not named:
         raise CheckpointError(f"{adapter}: names no base; give --base")
     places = (Path(named), folder / named, folder.parent / Path(named).name)
-    found = next((place for place in places if place.is_dir()), None) or find_checkpoint(named)
-    if not weight_files(found):
-        raise CheckpointError(f"{found}: has no {WEIGHTS_FILE}; expected the base of {adapter}")
-    return found
+    backbone = next((place for place in places if place.is_dir()), None) or find_checkpoint(named)
+    if not weight_files(backbone):
+        raise CheckpointError(f"{backbone}: has no {WEIGHTS_FILE}; expected the base of {adapter}")
+    return backbone
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -131,26 +131,26 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def stored_weights(files: list[Path]) -> dict[str, Stored]:
-    """By name, all weights in safetensors files; only the files' headers are read."""
-    found = {}
+def stored_weights(files: list[Path]) -> dict[str, StoredTensor]:
+    """All tensors of safetensors files by name. Only the files' headers are read."""
+    stored = {}
     for file in files:
         try:
             with safe_open(file, framework="pt") as opened:
                 for name in opened.keys():  # noqa: SIM118  # no mapping
-                    found[name] = Stored(file=file, name=name, shape=tuple(opened.get_slice(name).get_shape()))
+                    stored[name] = StoredTensor(file=file, name=name, shape=tuple(opened.get_slice(name).get_shape()))
         except SafetensorError as fault:
             raise CheckpointError(f"{file}: cannot be read: {fault}") from fault
-    return found
+    return stored
 
 
-def read_reference_head(file: Path, *, width: int) -> Tensor:
+def read_official_head(file: Path, *, width: int) -> Tensor:
     """The head (K, D) in float32: the one matrix in the file, whatever its name. A bias must be zero."""
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as fault:
         raise CheckpointError(
-            f"{file}: is refused, for it holds something else than tensors, which could run code when it is opened; "
+            f"{file}: is refused, because it holds more than tensors, which could run code when it is opened; "
             "expected a state dict"
         ) from fault
     except (RuntimeError, EOFError, OSError, ValueError) as fault:
@@ -177,19 +177,21 @@ def _tensors_in(loaded: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:  #
             yield from _tensors_in(value, f"{name}.{key}" if name else str(key))
 
 
-def read_query_row(parts: Parts, weights: Mapping[str, Stored], adapter: Adapter | None, *, number: int) -> Tensor:
+def read_query_row(
+    parts: Parts, weights: Mapping[str, StoredTensor], adapter: Adapter | None, *, query_id: int
+) -> Tensor:
     """The query (D): that row of the embedding, from the adapter if it has an embedding of its own."""
     own = adapter.embedding if adapter else None
     stored = own or find_embedding(parts, weights)
-    if number >= stored.shape[0]:
+    if query_id >= stored.shape[0]:
         raise CheckpointError(
-            f"{stored.file}: the embedding has {stored.shape[0]:,} rows, and the query token is number {number:,}; "
+            f"{stored.file}: the embedding has {stored.shape[0]:,} rows, and the query token's id is {query_id:,}; "
             "expected the backbone that was trained with it"
         )
-    return stored.rows(number, number + 1)[0]
+    return stored.rows(query_id, query_id + 1)[0]
 
 
-def find_embedding(parts: Parts, weights: Mapping[str, Stored]) -> Stored:
+def find_embedding(parts: Parts, weights: Mapping[str, StoredTensor]) -> StoredTensor:
     """The backbone's embedding; CheckpointError if there is none, or more than one."""
     found = [stored for name, stored in weights.items() if name.endswith(_EMBEDDING)]
     if len(found) != 1:
@@ -197,70 +199,71 @@ def find_embedding(parts: Parts, weights: Mapping[str, Stored]) -> Stored:
     return found[0]
 
 
-def read_adapter(folder: Path, weights: Mapping[str, Stored], *, number: int) -> Adapter:
-    """The adapter of a directory, held against the backbone's `weights`.
+def read_adapter(folder: Path, weights: Mapping[str, StoredTensor], *, query_id: int) -> Adapter:
+    """The adapter of a directory, compared with the backbone's `weights`.
 
     CheckpointError for an adapter of another kind, for layers that the backbone lacks, and for weights that learned in
-    full, but for row `number` of the embedding, which is the query's."""
+    full, except row `query_id` of the embedding, which is the query's."""
     config, file = _read_json(folder / ADAPTER_CONFIG), folder / ADAPTER_FILE
     if config.get("peft_type") != "LORA" or not file.is_file():
         raise CheckpointError(f"{folder}: found {config.get('peft_type')!r}, expected LORA and its {ADAPTER_FILE}")
     stored = stored_weights([file])
     layers = _adapted_layers(file, stored, weights)
     embedding = None
-    for other in (one for name, one in stored.items() if not any(part in name for part in _NOT_WHOLE)):
-        _refuse_other_rows(other, weights, number=number)
-        embedding = other if other.name.endswith(_EMBEDDING) else embedding
+    for whole in (tensor for name, tensor in stored.items() if not any(part in name for part in _FACTORS_AND_COPIES)):
+        _refuse_other_rows(whole, weights, query_id=query_id)
+        embedding = whole if whole.name.endswith(_EMBEDDING) else embedding
     config |= {"target_modules": sorted(layers), "modules_to_save": None}
     tensors = {name: tensor for name, tensor in load_file(file).items() if ".lora_" in name}
     return Adapter(config=config, tensors=tensors, embedding=embedding)
 
 
-def _adapted_layers(file: Path, stored: Mapping[str, Stored], weights: Mapping[str, Stored]) -> set[str]:
+def _adapted_layers(file: Path, stored: Mapping[str, StoredTensor], weights: Mapping[str, StoredTensor]) -> set[str]:
     """Names of the layers that have an adapter. Every one must be the backbone's, and of its size."""
     layers = {name.partition(".lora_")[0] for name in stored if ".lora_" in name}
     for layer in sorted(layers):
         factors = [stored.get(f"{layer}.lora_{side}.weight") for side in "BA"]
         beside = weights.get(f"{layer.removeprefix(_PEFT_PREFIX)}.weight")
-        found = tuple(factor.shape[side] for side, factor in enumerate(factors) if factor)
-        if beside is None or found != beside.shape:
+        shape = tuple(factor.shape[side] for side, factor in enumerate(factors) if factor)
+        if beside is None or shape != beside.shape:
             expected = "no such layer" if beside is None else beside.shape
-            raise CheckpointError(f"{file}: {layer} is {found}, the backbone has {expected}; give its own --base")
+            raise CheckpointError(f"{file}: {layer} is {shape}, the backbone has {expected}; give its own --base")
     if not layers:
         raise CheckpointError(f"{file}: holds no low-rank factors")
     return {layer.removeprefix(_PEFT_PREFIX) for layer in layers}
 
 
-def _refuse_other_rows(copy: Stored, weights: Mapping[str, Stored], *, number: int) -> None:
+def _refuse_other_rows(copy: StoredTensor, weights: Mapping[str, StoredTensor], *, query_id: int) -> None:
     """PEFT saves whole embeddings with an adapter; only the query's row may differ from the backbone's."""
     kind = next((end for end in (_EMBEDDING, _OUTPUT) if copy.name.endswith(end)), None)
-    original = next((one for name, one in weights.items() if kind and name.endswith(kind)), None)
+    original = next((tensor for name, tensor in weights.items() if kind and name.endswith(kind)), None)
     # Tied weights are stored once, by the embedding's name.
-    original = original or next((one for name, one in weights.items() if kind and name.endswith(_EMBEDDING)), None)
-    if original is None or not _same_but(copy, original, number=number):
+    tied = (tensor for name, tensor in weights.items() if kind and name.endswith(_EMBEDDING))
+    original = original or next(tied, None)
+    if original is None or not _equal_except_row(copy, original, query_id=query_id):
         raise CheckpointError(
             f"{copy.file}: {copy.name} learned in full, which an adapter cannot hold; merge the adapter into its base "
-            "with PEFT, and convert what comes of it"
+            "with PEFT, and convert the merged model"
         )
 
 
-def _same_but(one: Stored, other: Stored, *, number: int) -> bool:
+def _equal_except_row(one: StoredTensor, other: StoredTensor, *, query_id: int) -> bool:
     if one.shape[1:] != other.shape[1:]:
         return False
     rows = min(one.shape[0], other.shape[0])
-    for start in range(0, rows, _ROWS):
-        stop = min(start + _ROWS, rows)
+    for start in range(0, rows, _COMPARED_ROWS):
+        stop = min(start + _COMPARED_ROWS, rows)
         unlike = (one.rows(start, stop).float() != other.rows(start, stop).float()).any(dim=1).nonzero().flatten()
-        if any(start + row != number for row in unlike.tolist()):
+        if any(start + row != query_id for row in unlike.tolist()):
             return False
     return True
 
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as fault:
         raise CheckpointError(f"{file}: is not JSON: {fault}") from fault
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{file}: found {type(found).__name__}, expected an object")
-    return found
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file}: found {type(content).__name__}, expected an object")
+    return content

@@ -1,4 +1,4 @@
-"""Small checkpoints in the form that the DeScore reference code writes, and their rewards worked out from the parts."""
+"""Small checkpoints in the form that the official DeScore code writes, and their rewards computed from the parts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +26,8 @@ class Source:
     base: Path | None = None
 
 
-def small_reference(seed=0):
-    """A backbone and a processor with the query token added as the reference adds it: one row, no spare ones."""
+def small_official(seed=0):
+    """A backbone and a processor with the query token added as the official code adds it: one row, no spare ones."""
     torch.manual_seed(seed)
     processor = small_processor(["a red ball rolls to the left <0.5 seconds>", RUBRIC], vocabulary=300)
     processor.tokenizer.add_special_tokens({"additional_special_tokens": ["<Reward>"]})
@@ -43,7 +43,7 @@ def small_reference(seed=0):
 
 
 def save_head(folder, head_KD, *, form):
-    """The names under which the reference's stages write the head."""
+    """The names under which the official stages write the head."""
     state = {
         "stage 1": {"base_model.model.rm_head.weight": head_KD},
         "stage 2": {"model": {"rm_head.weight": head_KD}},
@@ -54,7 +54,7 @@ def save_head(folder, head_KD, *, form):
 
 def whole_model(folder, *, form="stage 1", outputs=1, shards="100KB"):
     """Weights of the whole model, in several files."""
-    backbone, processor = small_reference()
+    backbone, processor = small_official()
     backbone.config.architectures = ["Qwen3VLRewardModelBT"]
     backbone.save_pretrained(folder, max_shard_size=shards)
     processor.save_pretrained(folder)
@@ -64,11 +64,11 @@ def whole_model(folder, *, form="stage 1", outputs=1, shards="100KB"):
 
 
 def adapted(folder, *, beside=True, embedding=None):
-    """A LoRA adapter. `beside`: in lora_adapter/ under the weights, as the reference's stage 1 has it; else on its own,
+    """A LoRA adapter. `beside`: in lora_adapter/ under the weights, as the official stage 1 has it; else on its own,
     naming its base, as PEFT has it. `embedding`: how a copy of the embedding is saved with it, if it is."""
     import peft
 
-    backbone, processor = small_reference()
+    backbone, processor = small_official()
     base = folder if beside else folder.with_name("base")
     backbone.save_pretrained(base, max_shard_size="100KB")
     processor.save_pretrained(base)
@@ -82,7 +82,7 @@ def adapted(folder, *, beside=True, embedding=None):
     )
     model = peft.get_peft_model(backbone, lora).eval()
     model.peft_config["default"].base_model_name_or_path = None if beside else "elsewhere/base"
-    # The reference's own code trains the embedding apart, and writes factors alone.
+    # The official code trains the embedding apart, and writes factors alone.
     place = folder / "lora_adapter" if beside else folder
     model.save_pretrained(place, save_embedding_layers=embedding is not None)
     head_KD = torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(1))

@@ -23,7 +23,7 @@ from benchmarks.models import noise_clip, small_learner
 from descore.data.chat import Inputs
 from descore.model.modeling import DescoreModel
 from descore.training.losses import bradley_terry
-from descore.training.models import learned_weights
+from descore.training.models import trainable_weights
 
 VOCABULARIES = (4096, 151_936)
 """An embedding of 1.0 million weights beside a language model of 5.1 million, and the size of Qwen3-VL's."""
@@ -84,7 +84,7 @@ class Training:
 
     def __init__(self, scheme: Scheme) -> None:
         self.scheme = scheme
-        self.optimizer = torch.optim.AdamW(learned_weights(scheme.model).values(), lr=0.0)
+        self.optimizer = torch.optim.AdamW(trainable_weights(scheme.model).values(), lr=0.0)
         self.kept = scheme.embedding.detach().clone() if scheme.copies_back else None
 
     def step(self) -> None:

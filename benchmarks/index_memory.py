@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import added_peak, environment, option_parser, resident
-from descore.training.dataset import ArrowTable, index_table, read_examples
+from descore.training.dataset import ArrowTable
+from descore.training.sft import index_table, read_examples
 
 ACCESSED = 10_000
 CHAIN = "The prompt asks for a red ball that rolls to the left. I see a red ball, and it rolls to the left. " * 3

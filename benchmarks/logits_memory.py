@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from benchmarks.measure import added_peak, environment, interleaved, option_parser, print_row
-from descore.training.losses import LOGITS_AT_ONCE, in_pieces
+from descore.training.losses import MAX_LOGITS, chunked_next_token_sum
 
 VOCABULARY, WIDTH = 151_936, 256
 TOKENS = ((1024, 512), (3072, 1024))
@@ -27,7 +27,7 @@ def main() -> None:
     print(environment())
     torch.manual_seed(0)
     output = nn.Linear(WIDTH, VOCABULARY, bias=False).requires_grad_(False)
-    print(f"vocabulary {VOCABULARY:,}, width {WIDTH}, pieces of {LOGITS_AT_ONCE // VOCABULARY} tokens; MiB at the peak")
+    print(f"vocabulary {VOCABULARY:,}, width {WIDTH}, pieces of {MAX_LOGITS // VOCABULARY} tokens; MiB at the peak")
     names = ("sequence", "chain of", "whole", "chain", "pieces", "ratio", "whole", "pieces", "ratio", "apart")
     print_row(names, width=9)
     for sequence, chain in TOKENS:
@@ -64,11 +64,11 @@ def ways_of(output: nn.Linear, *, sequence: int, chain: int) -> dict[str, Callab
 
     def by(piece: int) -> tuple[Tensor, Tensor]:
         given_ND = hidden_TD[-chain:].clone().requires_grad_()
-        loss, _ = in_pieces(given_ND, target_N, output=output, piece=piece)
+        loss, _ = chunked_next_token_sum(given_ND, target_N, output=output, chunk_size=piece)
         loss.backward()
         return loss.detach(), given_ND.grad
 
-    return {"whole": whole, "chain": lambda: by(chain), "pieces": lambda: by(LOGITS_AT_ONCE // VOCABULARY)}
+    return {"whole": whole, "chain": lambda: by(chain), "pieces": lambda: by(MAX_LOGITS // VOCABULARY)}
 
 
 if __name__ == "__main__":

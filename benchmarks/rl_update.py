@@ -31,8 +31,8 @@ from benchmarks.models import SIZES, Size, noise_clip, small_learner, true_size_
 from descore.data.chat import Inputs, Tokens
 from descore.model.generation import suppressed_token_ids, think_and_score
 from descore.model.modeling import DescoreModel
-from descore.training.models import learned_weights
-from descore.training.rl.packing import pack_groups, read_pack
+from descore.training.models import trainable_weights
+from descore.training.rl.packing import forward_pack, pack_groups
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,7 @@ class Group:
         """Log-probabilities and rewards by one forward; their gradients are left in the model."""
         [pack] = pack_groups(self.model, self.prompts, [self.chains])
         with self.autocast():
-            read = read_pack(self.model, pack)
+            read = forward_pack(self.model, pack)
         (objective(read.log_prob_N) + objective(read.reward_RK)).backward()
         return [read.log_prob_N.detach(), read.reward_RK.detach()]
 
@@ -230,7 +230,7 @@ def disagreement(group: Group, *ways: Callable[[], list[Tensor]]) -> float:
     for way in ways:
         group.model.zero_grad()
         values = way()
-        results.append([*values, *(weight.grad for weight in learned_weights(group.model).values())])
+        results.append([*values, *(weight.grad for weight in trainable_weights(group.model).values())])
     # Half of each new adapter is 0, and so is the other half's gradient.
     return max(
         float((one - other).abs().max() / one.abs().max()) for one, other in zip(*results, strict=True) if one.any()

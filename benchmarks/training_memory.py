@@ -31,12 +31,11 @@ from benchmarks.live_bytes import layer_bytes
 from benchmarks.measure import MIB, added_peak, environment, option_parser, print_row, resident
 from benchmarks.models import HEAD, PATCH, SIZES, Learns, Size, noise_clip, true_size, true_size_filled
 from descore.model.modeling import DescoreModel
-from descore.training.cold_start import learn_pairs
-from descore.training.collate import PairCollator, TrainingPair
+from descore.training.cold_start import pair_batch_loss
+from descore.training.collate import PairCollator, TrainingExample, TrainingPair
 from descore.training.config import LossConfig
-from descore.training.losses import LOGITS_AT_ONCE
-from descore.training.models import learned_weights
-from descore.training.pair_dataset import PairSide
+from descore.training.losses import MAX_LOGITS
+from descore.training.models import trainable_weights
 
 EDGE, PER_FRAMES = 256, 64
 """Pixels along each side of a frame, and the tokens of two such frames."""
@@ -148,7 +147,7 @@ def logits_bytes(model: DescoreModel, *, chain: int) -> int:
     """A piece of logits in float32, with softmax and gradient. Where the output layer learns, beside its copy in
     bfloat16 and the gradient of the pieces before; or after that, its gradient in both precisions."""
     output = model.backbone.lm_head.weight
-    tokens = LOGITS_AT_ONCE // len(output)
+    tokens = MAX_LOGITS // len(output)
     piece = min(ROWS * chain, tokens) * len(output) * 3 * 4
     if not output.requires_grad:
         return piece
@@ -181,7 +180,7 @@ class Step:
         model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
         batch = lay_out(model, tokens=tokens, chain=chain)
         self.batch = {name: value.to(model.device) for name, value in batch.items()}
-        weights = list(learned_weights(model).values())
+        weights = list(trainable_weights(model).values())
         self.optimizer = torch.optim.AdamW(weights, lr=1e-6)
         for weight in weights:
             weight.grad = torch.zeros_like(weight)
@@ -197,7 +196,7 @@ class Step:
     def __call__(self) -> None:
         """Take the step."""
         with torch.autocast(self.model.device.type, dtype=torch.bfloat16):
-            terms, _ = learn_pairs(self.model, self.batch, loss=LossConfig(chain_weight=0.1))
+            terms, _ = pair_batch_loss(self.model, self.batch, loss=LossConfig(chain_weight=0.1))
         terms.sum().backward()
         self.optimizer.step()
 
@@ -231,7 +230,7 @@ def lay_out(model: DescoreModel, *, tokens: int, chain: int) -> dict[str, Tensor
     clips = [noise_clip(seed, frames=tokens // PER_FRAMES, edge=EDGE) for seed in range(ROWS)]
     without = model.chat.lay_out_prompts(clips[:1], [""])["input_ids"].shape[1]
     prompt, written = "q" * (tokens - chain - 1 - without), "q" * (chain - 1)  # the end of turn is the chain's last
-    a, b = (PairSide(clip=clip, prompt=prompt, chain=written) for clip in clips)
+    a, b = (TrainingExample(clip=clip, prompt=prompt, chain=written) for clip in clips)
     pair = TrainingPair(a=a, b=b, preference_K=np.array([1], dtype=np.int8), number=0)
     batch = PairCollator(chat=model.chat, chain_drop=0.0, seed=0)([pair])
     assert batch["input_ids"].shape == (ROWS, tokens), f"laid out {tuple(batch['input_ids'].shape)}"

@@ -30,8 +30,9 @@ from descore.model.small import small_config, small_processor
 from descore.scorer import Scorer
 from descore.synthetic.splits import Split, corpus, draw_example
 from descore.training.collate import PairCollator
-from descore.training.losses import chain_loss, pair_losses, sequences
-from descore.training.trainer import DescoreTrainer, last_checkpoint
+from descore.training.losses import chain_loss, model_inputs, pair_losses
+from descore.training.models import last_checkpoint
+from descore.training.trainer import DescoreTrainer
 from descore.video.sampling import VideoSampling
 from experiments.footage.clips import Footage
 from experiments.footage.examples import footage_example
@@ -164,7 +165,7 @@ def learn_chains(model: DescoreModel, batch: dict[str, Any]) -> tuple[Tensor, di
 
 def learn_pairs(model: DescoreModel, batch: dict[str, Any], *, chain_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
     """Bradley-Terry at the query, and the next-token loss of the same forward."""
-    hidden_RTD = model.hidden(sequences(batch))
+    hidden_RTD = model.hidden(model_inputs(batch))
     pairs = pair_losses(model, hidden_RTD, batch, kind="bradley-terry")
     bradley_terry = pairs.loss / pairs.count.clamp(min=1)
     next_token = chain_loss(model, batch, hidden_RTD)

@@ -10,13 +10,12 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from descore.data.chat import Chat
-from descore.synthetic.splits import Split, draw_example, draw_pair, plan_example
+from descore.synthetic.splits import Example, Split, draw_example, draw_pair, plan_example
 from descore.synthetic.truth import true_preference
-from descore.training.collate import ChainCollator, TrainingPair, Written
-from descore.training.pair_dataset import PairSide
+from descore.training.collate import ChainCollator, TrainingExample, TrainingPair
 from descore.types import PREFERENCE_SIGN, Clip, Preference
 from experiments.footage.clips import Footage
-from experiments.footage.examples import footage_contrast, footage_example, footage_pair
+from experiments.footage.examples import FootageExample, footage_contrast, footage_example, footage_pair
 
 SIDE = 128
 """Pixels along each edge of a drawn frame; a frame of real footage has at most as many pixels."""
@@ -37,12 +36,9 @@ NO_CLIP = Clip(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChainItem:
+class ChainItem(TrainingExample):
     """A clip, its prompt, and the chain to learn."""
 
-    clip: Clip
-    prompt: str
-    chain: str
     given: str = ""
     """The beginning of the chain, which has no loss."""
 
@@ -51,14 +47,14 @@ class ChainItem:
 class Lesson(Dataset):  # type: ignore[type-arg]
     """Items `start` to `start` + `size` - 1 of `make`, which takes a number and the progress from 0 to 1."""
 
-    make: Callable[[int, float], Written | TrainingPair]
+    make: Callable[[int, float], TrainingExample | TrainingPair]
     size: int
     start: int = 0
 
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, index: int) -> Written | TrainingPair:
+    def __getitem__(self, index: int) -> TrainingExample | TrainingPair:
         return self.make(self.start + index, index / self.size)
 
 
@@ -72,7 +68,7 @@ class Look:
     def __call__(self, number: int, progress: float) -> ChainItem:
         """A clip and its description."""
         if number % REAL_EVERY == 0:
-            shown: Written = footage_example(self.footage, "train", number, pixels=SIDE**2)
+            shown: Example | FootageExample = footage_example(self.footage, "train", number, pixels=SIDE**2)
         else:
             variety, informed = min(1.0, 0.3 + 1.4 * progress), number % (2 * REAL_EVERY) < REAL_EVERY
             shown = draw_example(
@@ -106,7 +102,7 @@ class Judge:
         if number // self.batch % 2:
             return compare(number)
         if number % REAL_EVERY == 0:
-            shown: Written = footage_example(self.footage, "train", number, pixels=SIDE**2)
+            shown: Example | FootageExample = footage_example(self.footage, "train", number, pixels=SIDE**2)
         else:
             loose = number % 8 > 4
             shown = draw_example(Split.TRAIN, number, size=(SIDE, SIDE), p_differs=_p_differs(number), loose=loose)
@@ -151,9 +147,11 @@ class Prefer:
         return preferred(a, replace(b, prompt=a.prompt), true_preference(a.verdict, b.verdict), number=number)
 
 
-def preferred(a: Written, b: Written, preference: Preference, *, number: int) -> TrainingPair:
+def preferred(
+    a: Example | FootageExample, b: Example | FootageExample, preference: Preference, *, number: int
+) -> TrainingPair:
     """A training pair with a preference on the overall."""
-    sides = [PairSide(clip=side.clip, prompt=side.prompt, chain=side.chain) for side in (a, b)]
+    sides = [TrainingExample(clip=side.clip, prompt=side.prompt, chain=side.chain) for side in (a, b)]
     return TrainingPair(
         a=sides[0],
         b=sides[1],

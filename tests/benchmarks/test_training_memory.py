@@ -43,7 +43,7 @@ def test_the_computed_memory_is_that_of_a_step(monkeypatch, learns, chain, at_on
     """Two tokens of chain have few logits, 64 have many. Masks and positions are not computed, so a little is left."""
     monkeypatch.setattr(models, "VOCABULARY", 32_768)
     for module in (training_memory, losses):
-        monkeypatch.setattr(module, "LOGITS_AT_ONCE", at_once)
+        monkeypatch.setattr(module, "MAX_LOGITS", at_once)
     size = replace(
         models.SIZES["2B"],
         **{"width": 128, "layers": 3, "heads": 8, "inner": 384},

@@ -5,12 +5,11 @@ import math
 import numpy as np
 from tests.conftest import noise_clip
 
-from descore.training.collate import TrainingPair
-from descore.training.pair_dataset import PairSide
+from descore.training.collate import TrainingExample, TrainingPair
 
 
 def side(seed, *, chain="words"):
-    return PairSide(clip=noise_clip(seed, frames=2), prompt=f"a red ball {seed // 2}", chain=chain)
+    return TrainingExample(clip=noise_clip(seed, frames=2), prompt=f"a red ball {seed // 2}", chain=chain)
 
 
 def labelled(number, preference, *, rating_a=(), rating_b=(), chains=True, epoch=0):

@@ -17,12 +17,11 @@ from tests.conftest import build_micro, noise_clip
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import fully_shard
 
-from descore.training.cold_start import learn_pairs
-from descore.training.collate import PairCollator, TrainingPair
+from descore.training.cold_start import pair_batch_loss
+from descore.training.collate import PairCollator, TrainingExample, TrainingPair
 from descore.training.config import LoraConfig, LossConfig, OptimConfig, PairTrainableConfig
-from descore.training.models import learned_weights, parameter_groups, set_trainable
-from descore.training.pair_dataset import PairSide
-from descore.training.trainer import Learner, load_learned
+from descore.training.models import load_learned, parameter_groups, set_trainable, trainable_weights
+from descore.training.trainer import LossModule
 
 TRAINABLE = PairTrainableConfig(lora=LoraConfig(r=2, lora_alpha=4))
 
@@ -30,7 +29,7 @@ TRAINABLE = PairTrainableConfig(lora=LoraConfig(r=2, lora_alpha=4))
 def new_learner(*, sharded):
     model = build_micro()
     set_trainable(model, TRAINABLE, precision=torch.float32)
-    learner = Learner(model, partial(learn_pairs, loss=LossConfig()))
+    learner = LossModule(model, partial(pair_batch_loss, loss=LossConfig()))
     if sharded:
         for layer in (*model.backbone.model.language_model.layers, *model.backbone.model.visual.blocks):
             fully_shard(layer)
@@ -39,7 +38,7 @@ def new_learner(*, sharded):
 
 
 def pair(number):
-    a, b = (PairSide(clip=noise_clip(2 * number + side), prompt="a ball", chain="a red ball") for side in (0, 1))
+    a, b = (TrainingExample(clip=noise_clip(2 * number + side), prompt="a ball", chain="a red ball") for side in (0, 1))
     preference_K = np.ones(1, dtype=np.int8)
     return TrainingPair(a=a, b=b, preference_K=preference_K, number=number, rating_a_K=None, rating_b_K=None)
 
@@ -67,7 +66,7 @@ def main():
     torch.manual_seed(1)
     shards = new_learner(sharded=True)
     assert learn(whole) == learn(shards)
-    expected = learned_weights(whole.model)
+    expected = trainable_weights(whole.model)
     # As accelerate gathers them for Trainer's `save_model`.
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, cpu_offload=True)
     gathered = get_model_state_dict(shards, options=options)
@@ -78,7 +77,7 @@ def main():
     for sharded in (True, False):
         again = new_learner(sharded=sharded)
         load_learned(again.model, Path(sys.argv[1]))
-        found = {n: w.full_tensor() if sharded else w for n, w in learned_weights(again.model).items()}
+        found = {n: w.full_tensor() if sharded else w for n, w in trainable_weights(again.model).items()}
         assert all(torch.equal(found[name], weight) for name, weight in expected.items())
     dist.destroy_process_group()
 

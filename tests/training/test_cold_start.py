@@ -35,11 +35,11 @@ class Killed(BaseException):
 
 
 def kill_after(number):
-    def watch(step, of, metrics):  # noqa: ARG001
+    def on_progress(step, of, metrics):  # noqa: ARG001
         if step == number:
             raise Killed
 
-    return watch
+    return on_progress
 
 
 def lines(out):
@@ -111,7 +111,7 @@ def test_killed_and_gone_on_with_is_the_same_to_the_last_bit(overrides, straight
     if overrides:
         cold_start(whole, *overrides)
     with pytest.raises(Killed):
-        cold_start(tmp_path / "cut", *overrides, watch=kill_after(4))
+        cold_start(tmp_path / "cut", *overrides, on_progress=kill_after(4))
     cold_start(tmp_path / "cut", *overrides)
     assert curve(tmp_path / "cut") == curve(whole)
     assert_same(trained(tmp_path / "cut"), trained(whole))
@@ -122,7 +122,7 @@ def test_killed_in_the_middle_of_what_it_writes_it_ends_the_same(straight, cold_
     """A line of metrics and the state of a checkpoint are half there: the run goes on from before them."""
     out = tmp_path / "cut"
     with pytest.raises(Killed):
-        cold_start(out, "run.save_steps=2", watch=kill_after(5))
+        cold_start(out, "run.save_steps=2", on_progress=kill_after(5))
     halve_last_line(out / "metrics.jsonl")
     state = out / "checkpoint-4" / "trainer_state.json"
     state.write_bytes(state.read_bytes()[:100])
@@ -141,8 +141,8 @@ def test_killed_by_the_system_it_ends_the_same(straight, cold_config_of, cold_st
         "from descore.training.config import ColdStartConfig\n"
         "from descore.training.config_file import read_config\n"
         "from descore.training.cold_start import train_cold_start\n"
-        "watch = lambda step, *_: os.kill(os.getpid(), signal.SIGKILL) if step == 5 else None\n"
-        "train_cold_start(read_config(Path(sys.argv[1]), ColdStartConfig), watch=watch)"
+        "on_progress = lambda step, *_: os.kill(os.getpid(), signal.SIGKILL) if step == 5 else None\n"
+        "train_cold_start(read_config(Path(sys.argv[1]), ColdStartConfig), on_progress=on_progress)"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     killed = subprocess.run(
@@ -160,10 +160,10 @@ def test_killed_before_the_model_was_written_it_is_judged_and_written(cold_start
     before = (tmp_path / "run" / "evaluation.json").read_text()
     shutil.copytree(tmp_path / "run" / "model", tmp_path / "kept")
     shutil.rmtree(tmp_path / "run" / "model")
-    assert not cold_start(tmp_path / "run", *options).before
+    assert not cold_start(tmp_path / "run", *options).already_trained
     assert (tmp_path / "run" / "evaluation.json").read_text() == before
     assert_same(trained(tmp_path / "run"), DescoreModel.from_pretrained(tmp_path / "kept"))
-    assert cold_start(tmp_path / "run", *options).before
+    assert cold_start(tmp_path / "run", *options).already_trained
 
 
 def test_batch_4_and_4_times_batch_1_are_the_same(cold_start, tmp_path):

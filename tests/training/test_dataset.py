@@ -9,7 +9,7 @@ from tests.training.conftest import chain_rows, write_table
 
 from descore.errors import ConfigError, DataError
 from descore.training.collate import ChainCollator, Unreadable
-from descore.training.dataset import ChainTable, index_table, read_examples
+from descore.training.sft import ChainTable, index_table, read_examples
 from descore.video.sampling import VideoSampling
 
 SAMPLING = VideoSampling(max_pixels=64 * 64, min_pixels=16 * 16, size_multiple=16)

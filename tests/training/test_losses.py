@@ -8,10 +8,14 @@ from tests.conftest import build_micro, noise_clip
 from tests.training.pairs import labelled
 from torch.nn import functional
 
-from descore.training import losses
-from descore.training.collate import MISSING, ChainCollator, PairCollator, Unreadable
-from descore.training.dataset import ChainExample
-from descore.training.losses import chain_loss, count_labels, in_pieces, next_tokens, pair_losses, sequences
+from descore.training.collate import MISSING, ChainCollator, PairCollator, TrainingExample, Unreadable
+from descore.training.losses import (
+    chunked_next_token_sum,
+    count_labels,
+    model_inputs,
+    next_token_loss,
+    pair_losses,
+)
 
 
 def states(count):
@@ -26,7 +30,7 @@ def test_pieces_give_the_plain_value_and_gradients(piece):
     hidden, target, output = states(13)
     plain = functional.cross_entropy(output(hidden), target, reduction="sum")
     expected = torch.autograd.grad(plain, [hidden, output.weight])
-    loss, right = in_pieces(hidden, target, output=output, piece=piece)
+    loss, right = chunked_next_token_sum(hidden, target, output=output, chunk_size=piece)
     found = torch.autograd.grad(loss, [hidden, output.weight])
     # Sums of up to 13 terms in another order: a few float32 roundings.
     torch.testing.assert_close(loss, plain, atol=1e-5, rtol=1e-6)
@@ -42,39 +46,38 @@ def test_no_more_logits_than_a_piece_exist_at_a_time():
         sizes.append(len(piece))
         return output(piece)
 
-    loss, _ = in_pieces(hidden, target, output=watched, piece=4)
+    loss, _ = chunked_next_token_sum(hidden, target, output=watched, chunk_size=4)
     assert sizes == [4, 4, 4, 1]
     loss.backward()
     assert sorted(sizes) == [1, 1, 4, 4, 4, 4, 4, 4]  # each is made again in the backward pass
 
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(tuple(t.shape)) or t, lambda t: t):
-        in_pieces(hidden, target, output=output, piece=4)
+        chunked_next_token_sum(hidden, target, output=output, chunk_size=4)
     assert not [shape for shape in kept if shape[-1:] == (50,)]  # and none is kept for it
 
 
 def test_no_chain_at_all_costs_nothing():
     hidden, target, output = states(2)
-    loss, right = in_pieces(hidden[:0], target[:0], output=output, piece=4)
+    loss, right = chunked_next_token_sum(hidden[:0], target[:0], output=output, chunk_size=4)
     assert loss == 0
     assert right == 0
 
 
-def test_a_model_learns_the_same_in_pieces(monkeypatch):
+def test_a_model_learns_the_same_in_chunks():
     model = build_micro()
-    examples = [ChainExample(clip=noise_clip(i, frames=2), prompt="p", chain="a ball " * (i + 1)) for i in range(2)]
+    examples = [TrainingExample(clip=noise_clip(i, frames=2), prompt="p", chain="a ball " * (i + 1)) for i in range(2)]
     batch = ChainCollator(model.chat)(examples)
 
-    def gradients():
+    def gradients(max_logits):
         model.zero_grad()
-        loss = chain_loss(model, batch, model.hidden(batch))
+        loss = next_token_loss(model, batch, model.hidden(batch), max_logits=max_logits).loss
         loss.backward()
         return loss.detach(), {n: w.grad.clone() for n, w in model.named_parameters() if w.grad is not None}
 
-    whole, expected = gradients()
-    monkeypatch.setattr(losses, "LOGITS_AT_ONCE", 3 * 320)  # three tokens of the micro model's vocabulary
-    pieces, found = gradients()
-    torch.testing.assert_close(pieces, whole)
+    whole, expected = gradients(None)
+    chunked, found = gradients(3 * 320)  # three tokens of the micro model's vocabulary
+    torch.testing.assert_close(chunked, whole)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
@@ -97,7 +100,7 @@ def two():
 def seen(two):
     """Pairs as a batch, their hidden states, and rewards (R, K) as plain numbers."""
     batch = PairCollator(chat=two.chat, chain_drop=0.5, seed=0)(PAIRS)
-    hidden = two.hidden(sequences(batch))
+    hidden = two.hidden(model_inputs(batch))
     return batch, hidden, two.rewards(hidden).tolist()
 
 
@@ -170,7 +173,7 @@ def test_accuracy_and_margin_are_of_decided_pairs(two, seen):
 
 def test_one_dimension_has_no_accuracy_of_its_own(micro):
     batch = PairCollator(chat=micro.chat, chain_drop=0.0, seed=0)([labelled(0, [1])])
-    found = pair_losses(micro, micro.hidden(sequences(batch)), batch, kind="bradley-terry")
+    found = pair_losses(micro, micro.hidden(model_inputs(batch)), batch, kind="bradley-terry")
     assert found.metrics.keys() == {"pair_loss", "pair_accuracy", "margin"}
 
 
@@ -179,7 +182,7 @@ def test_pairs_one_by_one_sum_to_the_batch(two, seen):
     collate = PairCollator(chat=two.chat, chain_drop=0.5, seed=0)
     for kind in KINDS:
         alone = [collate([pair]) for pair in PAIRS]
-        losses = [pair_losses(two, two.hidden(sequences(one)), one, kind=kind).loss for one in alone]
+        losses = [pair_losses(two, two.hidden(model_inputs(one)), one, kind=kind).loss for one in alone]
         # Other padding, other order of sums.
         torch.testing.assert_close(sum(losses), pair_losses(two, hidden, batch, kind=kind).loss, atol=1e-3, rtol=1e-4)
         assert sum(count_labels(one, kind=kind) for one in alone) == count_labels(batch, kind=kind)
@@ -199,7 +202,7 @@ def test_a_batch_of_no_pair_costs_nothing_and_names_the_same_metrics(two, seen, 
 
 def test_a_dropped_chain_is_not_imitated(two):
     batch = PairCollator(chat=two.chat, chain_drop=1.0, seed=0)(PAIRS)
-    found = next_tokens(two, batch, two.hidden(sequences(batch)))
+    found = next_token_loss(two, batch, two.hidden(model_inputs(batch)))
     assert (found.loss.item(), found.tokens.item()) == (0, 0)
 
 
@@ -207,7 +210,7 @@ def test_query_and_head_learn_from_a_dimension_that_has_labels(two):
     """All labels of MQ are missing: its row of the head has a gradient of 0."""
     batch = PairCollator(chat=two.chat, chain_drop=0.5, seed=0)([labelled(0, [1, MISSING]), labelled(1, [-1, MISSING])])
     two.zero_grad()
-    pair_losses(two, two.hidden(sequences(batch)), batch, kind="ties").loss.backward()
+    pair_losses(two, two.hidden(model_inputs(batch)), batch, kind="ties").loss.backward()
     moved = two.head.weight.grad.abs().sum(dim=1)
     assert moved[0] > 0
     assert moved[1] == 0

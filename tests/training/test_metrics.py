@@ -37,7 +37,7 @@ def test_unreadable_videos_are_remembered_but_for_half_a_line(tmp_path):
     halve_last_line(tmp_path / "unreadable.jsonl")
     assert unreadable_in(tmp_path) == 1
     again = UnreadableVideos(tmp_path, share=1.0, examples={"t.csv": 9})
-    assert again.met == {("t.csv", "2.mp4")}
+    assert again.recorded == {("t.csv", "2.mp4")}
     with pytest.warns(DescoreWarning, match=r"t.csv:3: 3.mp4"):
         again(on_unreadable)
     assert unreadable_in(tmp_path) == 2

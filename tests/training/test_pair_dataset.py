@@ -11,7 +11,7 @@ from tests.training.conftest import write_table
 
 from descore.errors import ConfigError, DataError
 from descore.training.collate import MISSING, PairCollator, TrainingPair, Unreadable
-from descore.training.pair_dataset import PairTable, index_pairs
+from descore.training.dataset import PairTable, index_pairs
 from descore.video.sampling import VideoSampling
 
 SAMPLING = VideoSampling(max_pixels=64 * 64, min_pixels=16 * 16, size_multiple=16)

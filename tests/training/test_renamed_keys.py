@@ -10,7 +10,7 @@ from descore.errors import ConfigError, DescoreWarning
 from descore.training.config_file import RENAMED, differences, read_config
 from descore.training.metrics import last_metrics
 from descore.training.rl.config import RlConfig
-from descore.training.runs import refuse_another_run
+from descore.training.runs import can_resume
 
 OLD = """
 model: {checkpoint: tiny}
@@ -112,9 +112,9 @@ def test_a_run_of_old_keys_goes_on(tmp_path, read):
     same = NEW.replace("runs/a", str(tmp_path / "run"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert refuse_another_run(read(same))
+        assert can_resume(read(same))
         with pytest.raises(ConfigError, match=r"holds another run: policy.beta is 0.1 there, 0.2 here"):
-            refuse_another_run(read(same, "policy.beta=0.2"))
+            can_resume(read(same, "policy.beta=0.2"))
 
 
 def test_old_metrics_are_read_by_their_new_names(tmp_path):

@@ -7,7 +7,13 @@ import pytest
 import torch
 from scipy.stats import logistic
 
-from descore.training.losses import bradley_terry, bradley_terry_ties, next_token_sum, rating_regression, with_margin
+from descore.training.losses import (
+    bradley_terry,
+    bradley_terry_margin,
+    bradley_terry_ties,
+    next_token_sum,
+    rating_regression,
+)
 
 
 def drawn(shape, *, seed=0):
@@ -120,13 +126,13 @@ def test_a_tie_pulls_rewards_together_and_equal_ones_rest():
 def test_a_margin_by_hand():
     """Chosen 2 above rejected, margin 1: log(1 + e^-1) = 0.31326; as much above as the margin asks costs log 2."""
     one = torch.ones(1)
-    assert with_margin(2 * one, one, one).item() == pytest.approx(0.31326169)
-    assert with_margin(one, one, one).item() == pytest.approx(math.log(2))
+    assert bradley_terry_margin(2 * one, one, one).item() == pytest.approx(0.31326169)
+    assert bradley_terry_margin(one, one, one).item() == pytest.approx(math.log(2))
 
 
 def test_no_margin_is_bradley_terry():
     difference, decided = drawn((9, 2)), drawn((9, 2), seed=1) > 0
-    assert with_margin(difference, torch.zeros(9, 2), decided) == bradley_terry(difference, decided)
+    assert bradley_terry_margin(difference, torch.zeros(9, 2), decided) == bradley_terry(difference, decided)
 
 
 def test_regression_by_hand():
@@ -146,7 +152,7 @@ def test_regression_is_a_variance_where_rewards_are_all_the_mean():
 LOSSES = {
     "bradley_terry": lambda x, mask: bradley_terry(x, mask),
     "ties": lambda x, mask: bradley_terry_ties(x, torch.tensor([[1, -1], [0, 0]]), mask),
-    "margin": lambda x, mask: with_margin(x, torch.tensor([[0.5, 0.0], [1.0, 2.0]]).to(x.dtype), mask),
+    "margin": lambda x, mask: bradley_terry_margin(x, torch.tensor([[0.5, 0.0], [1.0, 2.0]]).to(x.dtype), mask),
     "regression": lambda x, mask: rating_regression(x, torch.tensor([[0.5, 0.0], [1.0, 2.0]]).to(x.dtype), mask),
 }
 

@@ -25,8 +25,8 @@ from pathlib import Path
 from descore.training.config_file import read_config
 from descore.training.sft import train_sft
 from descore.training.config import SftConfig
-watch = lambda step, *_: os.kill(os.getpid(), signal.SIGKILL) if step == int(sys.argv[2]) else None
-train_sft(read_config(Path(sys.argv[1]), SftConfig), watch=watch)
+on_progress = lambda step, *_: os.kill(os.getpid(), signal.SIGKILL) if step == int(sys.argv[2]) else None
+train_sft(read_config(Path(sys.argv[1]), SftConfig), on_progress=on_progress)
 """
 """Trains by a file of settings until an update, and no further."""
 
@@ -36,11 +36,11 @@ class Killed(BaseException):
 
 
 def kill_after(number):
-    def watch(step, of, metrics):  # noqa: ARG001
+    def on_progress(step, of, metrics):  # noqa: ARG001
         if step == number:
             raise Killed
 
-    return watch
+    return on_progress
 
 
 def in_two_processes(*command):
@@ -91,7 +91,7 @@ def test_the_run_says_what_was_run(straight):
     assert "learning_rate: 0.003" in (out / "config.yaml").read_text()
     assert trained.metrics["step"] == 6
     assert trained.unreadable == 0
-    assert not trained.before
+    assert not trained.already_trained
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_killed_and_gone_on_with_is_the_same_to_the_last_bit(overrides, straight
     if overrides:
         train(whole, *overrides)
     with pytest.raises(Killed):
-        train(tmp_path / "cut", *overrides, watch=kill_after(5))
+        train(tmp_path / "cut", *overrides, on_progress=kill_after(5))
     train(tmp_path / "cut", *overrides)
     assert curve(tmp_path / "cut") == curve(whole)
     assert_same(weights(tmp_path / "cut"), weights(whole))
@@ -117,13 +117,13 @@ def test_killed_before_the_model_was_written_it_reads_what_it_learned(straight, 
     shutil.copytree(straight[0], tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "model")
     trained = train(tmp_path / "run")
-    assert not trained.before
+    assert not trained.already_trained
     assert_same(weights(tmp_path / "run"), weights(straight[0]))
 
 
 def test_a_run_at_its_end_is_not_done_again(straight, train):
     before = (straight[0] / "metrics.jsonl").read_bytes()
-    assert train(straight[0]).before
+    assert train(straight[0]).already_trained
     assert (straight[0] / "metrics.jsonl").read_bytes() == before
 
 
@@ -212,8 +212,8 @@ def test_transformers_opens_it_with_its_adapters(straight):
 def test_the_last_evaluation_is_the_models_own(train, data, tmp_path):
     """The model that is read back has the loss that the run says, over tokens and not over batches."""
     from descore.training.collate import ChainCollator
-    from descore.training.dataset import ChainTable
     from descore.training.losses import chain_loss
+    from descore.training.sft import ChainTable
 
     out = tmp_path / "run"
     trained = train(out, f"data.eval={data / 'eval.csv'}", "optim.per_device_train_batch_size=2", "optim.max_steps=2")
@@ -277,7 +277,7 @@ def test_another_run_in_the_directory_is_refused_by_what_differs(straight, train
         train(straight[0], "optim.seed=1")
     with pytest.raises(ConfigError, match=r"run.resume is false"):
         train(straight[0], "run.resume=false")
-    assert train(straight[0], "data.dataloader_num_workers=1", "run.logging_steps=3").before
+    assert train(straight[0], "data.dataloader_num_workers=1", "run.logging_steps=3").already_trained
 
 
 def test_a_directory_of_something_else_is_refused(train, tmp_path):

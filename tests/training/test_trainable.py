@@ -6,9 +6,8 @@ from tests.conftest import build_micro, noise_clip
 
 from descore.errors import ConfigError
 from descore.model.modeling import DescoreModel, has_adapters, merge_adapters
-from descore.training.collate import ChainCollator
+from descore.training.collate import ChainCollator, TrainingExample
 from descore.training.config import PARTS, LoraConfig, OptimConfig, PartConfig, TrainableConfig
-from descore.training.dataset import ChainExample
 from descore.training.losses import chain_loss
 from descore.training.models import parameter_groups, part_of, set_trainable
 
@@ -23,7 +22,7 @@ def table(*, targets=None, **modes):
 def step(model, trainable):
     """One update; the names within the backbone of all weights that it moved."""
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-    batch = ChainCollator(model.chat)([ChainExample(clip=noise_clip(0, frames=2), prompt="p", chain="a red ball")])
+    batch = ChainCollator(model.chat)([TrainingExample(clip=noise_clip(0, frames=2), prompt="p", chain="a red ball")])
     optimizer = torch.optim.AdamW(parameter_groups(model, trainable, OPTIM))
     chain_loss(model, batch, model.hidden(batch)).backward()
     optimizer.step()
@@ -123,7 +122,7 @@ def test_folding_an_adapter_changes_names_and_not_what_the_model_says():
     for name, weight in model.named_parameters():
         if ".lora_B" in name:
             torch.nn.init.normal_(weight.data, std=0.1)
-    batch = ChainCollator(model.chat)([ChainExample(clip=noise_clip(0, frames=2), prompt="p", chain="a red ball")])
+    batch = ChainCollator(model.chat)([TrainingExample(clip=noise_clip(0, frames=2), prompt="p", chain="a red ball")])
     with torch.no_grad():
         beside = model.hidden(batch)
         merge_adapters(model.backbone)
@@ -142,7 +141,7 @@ def test_a_model_that_was_opened_with_adapters_is_saved_whole(tmp_path):
     model.settings = model.settings.model_copy(update={"trained_on": "noise"})
     model.save_pretrained(tmp_path / "first")
     DescoreModel.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
-    batch = ChainCollator(model.chat)([ChainExample(clip=noise_clip(0, frames=2), prompt="p", chain="a red ball")])
+    batch = ChainCollator(model.chat)([TrainingExample(clip=noise_clip(0, frames=2), prompt="p", chain="a red ball")])
     with torch.no_grad():
         again = DescoreModel.from_pretrained(tmp_path / "second").hidden(batch)
         torch.testing.assert_close(again, model.eval().hidden(batch), atol=1e-5, rtol=1e-5)

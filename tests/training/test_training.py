@@ -1,27 +1,20 @@
 """What is collated, what is learned from it, and that a killed run goes on as if it had not been."""
 
-from dataclasses import dataclass
-
 import pytest
 import torch
 from tests.conftest import build_micro, noise_clip
 from torch.utils.data import Dataset
+from transformers import TrainingArguments
 
-from descore.training.collate import ChainCollator
+from descore.training.collate import ChainCollator, TrainingExample
 from descore.training.losses import chain_loss
-from descore.training.trainer import DescoreTrainer, last_checkpoint, training_arguments
-from descore.types import Clip
-
-
-@dataclass(frozen=True)
-class Example:
-    clip: Clip
-    prompt: str
-    chain: str
+from descore.training.models import last_checkpoint
+from descore.training.trainer import DescoreTrainer
 
 
 def example(seed):
-    return Example(noise_clip(seed, frames=2), f"a red ball {seed}", f"I see {'noise ' * (seed % 3)}.")
+    clip, chain = noise_clip(seed, frames=2), f"I see {'noise ' * (seed % 3)}."
+    return TrainingExample(clip=clip, prompt=f"a red ball {seed}", chain=chain)
 
 
 def test_chain_loss_against_the_backbones_own(micro):
@@ -45,9 +38,19 @@ def run(out, *, stop_after=None, resume=False):
     """Twelve steps of two examples, a checkpoint every four; optionally cut off, optionally gone on with."""
     torch.manual_seed(0)
     model = build_micro().train()
-    args = training_arguments(out, steps=12, batch=2, learning_rate=1e-3, seed=0)
-    args.save_steps, args.logging_steps, args.dataloader_num_workers = 4, 1, 0
-    args.dataloader_prefetch_factor = None
+    args = TrainingArguments(
+        output_dir=str(out),
+        max_steps=12,
+        per_device_train_batch_size=2,
+        learning_rate=1e-3,
+        lr_scheduler_type="cosine",
+        bf16=True,
+        use_cpu=True,
+        save_steps=4,
+        logging_steps=1,
+        remove_unused_columns=False,
+        report_to=[],
+    )
     trainer = DescoreTrainer(
         model=model,
         loss=lambda m, batch: (chain_loss(m, batch, m.hidden(batch)), {}),

@@ -17,7 +17,7 @@ from descore.cli.errors import reported_errors
 if TYPE_CHECKING:
     from descore.training.config import ModelConfig, RunConfig
     from descore.training.metrics import ProgressCallback
-    from descore.training.runs import Trained
+    from descore.training.runs import TrainingResult
 
 _REQUIRED_PACKAGES = {"accelerate": "accelerate", "peft": "peft", "pyarrow": "pyarrow", "PyYAML": "yaml"}
 """Package → a module of it."""
@@ -68,7 +68,7 @@ def sft(config: Config, overrides: Overrides = None, debug: opt.Debug = False) -
         with _training_bar(settings.model, describe=_describe_sft_step) as on_progress:
             from descore.training.sft import train_sft
 
-            trained = train_sft(settings, watch=on_progress)
+            trained = train_sft(settings, on_progress=on_progress)
         _print_summary(trained, figures=_token_accuracy, held_out=_held_out_tokens, next_step=_NEXT_AFTER_SFT)
 
 
@@ -86,7 +86,7 @@ def cold_start(config: Config, overrides: Overrides = None, debug: opt.Debug = F
         with _training_bar(settings.model, describe=_describe_cold_start_step) as on_progress:
             from descore.training.cold_start import train_cold_start
 
-            trained = train_cold_start(settings, watch=on_progress)
+            trained = train_cold_start(settings, on_progress=on_progress)
         next_step = _NEXT_WITHOUT_CHAINS if settings.data.chain_drop == 1 else _NEXT_WITH_CHAINS
         _print_summary(trained, figures=_pair_accuracy, held_out=_held_out_pairs, next_step=next_step)
 
@@ -106,7 +106,9 @@ def rl(config: Config, overrides: Overrides = None, debug: opt.Debug = False) ->
         with _training_bar(settings.model, describe=_describe_rl_step) as on_progress:
             from descore.training.rl.run import train_rl
 
-            trained = train_rl(settings, watch=_with_chains_page(on_progress, settings.run, settings.rewards.weights))
+            trained = train_rl(
+                settings, on_progress=_with_chains_page(on_progress, settings.run, settings.rewards.weights)
+            )
         # The policy loss of the model's own chains is about 0 however good they are.
         _print_summary(
             trained, figures=_chain_rewards, held_out=_held_out_pairs, next_step=_NEXT_WITH_CHAINS, loss=False
@@ -200,7 +202,7 @@ def _describe_rl_step(metrics: Mapping[str, Any]) -> str:
 
 
 def _print_summary(
-    trained: "Trained",
+    trained: "TrainingResult",
     *,
     figures: Callable[[Mapping[str, Any]], str],
     held_out: Callable[[Mapping[str, Any]], str],
@@ -215,7 +217,7 @@ def _print_summary(
     parts = [text.format(**metrics) for key, text in known.items() if key in metrics] + [figures(metrics)]
     evaluation = held_out(metrics)
     summary = ", ".join(parts) + (f"; held out: {evaluation}" if evaluation else "")
-    state = "was trained before" if trained.before else "trained"
+    state = "was trained before" if trained.already_trained else "trained"
     typer.echo(f"{state}: {trained.model or 'the last checkpoint has it all'} ({summary})")
     if trained.unreadable:
         typer.echo(f"left out {trained.unreadable:,} unreadable examples, named in unreadable.jsonl")
@@ -245,14 +247,14 @@ def _chain_rewards(metrics: Mapping[str, Any]) -> str:
 
 def _held_out_pairs(metrics: Mapping[str, Any]) -> str:
     """How many held-out pairs have a score, and the accuracy with each source of chains that was evaluated."""
-    from descore.training.evaluate import IN_WORDS
+    from descore.training.model_card import SOURCE_IN_WORDS
 
     if "eval_pairs" not in metrics:
         return ""
     scored = metrics["eval_pairs"] - metrics["eval_pairs_without_score"]
     accuracies = [
         f"{_held_out_accuracy(metrics, source)} {words}"
-        for source, words in IN_WORDS.items()
+        for source, words in SOURCE_IN_WORDS.items()
         if f"eval_{source}_pairs_scored" in metrics
     ]
     return ", ".join([f"scored {scored:,} of {metrics['eval_pairs']:,}", *accuracies])

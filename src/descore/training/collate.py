@@ -1,12 +1,10 @@
-"""Records become batches: written examples for learning to write chains, pairs for learning to score.
-
-Knows records and the token layout; knows nothing of models or losses.
+"""Collators: examples with chains, or pairs with labels, become batches of tensors.
 
 Shapes: B examples or pairs, R = 2 B sequences (all a, then all b), T tokens, K named dimensions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,45 +18,23 @@ MISSING = -128
 """What stands in an array of `PREFERENCE_SIGN`s where nobody gave a label."""
 
 
-class Written(Protocol):
-    """A clip with its prompt and a chain."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingExample:
+    """A clip and the prompt that it was generated from, with a reference chain and marks where there are any."""
 
-    @property
-    def clip(self) -> Clip:
-        """The clip."""
-
-    @property
-    def prompt(self) -> str:
-        """What it was generated from."""
-
-    @property
-    def chain(self) -> str:
-        """What a good judge writes about it."""
+    clip: Clip
+    prompt: str
+    chain: str | None = None
+    marks: Mapping[str, Mark] | None = None
+    """One for each of DIMENSIONS."""
 
 
-class Shown(Protocol):
-    """A clip with its prompt, and a chain and marks where there are any."""
-
-    @property
-    def clip(self) -> Clip:
-        """The clip."""
-
-    @property
-    def prompt(self) -> str:
-        """What it was generated from."""
-
-    @property
-    def chain(self) -> str | None:
-        """What a good judge writes about it."""
-
-    @property
-    def marks(self) -> Mapping[str, Mark] | None:
-        """What a good judge's marks are."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreadable:
-    """An example whose video, or a pair one of whose videos, cannot be read."""
+    """An example with a video that cannot be read."""
 
     table: str
     line: int
@@ -68,42 +44,54 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class ChainCollator:
-    """B written examples → inputs without the query, with `chain_mask`.
+    """B examples with chains → inputs without the query, with `chain_mask`.
 
-    Examples that are unreadable are left out, and come under the key `unreadable` if there are any; a batch of nothing
-    else has no inputs, and a `chain_mask` of no rows."""
+    Unreadable examples are left out, and listed under the key `unreadable` if there are any; a batch of nothing else
+    has no inputs, and a `chain_mask` of no rows."""
 
     chat: Chat
 
-    def __call__(self, examples: Sequence[Written | Unreadable]) -> dict[str, Any]:
+    def __call__(self, examples: Sequence[TrainingExample | Unreadable]) -> dict[str, Any]:
         """Inputs of whole sequences."""
-        on_unreadable = [e for e in examples if isinstance(e, Unreadable)]
-        there = [e for e in examples if not isinstance(e, Unreadable)]
-        inputs = self._lay_out(there) if there else {"chain_mask": torch.zeros(0, 0, dtype=torch.bool)}
-        return {**inputs, "unreadable": on_unreadable} if on_unreadable else inputs
+        readable, unreadable = split_unreadable(examples)
+        inputs = self._lay_out(readable) if readable else {"chain_mask": torch.zeros(0, 0, dtype=torch.bool)}
+        return {**inputs, "unreadable": unreadable} if unreadable else inputs
 
-    def _lay_out(self, examples: Sequence[Written]) -> dict[str, Any]:
+    def _lay_out(self, examples: Sequence[TrainingExample]) -> dict[str, Any]:
         prompts = self.chat.lay_out_prompts([e.clip for e in examples], [e.prompt for e in examples])
-        chains = [self.chat.encode_chain(e.chain) for e in examples]
+        chains = [self.chat.encode_chain(e.chain) for e in examples if e.chain is not None]
+        assert len(chains) == len(examples), "an example without a chain has nothing to learn to write"
         return dict(self.chat.lay_out_chains(prompts, chains, query=False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainingPair:
-    """Two clips of one prompt, and what people say of them."""
+    """Two clips of one prompt, and people's labels."""
 
-    a: Shown
-    b: Shown
+    a: TrainingExample
+    b: TrainingExample
     preference_K: NDArray[np.int8]
-    """1 for a, -1 for b, 0 for a tie, MISSING where nobody said."""
+    """1 for a, -1 for b, 0 for a tie, MISSING without a label."""
     rating_a_K: NDArray[np.float32] | None = None
-    """Higher is better; nan where nobody said. None: nobody rated anything."""
+    """Higher is better; nan without a rating. None: no ratings at all."""
     rating_b_K: NDArray[np.float32] | None = None
-    """The same for b."""
     number: int
     """The pair's place in its data set: with seed and epoch, it decides whether its chains drop out."""
     epoch: int = 0
     """In which pass over the data set it is shown."""
+
+
+def preference_labels(pairs: Sequence[TrainingPair]) -> tuple[Tensor, Tensor]:
+    """Preferences (B, K), 1 for a, -1 for b, 0 for a tie or without a label; and whether there is a label (B, K)."""
+    preference_BK = torch.from_numpy(np.stack([p.preference_K for p in pairs]).astype(np.int64))
+    labelled_BK = preference_BK != MISSING
+    return preference_BK.masked_fill(~labelled_BK, 0), labelled_BK
+
+
+def split_unreadable(items: Sequence[T | Unreadable]) -> tuple[list[T], list[Unreadable]]:
+    """The items that can be read, and those that cannot."""
+    unreadable = [item for item in items if isinstance(item, Unreadable)]
+    return [item for item in items if not isinstance(item, Unreadable)], unreadable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,8 +120,8 @@ class PairCollator:
     Both chains of a pair drop out together, by `chains_drop`; a pair that lacks a chain is without both in any case.
     To evaluate with the chains given, let `chain_drop` be 0; without them, as for the discriminative baseline, 1.
 
-    Pairs that are unreadable are left out, and come under the key `unreadable` if there are any; a batch of nothing
-    else has no inputs, and a `chain_mask` and labels of no rows."""
+    Unreadable pairs are left out, and listed under the key `unreadable` if there are any; a batch of nothing else has
+    no inputs, and a `chain_mask` and labels of no rows."""
 
     chat: Chat
     chain_drop: float
@@ -144,44 +132,42 @@ class PairCollator:
 
     def __call__(self, pairs: Sequence[TrainingPair | Unreadable]) -> dict[str, Any]:
         """Inputs of whole sequences, and the labels."""
-        on_unreadable = [p for p in pairs if isinstance(p, Unreadable)]
-        there = [p for p in pairs if not isinstance(p, Unreadable)]
-        batch = {**self._lay_out(there), **self._labels(there)} if there else _nothing()
-        return {**batch, "unreadable": on_unreadable} if on_unreadable else batch
+        readable, unreadable = split_unreadable(pairs)
+        batch = {**self._lay_out(readable), **self._labels(readable)} if readable else _empty_batch()
+        return {**batch, "unreadable": unreadable} if unreadable else batch
 
     def _lay_out(self, pairs: Sequence[TrainingPair]) -> dict[str, Any]:
         both = [p.a for p in pairs] + [p.b for p in pairs]
-        dropped = [self._is_without(p) for p in pairs]
+        dropped = [self._drops(p) for p in pairs]
         chains = [
             self.chat.no_thinking if drop or e.chain is None else self.chat.encode_chain(e.chain)
             for e, drop in zip(both, dropped * 2, strict=True)
         ]
         prompts = self.chat.lay_out_prompts([e.clip for e in both], [e.prompt for e in both])
         inputs = self.chat.lay_out_chains(prompts, chains)
-        # A dropped chain is not one to imitate: the next-token loss would teach the model to end its turn at once.
+        # The next-token loss on a dropped chain would teach the model to end its turn at once.
         inputs["chain_mask"] &= ~torch.tensor(dropped * 2)[:, None]
         return {**inputs, "dropped": torch.tensor(dropped)}
 
-    def _is_without(self, pair: TrainingPair) -> bool:
+    def _drops(self, pair: TrainingPair) -> bool:
         lacks = pair.a.chain is None or pair.b.chain is None
         return lacks or chains_drop(self.seed, pair.epoch, pair.number, chain_drop=self.chain_drop)
 
     def _labels(self, pairs: Sequence[TrainingPair]) -> dict[str, Tensor]:
-        preference_BK = torch.from_numpy(np.stack([p.preference_K for p in pairs]).astype(np.int64))
-        labelled_BK = preference_BK != MISSING
+        preference_BK, labelled_BK = preference_labels(pairs)
         ratings = [p.rating_a_K for p in pairs] + [p.rating_b_K for p in pairs]
         unrated_K = np.full(preference_BK.shape[1], np.nan, dtype=np.float32)
         rating_RK = np.stack([unrated_K if r is None else r for r in ratings])
         if self.rating_scale:
             rating_RK = (rating_RK - np.array(self.rating_scale.mean_K)) / np.array(self.rating_scale.std_K)
         return {
-            "preference": preference_BK.masked_fill(~labelled_BK, 0),
+            "preference": preference_BK,
             "labelled": labelled_BK,
             "rating": torch.from_numpy(rating_RK).float(),
         }
 
 
-def _nothing() -> dict[str, Any]:
+def _empty_batch() -> dict[str, Any]:
     """A batch of no pair. One column goes with any number of dimensions."""
     none = torch.zeros(0, 1)
     return {

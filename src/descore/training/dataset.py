@@ -1,47 +1,55 @@
-"""Written examples from a table of any length, at random access and without memory.
+"""Pairs from a table of any length, at random access, in an order that each epoch shuffles anew.
 
-In: a table with columns prompt, video, chain; or of pairs, with video_a, chain_a, video_b, chain_b. Out: a data set
-whose items are read when asked for. The table is checked once, row by row. Knows tables and videos; knows nothing of
-tokens or models."""
+Takes a table of pairs (`descore.data.schema`) and the named dimensions to learn. `index_pairs` checks it row by row and
+writes an Arrow file, from which `PairTable` reads pairs when they are needed, so that a long table takes no memory.
+
+Shapes: N pairs, K named dimensions."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from descore.data.tables import Cells, read_rows
+from descore.data.schema import OVERALL, PairColumns, pair_columns_of, read_pairs
+from descore.data.tables import columns_of
 from descore.errors import ConfigError, DataError, VideoError
 from descore.io import atomic_path
-from descore.training.collate import Unreadable
-from descore.types import Clip
+from descore.training.collate import MISSING, RatingScale, TrainingExample, TrainingPair, Unreadable
+from descore.training.config import ChainSource
+from descore.types import PREFERENCE_SIGN, Mark, Pair
 from descore.video.reader import read_clip
 from descore.video.sampling import VideoSampling
 
 Key = int | tuple[int, int]
-"""A row's number; or the epoch that shows it, and its number."""
+"""A row's number, or its epoch and number."""
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Each number below `count` once an epoch, in an order of that epoch's own."""
+    """Each number below `count` once an epoch, shuffled by (seed, epoch) alone."""
 
-    def __init__(self, count: int, *, seed: int, lengths: Sequence[int] | None = None, together: int = 1) -> None:
-        """`lengths`: of each row; rows of about one length then stand together, `together` (an update's) at a time,
-        the longest of all first, so that memory that does not suffice shows at once."""
+    def __init__(self, count: int, *, seed: int, lengths: Sequence[int] | None = None, batch_size: int = 1) -> None:
+        """`lengths`: of each row; the `batch_size` rows of an update then have about one length, and the longest of all
+        come first, so that too little memory shows at once."""
         self.count = count
         self.seed = seed
         self.lengths = lengths
-        self.together = together
+        self.batch_size = batch_size
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """The next pass is this one, the first of which is 0. accelerate and Trainer call this."""
+        """Set the epoch of the next pass, from 0. accelerate and Trainer call this."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -56,7 +64,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def _numbers(self, generator: torch.Generator) -> list[int]:
         if self.lengths is None:
             return torch.randperm(self.count, generator=generator).tolist()
-        return list(LengthGroupedSampler(self.together, lengths=self.lengths, generator=generator))
+        return list(LengthGroupedSampler(self.batch_size, lengths=self.lengths, generator=generator))
 
 
 _ROWS = 1024
@@ -78,17 +86,17 @@ class ArrowTable:
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         batch, row = divmod(number, _ROWS)
-        found: dict[str, Any] = self._opened().get_batch(batch).slice(row, 1).to_pylist()[0]
-        return found
+        cells: dict[str, Any] = self._opened().get_batch(batch).slice(row, 1).to_pylist()[0]
+        return cells
 
     @property
     def digest(self) -> str:
-        """Of the table that the rows were read from."""
-        told: bytes = self._opened().schema.metadata[_DIGEST]
-        return told.decode()
+        """SHA-256 of the table that the rows were read from."""
+        digest: bytes = self._opened().schema.metadata[_DIGEST]
+        return digest.decode()
 
     def column(self, name: str) -> Any:  # noqa: ANN401  # pyarrow is not typed
-        """A whole column, an Arrow array in pieces that stay on the disk until they are looked at."""
+        """A whole column, an Arrow array in chunks that stay on the disk until they are read."""
         return self._opened().read_all().column(name)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -100,17 +108,17 @@ class ArrowTable:
 
 
 def write_arrow_table(table: Path, index: Path, rows: Iterator[dict[str, Any]], *, schema: Any) -> None:  # noqa: ANN401
-    """Write the rows of a table, of which `schema` says the columns, whole or not at all.
+    """Write the rows of a table with the columns of `schema`, whole or not at all.
 
-    A file that is there already must be of the same table and columns, and the rows are not asked for. ConfigError if
-    it is not, or if there is no such table; whatever asking for a row raises."""
+    A file that exists must be of the same table and columns, and the rows are then not read. ConfigError if it is not,
+    or if there is no such table."""
     digest = _digest_of(table)
     if index.is_file():
         with pa.memory_map(str(index)) as mapped:
-            there = pa.ipc.open_file(mapped).schema
-        if there.metadata[_DIGEST] != digest:
+            written = pa.ipc.open_file(mapped).schema
+        if written.metadata[_DIGEST] != digest:
             raise ConfigError(f"{table}: has changed since the run began; bring it back or choose another run.out")
-        if there.names != schema.names:
+        if written.names != schema.names:
             raise ConfigError(f"{table}: was read for other columns when the run began; choose another run.out")
         return
     with atomic_path(index) as aside, pa.ipc.new_file(str(aside), schema.with_metadata({_DIGEST: digest})) as out:
@@ -119,14 +127,9 @@ def write_arrow_table(table: Path, index: Path, rows: Iterator[dict[str, Any]], 
 
 
 def _batches(rows: Iterator[dict[str, Any]], schema: Any) -> Iterator[Any]:  # noqa: ANN401
-    some: list[dict[str, Any]] = []
-    for row in rows:
-        some.append(row)
-        if len(some) == _ROWS:
-            yield pa.RecordBatch.from_pylist(some, schema=schema)
-            some = []
-    if some:
-        yield pa.RecordBatch.from_pylist(some, schema=schema)
+    while batch := list(islice(rows, _ROWS)):
+        yield pa.RecordBatch.from_pylist(batch, schema=schema)
+        del batch  # before the next one is read
 
 
 def _digest_of(table: Path) -> bytes:
@@ -136,65 +139,185 @@ def _digest_of(table: Path) -> bytes:
         return hashlib.file_digest(file, "sha256").hexdigest().encode()
 
 
-_SCHEMA = pa.schema([("line", pa.int64()), ("prompt", pa.string()), ("video", pa.string()), ("chain", pa.string())])
-_SIDES = ("", "_a", "_b")
+_TEXTS = ("prompt", "video_a", "video_b", "chain_a", "chain_b")
+_MARKS = ("marks_a", "marks_b")
+"""As JSON; null without marks."""
+_NUMBERS = {"preference": pa.int8(), "rating_a": pa.float32(), "rating_b": pa.float32()}
+"""The columns of each dimension, as preference.NAME; null without a label."""
+_NEEDS_DECIDED = "loss.kind bradley-terry and margin learn from a or b; use loss.kind=ties"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChainExample:
-    """A clip, the prompt that it was generated from, and what a good judge writes about it."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class JudgedPair:
+    """A held-out pair without its pixels, and the rewards of its clips."""
 
-    clip: Clip
+    number: int
+    """Its place in the table."""
     prompt: str
-    chain: str
+    videos: tuple[str, str]
+    """Paths of a and b."""
+    preference_K: NDArray[np.int8]
+    """1 for a, -1 for b, 0 for a tie, MISSING without a label."""
+    has_chains: bool
+    """Whether the table has chains for it."""
+    rewards: Mapping[ChainSource, NDArray[np.float64]] = field(default_factory=dict)
+    """By chain source, the rewards of a and b (2, K); nan where there is none."""
 
 
-class ChainTable(Dataset):  # type: ignore[type-arg]  # torch's Dataset is generic in name only
-    """The examples of a table, by number, the same in every epoch. An item whose video cannot be read is an
-    `Unreadable`."""
+class PairTable(Dataset):  # type: ignore[type-arg]  # torch's Dataset is generic in name only
+    """The pairs of a table, by number. An item one of whose videos cannot be read is an `Unreadable`.
 
-    def __init__(self, table: Path, *, index: Path, sampling: VideoSampling) -> None:
-        """`index` is the Arrow file that `index_table` wrote for this table."""
+    A key may have an epoch, which the pair carries to the collator. An epoch set on the data set would reach one
+    process's copy of it; one that comes with the item is right in every worker process."""
+
+    def __init__(self, table: Path, *, index: Path, sampling: VideoSampling, dimensions: Sequence[str]) -> None:
+        """`index` is the Arrow file that `index_pairs` wrote for this table and these dimensions."""
         self.table = table
         self.sampling = sampling
+        self.dimensions = tuple(dimensions)
         self.rows = ArrowTable(index)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, key: Key) -> ChainExample | Unreadable:
-        cells = self.rows[key[1] if isinstance(key, tuple) else key]
-        video = str(self.table.parent / cells["video"])
+    def __getitem__(self, key: Key) -> TrainingPair | Unreadable:
+        epoch, number = key if isinstance(key, tuple) else (0, key)
+        cells = self.rows[number]
+        a, b = self._side(cells, "a"), self._side(cells, "b")
+        if isinstance(a, Unreadable):
+            return a
+        if isinstance(b, Unreadable):
+            return b
+        return TrainingPair(
+            a=a,
+            b=b,
+            preference_K=self._numbers(cells, "preference", missing=MISSING).astype(np.int8),
+            rating_a_K=self._numbers(cells, "rating_a", missing=math.nan),
+            rating_b_K=self._numbers(cells, "rating_b", missing=math.nan),
+            number=number,
+            epoch=epoch,
+        )
+
+    def unjudged(self, number: int) -> JudgedPair:
+        """A pair without its pixels, and without rewards so far."""
+        cells = self.rows[number]
+        return JudgedPair(
+            number=number,
+            prompt=cells["prompt"],
+            videos=(str(self.table.parent / cells["video_a"]), str(self.table.parent / cells["video_b"])),
+            preference_K=self._numbers(cells, "preference", missing=MISSING).astype(np.int8),
+            has_chains=cells["chain_a"] is not None,
+        )
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        """Characters of each pair's prompt and its longer chain (N), by which the widths of sequences differ."""
+        lengths_N: NDArray[np.int32] = self.rows.column("length").to_numpy()
+        return lengths_N
+
+    @property
+    def rating_scale(self) -> RatingScale:
+        """Mean and standard deviation of all ratings of the table, of a and b alike.
+
+        DataError for a dimension without two different ratings."""
+        scales = [self._scale(name) for name in self.dimensions]
+        return RatingScale(mean_K=tuple(mean for mean, _ in scales), std_K=tuple(std for _, std in scales))
+
+    def _side(self, cells: Mapping[str, Any], side: str) -> TrainingExample | Unreadable:
+        video = str(self.table.parent / cells[f"video_{side}"])
         try:
             clip = read_clip(video, sampling=self.sampling)
         except VideoError as fault:
             return Unreadable(table=str(self.table), line=cells["line"], video=video, reason=fault.reason)
-        return ChainExample(clip=clip, prompt=cells["prompt"], chain=cells["chain"])
+        text = cells.get(f"marks_{side}")
+        marks = None if text is None else json.loads(text)
+        return TrainingExample(clip=clip, prompt=cells["prompt"], chain=cells[f"chain_{side}"], marks=marks)
+
+    def _numbers(self, cells: Mapping[str, Any], column: str, *, missing: float) -> NDArray[np.float32]:
+        values = (cells[f"{column}.{name}"] for name in self.dimensions)
+        return np.array([missing if value is None else value for value in values], dtype=np.float32)
+
+    def _scale(self, name: str) -> tuple[float, float]:
+        ratings = [self.rows.column(f"{column}.{name}").cast(pa.float64()) for column in ("rating_a", "rating_b")]
+        both = pa.chunked_array([chunk for side in ratings for chunk in side.chunks])
+        mean, std = pc.mean(both).as_py(), pc.stddev(both).as_py()
+        if not std:
+            found = "no rating" if std is None else f"no rating but {mean:g}"
+            raise DataError(str(self.table), 1, f"dimension {name!r} has {found}; expected two different ones at least")
+        return mean, std
 
 
-def index_table(table: Path, index: Path) -> None:
-    """Check a table and write the Arrow file of its examples. One that is there already must be of the same table.
+def index_pairs(
+    table: Path, index: Path, *, dimensions: Sequence[str], marks: bool = False, decided: bool = False
+) -> None:
+    """Check a table and write the Arrow file of its pairs, with their `marks` on request. A file that exists must be of
+    the same table. `decided`: the loss learns only from pairs that are no tie.
 
-    DataError with file and line if a row lacks something, ConfigError if the table is another than the file's."""
-    write_arrow_table(table, index, read_examples(table), schema=_SCHEMA)
-
-
-def read_examples(table: Path) -> Iterator[dict[str, Any]]:
-    """Line, prompt, video and chain of each example, in order. A row that lacks one of them raises DataError."""
-    sides: tuple[str, ...] = ()
-    for line, row in read_rows(table, columns=("prompt",)):
-        cells = Cells(file=str(table), line=line, row=row)
-        sides = sides or _sides_of(cells)
-        for side in sides:
-            texts = {name: cells.required(name + side) for name in ("video", "chain")}
-            yield {"line": line, "prompt": cells.required("prompt"), **texts}
+    Dimension "overall" is the column preference (rating_a, rating_b), any other NAME the column preference.NAME.
+    DataError with file and line for a row that cannot be used, for a dimension that the table has no column for, no
+    label in, or no decided pair where it needs one; ConfigError if the table is another than the file's."""
+    numbers = [(f"{column}.{name}", kind) for column, kind in _NUMBERS.items() for name in dimensions]
+    texts = [(name, pa.string()) for name in (*_TEXTS, *(_MARKS if marks else ()))]
+    schema = pa.schema([("line", pa.int64()), *texts, *numbers, ("length", pa.int32())])
+    write_arrow_table(table, index, _labelled_rows(table, dimensions, decided=decided), schema=schema)
 
 
-def _sides_of(cells: Cells) -> tuple[str, ...]:
-    """What stands behind `video` and `chain` in the table's column names."""
-    sides = tuple(side for side in _SIDES if {f"video{side}", f"chain{side}"} <= cells.row.keys())
-    if not sides:
-        found = ", ".join(cells.row)
-        expected = "video and chain, or video_a, chain_a, video_b, chain_b"
-        raise DataError(cells.file, 1, f"no columns to learn from; expected {expected}, found {found}")
-    return sides
+def _labelled_rows(table: Path, dimensions: Sequence[str], *, decided: bool) -> Iterator[dict[str, Any]]:
+    """The row of each pair, in order. Each dimension must have a label in one of them, with `decided` a decided one."""
+    columns = pair_columns_of(columns_of(table), file=str(table))
+    _refuse_unknown(dimensions, columns, table=table)
+    unlabelled, undecided = set(dimensions), set(dimensions) if decided else set()
+    for pair in _valid_pairs(table, columns):
+        yield _flat(pair, dimensions)
+        unlabelled -= {*pair.preference, *pair.a.ratings, *pair.b.ratings}
+        undecided -= {name for name, choice in pair.preference.items() if choice != "tie"}
+    if unlabelled:
+        raise DataError(str(table), 1, f"no row has a label for {', '.join(sorted(unlabelled))}; expected one at least")
+    if undecided:
+        named = ", ".join(repr(name) for name in sorted(undecided))
+        raise DataError(str(table), 1, f"no decided pair in {named}; {_NEEDS_DECIDED}")
+
+
+def _valid_pairs(table: Path, columns: PairColumns) -> Iterator[Pair]:
+    """The pairs; the first invalid row is an error that names the command which lists all of them."""
+    try:
+        for pair in read_pairs(table, columns=columns, resolve=False):
+            _refuse_lone_chain(pair, table=table)
+            yield pair
+    except DataError as fault:
+        reason = f"{fault.reason}; descore data check {table} lists all"
+        raise DataError(fault.file, fault.line, reason) from fault
+
+
+def _flat(pair: Pair, dimensions: Sequence[str]) -> dict[str, Any]:
+    chains = pair.a.chain, pair.b.chain
+    labels: dict[str, Mapping[str, float]] = {
+        "preference": {name: PREFERENCE_SIGN[choice] for name, choice in pair.preference.items()},
+        "rating_a": pair.a.ratings,
+        "rating_b": pair.b.ratings,
+    }
+    texts = dict(zip(_TEXTS, (pair.prompt, pair.video_a, pair.video_b, *chains), strict=True))
+    numbers = {f"{column}.{name}": labels[column].get(name) for column in _NUMBERS for name in dimensions}
+    marks = {name: _as_json(side.marks) for name, side in zip(_MARKS, (pair.a, pair.b), strict=True)}
+    length = len(pair.prompt) + max(len(chain or "") for chain in chains)
+    return {"line": pair.line, **texts, **marks, **numbers, "length": length}
+
+
+def _as_json(marks: Mapping[str, Mark] | None) -> str | None:
+    return None if marks is None else json.dumps(marks)
+
+
+def _refuse_unknown(dimensions: Sequence[str], columns: PairColumns, *, table: Path) -> None:
+    known = [*columns.preference, *columns.a.ratings, *columns.b.ratings]
+    unknown = [name for name in dimensions if name not in known]
+    if unknown:
+        wanted = ", ".join("preference" if name == OVERALL else f"preference.{name}" for name in unknown)
+        raise DataError(str(table), 1, f"no column {wanted}; the dimensions here are {', '.join(dict.fromkeys(known))}")
+
+
+def _refuse_lone_chain(pair: Pair, *, table: Path) -> None:
+    """The chains of a pair are read together or not at all: a lone one would give away which clip it is."""
+    if (pair.a.chain is None) != (pair.b.chain is None):
+        filled, empty = ("a", "b") if pair.b.chain is None else ("b", "a")
+        reason = f"chain_{empty} is empty and chain_{filled} is not; expected both or neither"
+        raise DataError(str(table), pair.line or 1, reason)

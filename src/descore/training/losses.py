@@ -1,7 +1,6 @@
-"""From laid-out sequences to losses: one forward gives the chain's log-probabilities and the reward behind it.
+"""Losses of stages 0 and 1: next-token losses on chains, and pair or rating losses on rewards.
 
-Attention is causal, so the chain's tokens do not see the query. Knows a DescoreModel and its inputs; knows nothing of
-where they come from.
+Attention is causal, so the chain's tokens do not see the query: one forward gives both.
 
 Shapes: B pairs, R = 2 B sequences (all a, then all b), T tokens, K named dimensions, N chain tokens, n of them at a
 time, D width, V vocabulary."""
@@ -46,11 +45,11 @@ def bradley_terry_ties(
     d_BK, threshold = _where(labelled_BK, difference_BK), math.log(k)
     a_BK, b_BK = F.logsigmoid(d_BK - threshold), F.logsigmoid(-d_BK - threshold)
     tie_BK = math.log(k * k - 1) + a_BK + b_BK
-    said_BK = torch.where(preference_BK > 0, a_BK, torch.where(preference_BK < 0, b_BK, tie_BK))
-    return _over_labelled(-said_BK, labelled_BK, reduction)
+    log_prob_BK = torch.where(preference_BK > 0, a_BK, torch.where(preference_BK < 0, b_BK, tie_BK))
+    return _over_labelled(-log_prob_BK, labelled_BK, reduction)
 
 
-def with_margin(
+def bradley_terry_margin(
     difference_BK: Tensor, margin_BK: Tensor, decided_BK: Tensor, *, reduction: Reduction = "mean"
 ) -> Tensor:
     """Mean of -log sigmoid(difference - margin) over decided pairs (Touvron et al. 2023, "Llama 2", arXiv 2307.09288,
@@ -87,33 +86,34 @@ def _over_labelled(losses: Tensor, labelled: Tensor, reduction: Reduction) -> Te
     return total / weight.sum().clamp(min=1) if reduction == "mean" else total
 
 
-LOGITS_AT_ONCE = 1 << 26
-"""Logits that exist at one time, at most: 256 MB in float32, or 441 tokens of Qwen3-VL's vocabulary of 151,936. Their
-softmax and gradient take as much again each."""
+MAX_LOGITS = 1 << 26
+"""Logits that exist at one time: 256 MB in float32, or 441 tokens of Qwen3-VL's vocabulary of 151,936. Their softmax
+and gradient take as much again each."""
 
-_BESIDE = ("preference", "labelled", "rating", "dropped")
+_LABELS = ("preference", "labelled", "rating", "dropped")
+"""Keys of a batch of pairs that are not inputs of the model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairLosses:
-    """What a forward says of the labels of its pairs."""
+    """The loss and the metrics of the pairs of a forward."""
 
     loss: Tensor
     """Summed over labels, with a gradient: scalar, float32."""
     count: Tensor
-    """How many labels that is, as `count_labels` says: scalar."""
+    """How many labels that is, as in `count_labels`: scalar."""
     metrics: dict[str, Tensor]
     """`pair_loss`; over decided pairs `pair_accuracy` (and, if there are several dimensions, `pair_accuracy.NAME`) and
     `margin`, chosen minus rejected reward: each a sum and its count (2)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NextToken:
-    """What a forward says of the chains' tokens."""
+class NextTokenLoss:
+    """The next-token loss of the chains of a forward."""
 
     loss: Tensor
     """Sum of -log p(token), with a gradient: scalar, float32."""
-    right: Tensor
+    correct: Tensor
     """How many tokens were the likeliest: scalar, float32."""
     tokens: Tensor
     """How many there are, each chain's end of turn included: scalar."""
@@ -121,43 +121,65 @@ class NextToken:
 
 def chain_loss(model: DescoreModel, inputs: Inputs, hidden_RTD: Tensor) -> Tensor:
     """Mean next-token loss over the chains that `chain_mask` marks. Without any chain it is 0."""
-    found = next_tokens(model, inputs, hidden_RTD)
-    return found.loss / found.tokens.clamp(min=1)
+    result = next_token_loss(model, inputs, hidden_RTD)
+    return result.loss / result.tokens.clamp(min=1)
 
 
-def next_tokens(model: DescoreModel, inputs: Inputs, hidden_RTD: Tensor) -> NextToken:
+def next_token_loss(
+    model: DescoreModel, inputs: Inputs, hidden_RTD: Tensor, *, max_logits: int | None = None
+) -> NextTokenLoss:
     """Next-token loss over the chains that `chain_mask` marks, summed. Logits are made for these columns only."""
     is_chain_RT = inputs["chain_mask"][:, 1:]
     before_ND, target_N = hidden_RTD[:, :-1][is_chain_RT], inputs["input_ids"][:, 1:][is_chain_RT]
-    vocabulary = model.backbone.get_input_embeddings().weight.shape[0]
-    loss, right = in_pieces(before_ND, target_N, output=model.backbone.lm_head, piece=LOGITS_AT_ONCE // vocabulary)
-    return NextToken(loss=loss, right=right, tokens=is_chain_RT.sum())
+    output, chunk_size = model.backbone.lm_head, tokens_at_once(model, max_logits=max_logits)
+    loss, correct = chunked_next_token_sum(before_ND, target_N, output=output, chunk_size=chunk_size)
+    return NextTokenLoss(loss=loss, correct=correct, tokens=is_chain_RT.sum())
 
 
-def in_pieces(
-    hidden_ND: Tensor, target_N: Tensor, *, output: Callable[[Tensor], Tensor], piece: int
+def chunked_next_token_sum(
+    hidden_ND: Tensor, target_N: Tensor, *, output: Callable[[Tensor], Tensor], chunk_size: int
 ) -> tuple[Tensor, Tensor]:
     """Sum of -log p(target), and how many targets were the likeliest: two scalars, float32.
 
-    `output` maps hidden states (n, D) to logits (n, V). It is asked for `piece` tokens at a time, and where there are
-    several pieces, their logits are not kept but made again in the backward pass. Values and gradients are those of
-    the plain way."""
+    `output` maps hidden states (n, D) to logits (n, V), `chunk_size` tokens at a time: see `map_chunks`."""
 
-    def look(hidden_nD: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor]:
+    def sums(hidden_nD: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor]:
         logits_nV = output(hidden_nD)
-        right_n = logits_nV.detach().argmax(dim=-1) == target_n
-        return next_token_sum(logits_nV, target_n), right_n.sum().float()
+        correct_n = logits_nV.detach().argmax(dim=-1) == target_n
+        return next_token_sum(logits_nV, target_n), correct_n.sum().float()
 
-    if len(target_N) <= piece:
-        return look(hidden_ND, target_N)
-    pieces = zip(torch.split(hidden_ND, piece), torch.split(target_N, piece), strict=True)
-    found = [checkpoint(look, hidden_nD, target_n, use_reentrant=False) for hidden_nD, target_n in pieces]
-    return torch.stack([loss for loss, _ in found]).sum(), torch.stack([right for _, right in found]).sum()
+    losses, corrects = map_chunks(sums, hidden_ND, target_N, chunk_size=chunk_size)
+    return torch.stack(losses).sum(), torch.stack(corrects).sum()
 
 
-def sequences(batch: dict[str, Any]) -> Inputs:
-    """What a model's forward takes of a batch of pairs: all but what is known about it."""
-    return {name: value for name, value in batch.items() if name not in _BESIDE}
+def tokens_at_once(model: DescoreModel, *, max_logits: int | None = None) -> int:
+    """How many tokens have `max_logits` logits together, 1 at least. None: MAX_LOGITS."""
+    vocabulary: int = model.backbone.get_input_embeddings().weight.shape[0]
+    return max(1, (MAX_LOGITS if max_logits is None else max_logits) // vocabulary)
+
+
+def map_chunks(
+    function: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    hidden_ND: Tensor,
+    target_N: Tensor,
+    *,
+    chunk_size: int,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Apply a function that makes logits to `chunk_size` tokens at a time, and give both of its results by chunk.
+
+    With several chunks, their logits are not kept but computed again in the backward pass. Values and gradients are
+    those of one chunk."""
+    if len(target_N) <= chunk_size:
+        results = [function(hidden_ND, target_N)]
+    else:
+        chunks = zip(torch.split(hidden_ND, chunk_size), torch.split(target_N, chunk_size), strict=True)
+        results = [checkpoint(function, hidden_nD, target_n, use_reentrant=False) for hidden_nD, target_n in chunks]
+    return [first for first, _ in results], [second for _, second in results]
+
+
+def model_inputs(batch: dict[str, Any]) -> Inputs:
+    """The inputs of the model in a batch of pairs, without the labels."""
+    return {name: value for name, value in batch.items() if name not in _LABELS}
 
 
 def count_labels(batch: dict[str, Any], *, kind: LossKind) -> int:
@@ -187,10 +209,10 @@ def pair_losses(
     elif kind == "ties":
         loss = bradley_terry_ties(difference_BK, batch["preference"], has_loss, k=k, reduction="sum")
     elif kind == "margin":
-        loss = with_margin(chosen_BK, margin_scale * _rated_better(batch), has_loss, reduction="sum")
+        loss = bradley_terry_margin(chosen_BK, margin_scale * _rating_margin(batch), has_loss, reduction="sum")
     else:
         loss = bradley_terry(chosen_BK, has_loss, reduction="sum")
-    metrics = _measure(chosen_BK.detach(), _decided(batch), names=model.settings.dimensions)
+    metrics = _pair_metrics(chosen_BK.detach(), _decided(batch), names=model.settings.dimensions)
     metrics["pair_loss"] = torch.stack([loss.detach(), has_loss.sum().float()])
     return PairLosses(loss=loss, count=has_loss.sum(), metrics=metrics)
 
@@ -206,22 +228,24 @@ def _decided(batch: dict[str, Any]) -> Tensor:
     return batch["labelled"] & (batch["preference"] != 0)  # type: ignore[no-any-return]
 
 
-def _rated_better(batch: dict[str, Any]) -> Tensor:
+def _rating_margin(batch: dict[str, Any]) -> Tensor:
     """By how much the chosen clip's rating is above the other's (B, K), 0 at least."""
     rating_a_BK, rating_b_BK = batch["rating"].tensor_split(2)
-    better_BK: Tensor = batch["preference"] * (rating_a_BK - rating_b_BK)
-    return better_BK.nan_to_num(nan=0.0).clamp(min=0)
+    margin_BK: Tensor = batch["preference"] * (rating_a_BK - rating_b_BK)
+    return margin_BK.nan_to_num(nan=0.0).clamp(min=0)
 
 
-def _measure(margin_BK: Tensor, decided_BK: Tensor, *, names: Sequence[str]) -> dict[str, Tensor]:
+def _pair_metrics(margin_BK: Tensor, decided_BK: Tensor, *, names: Sequence[str]) -> dict[str, Tensor]:
     """Accuracy and mean margin over decided pairs, each a sum and its count. Equal rewards are not in order."""
     decided_BK = decided_BK.expand_as(margin_BK)
-    right_K = ((margin_BK > 0) & decided_BK).sum(dim=0).float()
+    correct_K = ((margin_BK > 0) & decided_BK).sum(dim=0).float()
     decided_K = decided_BK.sum(dim=0).float()
-    whole = {
-        "pair_accuracy": torch.stack([right_K.sum(), decided_K.sum()]),
+    metrics = {
+        "pair_accuracy": torch.stack([correct_K.sum(), decided_K.sum()]),
         "margin": torch.stack([(margin_BK * decided_BK).sum(), decided_K.sum()]),
     }
     if len(names) == 1:
-        return whole
-    return whole | {f"pair_accuracy.{name}": torch.stack([right_K[i], decided_K[i]]) for i, name in enumerate(names)}
+        return metrics
+    return metrics | {
+        f"pair_accuracy.{name}": torch.stack([correct_K[i], decided_K[i]]) for i, name in enumerate(names)
+    }

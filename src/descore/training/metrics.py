@@ -1,12 +1,11 @@
-"""What a run writes beside its weights: a line of metrics per log, the videos that could not be read, versions.
+"""The records of a run: a line of metrics per log, the videos that could not be read, versions.
 
-    metrics.jsonl      step, epoch, loss, learning_rate by part, samples_per_second, seconds, what the stage measures;
-                       an evaluation's line has what it found, each name with eval_ before it; where a run goes on, one
-                       line `resumed_at`
+    metrics.jsonl      step, epoch, loss, learning_rate by part, samples_per_second, seconds, the stage's metrics;
+                       a line for each evaluation, its names with eval_ before them; `resumed_at` where a run resumes
     unreadable.jsonl   table, line, video and reason of each example that was left out
-    versions.json      what the run began with
+    versions.json      the environment that the run began in
 
-Append-only, but for the versions. Knows what a Trainer reports; knows nothing of models."""
+The journals are append-only."""
 
 import json
 import math
@@ -29,61 +28,61 @@ from descore.training.collate import Unreadable
 
 @dataclass(slots=True)
 class MetricAccumulator:
-    """Sums since the last line."""
+    """Sums and counts since the last line of metrics."""
 
     sums: dict[str, list[float]] = field(default_factory=dict)
     """By name, a sum and its count."""
     counts: dict[str, int] = field(default_factory=dict)
 
-    def mean(self, name: str, total: float, count: float = 1.0) -> None:
-        """Put `count` items that come to `total` into a mean."""
+    def add_mean(self, name: str, total: float, count: float = 1.0) -> None:
+        """Add `count` items whose sum is `total` to a mean."""
         old_total, old_count = self.sums.get(name, (0.0, 0.0))
         self.sums[name] = [old_total + float(total), old_count + float(count)]
 
-    def count(self, name: str, number: int) -> None:
-        """Put some more to a number."""
+    def add_count(self, name: str, number: int) -> None:
+        """Add to a count."""
         self.counts[name] = self.counts.get(name, 0) + int(number)
 
     @property
-    def line(self) -> dict[str, float]:
-        """By name, the means and numbers. A mean of nothing is not 0: it is not there."""
+    def summary(self) -> dict[str, float]:
+        """By name, the means and counts. A mean of no items is left out."""
         means = {name: total / count for name, (total, count) in self.sums.items() if count > 0}
         return {**means, **self.counts}
 
     @classmethod
-    def together(cls, tallies: Sequence["MetricAccumulator"]) -> "MetricAccumulator":
-        """That of all processes."""
-        whole = cls()
-        for tally in tallies:
-            for name, (total, count) in tally.sums.items():
-                whole.mean(name, total, count)
-            for name, number in tally.counts.items():
-                whole.count(name, number)
-        return whole
-
-
-def as_record(tally: MetricAccumulator) -> dict[str, object]:
-    """As JSON keeps it; `MetricAccumulator(**record)` is the same again."""
-    return asdict(tally)
+    def merged(cls, accumulators: Sequence["MetricAccumulator"]) -> "MetricAccumulator":
+        """The sum of those of all processes."""
+        merged = cls()
+        for accumulator in accumulators:
+            for name, (total, count) in accumulator.sums.items():
+                merged.add_mean(name, total, count)
+            for name, number in accumulator.counts.items():
+                merged.add_count(name, number)
+        return merged
 
 
 METRICS_FILE, UNREADABLE_FILE, VERSIONS_FILE = "metrics.jsonl", "unreadable.jsonl", "versions.json"
 _OLD_CHAIN_SOURCES = {"given": "reference", "written": "generated", "off": "none"}
 ProgressCallback = Callable[[int, int, Mapping[str, Any]], None]
-"""Told after each update: how many there were, how many there will be, the last line of metrics. Before anything
-else that takes long, such as judging held-out pairs, stage 2 says what, under the name `doing`."""
+"""Called after each update with the number of updates so far, their number in all, and the last line of metrics. Stage
+2 also calls it before other long work, such as judging held-out pairs, which the metrics then name as `doing`."""
 
-_NAMED = 5  # unreadable videos that are warned of one by one; the file names all
+_MAX_WARNINGS = 5
+"""Unreadable videos with a warning of their own; the file names all."""
 _PACKAGES = ("descore", "torch", "transformers", "accelerate", "peft", "numpy", "av")
 
 
-class Metrics(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
+def ignore_progress(step: int, of: int, metrics: Mapping[str, Any]) -> None:
+    """A ProgressCallback that does nothing."""
+
+
+class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
     """Writes metrics.jsonl. A loss that is not finite ends the run with a ConfigError."""
 
-    def __init__(self, out: Path, *, examples: int, watch: ProgressCallback) -> None:
+    def __init__(self, out: Path, *, examples: int, on_progress: ProgressCallback) -> None:
         self.file = out / METRICS_FILE
         self.examples = examples
-        self.watch = watch
+        self.on_progress = on_progress
         self.last: dict[str, Any] = {}
         self._began = self._logged = time.monotonic()
         self._epoch = 0.0
@@ -95,7 +94,7 @@ class Metrics(TrainerCallback):  # type: ignore[misc]  # transformers is not typ
         _control: TrainerControl,
         **_: Any,  # noqa: ANN401
     ) -> None:
-        """Note where a run goes on."""
+        """Write a line where a run resumes."""
         self._began = self._logged = time.monotonic()
         self._epoch = float(state.epoch or 0)
         if state.global_step and state.is_world_process_zero:
@@ -109,7 +108,7 @@ class Metrics(TrainerCallback):  # type: ignore[misc]  # transformers is not typ
         logs: dict[str, float],
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
-        """A line for each log of training or evaluation; Trainer's closing summary is not one."""
+        """Write a line for each log of training or evaluation, but not for Trainer's closing summary."""
         if "loss" not in logs and not _is_evaluation(logs):
             return
         record = {"step": state.global_step, **{name: value for name, value in logs.items() if name != "step"}}
@@ -131,51 +130,50 @@ class Metrics(TrainerCallback):  # type: ignore[misc]  # transformers is not typ
         control: TrainerControl,
         **_: Any,  # noqa: ANN401
     ) -> None:
-        """Let whoever watches know, and log the last update whatever its number."""
+        """Report progress, and log the last update whatever its number."""
         control.should_log |= state.global_step >= state.max_steps
-        self.watch(state.global_step, state.max_steps, self.last)
+        self.on_progress(state.global_step, state.max_steps, self.last)
 
     def _pace(self, epoch: float) -> dict[str, float]:
         now, (before, self._logged) = time.monotonic(), (self._logged, time.monotonic())
-        shown, self._epoch = (epoch - self._epoch) * self.examples, epoch
-        return {"samples_per_second": round(shown / max(now - before, 1e-9), 3)}
+        count, self._epoch = (epoch - self._epoch) * self.examples, epoch
+        return {"samples_per_second": round(count / max(now - before, 1e-9), 3)}
 
 
 class UnreadableVideos:
     """Counts and names the examples that cannot be read; more than a table's share of them end the run.
 
-    A run that goes on remembers those that it met before."""
+    A run that resumes counts those of before as well."""
 
     def __init__(self, out: Path, *, share: float, examples: Mapping[str, int]) -> None:
         """`examples`: by table, how many there are."""
         self.file = out / UNREADABLE_FILE
         self.allowed = {table: int(share * count) for table, count in examples.items()}
         self.examples = examples
-        self.met: set[tuple[str, str]] = set()
-        self.met |= {(line["table"], line["video"]) for line in read_records(self.file)}
+        self.recorded = {(line["table"], line["video"]) for line in read_records(self.file)}
 
-    def __call__(self, on_unreadable: Sequence[Unreadable]) -> None:
-        """Take note of what a batch lacks. DataError where a table has too many."""
-        for one in on_unreadable:
-            if (one.table, one.video) not in self.met:
-                self.met.add((one.table, one.video))
-                append_records(self.file, [asdict(one)])
-                self._say(one)
+    def __call__(self, examples: Sequence[Unreadable]) -> None:
+        """Record the unreadable examples of a batch. DataError if a table has too many."""
+        for example in examples:
+            if (example.table, example.video) not in self.recorded:
+                self.recorded.add((example.table, example.video))
+                append_records(self.file, [asdict(example)])
+                self._report(example)
 
-    def _say(self, one: Unreadable) -> None:
-        found, allowed = sum(table == one.table for table, _ in self.met), self.allowed[one.table]
-        if found > allowed:
-            count = f"{found:,} of {self.examples[one.table]:,} examples cannot be read, data.max_unreadable allows"
-            reason = f"{one.video}: {one.reason}; {count} {allowed:,}: see {self.file}"
-            raise DataError(one.table, one.line, reason)
-        if found <= _NAMED:
-            warnings.warn(f"left out: {one.table}:{one.line}: {one.video}: {one.reason}", DescoreWarning, stacklevel=2)
+    def _report(self, example: Unreadable) -> None:
+        table, where = example.table, f"{example.video}: {example.reason}"
+        count, allowed = sum(name == table for name, _ in self.recorded), self.allowed[table]
+        if count > allowed:
+            share = f"{count:,} of {self.examples[table]:,} examples cannot be read, data.max_unreadable allows"
+            raise DataError(table, example.line, f"{where}; {share} {allowed:,}: see {self.file}")
+        if count <= _MAX_WARNINGS:
+            warnings.warn(f"left out: {table}:{example.line}: {where}", DescoreWarning, stacklevel=2)
 
 
 def last_metrics(out: Path) -> dict[str, Any]:
-    """The last line on training, and the last evaluation's figures put to it; nothing where there is no such line.
+    """The last line on training with the figures of the last evaluation; nothing where there is no such line.
 
-    Figures of version 0.1 are given under the names that chain sources have now."""
+    Figures of version 0.1 get the names that chain sources have now."""
     lines = read_records(out / METRICS_FILE)
     trained: dict[str, Any] = next((line for line in reversed(lines) if "loss" in line), {})
     judged: dict[str, Any] = next((line for line in reversed(lines) if _is_evaluation(line)), {})
@@ -191,19 +189,19 @@ def unreadable_in(out: Path) -> int:
 
 
 def write_versions(out: Path) -> None:
-    """Write what the run depends on; where it began with something else, warn: it may not go on to the last bit."""
+    """Write the run's environment. If it began in another, warn: it may not continue to the same bits."""
     file, here = out / VERSIONS_FILE, versions()
     if not file.is_file():
         atomic_write(file, json.dumps(here, indent=1) + "\n")
         return
-    there = json.loads(file.read_text(encoding="utf-8"))
-    unlike = [f"{name} was {there.get(name)}, is {here[name]}" for name in here if there.get(name) != here[name]]
-    if unlike:
-        warnings.warn(f"{file}: {'; '.join(unlike)}: the run may take another course", DescoreWarning, stacklevel=2)
+    former = json.loads(file.read_text(encoding="utf-8"))
+    changed = [f"{name} was {former.get(name)}, is {here[name]}" for name in here if former.get(name) != here[name]]
+    if changed:
+        warnings.warn(f"{file}: {'; '.join(changed)}: the run may take another course", DescoreWarning, stacklevel=2)
 
 
 def versions() -> dict[str, str]:
-    """Packages, Python, and where the run computes."""
+    """Versions of Python and of packages, the device and the number of threads."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
     packages = {name: version(name) for name in _PACKAGES}
     return {"python": platform.python_version(), **packages, "device": device, "threads": str(torch.get_num_threads())}
@@ -214,7 +212,7 @@ def _is_evaluation(line: Mapping[str, Any]) -> bool:
 
 
 def _rates(first: float, optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """By part, the learning rate of the update that is logged, where Trainer tells the first group's."""
+    """By part, the learning rate of the logged update; Trainer logs that of the first group alone."""
     groups = optimizer.param_groups
     share = first / groups[0]["initial_lr"]
     return {group["name"].split()[0]: group["initial_lr"] * share for group in groups}

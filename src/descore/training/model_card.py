@@ -1,20 +1,28 @@
 """The README.md of a trained checkpoint: what it was trained on and how, and how well it does.
 
-In: the run's settings, its tables, what was found on held-out pairs. Out: Markdown, a pure function of these. Knows
-words and numbers; knows nothing of models, and reads no file."""
+A pure function of the run's settings, its tables and its agreement with people on held-out pairs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 
 from descore.model.checkpoint import CheckpointSettings
-from descore.stats.bootstrap import Figure
-from descore.training.config import TrainingConfig
+from descore.training.config import ChainSource, TrainingConfig
 from descore.training.config_file import config_yaml
-from descore.training.evaluate import IN_WORDS, Found
 from descore.types import Paradigm
+
+if TYPE_CHECKING:
+    from descore.stats.bootstrap import Figure
+    from descore.training.evaluate import PairAgreement
+
+CARD_FILE = "README.md"
+SOURCE_IN_WORDS: Mapping[ChainSource, str] = {
+    "reference": "with the table's chains",
+    "generated": "with its own chains",
+    "none": "without chains",
+}
 
 _ROWS = {
     "rollout_reward": "| what a chain is worth (rollout reward) | {rollout_reward:.3f} |",
@@ -25,11 +33,11 @@ _ROWS = {
     "kl": "| KL from the start, nats a token | {kl:.2g} |",
     "reward_drift": "| mean reward above what the start says of the same chains | {reward_drift:+.3f} |",
 }
-"""By metric, its line, where it is known."""
+"""The line of each metric, where it is known."""
 
 
-def how_chains_came_out(metrics: Mapping[str, Any]) -> str:
-    """The section, with an empty line behind it. metrics: the last line on training."""
+def chain_metrics_section(metrics: Mapping[str, Any]) -> str:
+    """The section on chains, with an empty line at its end. metrics: the last line on training."""
     rows = [row.format(**metrics) for name, row in _ROWS.items() if name in metrics]
     head = f"Means over the last rollouts on training pairs, up to step {metrics['step']:,}."
     return "\n".join(["## How its chains came out", "", head, "", "| | |", "|---|---|", *rows, "", ""])
@@ -68,7 +76,7 @@ Started from `{{ config.model.backbone or config.model.checkpoint }}`, {{ origin
 
 ## How well it does
 
-{% if found -%}
+{% if agreements -%}
 Pairs of `{{ held_out }}`. \
 {% if trained_on_them -%}
 That is the very table that was trained on: the figures say what was learned by heart, not how well the model does.
@@ -82,10 +90,10 @@ rewards differ by no more than a threshold, the best one for these pairs.
 
 | chains | dimension | scored | accuracy | interval | decided pairs | with ties |
 |---|---|---|---|---|---|---|
-{% for one in found -%}
-| {{ words[one.chain_source] }} | {{ one.dimension }} | {{ one.scored }} of {{ one.of }} | {{ accuracy(one) }} \
-| {{ interval(one.accuracy) }} | {{ one.accuracy.n }} \
-| {{ number(one.with_ties.figure.value) if one.with_ties else "no ties" }} |
+{% for row in agreements -%}
+| {{ words[row.chain_source] }} | {{ row.dimension }} | {{ row.scored }} of {{ row.of }} | {{ accuracy(row) }} \
+| {{ interval(row.accuracy) }} | {{ row.accuracy.n }} \
+| {{ number(row.with_ties.figure.value) if row.with_ties else "no ties" }} |
 {% endfor %}
 {%- else -%}
 Nothing was held out: how well it does is not known.
@@ -110,7 +118,7 @@ _USES = {"train": "train", "eval": "judge the model", "calibration": "calibrate 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class CardTable:
     """A table of pairs that a run read."""
 
     name: str
@@ -119,25 +127,25 @@ class Table:
     """Its path, as the settings have it."""
     pairs: int
     digest: str = ""
-    """Of its contents: tables of one digest are the same."""
+    """SHA-256 of its contents."""
 
     @property
     def use(self) -> str:
-        """What it was read for."""
+        """The purpose of the table, in words."""
         return _USES[self.name]
 
 
-def write_card(
+def render_card(
     config: TrainingConfig,
     settings: CheckpointSettings,
     *,
-    tables: Sequence[Table],
-    found: Sequence[Found],
+    tables: Sequence[CardTable],
+    agreements: Sequence["PairAgreement"],
     origin: str,
     section: str = "",
 ) -> str:
-    """The card. `origin`: where query and head come from, as `starting.origin_of_head` says it. `section`: what else a
-    stage has to say, with its heading and an empty line behind it."""
+    """The card. `origin`: where query and head come from, as in `models.head_origin`. `section`: another section of the
+    stage, with its heading and an empty line at its end."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     return environment.from_string(_TEMPLATE).render(
         config=config,
@@ -149,8 +157,8 @@ def write_card(
         trained_on_them=_same(tables, "train", "eval"),
         origin=origin,
         section=section,
-        found=found,
-        words=IN_WORDS,
+        agreements=agreements,
+        words=SOURCE_IN_WORDS,
         number=_number,
         accuracy=_accuracy,
         interval=_interval,
@@ -165,21 +173,21 @@ _THINKS: Mapping[Paradigm, str] = {
 }
 
 
-def _same(tables: Sequence[Table], *names: str) -> bool:
-    """Whether these are all there and one table."""
-    found = [(table.digest or table.file) for table in tables if table.name in names]
-    return len(found) == len(names) and len(set(found)) == 1
+def _same(tables: Sequence[CardTable], *names: str) -> bool:
+    """Whether the tables of all these names are one table."""
+    digests = [(table.digest or table.file) for table in tables if table.name in names]
+    return len(digests) == len(names) and len(set(digests)) == 1
 
 
-def _accuracy(one: Found) -> str:
-    if not one.scored:
+def _accuracy(row: "PairAgreement") -> str:
+    if not row.scored:
         return "no score"
-    return _number(one.accuracy.value) if one.accuracy.n else "no decided pair"
+    return _number(row.accuracy.value) if row.accuracy.n else "no decided pair"
 
 
 def _number(value: float) -> str:
     return f"{value:.3f}" if value == value else "–"  # nan is not equal to itself
 
 
-def _interval(figure: Figure) -> str:
+def _interval(figure: "Figure") -> str:
     return f"{_number(figure.low)} to {_number(figure.high)}"

@@ -1,20 +1,31 @@
-"""Write a trained model in the precision of its run. Knows weights; knows nothing of how the model was trained."""
+"""The model of a run: how it is opened, which weights are trained, and how these and the whole model are stored.
 
+A checkpoint-N folder holds `learned.safetensors`, the weights that have a gradient, where adapters, or query and head
+alone are trained; else a whole checkpoint directory, `model/`."""
+
+import json
+import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, load_model, save_file
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
 from descore.errors import ConfigError, DescoreWarning
 from descore.io import atomic_directory
-from descore.model.checkpoint import CheckpointSettings, find_checkpoint, read_settings
-from descore.model.modeling import DescoreModel, RewardHead, is_adapter, merge_adapters
+from descore.model.checkpoint import CheckpointSettings, find_checkpoint, read_head, read_settings
+from descore.model.modeling import DescoreModel, RewardHead, has_adapters, is_adapter, merge_adapters
 from descore.rubric import DEFAULT_RUBRIC, fill_rubric
 from descore.training.config import ColdStartConfig, OptimConfig, TrainableConfig, TrainingConfig
+from descore.training.model_card import CARD_FILE
 from descore.types import Paradigm
+
+LEARNED_FILE, STATE_FILE = "learned.safetensors", "trainer_state.json"
+"""Of a checkpoint-N folder. The state is written last."""
 
 
 def part_of(model: DescoreModel, name: str) -> str:
@@ -26,10 +37,10 @@ def part_of(model: DescoreModel, name: str) -> str:
 
 
 def set_trainable(model: DescoreModel, trainable: TrainableConfig, *, precision: torch.dtype) -> None:
-    """Freeze all, then let learn what the table says: adapters are added, full parts have a gradient.
+    """Freeze all weights, then add adapters and unfreeze parts by their modes.
 
-    Weights that learn are held in float32, all others in `precision`. Adapters that were there before are folded in.
-    ConfigError if there is no layer of the names that `lora.target_modules` has."""
+    Trainable weights are held in float32, all others in `precision`. Existing adapters are merged first. ConfigError if
+    no layer has a name of `lora.target_modules`."""
     merge_adapters(model.backbone)
     model.requires_grad_(False)
     for part, weight in _rows(model).items():
@@ -42,14 +53,14 @@ def set_trainable(model: DescoreModel, trainable: TrainableConfig, *, precision:
         weight.data = weight.data.float() if weight.requires_grad else weight.data.to(precision)
 
 
-def learned_weights(model: DescoreModel) -> dict[str, torch.Tensor]:
-    """By name, all weights that learn."""
+def trainable_weights(model: DescoreModel) -> dict[str, torch.Tensor]:
+    """By name, all weights that are trained."""
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
-def no_loss(model: DescoreModel) -> torch.Tensor:
-    """The loss where no video of a batch could be read: 0, with a gradient, since other processes wait for it."""
-    return torch.stack([weight.sum() for weight in learned_weights(model).values()]).sum() * 0.0
+def zero_loss(model: DescoreModel) -> torch.Tensor:
+    """The loss of a batch without a readable video: 0, with a gradient, since other processes wait for it."""
+    return torch.stack([weight.sum() for weight in trainable_weights(model).values()]).sum() * 0.0
 
 
 def parameter_groups(model: DescoreModel, trainable: TrainableConfig, optim: OptimConfig) -> list[dict[str, Any]]:
@@ -67,7 +78,7 @@ def parameter_groups(model: DescoreModel, trainable: TrainableConfig, optim: Opt
 
 
 def _rows(model: DescoreModel) -> dict[str, nn.Parameter]:
-    """What there is beside the backbone: the query (D) and the head's matrix (K, D)."""
+    """The weights beside the backbone: the query (D) and the head's matrix (K, D)."""
     return {"query": model.query, "head": model.head.weight}
 
 
@@ -107,16 +118,16 @@ def _is_target(model: DescoreModel, name: str, trainable: TrainableConfig) -> bo
 
 
 def open_model(config: TrainingConfig, *, rubric: str | None, paradigm: Paradigm | None = None) -> DescoreModel:
-    """The model that starts, on the CPU. What learns in full is read in float32, so that no digit of it is lost.
+    """The model to train, on the CPU. Weights that are trained in full are read in float32, so that no digit is lost.
 
-    None: any checkpoint with a head, and it starts as descore; what it is in the end, its stage says. As descore, one
-    that was trained without chains is refused: CheckpointError. As generative, any checkpoint starts without its head.
-    """
-    told, dimensions = config.model, config.dimensions if isinstance(config, ColdStartConfig) else None
-    dtype = torch.float32 if "full" in config.trainable.backbone_modes.values() else dtype_of(told.precision)
-    if told.checkpoint is not None:
-        paradigm = paradigm or _with_head(told.checkpoint)
-        model = DescoreModel.from_pretrained(told.checkpoint, paradigm=paradigm, device="cpu", dtype=dtype)
+    paradigm: None opens any checkpoint with a head, as descore; the stage sets the paradigm of the trained model. As
+    descore, a checkpoint that was trained without chains is refused: CheckpointError. As generative, any checkpoint
+    starts without its head."""
+    start, dimensions = config.model, config.dimensions if isinstance(config, ColdStartConfig) else None
+    dtype = torch.float32 if "full" in config.trainable.backbone_modes.values() else dtype_of(start.precision)
+    if start.checkpoint is not None:
+        paradigm = paradigm or _with_head(start.checkpoint)
+        model = DescoreModel.from_pretrained(start.checkpoint, paradigm=paradigm, device="cpu", dtype=dtype)
         if dimensions is not None and model.settings.dimensions != dimensions:
             _renew_head(model, dimensions)
     else:
@@ -124,23 +135,23 @@ def open_model(config: TrainingConfig, *, rubric: str | None, paradigm: Paradigm
             dimensions=dimensions or CheckpointSettings().dimensions, paradigm=paradigm or "descore"
         )
         rubric = rubric or DEFAULT_RUBRIC
-        model = DescoreModel.from_backbone(told.backbone, settings=settings, rubric=rubric, dtype=dtype)
+        model = DescoreModel.from_backbone(start.backbone, settings=settings, rubric=rubric, dtype=dtype)
     model.chat = replace(model.chat, rubric=rubric or model.chat.rubric)
     model.settings = _settings(model.settings, config)
-    _refuse_odd_sizes(model)
-    if told.gradient_checkpointing:
+    _check_frame_size(model)
+    if start.gradient_checkpointing:
         model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
     return model
 
 
-def origin_of_head(config: ColdStartConfig) -> str:
-    """Where the query and the head that a run fits come from, in words that go on after the name of its start."""
+def head_origin(config: ColdStartConfig) -> str:
+    """Where the query and the head come from, in words that follow the name of the run's checkpoint or backbone."""
     if config.model.checkpoint is None:
         return "with a new query and head"
-    there = read_settings(find_checkpoint(config.model.checkpoint))
-    if there.dimensions != config.dimensions:
-        return f"with a new head: it scored {', '.join(there.dimensions)}"
-    return "whose head was never trained" if there.trained_on is None else "whose head goes on"
+    settings = read_settings(find_checkpoint(config.model.checkpoint))
+    if settings.dimensions != config.dimensions:
+        return f"with a new head: it scored {', '.join(settings.dimensions)}"
+    return "whose head was never trained" if settings.trained_on is None else "whose head goes on"
 
 
 def read_rubric_file(file: Path | None) -> str | None:
@@ -156,21 +167,21 @@ def read_rubric_file(file: Path | None) -> str | None:
 
 
 def dtype_of(precision: str) -> torch.dtype:
-    """The type of torch that a config's precision names."""
+    """Torch's type of a config's precision."""
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
 def _with_head(source: str) -> Paradigm:
-    """What a checkpoint is opened as where it is to have a head."""
+    """The paradigm to open a checkpoint as, so that it has a head."""
     return "discriminative" if read_settings(find_checkpoint(source)).paradigm == "discriminative" else "descore"
 
 
 def _renew_head(model: DescoreModel, dimensions: tuple[str, ...]) -> None:
-    """Give the model a new head with a row for each of these dimensions, and say so if it had a fitted one."""
+    """Give the model a new head with a row for each of these dimensions, with a warning if it had a trained one."""
     if model.settings.trained_on is not None:
-        had, asked = ", ".join(model.settings.dimensions), ", ".join(dimensions)
-        said = f"model.checkpoint scores {had}, dimensions are {asked}: its head is replaced by a new one"
-        warnings.warn(said, DescoreWarning, stacklevel=2)
+        old, new = ", ".join(model.settings.dimensions), ", ".join(dimensions)
+        message = f"model.checkpoint scores {old}, dimensions are {new}: its head is replaced by a new one"
+        warnings.warn(message, DescoreWarning, stacklevel=2)
     model.head = RewardHead(model.query.shape[0], outputs=len(dimensions))
     model.settings = model.settings.model_copy(
         update={"dimensions": dimensions, "reward_mean": None, "reward_std": None}
@@ -178,8 +189,8 @@ def _renew_head(model: DescoreModel, dimensions: tuple[str, ...]) -> None:
 
 
 def _settings(settings: CheckpointSettings, config: TrainingConfig) -> CheckpointSettings:
-    """The checkpoint's, with what the config says. A head fits what the backbone said before, so it counts as untrained
-    until it has been fitted anew."""
+    """The checkpoint's settings with those of the config. The head does not fit the backbone once that is trained, so
+    it counts as untrained until its stage has fitted it."""
     return settings.model_copy(
         update={
             "paradigm": "generative" if settings.paradigm == "generative" else "descore",
@@ -192,23 +203,66 @@ def _settings(settings: CheckpointSettings, config: TrainingConfig) -> Checkpoin
     )
 
 
-def _refuse_odd_sizes(model: DescoreModel) -> None:
-    videos, found = model.chat.processor.video_processor, model.settings.sampling.size_multiple
-    needed = videos.patch_size * videos.merge_size
-    if found % needed:
-        raise ConfigError(f"data.sampling.size_multiple is {found}; this model's frames come in multiples of {needed}")
-
-
-CARD_FILE = "README.md"
+def _check_frame_size(model: DescoreModel) -> None:
+    processor, multiple = model.chat.processor.video_processor, model.settings.sampling.size_multiple
+    needed = processor.patch_size * processor.merge_size
+    if multiple % needed:
+        raise ConfigError(
+            f"data.sampling.size_multiple is {multiple}; this model's frames come in multiples of {needed}"
+        )
 
 
 def save_trained(model: DescoreModel, folder: Path, *, precision: torch.dtype, card: str | None = None) -> None:
-    """Write the checkpoint directory, its weights in `precision`, adapters in float32; with a model card, if given.
+    """Write the checkpoint directory whole, its weights in `precision`, adapters in float32; with a model card, if
+    given.
 
-    The directory is there when all of it is. The model in memory takes on that precision."""
+    The weights in memory are converted to that precision."""
     for name, weight in model.backbone.named_parameters():
         weight.data = weight.data.float() if is_adapter(name) else weight.data.to(precision)
     with atomic_directory(folder) as aside:
         model.save_pretrained(aside)
         if card is not None:
             (aside / CARD_FILE).write_text(card, encoding="utf-8")
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint-N of a run that is complete; None if there is none."""
+    complete = [p for p in folder.glob("checkpoint-*") if _is_complete(p / STATE_FILE)]
+    return max(complete, key=lambda p: int(re.sub(r"\D", "", p.name)), default=None)
+
+
+def _is_complete(state: Path) -> bool:
+    """Whether a checkpoint's last file was written to its end."""
+    try:
+        json.loads(state.read_bytes())
+    except (FileNotFoundError, ValueError):  # neither JSON nor UTF-8
+        return False
+    return True
+
+
+def save_learned(model: DescoreModel, folder: Path) -> None:
+    """Write the weights that are trained into a checkpoint-N folder."""
+    weights = {name: weight.detach().contiguous() for name, weight in trainable_weights(model).items()}
+    save_file(weights, folder / LEARNED_FILE)
+
+
+def load_learned(model: DescoreModel, file: Path) -> None:
+    """Read the weights that are trained into a model of which the same ones are, in place."""
+    expected, weights = trainable_weights(model), load_file(file)
+    assert expected.keys() == weights.keys(), f"{file} holds other weights than those that are trained here"
+    # Puts whole weights in their place also where each process holds a shard of the model.
+    set_model_state_dict(model, dict(weights), options=StateDictOptions(full_state_dict=True, strict=False))
+
+
+def load_weights(model: DescoreModel, folder: Path) -> None:
+    """Read a checkpoint's weights into a model of the same form, in place."""
+    load_model(model.backbone, folder / "model.safetensors")
+    weights = read_head(folder, width=model.query.shape[0], outputs=len(model.settings.dimensions))
+    model.query.data.copy_(weights["query"])
+    model.head.weight.data.copy_(weights["head"])
+
+
+def has_frozen_backbone(model: DescoreModel) -> bool:
+    """Whether only adapters, or query and head alone are trained: little beside a backbone that stays."""
+    backbone = model.backbone
+    return has_adapters(backbone) or not any(weight.requires_grad for weight in backbone.parameters())

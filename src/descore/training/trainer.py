@@ -1,47 +1,70 @@
-"""transformers' Trainer for a DescoreModel: our losses, our checkpoint directory, our record of metrics.
+"""transformers' Trainer for a DescoreModel, and the run of stages 0 and 1 with it.
 
-A checkpoint-N folder holds what was learned beside the Trainer's optimizer, scheduler and random states, so that a run
-killed at any moment goes on from its last checkpoint: `model/`, a whole checkpoint directory of its own; or, where
-adapters learn, or query and head alone, `learned.safetensors`, the weights that have a gradient.
+A checkpoint-N folder holds the trained weights (see `descore.training.models`) beside Trainer's optimizer, scheduler
+and random states, so that a run killed at any moment resumes from its last checkpoint.
 
 Shapes: L terms of a loss."""
 
 import json
-import re
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import load_file, load_model, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.integrations import TensorBoardCallback
 
-from descore.model.checkpoint import read_head
-from descore.model.modeling import DescoreModel, has_adapters
+from descore.model.modeling import DescoreModel
 from descore.training.collate import Unreadable
+from descore.training.config import TrainingConfig
 from descore.training.dataset import EpochSampler
-from descore.training.models import learned_weights
+from descore.training.metrics import MetricsCallback, ProgressCallback, UnreadableVideos
+from descore.training.models import (
+    LEARNED_FILE,
+    STATE_FILE,
+    has_frozen_backbone,
+    last_checkpoint,
+    load_learned,
+    load_weights,
+    parameter_groups,
+    save_learned,
+    trainable_weights,
+)
+from descore.training.runs import (
+    TENSORBOARD,
+    Tables,
+    TrainingResult,
+    claim_directory,
+    is_trained,
+    need_tensorboard,
+    read_result,
+    start_run,
+)
 
-Loss = Callable[[DescoreModel, dict[str, Any]], tuple[Tensor, dict[str, Tensor]]]
-"""From the model and a collated batch to the loss (a scalar, or its terms (L)) and what to log beside it: scalars, or
-sums with their counts (2)."""
-Count = Callable[[dict[str, Any]], int | Tensor]
-"""How many items a collated batch holds, or how many for each term of the loss (L)."""
+LossFunction = Callable[[DescoreModel, dict[str, Any]], tuple[Tensor, dict[str, Tensor]]]
+"""From the model and a collated batch to the loss (a scalar, or its terms (L)) and metrics: scalars, or sums with their
+counts (2)."""
+ItemCount = Callable[[dict[str, Any]], int | Tensor]
+"""The number of items in a collated batch, or one for each term of the loss (L)."""
 OnUnreadable = Callable[[Sequence[Unreadable]], None]
-"""Told of the examples that a batch lacks."""
-
-LEARNED_FILE = "learned.safetensors"
-STATE_FILE = "trainer_state.json"
-"""Trainer's own, which it writes last."""
+"""Called with the examples of a batch that cannot be read."""
 
 
-class Learner(nn.Module):
-    """A model whose forward is its loss, so that what wraps a forward (mixed precision, processes) wraps all."""
+class LossModule(nn.Module):
+    """A model whose forward is its loss, so that mixed precision and distributed wrappers of a forward hold for all."""
 
-    def __init__(self, model: DescoreModel, loss: Loss) -> None:
+    def __init__(self, model: DescoreModel, loss: LossFunction) -> None:
         super().__init__()
         self.model = model
         self.loss = loss
@@ -54,11 +77,11 @@ class Learner(nn.Module):
 class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not typed
     """Trainer with `loss(model, batch) -> (loss, metrics)`. Metrics are logged as means since the last log.
 
-    With `count`, the loss is a sum over a batch's items, and is averaged over all items of an update, whatever forwards
-    and processes they are spread over. A loss of several terms, each a sum over items of its own kind, is the sum of
-    their averages. Without `count`, the loss is a batch's mean, and forwards weigh alike.
+    With `count`, the loss is a sum over a batch's items, and is averaged over all items of an update, across its
+    forwards and processes. A loss of several terms, each a sum over items of its own kind, is the sum of their
+    averages. Without `count`, the loss is a batch's mean, and forwards weigh alike.
 
-    With `order`, examples come as this sampler says, which is told each epoch's number."""
+    With `sampler`, examples come in its order, and its epoch is set."""
 
     control: TrainerControl
 
@@ -66,30 +89,35 @@ class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not type
         self,
         *,
         model: DescoreModel,
-        loss: Loss,
-        count: Count | None = None,
+        loss: LossFunction,
+        count: ItemCount | None = None,
         on_unreadable: OnUnreadable = lambda _: None,
-        order: EpochSampler | None = None,
+        sampler: EpochSampler | None = None,
         **trainer: Any,  # noqa: ANN401  # Trainer's own arguments
     ) -> None:
-        self.learner = Learner(model, loss)
-        super().__init__(model=self.learner, **trainer)
-        self.count, self.on_unreadable, self.order = count, on_unreadable, order
-        if order is not None:
-            self.add_callback(_TellsEpochs(order))
+        self.loss_module = LossModule(model, loss)
+        super().__init__(model=self.loss_module, **trainer)
+        self.count, self.on_unreadable, self.sampler = count, on_unreadable, sampler
+        if sampler is not None:
+            self.add_callback(_SetEpoch(sampler))
         self.loss_is_scaled_for_ga = count is not None
         self._metrics: dict[str, Tensor] = {}
 
     @property
+    def descore_model(self) -> DescoreModel:
+        """The model that is trained, without what Trainer wraps it in."""
+        return self.loss_module.model
+
+    @property
     def sharded(self) -> bool:
         """Whether no process holds all weights (FSDP, DeepSpeed). Such a run trains and writes its checkpoints; a run
-        of one process goes on from the last of them to judge the model and write it."""
+        of one process resumes from the last of them to judge the model and write it."""
         return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | None]:
-        """The batches of an update, and how many items they have in all processes together."""
+        """The batches of an update, and the number of their items in all processes."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         for batch in batches:
             self.on_unreadable(batch.pop("unreadable", ()))
@@ -109,13 +137,13 @@ class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not type
         loss, metrics = model(inputs)
         self._add(self._metrics, inputs, loss, metrics)
         if num_items_in_batch is not None:
-            # Several processes average their gradients, where their sum is wanted.
+            # Distributed training averages the gradients of processes; their sum is needed.
             loss = (loss * self.accelerator.num_processes / num_items_in_batch).sum()
         return (loss, {}) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Put the means of the loss and the metrics since the last log to what Trainer logs. Where there was no item,
-        there is no mean: a loss of nothing is not 0."""
+        """Add the means of the loss and the metrics since the last log to Trainer's own. A mean of no items is left
+        out."""
         means = self._means(self._metrics)
         rest = {name: value for name, value in logs.items() if not (name == "loss" and self._metrics)}
         self._metrics = {}
@@ -123,14 +151,14 @@ class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not type
 
     @torch.no_grad()
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:  # noqa: ANN401  # Trainer's own arguments
-        """Judge the eval data set, and log what comes of it. Sharded weights cannot be judged: see `sharded`."""
+        """Judge the eval data set and log the metrics. Sharded weights cannot be judged: see `sharded`."""
         if self.sharded:
             return {}
-        self.learner.eval()
-        found = {f"eval_{name}": value for name, value in self.judge().items()}
-        super().log(found)  # not our own: the metrics of training steps since the last log stay as they are
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
-        return found
+        self.loss_module.eval()
+        metrics = {f"eval_{name}": value for name, value in self.judge().items()}
+        super().log(metrics)  # not self.log, which would reset the metrics of training
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def judge(self) -> dict[str, float]:
         """Means over the eval data set of the loss (over items, with `count`) and the metrics."""
@@ -138,32 +166,32 @@ class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not type
         for batch in self._eval_batches():
             self.on_unreadable(batch.pop("unreadable", ()))
             with self.accelerator.autocast():
-                loss, metrics = self.learner(self._prepare_inputs(batch))
+                loss, metrics = self.loss_module(self._prepare_inputs(batch))
             self._add(totals, batch, loss, metrics)
         return self._means(totals)
 
     def _add(self, totals: dict[str, Tensor], batch: dict[str, Any], loss: Tensor, metrics: dict[str, Tensor]) -> None:
-        """Add what a batch came to, each as a sum and its count (2), the loss as one or more of them (L, 2)."""
+        """Add a batch's metrics, each as a sum and its count (2), and its loss as one or more of them (L, 2)."""
         items = torch.as_tensor(1 if self.count is None else self.count(batch), device=loss.device)
-        found = {"loss": torch.stack([loss.detach(), items.expand_as(loss)], dim=-1), **metrics}
-        for name, value in found.items():
+        values = {"loss": torch.stack([loss.detach(), items.expand_as(loss)], dim=-1), **metrics}
+        for name, value in values.items():
             totals[name] = totals.get(name, 0) + _sum_and_count(value)
 
     def _means(self, totals: dict[str, Tensor]) -> dict[str, float]:
-        """Over all processes; of what was never counted there is none."""
-        whole = {name: self.accelerator.reduce(total).reshape(-1, 2) for name, total in totals.items()}
-        counted = {name: total[total[:, 1] > 0] for name, total in whole.items()}
+        """Means over all processes, without those of no items."""
+        reduced = {name: self.accelerator.reduce(total).reshape(-1, 2) for name, total in totals.items()}
+        counted = {name: total[total[:, 1] > 0] for name, total in reduced.items()}
         return {name: float((total[:, 0] / total[:, 1]).sum()) for name, total in counted.items() if len(total)}
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[Any] | None:
         sampler: Sampler[Any] | None = super()._get_train_sampler(train_dataset)
-        return sampler if self.order is None else self.order
+        return sampler if self.sampler is None else self.sampler
 
     def _eval_batches(self) -> DataLoader[dict[str, Any]]:
-        """One process's share of the eval data set. Each example is in one share, so none counts twice."""
-        mine = range(self.args.process_index, len(self.eval_dataset), self.args.world_size)
+        """Batches of the process's share of the eval data set. Each example is in one share, so none counts twice."""
+        numbers = range(self.args.process_index, len(self.eval_dataset), self.args.world_size)
         return DataLoader(
-            Subset(self.eval_dataset, mine),
+            Subset(self.eval_dataset, numbers),
             batch_size=self.args.per_device_eval_batch_size,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
@@ -171,14 +199,14 @@ class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not type
         )
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        """`state_dict`: the learner's, gathered by Trainer where weights are sharded."""
-        folder, model = Path(output_dir or self.args.output_dir), self.learner.model
+        """`state_dict`: of the loss module, gathered by Trainer where weights are sharded."""
+        folder, model = Path(output_dir or self.args.output_dir), self.descore_model
         folder.mkdir(parents=True, exist_ok=True)
         if state_dict is not None:
-            gathered = {name: state_dict[f"model.{name}"].contiguous() for name in learned_weights(model)}
+            gathered = {name: state_dict[f"model.{name}"].contiguous() for name in trainable_weights(model)}
             save_file(gathered, folder / LEARNED_FILE)
-        elif _learns_beside(model):
-            save_file(learned_weights(model), folder / LEARNED_FILE)
+        elif has_frozen_backbone(model):
+            save_learned(model, folder)
         else:
             model.save_pretrained(folder / "model")
 
@@ -186,85 +214,138 @@ class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not type
         self.load_learned(Path(resume_from_checkpoint))
 
     def load_learned(self, checkpoint: Path) -> None:
-        """Read what was learned from a checkpoint-N folder into the model."""
+        """Read the trained weights of a checkpoint-N folder into the model."""
         if (checkpoint / LEARNED_FILE).is_file():
-            load_learned(self.learner.model, checkpoint / LEARNED_FILE)
+            load_learned(self.descore_model, checkpoint / LEARNED_FILE)
         else:
-            load_weights(self.learner.model, checkpoint / "model")
+            load_weights(self.descore_model, checkpoint / "model")
 
 
-class _TellsEpochs(TrainerCallback):  # type: ignore[misc]
-    """Tells an order its epoch. Trainer does so too, but not through all that accelerate wraps an order in where
-    several processes go on within an epoch."""
+class _SetEpoch(TrainerCallback):  # type: ignore[misc]
+    """Sets a sampler's epoch. Trainer does so too, but not through accelerate's wrappers where several processes resume
+    within an epoch."""
 
-    def __init__(self, order: EpochSampler) -> None:
-        self.order = order
+    def __init__(self, sampler: EpochSampler) -> None:
+        self.sampler = sampler
 
     def on_epoch_begin(self, _args: Any, state: TrainerState, _control: TrainerControl, **_: Any) -> None:  # noqa: ANN401
-        """Also where a run goes on within an epoch."""
-        self.order.set_epoch(int(state.epoch or 0))
+        """Trainer also calls this where a run resumes within an epoch."""
+        self.sampler.set_epoch(int(state.epoch or 0))
 
 
-def training_arguments(out: Path, *, steps: int, batch: int, learning_rate: float, seed: int) -> TrainingArguments:
-    """bf16, AdamW along a cosine after 5 % of warm-up, a checkpoint every 200 steps, one process reading ahead."""
+T = TypeVar("T", bound=DescoreTrainer)
+
+
+def run_training(
+    config: TrainingConfig,
+    *,
+    tables: Mapping[str, Path | None],
+    index: Callable[[Path, Path], None],
+    build: Callable[[DescoreModel, TrainingArguments, Tables], T],
+    finalize: Callable[[T], None],
+) -> TrainingResult:
+    """Train, or resume training, and write the model.
+
+    `tables`, `index`: as for `start_run`. `build` makes the stage's trainer; `finalize` writes the trained model, and
+    is called in each process. ConfigError if the run directory holds another run, DataError for a faulty table or too
+    many unreadable videos."""
+    if is_trained(config):
+        return read_result(config.run.out, already_trained=True)
+    args = training_arguments(config)
+    model, indexed = start_run(
+        config,
+        tables=tables,
+        index=index,
+        main_process_first=args.main_process_first(),
+        is_main_process=args.process_index == 0,
+    )
+    trainer = build(model, args, indexed)
+    if trainer.is_world_process_zero():
+        claim_directory(config)
+    train_or_resume(trainer, config.run.out)
+    if not trainer.sharded:
+        finalize(trainer)
+    trainer.accelerator.wait_for_everyone()
+    return read_result(config.run.out, already_trained=False)
+
+
+def training_arguments(config: TrainingConfig) -> TrainingArguments:
+    """The config as Trainer's arguments; learning rates by part belong to the optimizer."""
+    data, optim, run = config.data, config.optim, config.run
     return TrainingArguments(
-        output_dir=str(out),
-        max_steps=steps,
-        per_device_train_batch_size=batch,
-        learning_rate=learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=max(1, steps // 20),
-        weight_decay=0.05,
-        adam_beta2=0.98,
-        bf16=True,
+        output_dir=str(run.out),
+        max_steps=optim.max_steps or -1,
+        num_train_epochs=optim.num_train_epochs or 1,
+        per_device_train_batch_size=optim.per_device_train_batch_size,
+        per_device_eval_batch_size=optim.per_device_train_batch_size,
+        gradient_accumulation_steps=optim.gradient_accumulation_steps,
+        learning_rate=optim.learning_rate,
+        lr_scheduler_type=optim.lr_scheduler_type,
+        warmup_steps=optim.warmup_ratio,
+        max_grad_norm=optim.max_grad_norm,
+        seed=optim.seed,
+        bf16=config.model.precision == "bfloat16",
         use_cpu=not torch.cuda.is_available(),
-        save_steps=200,
-        save_total_limit=2,
-        logging_steps=20,
-        dataloader_num_workers=1,
-        dataloader_prefetch_factor=4,
+        save_steps=run.save_steps,
+        save_total_limit=run.save_total_limit,
+        logging_steps=run.logging_steps,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if data.eval else "no",
+        eval_steps=run.eval_steps or sys.maxsize,  # there is always one at the end
+        dataloader_num_workers=data.dataloader_num_workers,
+        dataloader_prefetch_factor=data.dataloader_prefetch_factor if data.dataloader_num_workers else None,
         remove_unused_columns=False,
+        disable_tqdm=True,
         report_to=[],
-        seed=seed,
     )
 
 
-def load_weights(model: DescoreModel, folder: Path) -> None:
-    """Read a checkpoint's weights into a model of the same form, in place."""
-    load_model(model.backbone, folder / "model.safetensors")
-    weights = read_head(folder, width=model.query.shape[0], outputs=len(model.settings.dimensions))
-    model.query.data.copy_(weights["query"])
-    model.head.weight.data.copy_(weights["head"])
+def build_trainer(
+    config: TrainingConfig,
+    *,
+    trainer_class: Callable[..., T],
+    model: DescoreModel,
+    examples: Mapping[str, int],
+    on_progress: ProgressCallback,
+    **trainer: Any,  # noqa: ANN401  # the trainer's own arguments
+) -> T:
+    """A trainer with the optimizer and the records of every stage. `examples`: by table's path, how many it has; the
+    first is the one that is trained on."""
+    optim, out = config.optim, config.run.out
+    groups = parameter_groups(model, config.trainable, optim)
+    metrics = MetricsCallback(out, examples=next(iter(examples.values())), on_progress=on_progress)
+    built = trainer_class(
+        model=model,
+        on_unreadable=UnreadableVideos(out, share=config.data.max_unreadable, examples=examples),
+        optimizers=(torch.optim.AdamW(groups, lr=optim.learning_rate, betas=optim.betas), None),
+        callbacks=[metrics, *_tensorboard(config)],
+        **trainer,
+    )
+    built.remove_callback(PrinterCallback)
+    return built
 
 
-def load_learned(model: DescoreModel, file: Path) -> None:
-    """Read the weights that learn into a model of which the same ones do, in place."""
-    learned = learned_weights(model)
-    found: dict[str, Any] = load_file(file)
-    assert learned.keys() == found.keys(), f"{file} holds other weights than those that learn here"
-    # Puts whole weights where they belong also where each process holds a shard of the model.
-    set_model_state_dict(model, found, options=StateDictOptions(full_state_dict=True, strict=False))
+def train_or_resume(trainer: DescoreTrainer, out: Path) -> None:
+    """Train from the last checkpoint, or from the start. A run that lacks only its model reads the trained weights."""
+    last = last_checkpoint(out)
+    if last is not None and _is_last_step(last):
+        trainer.load_learned(last)
+    else:
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
 
 
-def _learns_beside(model: DescoreModel) -> bool:
-    """Whether what learns is little beside a backbone that stays: adapters, or query and head alone."""
-    backbone = model.backbone
-    return has_adapters(backbone) or not any(weight.requires_grad for weight in backbone.parameters())
+def _is_last_step(checkpoint: Path) -> bool:
+    state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    return bool(state["global_step"] >= state["max_steps"])
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint of a run that was written to its end; None if there is none."""
-    whole = [p for p in folder.glob("checkpoint-*") if _is_whole(p / STATE_FILE)]
-    return max(whole, key=lambda p: int(re.sub(r"\D", "", p.name)), default=None)
-
-
-def _is_whole(state: Path) -> bool:
-    """Whether a checkpoint's last file was written to its end."""
-    try:
-        json.loads(state.read_bytes())
-    except (FileNotFoundError, ValueError):  # neither JSON nor UTF-8
-        return False
-    return True
+def _tensorboard(config: TrainingConfig) -> list[TrainerCallback]:
+    if not config.run.tensorboard:
+        return []
+    need_tensorboard()
+    callback = TensorBoardCallback()
+    callback.logging_dir = str(config.run.out / TENSORBOARD)
+    return [callback]
 
 
 def _sum_and_count(value: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from descore.training.config import Schedule
 from descore.training.config_file import write_config
 from descore.training.dataset import EpochSampler
 from descore.training.rl.run import train_rl
-from descore.training.rl.trainer import Shares, rate_of
+from descore.training.rl.trainer import StepSampler, learning_rate_factor
 
 CONSTANT = "optim.lr_scheduler_type=constant_with_warmup"
 FROZEN = "trainable.language_model.mode=frozen"
@@ -35,11 +35,11 @@ class Killed(BaseException):
 
 
 def kill_after(number):
-    def watch(step, of, metrics):  # noqa: ARG001
+    def on_progress(step, of, metrics):  # noqa: ARG001
         if step == number:
             raise Killed
 
-    return watch
+    return on_progress
 
 
 def lines(out, file="metrics.jsonl"):
@@ -149,7 +149,7 @@ def test_killed_and_gone_on_with_is_the_same_to_the_last_bit(overrides, straight
     if overrides:
         rl(whole, *overrides)
     with pytest.raises(Killed):
-        rl(tmp_path / "cut", *overrides, watch=kill_after(3))
+        rl(tmp_path / "cut", *overrides, on_progress=kill_after(3))
     rl(tmp_path / "cut", *overrides)
     assert curve(tmp_path / "cut") == curve(whole)
     assert chains(tmp_path / "cut") == chains(whole)
@@ -166,8 +166,8 @@ def test_killed_by_the_system_it_ends_the_same(straight, data, rl, tmp_path):
         "from descore.training.rl.config import RlConfig\n"
         "from descore.training.config_file import read_config\n"
         "from descore.training.rl.run import train_rl\n"
-        "watch = lambda step, *_: os.kill(os.getpid(), signal.SIGKILL) if step == 3 else None\n"
-        "train_rl(read_config(Path(sys.argv[1]), RlConfig), watch=watch)"
+        "on_progress = lambda step, *_: os.kill(os.getpid(), signal.SIGKILL) if step == 3 else None\n"
+        "train_rl(read_config(Path(sys.argv[1]), RlConfig), on_progress=on_progress)"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(ROOT)}
     killed = subprocess.run(
@@ -243,7 +243,7 @@ def test_a_step_shows_each_pair_of_a_pass_once_whoever_reads_it():
     """Seven pairs, three a step: the third step of a pass has one, which the second process lacks."""
 
     def shown(**places):
-        return [*Shares(EpochSampler(7, seed=1), together=3, **places).between(0, 6)]
+        return [*StepSampler(EpochSampler(7, seed=1), batch_size=3, **places).between(0, 6)]
 
     whole = shown()
     assert [len(step) for step in whole] == [3, 3, 1, 3, 3, 1]
@@ -252,7 +252,7 @@ def test_a_step_shows_each_pair_of_a_pass_once_whoever_reads_it():
     halves = [shown(processes=2, process=p) for p in (0, 1)]
     assert [len(step) for step in halves[1]] == [1, 1, 0, 1, 1, 0]
     assert [sorted(a + b) for a, b in zip(*halves, strict=True)] == [sorted(step) for step in whole]
-    assert [*Shares(EpochSampler(7, seed=1), together=3).between(4, 6)] == whole[4:]
+    assert [*StepSampler(EpochSampler(7, seed=1), batch_size=3).between(4, 6)] == whole[4:]
 
 
 def thirds(out, name):
@@ -327,7 +327,9 @@ def test_behind_warm_up_a_schedule_is_that_of_the_other_stages(schedule):
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     other = get_scheduler(schedule, optimizer, num_warmup_steps=warmup, num_training_steps=updates)
     theirs = [other.lr_lambdas[0](update) for update in range(updates)]
-    ours = [rate_of(update, schedule=schedule, warmup=warmup, updates=updates) for update in range(updates)]
+    ours = [
+        learning_rate_factor(update, schedule=schedule, warmup=warmup, updates=updates) for update in range(updates)
+    ]
     assert ours[:warmup] == pytest.approx([1 / 3, 2 / 3, 1.0])
     assert theirs[:warmup] == pytest.approx([0.0, 1 / 3, 2 / 3])
     assert ours[warmup:] == pytest.approx(theirs[warmup:])
@@ -358,7 +360,7 @@ def test_held_out_pairs_are_judged_on_chains_of_its_own_and_the_reward_is_calibr
     out = tmp_path / "run"
     told = []
     options = (f"data.eval={data / 'marked_eval.csv'}", "run.eval_steps=2", "optim.max_steps=4")
-    found = rl(out, *options, watch=lambda step, of, metrics: told.append((step, of, metrics.get("doing"))))
+    found = rl(out, *options, on_progress=lambda step, of, metrics: told.append((step, of, metrics.get("doing"))))
     judging = "judging held-out pairs"
     assert told == [(1, 4, None), (2, 4, judging), (2, 4, None), (3, 4, None), (4, 4, judging), (4, 4, None)]
     assert "eval_generated_pair_accuracy" in found.metrics

@@ -14,8 +14,8 @@ from descore.errors import ConfigError
 from descore.model.generation import think_and_score
 from descore.training.config import LoraConfig, PairTrainableConfig
 from descore.training.models import set_trainable
-from descore.training.rl import packing as shared_prefix
-from descore.training.rl.packing import pack_groups, read_pack
+from descore.training.rl import packing as packing
+from descore.training.rl.packing import forward_pack, pack_groups
 
 TOLERANCE = 1e-5
 CLIPS = [noise_clip(0), noise_clip(1, frames=6, width=64, height=48), noise_clip(2, frames=1)]
@@ -67,13 +67,15 @@ def one_by_one(model, prompts, chains):
     return torch.stack(log_probs), torch.stack(entropies).detach(), torch.stack(rewards)
 
 
-def packed(model, prompts, chains, **budget):
+def packed(model, prompts, chains, *, max_logits=None, **budget):
     """The same three of all packs together."""
-    reads = [
-        read_pack(model, pack, temperature=TEMPERATURE, entropy=True)
+    outputs = [
+        forward_pack(model, pack, temperature=TEMPERATURE, entropy=True, max_logits=max_logits)
         for pack in pack_groups(model, prompts, chains, **budget)
     ]
-    return [torch.cat([getattr(read, name) for read in reads]) for name in ("log_prob_N", "entropy_N", "reward_RK")]
+    return [
+        torch.cat([getattr(output, name) for output in outputs]) for name in ("log_prob_N", "entropy_N", "reward_RK")
+    ]
 
 
 def gradients(model, log_prob, reward):
@@ -85,9 +87,9 @@ def gradients(model, log_prob, reward):
     return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
 
 
-def agree(model, prompts, chains, **budget):
+def agree(model, prompts, chains, **options):
     """Values and gradients of the two ways."""
-    slow, fast = one_by_one(model, prompts, chains), packed(model, prompts, chains, **budget)
+    slow, fast = one_by_one(model, prompts, chains), packed(model, prompts, chains, **options)
     for mine, theirs in zip(fast, slow, strict=True):
         assert apart(mine, theirs) < TOLERANCE
     expected, found = gradients(model, slow[0], slow[2]), gradients(model, fast[0], fast[2])
@@ -139,7 +141,7 @@ def test_groups_of_unlike_sizes_and_of_none():
 
 
 @pytest.mark.parametrize(("size", "budget"), [(1, None), (3, None), (3, 30), (16, None)])
-def test_adapters_gradient_checkpointing_and_logits_in_pieces(monkeypatch, size, budget):
+def test_adapters_checkpointing_and_chunks_agree(size, budget):
     """The whole of what a large model needs at once, for 1, 3 and 16 chains of unlike lengths, and in several packs.
     Only adapters, query and head have gradients."""
     model = build_micro()
@@ -150,12 +152,11 @@ def test_adapters_gradient_checkpointing_and_logits_in_pieces(monkeypatch, size,
                 weight.normal_(std=0.1, generator=torch.Generator().manual_seed(2))
     model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
-    monkeypatch.setattr(shared_prefix, "LOGITS_AT_ONCE", 5 * 320)  # five tokens of the micro model's vocabulary
     prompts, chains = two_of(model, *LENGTHS[size])
     longest = int(prompts["attention_mask"].sum(dim=1).max())
     split = {} if budget is None else {"token_budget": longest + budget}
     assert (len(pack_groups(model, prompts, chains, **split)) > 1) == bool(split)
-    found = agree(model, prompts, chains, **split)
+    found = agree(model, prompts, chains, max_logits=5 * 320, **split)  # five tokens of the micro model's vocabulary
     assert {name.split(".")[-3] if "lora" in name else name for name in found} == {
         "lora_A",
         "lora_B",
@@ -184,39 +185,39 @@ def test_a_pack_reads_what_the_rollout_saw(micro):
     completions = think_and_score(micro, prompts, limit=20, samples=3, temperature=2.0, seeds=[1, 2])
     [pack] = pack_groups(micro, prompts, [[c.token_ids for c in row] for row in completions])
     with torch.no_grad():
-        read = read_pack(micro, pack, temperature=2.0)
+        output = forward_pack(micro, pack, temperature=2.0)
     assert (
-        apart(read.reward_RK, torch.tensor([list(c.rewards.values()) for row in completions for c in row])) < TOLERANCE
+        apart(output.reward_RK, torch.tensor([list(c.rewards.values()) for row in completions for c in row]))
+        < TOLERANCE
     )
-    assert torch.isfinite(read.log_prob_N).all()
+    assert torch.isfinite(output.log_prob_N).all()
     lengths = [c.num_tokens for row in completions for c in row]
-    assert torch.bincount(read.chain_of_N).tolist() == lengths
+    assert torch.bincount(output.chain_of_N).tolist() == lengths
     assert pack.target_N.tolist() == [token for row in completions for c in row for token in c.token_ids]
 
 
 def test_what_a_rollout_never_writes_has_no_probability(micro):
     [pack] = pack_groups(micro, prompts_of(micro, [0]), [[[20, micro.query_id, 319, micro.chat.end_id]]])
-    read = read_pack(micro, pack, entropy=True)
-    assert torch.isinf(read.log_prob_N).tolist() == [False, True, True, False]
-    assert torch.isfinite(read.entropy_N).all()
+    output = forward_pack(micro, pack, entropy=True)
+    assert torch.isinf(output.log_prob_N).tolist() == [False, True, True, False]
+    assert torch.isfinite(output.entropy_N).all()
 
 
 def test_what_was_not_asked_for_is_none(micro):
     [pack] = pack_groups(micro, prompts_of(micro, [0]), chains_of(micro, [4]))
-    read = read_pack(micro, pack, reward=False)
-    assert read.reward_RK is None
-    assert read.entropy_N is None
+    output = forward_pack(micro, pack, reward=False)
+    assert output.reward_RK is None
+    assert output.entropy_N is None
 
 
-def test_no_more_logits_than_a_piece_exist_at_a_time(micro, monkeypatch):
+def test_no_more_logits_than_a_chunk_exist_at_a_time(micro):
     sizes = []
-    monkeypatch.setattr(shared_prefix, "LOGITS_AT_ONCE", 5 * 320)
     [pack] = pack_groups(micro, *two_of(micro, [9, 2], [3]))
-    watch = micro.backbone.lm_head.register_forward_hook(lambda _module, _args, logits: sizes.append(len(logits)))
-    read = read_pack(micro, pack)
+    hook = micro.backbone.lm_head.register_forward_hook(lambda _module, _args, logits: sizes.append(len(logits)))
+    output = forward_pack(micro, pack, max_logits=5 * 320)
     assert sizes == [5, 5, 4]
-    torch.autograd.grad(read.log_prob_N.sum(), [micro.backbone.lm_head.weight])
-    watch.remove()
+    torch.autograd.grad(output.log_prob_N.sum(), [micro.backbone.lm_head.weight])
+    hook.remove()
     assert sorted(sizes) == [4, 4, 5, 5, 5, 5]  # each is made again in the backward pass
 
 
@@ -235,7 +236,7 @@ def test_no_more_logits_than_a_piece_exist_at_a_time(micro, monkeypatch):
     ],
 )
 def test_whole_groups_stay_together_as_far_as_the_budget_goes(budget, expected):
-    assert shared_prefix._together([100, 40, 90], [[10, 10, 10], [10], [10, 10]], budget) == expected
+    assert packing._assign_packs([100, 40, 90], [[10, 10, 10], [10], [10, 10]], budget) == expected
 
 
 def test_a_chain_in_the_users_turn_is_refused(micro):
@@ -249,4 +250,4 @@ def test_attention_that_takes_no_mask_is_refused(micro, monkeypatch):
     [pack] = pack_groups(micro, prompts_of(micro, [0]), chains_of(micro, [4]))
     monkeypatch.setattr(micro.backbone.config.get_text_config(), "_attn_implementation_internal", "flash_attention_2")
     with pytest.raises(ConfigError, match=r"attention: found 'flash_attention_2'.*expected 'sdpa' or 'eager'"):
-        read_pack(micro, pack)
+        forward_pack(micro, pack)

@@ -16,12 +16,11 @@ from descore.training.collate import MISSING
 from descore.training.config import LoraConfig, PairTrainableConfig, PartConfig
 from descore.training.config_file import read_config
 from descore.training.metrics import MetricAccumulator
-from descore.training.models import learned_weights, set_trainable
+from descore.training.models import set_trainable, trainable_weights
 from descore.training.rl.config import RlConfig
-from descore.training.rl.logging import tally_rollouts
-from descore.training.rl.reference_model import ReferenceModel
+from descore.training.rl.logging import add_rollout_metrics
 from descore.training.rl.rollout import Rollout
-from descore.training.rl.update import Updater
+from descore.training.rl.update import ReferenceModel, Updater
 from descore.types import Completion
 
 TEXTS = ("a red ball", "a ball rolls to the left", "red red red ball rolls", "left", "rolls to", "a red")
@@ -47,12 +46,12 @@ def moved_model(trainable=LORA, *, dimensions=("overall",)):
     """A model that learned something since its start, and what it was."""
     model = build_micro(dimensions=dimensions)
     set_trainable(model, trainable, precision=torch.float32)
-    start, before = ReferenceModel.of(model, trainable), copy.deepcopy(model)
+    reference, before = ReferenceModel.of(model, trainable), copy.deepcopy(model)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for weight in learned_weights(model).values():
+        for weight in trainable_weights(model).values():
             weight += 0.02 * torch.randn(weight.shape, generator=generator)
-    return model, start, before
+    return model, reference, before
 
 
 def made_rollout(model, preferences=((1,), (-1,))):
@@ -82,18 +81,18 @@ def made_rollout(model, preferences=((1,), (-1,))):
     return Rollout(pairs=pairs, prompts=prompts, groups=tuple(groups))
 
 
-def gradients(model, start, rollouts, config):
-    """By weight, what the last pass left, and the tally."""
-    tally, found = MetricAccumulator(), {}
+def gradients(model, reference, rollouts, config):
+    """By weight, what the last pass left, and the metrics."""
+    metrics, found = MetricAccumulator(), {}
 
     def step():
-        found.update({n: w.grad.clone() for n, w in learned_weights(model).items() if w.grad is not None})
+        found.update({n: w.grad.clone() for n, w in trainable_weights(model).items() if w.grad is not None})
         model.zero_grad()
 
-    Updater(model, start=start, config=config, accelerator=Accelerator(cpu=True)).learn(
-        rollouts, step=step, tally=tally
+    Updater(model, reference=reference, config=config, accelerator=Accelerator(cpu=True)).learn(
+        rollouts, step=step, metrics=metrics
     )
-    return found, tally.line
+    return found, metrics.summary
 
 
 def log_probs(model, rollout, c, tokens):
@@ -165,12 +164,12 @@ def assert_close(found, expected):
 )
 def test_gradients_are_those_of_whole_sequences_in_one_graph(config, overrides, trainable):
     settings = config("policy.mask_truncated_completions=true", *overrides)
-    model, start, before = moved_model(trainable, dimensions=("overall", "motion"))
+    model, reference, before = moved_model(trainable, dimensions=("overall", "motion"))
     rollout = made_rollout(model, preferences=((1, -1), (0, MISSING)))
-    found, line = gradients(model, start, [rollout], settings)
+    found, line = gradients(model, reference, [rollout], settings)
     loss = plain_loss(model, before, rollout, settings)
     loss.backward()
-    assert_close(found, {n: w.grad for n, w in learned_weights(model).items() if w.grad is not None})
+    assert_close(found, {n: w.grad for n, w in trainable_weights(model).items() if w.grad is not None})
     assert line["loss"] == pytest.approx(loss.item(), rel=1e-5)
     assert line["reward_gap"] < 1e-5
     assert line["clip_share"] == 0  # on-policy
@@ -179,12 +178,12 @@ def test_gradients_are_those_of_whole_sequences_in_one_graph(config, overrides, 
 def test_two_rollouts_are_learned_from_as_one_batch(config):
     """The means of policy and pairs are over the whole update."""
     settings = config("policy.mask_truncated_completions=true")
-    model, start, _ = moved_model()
+    model, reference, _ = moved_model()
     one, other = made_rollout(model), made_rollout(model, preferences=((1,), (0,)))
-    found, _ = gradients(model, start, [one, other], settings)
-    apart = [gradients(model, start, [rollout], settings)[0] for rollout in (one, other)]
+    found, _ = gradients(model, reference, [one, other], settings)
+    apart = [gradients(model, reference, [rollout], settings)[0] for rollout in (one, other)]
     # The same tokens in both; decided pairs two and one.
-    policy_only = [gradients(model, start, [r], replace_bt(settings))[0] for r in (one, other)]
+    policy_only = [gradients(model, reference, [r], replace_bt(settings))[0] for r in (one, other)]
     for name, gradient in found.items():
         pairs = [a[name] - p.get(name, 0) for a, p in zip(apart, policy_only, strict=True)]
         policy = sum(p.get(name, torch.zeros(())) for p in policy_only) / 2
@@ -198,47 +197,47 @@ def replace_bt(settings):
 
 def test_a_second_pass_reads_the_rewards_anew_and_holds_ratios_against_the_first(config):
     settings = config("policy.num_iterations=2", "policy.epsilon=0.0001")
-    model, start, _ = moved_model()
-    optimizer = torch.optim.SGD(learned_weights(model).values(), lr=0.05)
-    losses, tally = [], MetricAccumulator()
+    model, reference, _ = moved_model()
+    optimizer = torch.optim.SGD(trainable_weights(model).values(), lr=0.05)
+    losses, metrics = [], MetricAccumulator()
 
     def step():
-        losses.append(tally.sums["pair_loss"][0])
+        losses.append(metrics.sums["pair_loss"][0])
         optimizer.step()
         optimizer.zero_grad()
 
-    updater = Updater(model, start=start, config=settings, accelerator=Accelerator(cpu=True))
-    updater.learn([made_rollout(model)], step=step, tally=tally)
+    updater = Updater(model, reference=reference, config=settings, accelerator=Accelerator(cpu=True))
+    updater.learn([made_rollout(model)], step=step, metrics=metrics)
     assert len(losses) == 2
     assert losses[1] - losses[0] < losses[0]  # the pairs are in better order after the first
-    assert 0 < tally.line["clip_share"] < 1
+    assert 0 < metrics.summary["clip_share"] < 1
 
 
 @pytest.mark.parametrize("trainable", [LORA, pytest.param(FULL, marks=pytest.mark.slow)])
 def test_the_frozen_start_is_the_model_that_was_and_the_learning_one_is_as_before(trainable):
-    model, start, before = moved_model(trainable)
+    model, reference, before = moved_model(trainable)
     rollout = made_rollout(before)
     tokens = rollout.groups[0][1].token_ids
     with torch.no_grad():
         now, first = log_probs(model, rollout, 0, tokens), log_probs(before, rollout, 0, tokens)
-        with start.activated(model) as was:
+        with reference.activated(model) as was:
             found = log_probs(was, rollout, 0, tokens)
         again = log_probs(model, rollout, 0, tokens)
     assert all(torch.equal(a, b) for a, b in zip(found, first, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(again, now, strict=True))
     assert not torch.equal(now[0], first[0])
-    assert all(weight.requires_grad for weight in learned_weights(model).values())
-    assert len(learned_weights(model)) == len(learned_weights(before))
+    assert all(weight.requires_grad for weight in trainable_weights(model).values())
+    assert len(trainable_weights(model)) == len(trainable_weights(before))
 
 
 @pytest.mark.parametrize("trainable", [LORA, pytest.param(FULL, marks=pytest.mark.slow)])
 def test_what_has_no_weight_is_measured_and_not_learned_from(config, trainable):
     """Without a weight of KL, the distance from the start is what it is with one, and no gradient has any of it."""
-    model, start, _ = moved_model(trainable)
+    model, reference, _ = moved_model(trainable)
     rollout = made_rollout(model)
     without, unmeasured = gradients(model, None, [rollout], config("policy.beta=0"))
-    measured, line = gradients(model, start, [rollout], config("policy.beta=0"))
-    weighed, expected = gradients(model, start, [rollout], config("policy.beta=0.1"))
+    measured, line = gradients(model, reference, [rollout], config("policy.beta=0"))
+    weighed, expected = gradients(model, reference, [rollout], config("policy.beta=0.1"))
     assert all(torch.equal(measured[name], gradient) for name, gradient in without.items())
     assert not all(torch.equal(weighed[name], gradient) for name, gradient in without.items())
     assert line["kl"] == expected["kl"] > 0
@@ -277,9 +276,13 @@ def test_groups_that_give_the_policy_nothing_are_counted_by_why(config):
         for c, known in enumerate(zip(rollout.groups, worths, strict=True))
     )
     rollout = replace(rollout, groups=groups)
-    masks, tally, all_count = config("policy.mask_truncated_completions=true"), MetricAccumulator(), MetricAccumulator()
-    tally_rollouts([rollout], config=masks, tally=tally)
-    tally_rollouts([rollout], config=config(), tally=all_count)
+    masks, metrics, all_count = (
+        config("policy.mask_truncated_completions=true"),
+        MetricAccumulator(),
+        MetricAccumulator(),
+    )
+    add_rollout_metrics([rollout], config=masks, metrics=metrics)
+    add_rollout_metrics([rollout], config=config(), metrics=all_count)
     names = ("groups", "groups_without_spread", "groups_unrated", "groups_truncated")
-    assert [tally.line[name] for name in names] == [4, 1, 1, 1]
-    assert [all_count.line[name] for name in names] == [4, 1, 1, 0]
+    assert [metrics.summary[name] for name in names] == [4, 1, 1, 1]
+    assert [all_count.summary[name] for name in names] == [4, 1, 1, 0]

@@ -10,7 +10,7 @@ from tests.training.rl_case import MARKS, rl_settings
 
 from descore.errors import DescoreWarning
 from descore.training.config_file import read_config
-from descore.training.pair_dataset import PairTable, index_pairs
+from descore.training.dataset import PairTable, index_pairs
 from descore.training.rl.config import RlConfig
 from descore.training.rl.run import warn_of_lengths, warn_of_table
 from descore.video.sampling import VideoSampling

@@ -15,8 +15,7 @@ from descore.rubric import write_answer
 from descore.training.collate import MISSING
 from descore.training.config_file import read_config
 from descore.training.rl.config import RlConfig
-from descore.training.rl.rewards import reward_groups
-from descore.training.rl.rollout import sample
+from descore.training.rl.rollout import reward_groups, sample_rollout
 from descore.types import Completion, Verdict
 
 MARKS = {"subject": 2, "dynamics": 1, "camera": None, "environment": 2, "style": 0}
@@ -43,11 +42,11 @@ def texts(rollout):
 
 
 def test_chains_are_the_same_alone_and_in_a_batch_and_others_at_another_step(micro, config):
-    both = texts(sample(micro, [pair(0), pair(1)], config=config(), step=3))
-    alone = [texts(sample(micro, [pair(number)], config=config(), step=3)) for number in (0, 1)]
+    both = texts(sample_rollout(micro, [pair(0), pair(1)], config=config(), step=3))
+    alone = [texts(sample_rollout(micro, [pair(number)], config=config(), step=3)) for number in (0, 1)]
     assert both == [alone[0][0], alone[1][0], alone[0][1], alone[1][1]]
-    assert texts(sample(micro, [pair(0)], config=config(), step=4)) != alone[0]
-    assert texts(sample(micro, [pair(0)], config=config("optim.seed=1"), step=3)) != alone[0]
+    assert texts(sample_rollout(micro, [pair(0)], config=config(), step=4)) != alone[0]
+    assert texts(sample_rollout(micro, [pair(0)], config=config("optim.seed=1"), step=3)) != alone[0]
     assert len({tuple(tokens) for group in both for tokens in group}) == 12
 
 
@@ -150,7 +149,7 @@ def test_a_chain_without_a_score_is_wrong_and_its_opponent_is_not_rated(config):
 
 
 def test_truncated_chains_are_no_part_of_their_group_unless_asked_for(micro, config):
-    rollout = sample(micro, [pair(0)], config=config("rollout.max_completion_length=4"), step=1)
+    rollout = sample_rollout(micro, [pair(0)], config=config("rollout.max_completion_length=4"), step=1)
     assert all(chain.truncated and len(chain.token_ids) == 5 for group in rollout.groups for chain in group)
     assert not rollout.counted(mask_truncated=True).any()
     assert rollout.counted(mask_truncated=False).all()

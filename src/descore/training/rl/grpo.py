@@ -1,8 +1,8 @@
-"""The policy objective of stage 2, token by token: clipped ratios, and how far the policy is from another.
+"""GRPO, token by token: advantages, the clipped policy objective, and the KL estimator.
 
-Tokens are flat: those of many chains one behind the other, without padding. Each carries the weight that it has in the
-whole update, so a loss is a plain sum, and the sums of packs and of processes add up to the update's. A token of
-weight 0 takes no part, and what stands in its place is never looked at. All in float32 at least.
+Tokens are flat: those of many chains one after another, without padding. Each has its weight in the whole update, so a
+loss is a plain sum, and the sums of packs and processes add up to the update's. A token of weight 0 takes no part, and
+its values are never read. All in float32 at least.
 
 Shapes: R chains, N tokens, n of them with a weight."""
 
@@ -35,7 +35,7 @@ def group_advantages(
 
 
 def equal_groups(rollout_reward_CG: Tensor, counted_CG: Tensor | None = None) -> Tensor:
-    """Which groups have nothing to tell, (C,), bool: all rewards that count are equal, or fewer than two count."""
+    """Which groups give no gradient, (C,), bool: all rewards that count are equal, or fewer than two count."""
     reward_CG, counted_CG = _read(rollout_reward_CG, counted_CG)
     highest_C = reward_CG.where(counted_CG, -torch.inf).amax(dim=1)
     lowest_C = reward_CG.where(counted_CG, torch.inf).amin(dim=1)
@@ -43,7 +43,7 @@ def equal_groups(rollout_reward_CG: Tensor, counted_CG: Tensor | None = None) ->
 
 
 def _read(reward_CG: Tensor, counted_CG: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Rewards in float32 at least, and which of them count: all, if nobody says."""
+    """Rewards in float32 at least, and which of them count: all by default."""
     counted_CG = torch.ones_like(reward_CG, dtype=torch.bool) if counted_CG is None else counted_CG.bool()
     return reward_CG.to(torch.promote_types(reward_CG.dtype, torch.float32)), counted_CG
 
@@ -81,11 +81,11 @@ def policy_loss(
         _exact(values_N[used_N]) for values_N in (log_prob_N, old_log_prob_N.detach(), advantage_N, weight_N)
     )
     ratio_n = (new_n - old_n).exp()
-    free_n = ratio_n * advantage_n
-    held_n = ratio_n.clamp(1 - epsilon_low, 1 + epsilon_high) * advantage_n
+    unclipped_n = ratio_n * advantage_n
+    clipped_n = ratio_n.clamp(1 - epsilon_low, 1 + epsilon_high) * advantage_n
     return PolicyTerms(
-        loss=-(weight_n * torch.minimum(free_n, held_n)).sum(),
-        clipped=(held_n < free_n).sum(),
+        loss=-(weight_n * torch.minimum(unclipped_n, clipped_n)).sum(),
+        clipped=(clipped_n < unclipped_n).sum(),
         tokens=used_N.sum(),
     )
 

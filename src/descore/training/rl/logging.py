@@ -1,11 +1,10 @@
-"""What a run of stage 2 writes beside its weights: a line of metrics per log, and some of the chains as they were.
+"""The records of a run of stage 2: a line of metrics for each log, and some of the completions.
 
     metrics.jsonl   step, epoch, loss and its parts, the rollout reward and its parts, pair accuracy, reward margin and
                     drift, KL, entropy, chain length, clip share, counts, seconds, learning rate by part
-    chains.jsonl    a line for each chain of the pairs that are shown: its text, its parts, its advantage, its reward
+    chains.jsonl    a line for each completion that is kept: text, reward parts, advantage, reward
 
-Of steps that a run did again after it was killed, the last lines count. Knows rollouts and files; knows nothing of how
-anything is learned."""
+Where a run was killed and repeated steps, the last lines count."""
 
 import math
 import time
@@ -20,7 +19,7 @@ from descore.training.metrics import METRICS_FILE, MetricAccumulator, ProgressCa
 from descore.training.rl.config import RlConfig
 from descore.training.rl.grpo import equal_groups
 from descore.training.rl.rollout import Rollout
-from descore.training.rl.update import PairLabels, advantages, opposed
+from descore.training.rl.update import advantages, reward_differences
 from descore.training.runs import TENSORBOARD, need_tensorboard
 from descore.types import PREFERENCE_SIGN, Completion
 
@@ -28,76 +27,76 @@ CHAINS_FILE = "chains.jsonl"
 _PREFERENCE = {sign: preference for preference, sign in PREFERENCE_SIGN.items()}
 
 
-def tally_rollouts(rollouts: Sequence[Rollout], *, config: RlConfig, tally: MetricAccumulator) -> None:
-    """Put what rollouts came to into a tally: what chains are worth, and how rewards order pairs."""
+def add_rollout_metrics(rollouts: Sequence[Rollout], *, config: RlConfig, metrics: MetricAccumulator) -> None:
+    """Add the metrics of rollouts: rollout rewards by part, and how rewards order pairs."""
     for rollout in rollouts:
         for completion in (completion for group in rollout.groups for completion in group):
-            tally.mean("chain_tokens", completion.num_tokens)
-            tally.count("chains", 1)
-            tally.count("truncated_chains", completion.truncated)
+            metrics.add_mean("chain_tokens", completion.num_tokens)
+            metrics.add_count("chains", 1)
+            metrics.add_count("truncated_chains", completion.truncated)
             for part, value in (completion.reward_parts or {}).items():
-                tally.mean(part if part != "length" else "length_reward", value)
+                metrics.add_mean(part if part != "length" else "length_reward", value)
             if completion.rollout_reward is not None:
-                tally.mean("rollout_reward", completion.rollout_reward)
-        _tally_groups(rollout, config=config, tally=tally)
-        _tally_pairs(rollout, tally)
+                metrics.add_mean("rollout_reward", completion.rollout_reward)
+        _add_group_metrics(rollout, config=config, metrics=metrics)
+        _add_pair_metrics(rollout, metrics)
 
 
-def _tally_groups(rollout: Rollout, *, config: RlConfig, tally: MetricAccumulator) -> None:
-    """How many groups there are, and of those that give the policy nothing why: each is counted once."""
+def _add_group_metrics(rollout: Rollout, *, config: RlConfig, metrics: MetricAccumulator) -> None:
+    """Count groups, and those that give the policy no gradient by their reason, each once."""
     rated_CG = rollout.counted(mask_truncated=False)
     counted_CG = rollout.counted(mask_truncated=config.policy.mask_truncated_completions)
     rated_C, left_C = rated_CG.any(dim=1), counted_CG.any(dim=1)
     equal_C = equal_groups(rollout.rollout_rewards, counted_CG)
-    tally.count("groups", len(rollout.groups))
-    tally.count("groups_unrated", int((~rated_C).sum()))
-    tally.count("groups_truncated", int((rated_C & ~left_C).sum()))
-    tally.count("groups_without_spread", int((left_C & equal_C).sum()))
+    metrics.add_count("groups", len(rollout.groups))
+    metrics.add_count("groups_unrated", int((~rated_C).sum()))
+    metrics.add_count("groups_truncated", int((rated_C & ~left_C).sum()))
+    metrics.add_count("groups_without_spread", int((left_C & equal_C).sum()))
 
 
-def _tally_pairs(rollout: Rollout, tally: MetricAccumulator) -> None:
+def _add_pair_metrics(rollout: Rollout, metrics: MetricAccumulator) -> None:
     """Over decided pairs and their matched chains: how often rewards are in people's order, and by how much. Equal
     rewards are not in order; a chain without a score has none."""
-    reward_CGK, labels = rollout.rewards, PairLabels.of(rollout.pairs)
-    difference_BGK, preference_BGK, _ = opposed(reward_CGK, labels, opponents="matched")
+    reward_CGK = rollout.rewards
+    difference_BGK, preference_BGK, _ = reward_differences(reward_CGK, rollout.pairs, opponents="matched")
     margin_BGK = difference_BGK * preference_BGK
-    there_BGK = (preference_BGK != 0) & ~margin_BGK.isnan()
-    tally.mean("pair_accuracy", int((margin_BGK[there_BGK] > 0).sum()), int(there_BGK.sum()))
-    tally.mean("margin", float(margin_BGK[there_BGK].sum()), int(there_BGK.sum()))
+    scored_BGK = (preference_BGK != 0) & ~margin_BGK.isnan()
+    metrics.add_mean("pair_accuracy", int((margin_BGK[scored_BGK] > 0).sum()), int(scored_BGK.sum()))
+    metrics.add_mean("margin", float(margin_BGK[scored_BGK].sum()), int(scored_BGK.sum()))
     read = ~reward_CGK.isnan()
-    tally.mean("reward", float(reward_CGK[read].sum()), int(read.sum()))
+    metrics.add_mean("reward", float(reward_CGK[read].sum()), int(read.sum()))
 
 
-def chain_records(rollouts: Sequence[Rollout], *, config: RlConfig, step: int) -> Iterator[dict[str, Any]]:
+def completion_records(rollouts: Sequence[Rollout], *, config: RlConfig, step: int) -> Iterator[dict[str, Any]]:
     """A record for each of the first completions, pair by pair, a before b: as many as the config says."""
     most = config.run.num_completions_to_print
-    return islice(_chain_records(rollouts, config, step), 2 * config.rollout.num_generations if most is None else most)
+    return islice(_all_records(rollouts, config, step), 2 * config.rollout.num_generations if most is None else most)
 
 
-def _chain_records(rollouts: Sequence[Rollout], config: RlConfig, step: int) -> Iterator[dict[str, Any]]:
+def _all_records(rollouts: Sequence[Rollout], config: RlConfig, step: int) -> Iterator[dict[str, Any]]:
     for rollout in rollouts:
         advantage_CG = advantages(rollout, config=config)
         for place, pair in enumerate(rollout.pairs):
             for clip, side in ((place, "a"), (place + len(rollout.pairs), "b")):
                 for sample, completion in enumerate(rollout.groups[clip]):
-                    of_pair = {"step": step, **_told(pair, side), "sample": sample}
-                    of_completion = _of_completion(completion, len(pair.preference_K))
+                    of_pair = {"step": step, **_pair_record(pair, side), "sample": sample}
+                    of_completion = _completion_record(completion, len(pair.preference_K))
                     yield {**of_pair, **of_completion, "advantage": round(float(advantage_CG[clip, sample]), 6)}
 
 
-def _told(pair: TrainingPair, side: str) -> dict[str, Any]:
-    shown = pair.a if side == "a" else pair.b
+def _pair_record(pair: TrainingPair, side: str) -> dict[str, Any]:
+    example = pair.a if side == "a" else pair.b
     return {
         "pair": pair.number,
-        "prompt": shown.prompt,
+        "prompt": example.prompt,
         "preference": _PREFERENCE.get(int(pair.preference_K[0])),
         "side": side,
-        "video": shown.clip.source,
-        "reference_marks": None if shown.marks is None else dict(shown.marks),
+        "video": example.clip.source,
+        "reference_marks": None if example.marks is None else dict(example.marks),
     }
 
 
-def _of_completion(completion: Completion, dimensions: int) -> dict[str, Any]:
+def _completion_record(completion: Completion, dimensions: int) -> dict[str, Any]:
     verdict = completion.verdict
     rewards = [None if math.isnan(reward) else reward for reward in completion.rewards.values()]
     return {
@@ -112,54 +111,54 @@ def _of_completion(completion: Completion, dimensions: int) -> dict[str, Any]:
     }
 
 
-class RlRecords:
-    """Writes the two files, of the one process that speaks."""
+class RlLogger:
+    """Writes the records of the main process and reports its progress."""
 
-    def __init__(self, config: RlConfig, *, watch: ProgressCallback, is_main_process: bool) -> None:
+    def __init__(self, config: RlConfig, *, on_progress: ProgressCallback, is_main_process: bool) -> None:
         self.out = config.run.out
-        self.watch = watch
+        self.on_progress = on_progress
         self.is_main_process = is_main_process
-        self.at = (0, 0)
-        """Steps that are done, and how many there will be."""
+        self.progress = (0, 0)
+        """Steps done, and steps in all."""
         self.last: dict[str, Any] = {}
         """The last line of metrics."""
         self._began = time.monotonic()
         self._board = _tensorboard(config) if is_main_process else None
 
-    def tell(self, doing: str | None = None) -> None:
-        """Let whoever watches know how far the run is, and what takes it long where that is no step."""
-        self.watch(*self.at, self.last if doing is None else {**self.last, "doing": doing})
+    def report_progress(self, doing: str | None = None) -> None:
+        """Call back with the progress, and with the name of long work that is no step."""
+        self.on_progress(*self.progress, self.last if doing is None else {**self.last, "doing": doing})
 
-    def resumed(self, step: int) -> None:
-        """Note where a run goes on."""
+    def write_resumed(self, step: int) -> None:
+        """Write a line where a run resumes."""
         if self.is_main_process:
             append_records(self.out / METRICS_FILE, [{"resumed_at": step}], allow_nan=True)
 
-    def line(self, step: int, found: Mapping[str, Any]) -> None:
-        """A line of metrics. A loss that is not finite ends the run with a ConfigError."""
-        record = {"step": step, **found, "seconds": round(time.monotonic() - self._began, 3)}
-        if "loss" in found:
+    def write_metrics(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Write a line of metrics. A loss that is not finite ends the run with a ConfigError."""
+        record = {"step": step, **metrics, "seconds": round(time.monotonic() - self._began, 3)}
+        if "loss" in metrics:
             self.last = record
         if self.is_main_process:
             append_records(self.out / METRICS_FILE, [record], allow_nan=True)
         if self._board is not None:
-            self._show(self._board, step, found)
-        if not math.isfinite(found.get("loss", 0.0)):
-            raise ConfigError(f"step {step}: the loss is {found['loss']}; lower optim.learning_rate, and start anew")
+            self._write_board(self._board, step, metrics)
+        if not math.isfinite(metrics.get("loss", 0.0)):
+            raise ConfigError(f"step {step}: the loss is {metrics['loss']}; lower optim.learning_rate, and start anew")
 
-    def chains(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Some chains as they were."""
+    def write_completions(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write records of completions."""
         append_records(self.out / CHAINS_FILE, records, allow_nan=True)
 
-    def _show(self, board: Any, step: int, found: Mapping[str, Any]) -> None:  # noqa: ANN401
-        for name, value in _flat(found):
+    def _write_board(self, board: Any, step: int, metrics: Mapping[str, Any]) -> None:  # noqa: ANN401
+        for name, value in _flat(metrics):
             board.add_scalar(name if name.startswith("eval_") else f"train/{name}", value, step)
         board.flush()
 
 
-def _flat(found: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """By name, the numbers; of those by part, such as learning rates, NAME/PART."""
-    for name, value in found.items():
+def _flat(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """The numbers by name; those by part, such as learning rates, as NAME/PART."""
+    for name, value in metrics.items():
         if isinstance(value, Mapping):
             yield from ((f"{name}/{part}", number) for part, number in value.items())
         else:

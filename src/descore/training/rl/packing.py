@@ -1,13 +1,11 @@
-"""The chains of a clip share its prompt: one forward gives the log-probabilities of all their tokens, and the rewards
-behind them.
+"""One forward over chains that share a prompt: the log-probabilities of all their tokens, and the rewards behind them.
 
     [prompt, chain 1, query, chain 2, query, ..., chain G, query]
 
 A chain sees the prompt and itself, and its positions begin where the prompt's end, so each number and each gradient is
 that of its own whole sequence, while the video and the prompt are encoded once.
 
-In: a DescoreModel, laid-out prompts, and the chains written behind them. Out: packs, and what one forward says of each.
-Knows token ids and hidden states; knows nothing of how chains are rated, or of losses.
+`pack_groups` lays chains out behind their prompts as packs, `forward_pack` reads one.
 
 Shapes: C clips, P rows of a pack (a clip each), T columns, R chains of a pack, N chain tokens, n of them at a time, D
 width, V vocabulary, K named dimensions."""
@@ -20,18 +18,16 @@ from itertools import chain as joined
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from torch.utils.checkpoint import checkpoint
 
 from descore.data.chat import Inputs, Layout, Tokens
 from descore.errors import ConfigError
 from descore.model.generation import suppressed_token_ids
 from descore.model.modeling import DescoreModel
+from descore.training.losses import map_chunks, tokens_at_once
 
-LOGITS_AT_ONCE = 1 << 26
-"""Logits that exist at one time, at most: 256 MB in float32, or 441 tokens of Qwen3-VL's vocabulary of 151,936. Their
-softmax and gradient take as much again each."""
-COLUMNS = 8
-"""Packs have a multiple of so many: attention kernels would else copy the mask into such a one, in each layer."""
+COLUMN_MULTIPLE = 8
+"""The columns of a pack are a multiple of it: attention kernels would otherwise copy the mask into one, in each
+layer."""
 _PROMPT, _PADDING = 0, -1
 
 Member = tuple[int, int]
@@ -43,7 +39,7 @@ class Pack:
     """What one forward reads: a row for each clip, its prompt padded on the left, all prompts ending at one column."""
 
     input_ids_PT: Tensor
-    """Prompt, then each chain as the query sees it, with the query behind."""
+    """Prompt, then each chain as the query sees it, followed by the query."""
     position_3PT: Tensor
     """Rotary positions: each chain's go on from its prompt's."""
     part_PT: Tensor
@@ -55,26 +51,25 @@ class Pack:
     target_N: Tensor
     """The chains' tokens, chain by chain, each one's end of turn included."""
     before_N: Tensor
-    """Where the hidden state that says each of them stands, counted through all rows."""
+    """The column of the hidden state that predicts each of them, counted through all rows."""
     chain_of_N: Tensor
-    """To which of the R chains each belongs."""
+    """The chain of each of them, from 0 to R - 1."""
     query_R: Tensor
-    """Where each chain's query stands, counted through all rows."""
+    """The column of each chain's query, counted through all rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Read:
-    """What a forward says of a pack. Log-probabilities and rewards have gradients where the model's weights learn."""
+class PackOutput:
+    """The output of a forward of a pack. Log-probabilities and rewards have gradients where the weights are trained."""
 
     log_prob_N: Tensor
     """Of each chain token, among those that a rollout may write, at its temperature: float32."""
     reward_RK: Tensor | None
-    """Float32; None if it was not asked for."""
+    """Float32; None without `reward`."""
     entropy_N: Tensor | None
-    """Of the distribution that each token was drawn from, nats, float32, without gradient; None if it was not asked
-    for."""
+    """Of the distribution that each token was drawn from, nats, float32, without gradient; None without `entropy`."""
     chain_of_N: Tensor
-    """To which of the R chains each token belongs."""
+    """The chain of each token, from 0 to R - 1."""
     chains: tuple[Member, ...]
     """The R chains, as (clip, number within its group)."""
 
@@ -97,33 +92,40 @@ def pack_groups(
         )
     prompt_C = prompts["attention_mask"].sum(dim=1).tolist()
     tail_CG = [[len(model.chat.seen(chain)) + 1 for chain in group] for group in chains]
-    together = _together(prompt_C, tail_CG, token_budget)
+    packs = _assign_packs(prompt_C, tail_CG, token_budget)
     position_3CT = model.family.positions(model.backbone, prompts)
-    return [_lay_out(model, prompts, position_3CT, chains, members) for members in together]
+    return [_lay_out(model, prompts, position_3CT, chains, members) for members in packs]
 
 
-def read_pack(
-    model: DescoreModel, pack: Pack, *, temperature: float = 1.0, reward: bool = True, entropy: bool = False
-) -> Read:
+def forward_pack(
+    model: DescoreModel,
+    pack: Pack,
+    *,
+    temperature: float = 1.0,
+    reward: bool = True,
+    entropy: bool = False,
+    max_logits: int | None = None,
+) -> PackOutput:
     """One forward. The model's mode, and whether there are gradients, are the caller's choice.
 
-    temperature: that of the rollout. What a rollout never writes has no probability here either; the end of turn that
-    is forced on a chain at its limit has the probability that the model gives it."""
+    temperature: that of the rollout. Tokens that a rollout never samples have no probability here either; the end of
+    turn that is forced on a chain at its limit has the probability that the model gives it. max_logits: logits that
+    exist at one time; None: `losses.MAX_LOGITS`."""
     hidden_QD = _hidden(model, pack).flatten(0, 1)
-    never = torch.tensor(suppressed_token_ids(model), device=hidden_QD.device)
+    suppressed = torch.tensor(suppressed_token_ids(model), device=hidden_QD.device)
 
-    def say(hidden_nD: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor]:
-        logits_nV = (model.backbone.lm_head(hidden_nD).float() / temperature).index_fill_(1, never, -torch.inf)
+    def token_log_probs(hidden_nD: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor]:
+        logits_nV = (model.backbone.lm_head(hidden_nD).float() / temperature).index_fill_(1, suppressed, -torch.inf)
         log_prob_nV = logits_nV.log_softmax(dim=-1)
         entropy_n = torch.special.entr(log_prob_nV.detach().exp()).sum(dim=-1) if entropy else log_prob_nV.new_empty(0)
         return log_prob_nV.gather(1, target_n[:, None])[:, 0], entropy_n
 
-    piece = max(1, LOGITS_AT_ONCE // model.backbone.get_input_embeddings().weight.shape[0])
-    log_prob_N, entropy_N = _in_pieces(say, hidden_QD[pack.before_N], pack.target_N, piece=piece)
-    return Read(
-        log_prob_N=log_prob_N,
+    chunk_size = tokens_at_once(model, max_logits=max_logits)
+    log_probs, entropies = map_chunks(token_log_probs, hidden_QD[pack.before_N], pack.target_N, chunk_size=chunk_size)
+    return PackOutput(
+        log_prob_N=torch.cat(log_probs),
         reward_RK=model.rewards(hidden_QD[pack.query_R, None]) if reward else None,
-        entropy_N=entropy_N if entropy else None,
+        entropy_N=torch.cat(entropies) if entropy else None,
         chain_of_N=pack.chain_of_N,
         chains=pack.chains,
     )
@@ -142,10 +144,10 @@ def _hidden(model: DescoreModel, pack: Pack) -> Tensor:
 
 
 def _mask(part_PT: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to attention's scores (P, 1, T, T): 0 where a column sees another, the least number elsewhere.
+    """The additive attention mask (P, 1, T, T): 0 where a column sees another, the least number elsewhere.
 
-    Padding sees padding, since a column that sees nothing has no softmax. A sum and not a choice, so that one tensor
-    serves all layers: attention would make one out of a choice in each."""
+    Padding sees padding, since a column that sees nothing has no softmax. Additive and not boolean, so that one tensor
+    serves all layers: attention would convert a boolean mask in each."""
     causal_TT = torch.ones(part_PT.shape[1], part_PT.shape[1], dtype=torch.bool, device=part_PT.device).tril()
     own_or_prompt_PTT = (part_PT[:, :, None] == part_PT[:, None, :]) | (part_PT == _PROMPT)[:, None, :]
     hidden_PTT = ~(own_or_prompt_PTT & causal_TT)
@@ -155,7 +157,7 @@ def _mask(part_PT: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _attention_dtype(model: DescoreModel) -> torch.dtype:
-    """In which attention's scores are computed. ConfigError for kernels that take no mask of ours."""
+    """The type of attention's scores. ConfigError for kernels that take no mask."""
     kernel = model.backbone.config.get_text_config()._attn_implementation
     if kernel not in ("sdpa", "eager"):
         raise ConfigError(f"attention: found {kernel!r}, which takes no mask; expected 'sdpa' or 'eager', open it so")
@@ -163,20 +165,8 @@ def _attention_dtype(model: DescoreModel) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.backbone.dtype
 
 
-def _in_pieces(
-    say: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], hidden_ND: Tensor, target_N: Tensor, *, piece: int
-) -> tuple[Tensor, Tensor]:
-    """What `say` says of `piece` tokens at a time. Where there are several pieces, their logits are not kept but made
-    again in the backward pass."""
-    if len(target_N) <= piece:
-        return say(hidden_ND, target_N)
-    pieces = zip(torch.split(hidden_ND, piece), torch.split(target_N, piece), strict=True)
-    said = [checkpoint(say, hidden_nD, target_n, use_reentrant=False) for hidden_nD, target_n in pieces]
-    return torch.cat([log_prob_n for log_prob_n, _ in said]), torch.cat([entropy_n for _, entropy_n in said])
-
-
-def _together(prompt_C: Sequence[int], tail_CG: Sequence[Sequence[int]], budget: int | None) -> list[list[Member]]:
-    """Which chains share a pack, by the lengths of prompts, and of chains with their query."""
+def _assign_packs(prompt_C: Sequence[int], tail_CG: Sequence[Sequence[int]], budget: int | None) -> list[list[Member]]:
+    """The chains of each pack, from the lengths of prompts, and of chains with their query."""
 
     def fits(members: Sequence[Member]) -> bool:
         tails = {clip: sum(tail_CG[c][g] for c, g in members if c == clip) for clip, _ in members}
@@ -186,24 +176,24 @@ def _together(prompt_C: Sequence[int], tail_CG: Sequence[Sequence[int]], budget:
 
     packs: list[list[Member]] = []
     for clip, group in enumerate(tail_CG):
-        for some in _as_they_fit([(clip, g) for g in range(len(group))], fits):
-            if packs and fits([*packs[-1], *some]):
-                packs[-1] += some
+        for part in _split_to_fit([(clip, g) for g in range(len(group))], fits):
+            if packs and fits([*packs[-1], *part]):
+                packs[-1] += part
             else:
-                packs.append(some)
+                packs.append(part)
     return packs
 
 
-def _as_they_fit(members: Sequence[Member], fits: Callable[[Sequence[Member]], bool]) -> Iterator[list[Member]]:
+def _split_to_fit(members: Sequence[Member], fits: Callable[[Sequence[Member]], bool]) -> Iterator[list[Member]]:
     """The members in order, as many at a time as fit, and one at least."""
-    some: list[Member] = []
+    part: list[Member] = []
     for member in members:
-        if some and not fits([*some, member]):
-            yield some
-            some = []
-        some.append(member)
-    if some:
-        yield some
+        if part and not fits([*part, member]):
+            yield part
+            part = []
+        part.append(member)
+    if part:
+        yield part
 
 
 def _lay_out(
@@ -220,12 +210,12 @@ def _lay_out(
     places = _places([clips.index(clip) for clip, _ in members], [len(tail) for tail in tail_R], begin=width)
     columns, device = _columns(max(place.end for place in places)), prompts["input_ids"].device
 
-    def widened(of_prompts: Tensor, fill: int) -> Tensor:
+    def widen(of_prompts: Tensor, fill: int) -> Tensor:
         return pad(of_prompts[..., -width:].cpu(), (0, columns - width), value=fill)
 
-    ids_PT = widened(prompts["input_ids"][clips], model.chat.pad_id)
-    part_PT = widened(mask_PT - 1, _PADDING)
-    position_3PT = widened(position_3CT[:, clips], 0)
+    ids_PT = widen(prompts["input_ids"][clips], model.chat.pad_id)
+    part_PT = widen(mask_PT - 1, _PADDING)
+    position_3PT = widen(position_3CT[:, clips], 0)
     next_P = position_3PT.amax(dim=(0, 2)) + 1
     for place, tail in zip(places, tail_R, strict=True):
         ids_PT[place.row, place.begin : place.end] = torch.tensor(tail)
@@ -252,7 +242,7 @@ def _lay_out(
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a chain and its query stand."""
+    """The columns of a chain and its query."""
 
     row: int
     part: int
@@ -261,7 +251,7 @@ class _Place:
 
 
 def _places(row_R: Sequence[int], length_R: Sequence[int], *, begin: int) -> list[_Place]:
-    """Behind one another in each row, from the column `begin` on."""
+    """One after another in each row, from the column `begin` on."""
     parts, ends, places = Counter[int](), dict.fromkeys(row_R, begin), []
     for row, length in zip(row_R, length_R, strict=True):
         parts[row] += 1
@@ -271,4 +261,4 @@ def _places(row_R: Sequence[int], length_R: Sequence[int], *, begin: int) -> lis
 
 
 def _columns(least: int) -> int:
-    return -(-least // COLUMNS) * COLUMNS
+    return -(-least // COLUMN_MULTIPLE) * COLUMN_MULTIPLE

@@ -1,35 +1,56 @@
-"""Rollouts: G chains for each clip of some pairs, written by the model as it is now, and what each chain is worth.
+"""Rollouts: G completions for each clip of some pairs, sampled from the current model, with their rollout rewards.
 
-    rollout = sample(model, pairs, config=config, step=7)
+    rollout = sample_rollout(model, pairs, config=config, step=7)
 
-In: a model, readable pairs, the settings of stage 2. Out: chains with their tokens, rewards and parts. Each chain is
-drawn with a seed from (run's seed, step, pair, side, chain), so neither batches nor processes nor a restart change it.
-Knows a model and rules; knows nothing of advantages, losses or updates.
+Each completion is drawn with a seed from (run's seed, step, pair, side, sample), so neither batches nor processes nor a
+restart change it. A rollout reward is the weighted sum of rule-based parts and an optional function of the user's.
 
-Shapes: B pairs, C = 2 B clips (all a, then all b), G chains for each, K named dimensions."""
+Shapes: B pairs, C = 2 B clips (all a, then all b), G completions for each, K named dimensions."""
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from importlib import import_module
+from numbers import Real
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from descore.data.chat import Inputs
+from descore.errors import ConfigError
 from descore.model.generation import think_and_score
 from descore.model.modeling import DescoreModel
-from descore.training.collate import Shown, TrainingPair
-from descore.training.rl.config import RlConfig
-from descore.training.rl.rewards import Function, reward_groups
-from descore.types import Completion
+from descore.training.collate import MISSING, TrainingExample, TrainingPair
+from descore.training.rl.config import Opponents, RlConfig
+from descore.types import DIMENSIONS, Completion, Mark, Verdict
+
+RewardFunction = Callable[[str, str, Mapping[str, Mark] | None], float]
+"""A user's own part of the rollout reward: from a chain's text, the prompt and the reference marks."""
+
+_FUNCTION_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+"""What a mistake in a user's function raises, reported as a ConfigError. Anything else passes through."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rollout:
-    """Pairs, and the chains that were written for them."""
+    """Pairs, and the completions of their clips."""
 
     pairs: tuple[TrainingPair, ...]
     prompts: Inputs
@@ -50,8 +71,8 @@ class Rollout:
         return torch.tensor(rows)
 
     def counted(self, *, mask_truncated: bool) -> Tensor:
-        """Which chains are part of their group (C, G): whose worth is known and, if asked for, that ended by
-        themselves."""
+        """Which completions count in their group (C, G): those with a rollout reward and, with `mask_truncated`, that
+        ended by themselves."""
         counts = [
             [c.rollout_reward is not None and not (mask_truncated and c.truncated) for c in group]
             for group in self.groups
@@ -59,27 +80,28 @@ class Rollout:
         return torch.tensor(counts)
 
 
-def sample(
+def sample_rollout(
     model: DescoreModel,
     pairs: Sequence[TrainingPair],
     *,
     config: RlConfig,
     step: int,
-    function: Function | None = None,
+    function: RewardFunction | None = None,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Rollout:
-    """Write and reward `num_generations` chains for each clip of these pairs. The model is left in its evaluation mode.
+    """Sample and reward `num_generations` completions for each clip of these pairs. The model is left in evaluation
+    mode.
 
-    function: the user's own part, of `load_function`. autocast: the precision that the model learns in."""
-    both: list[Shown] = [p.a for p in pairs] + [p.b for p in pairs]
-    laid_out = model.chat.lay_out_prompts([s.clip for s in both], [s.prompt for s in both])
+    function: the user's own part, of `load_function`. autocast: the precision that the model trains in."""
+    both = [p.a for p in pairs] + [p.b for p in pairs]
+    laid_out = model.chat.lay_out_prompts([e.clip for e in both], [e.prompt for e in both])
     prompts = {name: value.to(model.device) for name, value in laid_out.items()}
     model.eval()
     with autocast():
         completions = think_and_score(
             model,
             prompts,
-            limit=limit_of(model, config),
+            limit=max_chain_tokens(model, config),
             samples=config.rollout.num_generations,
             temperature=config.rollout.temperature,
             seeds=[_seed(config.optim.seed, step, p.number, side) for side in (0, 1) for p in pairs],
@@ -88,10 +110,165 @@ def sample(
     return Rollout(pairs=tuple(pairs), prompts=prompts, groups=groups)
 
 
-def limit_of(model: DescoreModel, config: RlConfig) -> int:
+def max_chain_tokens(model: DescoreModel, config: RlConfig) -> int:
     """Tokens that a chain may have before its end of turn is forced."""
     return config.rollout.max_completion_length or model.settings.max_chain_tokens
 
 
 def _seed(seed: int, step: int, number: int, side: int) -> int:
     return int(np.random.SeedSequence([seed, step, number, side]).generate_state(1, np.uint64)[0])
+
+
+def quality(verdict: Verdict | None, reference_marks: Mapping[str, Mark]) -> float:
+    """The share of the five marks that equal the reference; "N/A" is a mark too. Without a verdict it is 0.
+
+    reference_marks: one for each of DIMENSIONS."""
+    if verdict is None:
+        return 0.0
+    return sum(verdict.marks[name] == reference_marks[name] for name in DIMENSIONS) / len(DIMENSIONS)
+
+
+def length_reward(tokens: int, *, none_below: int = 500, full_from: int = 2000) -> float:
+    """0 up to `none_below` tokens, 1 from `full_from` on, a straight line between. The defaults are DeScore's."""
+    assert none_below < full_from, f"none_below is {none_below}, full_from {full_from}; between them it rises"
+    return min(max((tokens - none_below) / (full_from - none_below), 0.0), 1.0)
+
+
+def correctness(overall_a: float, overall_b: float, preference: int) -> float:
+    """Whether two overall scores order a pair as people do: 1 if they do, 0 if the other way round, 0.5 if only one of
+    the two, scores or people, says tie.
+
+    preference: 1 for a, -1 for b, 0 for a tie."""
+    order = (overall_a > overall_b) - (overall_a < overall_b)
+    return 1 - abs(order - preference) / 2
+
+
+def load_function(name: str | None) -> RewardFunction | None:
+    """The function that a config names as module:function, the module an installed one or a file of the working
+    directory. ConfigError if there is none."""
+    if name is None:
+        return None
+    module, _, attribute = name.partition(":")
+    _import_from_working_directory()
+    with _as_config_error(f"{module} cannot be imported"):
+        function = getattr(import_module(module), attribute, None)
+    if not callable(function):
+        raise ConfigError(f"rewards.function: {module} has no function {attribute!r}; expected module:function")
+    return cast(RewardFunction, function)
+
+
+def _import_from_working_directory() -> None:
+    """Let modules be found in the working directory, as `python -m` lets them and a console script does not: behind all
+    others, so that a file there takes the place of nothing that is installed."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+
+
+@contextmanager
+def _as_config_error(what: str) -> Iterator[None]:
+    """An error of the user's code is a ConfigError of the key that names it."""
+    try:
+        yield
+    except _FUNCTION_ERRORS as fault:
+        reason = f"{type(fault).__name__}: {fault}" if str(fault) else type(fault).__name__
+        raise ConfigError(f"rewards.function: {what}: {reason}") from fault
+
+
+def reward_groups(
+    groups: Sequence[Sequence[Completion]],
+    pairs: Sequence[TrainingPair],
+    *,
+    config: RlConfig,
+    function: RewardFunction | None,
+) -> tuple[tuple[Completion, ...], ...]:
+    """C groups of completions with their reward parts and rollout rewards. The opponents of a pair's one clip are the
+    completions of its other.
+
+    function: the user's own part, of `load_function`; ConfigError if it fails or returns no number."""
+    rewarded = []
+    for clip, group in enumerate(groups):
+        pair, is_b = pairs[clip % len(pairs)], clip >= len(pairs)
+        rewarder = _Rewarder(
+            config=config, function=function, example=pair.b if is_b else pair.a, preference=_preference_for(pair, is_b)
+        )
+        others = groups[(clip + len(pairs)) % len(groups)]
+        rewarded.append(
+            tuple(
+                rewarder.rewarded(completion, _opponents(others, g, config.loss.opponents))
+                for g, completion in enumerate(group)
+            )
+        )
+    return tuple(rewarded)
+
+
+def _preference_for(pair: TrainingPair, is_b: bool) -> int | None:
+    """Whether people prefer this clip of a pair (1), the other (-1) or neither (0); None without a label. A written
+    score is one number, so it is compared by the first dimension alone."""
+    preference = int(pair.preference_K[0])
+    if preference == MISSING:
+        return None
+    return -preference if is_b else preference
+
+
+def _opponents(others: Sequence[Completion], g: int, opponents: Opponents) -> list[float]:
+    """The overall scores that those of completion g are compared with."""
+    compared = [others[g]] if opponents == "matched" else others
+    return [other.verdict.overall for other in compared if other.verdict is not None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rewarder:
+    """Rewards the completions of one clip."""
+
+    config: RlConfig
+    function: RewardFunction | None
+    example: TrainingExample
+    preference: int | None
+
+    def rewarded(self, completion: Completion, opponents: Sequence[float]) -> Completion:
+        parts = {name: value for name, value in self._parts(completion, opponents).items() if value is not None}
+        # Without the part that depends on the video, the reward would be for format and length alone.
+        needed = "correctness" if self._compares else "quality"
+        weights = self.config.rewards.weights
+        total = sum(weights[name] * value for name, value in parts.items()) if needed in parts else None
+        return replace(completion, reward_parts=parts, rollout_reward=total)
+
+    @property
+    def _compares(self) -> bool:
+        return self.config.paradigm == "generative" and self.preference is not None
+
+    def _parts(self, completion: Completion, opponents: Sequence[float]) -> dict[str, float | None]:
+        rewards, verdict, marks = self.config.rewards, completion.verdict, self.example.marks
+        bounds = {"none_below": rewards.length_none_below, "full_from": rewards.length_full_from}
+        parts: dict[str, float | None] = {
+            "quality": None if marks is None else quality(verdict, marks),
+            "format": float(verdict is not None),
+            "length": length_reward(completion.num_tokens, **bounds),
+        }
+        if self._compares:
+            assert self.preference is not None
+            parts["correctness"] = _mean_correctness(verdict, opponents, self.preference)
+        if self.function is not None:
+            parts["function"] = self._call_function(completion)
+        return parts
+
+    def _call_function(self, completion: Completion) -> float:
+        """The number that the user's function returns; ConfigError if it is not finite, or not a number."""
+        assert self.function is not None
+        name = self.config.rewards.function
+        with _as_config_error(f"{name} failed"):
+            value: Any = self.function(completion.text, self.example.prompt, self.example.marks)
+        if isinstance(value, np.generic | np.ndarray | Tensor) and value.ndim == 0:
+            value = value.item()
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+            raise ConfigError(f"rewards.function: {name} returned {value!r}; expected a number")
+        return float(value)
+
+
+def _mean_correctness(verdict: Verdict | None, opponents: Sequence[float], preference: int) -> float | None:
+    """The mean correctness against its opponents' scores; 0 without a score of its own, None without opponents."""
+    if verdict is None:
+        return 0.0
+    values = [correctness(verdict.overall, other, preference) for other in opponents]
+    return sum(values) / len(values) if values else None

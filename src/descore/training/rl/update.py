@@ -1,261 +1,310 @@
-"""An update of stage 2: what sampled chains are worth becomes a gradient, and so do the rewards behind them.
+"""An update of stage 2: gradients of the policy's objective on sampled chains and of the pair loss on their rewards.
 
-In: a model, rollouts, the settings. Out: gradients that sum over packs and processes to those of
+From a model, rollouts and the settings, `Updater.learn` leaves gradients that sum over packs and processes to those of
 
     clipped policy objective + beta · k3 + bt_weight · Bradley-Terry over opposing chains          (DESIGN 3)
 
-and what is to be recorded of it. Memory is that of one pack: the pair loss couples the packs of a and b through rewards
-alone, so its derivative in each reward, taken beforehand, is a constant in the pack's own forward. That is the exact
-gradient. Knows packs and maths; knows nothing of optimizers, files or where rollouts come from.
+and adds to the metrics. Memory is that of one pack: the pair loss couples the packs of a and b through rewards alone,
+so its derivative in each reward, taken beforehand, is a constant in the pack's own forward. That is the exact gradient.
 
 Shapes: B pairs, C = 2 B clips (all a, then all b), G chains for each, R chains of a pack, N chain tokens, K named
 dimensions."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from descore.model.modeling import DescoreModel
-from descore.training.collate import MISSING, TrainingPair
+from descore.model.modeling import DescoreModel, has_adapters
+from descore.training.collate import TrainingPair, preference_labels
+from descore.training.config import TrainableConfig
 from descore.training.losses import bradley_terry, bradley_terry_ties
 from descore.training.metrics import MetricAccumulator
 from descore.training.rl.config import Opponents, RlConfig, RlLossConfig
 from descore.training.rl.grpo import group_advantages, k3, policy_loss, token_weights
-from descore.training.rl.packing import Pack, Read, pack_groups, read_pack
-from descore.training.rl.reference_model import ReferenceModel
-from descore.training.rl.rollout import Rollout, limit_of
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Work:
-    """A pack, and what is to be learned from each of its chains. All on the model's device."""
-
-    pack: Pack
-    rollout: int
-    """Which of the rollouts it is of."""
-    sampled_RK: Tensor
-    """The chains' rewards as they were sampled."""
-    advantage_R: Tensor
-    weight_R: Tensor
-    """Of each of the chain's tokens, in the whole update."""
-    slope_RK: Tensor | None = None
-    """Derivative of the weighted pair loss in the chain's rewards; None: there is no such loss."""
-    old_log_prob_N: Tensor | None = None
-    """Before the first update from this rollout; None until it was read."""
-    start_log_prob_N: Tensor | None = None
-    """Of the frozen start; None: it is not asked, or not yet."""
+from descore.training.rl.packing import Pack, PackOutput, forward_pack, pack_groups
+from descore.training.rl.rollout import Rollout, max_chain_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PairLabels:
-    """What people say of B pairs, (B, K) each, on the CPU."""
+class ReferenceModel:
+    """The model before the first update: the policy that KL is measured to, and the rewards that drift is measured to.
 
-    preference_BK: Tensor
-    """1 for a, -1 for b, 0 for a tie or no label."""
-    labelled_BK: Tensor
+    Where only adapters, query and head are trained, it is the trained model with its adapters switched off and the
+    first query and head put back, which takes no memory. Where a part is trained in full, it is a copy."""
+
+    copied: DescoreModel | None
+    """None: the trained model serves, as `activated` changes it."""
+    query: Tensor
+    head: Tensor
 
     @classmethod
-    def of(cls, pairs: Sequence[TrainingPair]) -> "PairLabels":
-        """The labels of these pairs."""
-        preference_BK = torch.from_numpy(np.stack([p.preference_K for p in pairs]).astype(np.int64))
-        labelled_BK = preference_BK != MISSING
-        return cls(preference_BK=preference_BK.masked_fill(~labelled_BK, 0), labelled_BK=labelled_BK)
+    def of(cls, model: DescoreModel, trainable: TrainableConfig) -> "ReferenceModel":
+        """The model as it is now. Its adapters, if it has any, must be new, or not yet read from a checkpoint."""
+        copied = copy.deepcopy(model).requires_grad_(False) if "full" in trainable.backbone_modes.values() else None
+        return cls(copied=copied, query=model.query.detach().clone(), head=model.head.weight.detach().clone())
+
+    @contextmanager
+    def activated(self, model: DescoreModel) -> Iterator[DescoreModel]:
+        """The model as it was, within the block. No weights may be updated there."""
+        if self.copied is not None:
+            yield self.copied.to(model.device).train(model.training)
+            return
+        with _without_adapters(model), _rows(model, query=self.query, head=self.head):
+            yield model
+
+
+@contextmanager
+def _without_adapters(model: DescoreModel) -> Iterator[None]:
+    adapters = has_adapters(model.backbone)
+    if adapters:
+        model.backbone.disable_adapters()
+    try:
+        yield
+    finally:
+        if adapters:
+            model.backbone.enable_adapters()
+
+
+@contextmanager
+def _rows(model: DescoreModel, *, query: Tensor, head: Tensor) -> Iterator[None]:
+    rows = (model.query, model.head.weight)
+    current = [row.data for row in rows]
+    with torch.no_grad():
+        for row, first in zip(rows, (query, head), strict=True):
+            row.data = first.to(row.device)
+    try:
+        yield
+    finally:
+        for row, data in zip(rows, current, strict=True):
+            row.data = data
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class PackTargets:
+    """A pack, and the terms of the loss of each of its chains. All on the model's device."""
+
+    pack: Pack
+    rollout: int
+    """The number of its rollout."""
+    sampled_RK: Tensor
+    """The rewards of the chains as they were sampled."""
+    advantage_R: Tensor
+    weight_R: Tensor
+    """The weight of each of the chain's tokens in the whole update."""
+    reward_gradient_RK: Tensor | None = None
+    """Derivative of the weighted pair loss in the chain's rewards; None without such a loss."""
+    old_log_prob_N: Tensor | None = None
+    """Before the first update from this rollout; None until it is computed."""
+    ref_log_prob_N: Tensor | None = None
+    """Under the reference model; None without one, or until it is computed."""
 
 
 class Updater:
-    """Learns from rollouts, with as many passes as the config says.
+    """Computes the gradients of rollouts, in `policy.num_iterations` passes.
 
-    Each process has rollouts of its own, maybe none; the gradients of all add up to the update's."""
+    Each process has rollouts of its own, maybe none; the gradients of all sum to the update's."""
 
     def __init__(
         self,
         model: DescoreModel,
         *,
-        start: ReferenceModel | None,
+        reference: ReferenceModel | None,
         config: RlConfig,
         accelerator: Accelerator,
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        """`start`: None where nothing is held against it. autocast: the precision of the forward."""
+        """`reference`: None where no KL is measured. autocast: the precision of the forward."""
         self.model = model
-        self.start = start
+        self.reference = reference
         self.config = config
         self.accelerator = accelerator
         self.autocast = autocast
-        self.scores = config.paradigm == "descore"
-        """Whether there are rewards that learn."""
+        self.has_rewards = config.paradigm == "descore"
+        """Whether there is a head whose rewards are trained."""
 
-    def learn(self, rollouts: Sequence[Rollout], *, step: Callable[[], None], tally: MetricAccumulator) -> None:
-        """All passes over one process's rollouts. `step` is called whenever a pass has left its gradients."""
-        works, rewards = self._lay_out(rollouts), [rollout.rewards for rollout in rollouts]
+    def learn(self, rollouts: Sequence[Rollout], *, step: Callable[[], None], metrics: MetricAccumulator) -> None:
+        """All passes over this process's rollouts. `step` is called after each, with its gradients in the weights."""
+        packs, rewards = self._lay_out(rollouts), [rollout.rewards for rollout in rollouts]
         for iteration in range(self.config.policy.num_iterations):
             self.model.train()
-            if iteration and self.scores:
-                self._read_rewards(works, rewards)
+            if iteration and self.has_rewards:
+                self._update_rewards(packs, rewards)
             share = 1 / self.accelerator.num_processes
-            pair_loss = self._take_slopes(works, rollouts, rewards, tally) if self.scores else 0.0
-            policy_loss = sum(self._backward(work, first=iteration == 0, tally=tally) for work in works)
-            tally.mean("policy_loss", policy_loss, share)
-            tally.mean("loss", policy_loss + self.config.loss.bt_weight * pair_loss, share)
+            pair_loss = self._set_reward_gradients(packs, rollouts, rewards, metrics) if self.has_rewards else 0.0
+            policy_loss = sum(self._backward(pack, first=iteration == 0, metrics=metrics) for pack in packs)
+            metrics.add_mean("policy_loss", policy_loss, share)
+            metrics.add_mean("loss", policy_loss + self.config.loss.bt_weight * pair_loss, share)
             step()
 
-    def _lay_out(self, rollouts: Sequence[Rollout]) -> list[Work]:
-        works = []
+    def _lay_out(self, rollouts: Sequence[Rollout]) -> list[PackTargets]:
+        targets = []
         for number, (rollout, weight_CG) in enumerate(zip(rollouts, self._weigh(rollouts), strict=True)):
-            known = (advantages(rollout, config=self.config), weight_CG, rollout.rewards)
+            values_of_chains = (advantages(rollout, config=self.config), weight_CG, rollout.rewards)
             chains = [[list(completion.token_ids) for completion in group] for group in rollout.groups]
             budget = self.config.policy.token_budget
             for pack in pack_groups(self.model, rollout.prompts, chains, token_budget=budget):
-                advantage_R, weight_R, sampled_RK = (_of(pack, values).to(self.model.device) for values in known)
-                works.append(
-                    Work(pack=pack, rollout=number, sampled_RK=sampled_RK, advantage_R=advantage_R, weight_R=weight_R)
+                advantage_R, weight_R, sampled_RK = (
+                    _select(pack, values).to(self.model.device) for values in values_of_chains
                 )
-        return works
+                targets.append(
+                    PackTargets(
+                        pack=pack, rollout=number, sampled_RK=sampled_RK, advantage_R=advantage_R, weight_R=weight_R
+                    )
+                )
+        return targets
 
     def _weigh(self, rollouts: Sequence[Rollout]) -> list[Tensor]:
         """By rollout, the weight of each chain's tokens (C, G) in the update of all processes."""
-        policy, limit = self.config.policy, limit_of(self.model, self.config)
+        policy, limit = self.config.policy, max_chain_tokens(self.model, self.config)
         counted = [rollout.counted(mask_truncated=policy.mask_truncated_completions) for rollout in rollouts]
         lengths = [c.num_tokens for rollout in rollouts for group in rollout.groups for c in group]
         counts = [bool(count) for counted_CG in counted for count in counted_CG.flatten()]
-        mine = list(zip(lengths, counts, strict=True))
-        everyones = gather_object([mine])
-        whole = torch.tensor([one for some in everyones for one in some], dtype=torch.long).reshape(-1, 2)
-        weight_R = token_weights(*whole.unbind(dim=1), loss_type=policy.loss_type, max_length=limit)
-        before = sum(len(some) for some in everyones[: self.accelerator.process_index])
-        own = torch.split(weight_R[before : before + len(mine)], [counted_CG.numel() for counted_CG in counted])
-        return [weight_r.reshape(counted_CG.shape) for weight_r, counted_CG in zip(own, counted, strict=True)]
+        own = list(zip(lengths, counts, strict=True))
+        gathered = gather_object([own])
+        update = torch.tensor([chain for process in gathered for chain in process], dtype=torch.long).reshape(-1, 2)
+        weight_R = token_weights(*update.unbind(dim=1), loss_type=policy.loss_type, max_length=limit)
+        before = sum(len(process) for process in gathered[: self.accelerator.process_index])
+        weights = torch.split(weight_R[before : before + len(own)], [counted_CG.numel() for counted_CG in counted])
+        return [weight_r.reshape(counted_CG.shape) for weight_r, counted_CG in zip(weights, counted, strict=True)]
 
-    def _take_slopes(
-        self, works: Sequence[Work], rollouts: Sequence[Rollout], rewards: Sequence[Tensor], tally: MetricAccumulator
+    def _set_reward_gradients(
+        self,
+        packs: Sequence[PackTargets],
+        rollouts: Sequence[Rollout],
+        rewards: Sequence[Tensor],
+        metrics: MetricAccumulator,
     ) -> float:
-        """Tell each pack how the pair loss changes with its rewards. This process's share of that loss."""
+        """Set each pack's derivatives of the pair loss, and give this process's share of that loss."""
         leaves = [reward_CGK.detach().requires_grad_() for reward_CGK in rewards]
-        found = [
-            pair_loss(leaf, PairLabels.of(rollout.pairs), loss=self.config.loss)
+        losses = [
+            pair_loss(leaf, rollout.pairs, loss=self.config.loss)
             for leaf, rollout in zip(leaves, rollouts, strict=True)
         ]
-        own = sum(count for _, count in found)
-        everyones = max(sum(gather_object([own])), 1)
-        if not found:
+        count = sum(labels for _, labels in losses)
+        update_count = max(sum(gather_object([count])), 1)
+        if not losses:
             return 0.0
-        loss = torch.stack([loss for loss, _ in found]).sum()
-        slopes = torch.autograd.grad(self.config.loss.bt_weight / everyones * loss, leaves)
-        for work in works:
-            work.slope_RK = _of(work.pack, slopes[work.rollout]).to(self.model.device)
-        tally.mean("pair_loss", loss.item(), own)
-        return float(loss.item() / everyones)
+        loss = torch.stack([loss for loss, _ in losses]).sum()
+        gradients = torch.autograd.grad(self.config.loss.bt_weight / update_count * loss, leaves)
+        for targets in packs:
+            targets.reward_gradient_RK = _select(targets.pack, gradients[targets.rollout]).to(self.model.device)
+        metrics.add_mean("pair_loss", loss.item(), count)
+        return float(loss.item() / update_count)
 
-    def _backward(self, work: Work, *, first: bool, tally: MetricAccumulator) -> float:
-        """Add a pack's gradients. Its part of the policy's loss."""
-        if first and self.start is not None:
-            self._read_start(work, tally)
+    def _backward(self, targets: PackTargets, *, first: bool, metrics: MetricAccumulator) -> float:
+        """Add a pack's gradients, and give its part of the policy's loss."""
+        if first and self.reference is not None:
+            self._read_reference(targets, metrics)
         with self.autocast():
-            read = self._read(self.model, work.pack, entropy=first)
+            output = self._forward(self.model, targets.pack, entropy=first)
         if first:
-            work.old_log_prob_N = read.log_prob_N.detach()
-            self._measure(work, read, tally)
-        loss = self._policy_loss(work, read, tally)
-        whole = loss
-        if work.slope_RK is not None and read.reward_RK is not None:
-            whole = loss + (read.reward_RK * work.slope_RK).sum()
-        torch.autograd.backward(whole)
+            targets.old_log_prob_N = output.log_prob_N.detach()
+            self._add_first_metrics(targets, output, metrics)
+        loss = self._policy_loss(targets, output, metrics)
+        total = loss
+        if targets.reward_gradient_RK is not None and output.reward_RK is not None:
+            total = loss + (output.reward_RK * targets.reward_gradient_RK).sum()
+        torch.autograd.backward(total)
         return float(loss.detach())
 
-    def _policy_loss(self, work: Work, read: Read, tally: MetricAccumulator) -> Tensor:
-        """The clipped objective, and the distance from the start: scalar, this pack's part."""
-        assert work.old_log_prob_N is not None
-        policy, weight_N = self.config.policy, work.weight_R[read.chain_of_N]
+    def _policy_loss(self, targets: PackTargets, output: PackOutput, metrics: MetricAccumulator) -> Tensor:
+        """The pack's part of the clipped objective and of the KL to the reference model: scalar."""
+        assert targets.old_log_prob_N is not None
+        policy, weight_N = self.config.policy, targets.weight_R[output.chain_of_N]
         terms = policy_loss(
-            read.log_prob_N,
-            work.old_log_prob_N,
-            work.advantage_R[read.chain_of_N],
+            output.log_prob_N,
+            targets.old_log_prob_N,
+            targets.advantage_R[output.chain_of_N],
             weight_N=weight_N,
             epsilon_low=policy.epsilon,
             epsilon_high=policy.epsilon_high or policy.epsilon,
         )
-        tally.mean("clip_share", int(terms.clipped), int(terms.tokens))
-        if work.start_log_prob_N is None:
+        metrics.add_mean("clip_share", int(terms.clipped), int(terms.tokens))
+        if targets.ref_log_prob_N is None:
             return terms.loss
         used_N = weight_N > 0
-        log_prob_n = read.log_prob_N[used_N]
-        kl_n = k3(log_prob_n if policy.beta else log_prob_n.detach(), work.start_log_prob_N[used_N])
-        tally.mean("kl", float(kl_n.detach().sum()), int(terms.tokens))
+        log_prob_n = output.log_prob_N[used_N]
+        kl_n = k3(log_prob_n if policy.beta else log_prob_n.detach(), targets.ref_log_prob_N[used_N])
+        metrics.add_mean("kl", float(kl_n.detach().sum()), int(terms.tokens))
         return terms.loss + policy.beta * (weight_N[used_N] * kl_n).sum() if policy.beta else terms.loss
 
-    def _measure(self, work: Work, read: Read, tally: MetricAccumulator) -> None:
-        """What the first pass says of the model that wrote the chains."""
-        if read.entropy_N is not None:
-            tally.mean("entropy", float(read.entropy_N.sum()), len(read.entropy_N))
-        if read.reward_RK is not None:
-            # The same weights read it twice: in one pass while writing, and packed. Roundings are all that differs.
-            gap_RK = (read.reward_RK.detach() - work.sampled_RK).abs()
-            tally.mean("reward_gap", float(gap_RK.sum()), gap_RK.numel())
+    def _add_first_metrics(self, targets: PackTargets, output: PackOutput, metrics: MetricAccumulator) -> None:
+        """The metrics of the first pass, where the weights are those that sampled the chains."""
+        if output.entropy_N is not None:
+            metrics.add_mean("entropy", float(output.entropy_N.sum()), len(output.entropy_N))
+        if output.reward_RK is not None:
+            # The same weights, once while sampling and once packed: only roundings differ.
+            gap_RK = (output.reward_RK.detach() - targets.sampled_RK).abs()
+            metrics.add_mean("reward_gap", float(gap_RK.sum()), gap_RK.numel())
 
     @torch.no_grad()
-    def _read_start(self, work: Work, tally: MetricAccumulator) -> None:
-        """What the frozen start says of a pack, and how far the rewards have drifted from its."""
-        assert self.start is not None
-        with self.start.activated(self.model) as model, self.autocast():
-            read = self._read(model, work.pack)
-        work.start_log_prob_N = read.log_prob_N
-        if read.reward_RK is not None:
-            drift_RK = work.sampled_RK - read.reward_RK
-            tally.mean("reward_drift", float(drift_RK.sum()), drift_RK.numel())
+    def _read_reference(self, targets: PackTargets, metrics: MetricAccumulator) -> None:
+        """Set the log-probabilities under the reference model, and measure how far the rewards have drifted from
+        its."""
+        assert self.reference is not None
+        with self.reference.activated(self.model) as model, self.autocast():
+            output = self._forward(model, targets.pack)
+        targets.ref_log_prob_N = output.log_prob_N
+        if output.reward_RK is not None:
+            drift_RK = targets.sampled_RK - output.reward_RK
+            metrics.add_mean("reward_drift", float(drift_RK.sum()), drift_RK.numel())
 
     @torch.no_grad()
-    def _read_rewards(self, works: Sequence[Work], rewards: Sequence[Tensor]) -> None:
-        """Put the rewards under the weights as they are now in the place of those before."""
-        for work in works:
+    def _update_rewards(self, packs: Sequence[PackTargets], rewards: Sequence[Tensor]) -> None:
+        """Replace the rewards by those of the current weights."""
+        for targets in packs:
             with self.autocast():
-                reward_RK = self._read(self.model, work.pack).reward_RK
+                reward_RK = self._forward(self.model, targets.pack).reward_RK
             assert reward_RK is not None
-            rewards[work.rollout][_members(work.pack)] = reward_RK.cpu()
+            rewards[targets.rollout][_indices(targets.pack)] = reward_RK.cpu()
 
-    def _read(self, model: DescoreModel, pack: Pack, *, entropy: bool = False) -> Read:
+    def _forward(self, model: DescoreModel, pack: Pack, *, entropy: bool = False) -> PackOutput:
         temperature = self.config.rollout.temperature
-        return read_pack(model, pack, temperature=temperature, reward=self.scores, entropy=entropy)
+        return forward_pack(model, pack, temperature=temperature, reward=self.has_rewards, entropy=entropy)
 
 
 def advantages(rollout: Rollout, *, config: RlConfig) -> Tensor:
-    """How much better each chain is than its group (C, G)."""
+    """The advantage of each chain in its group (C, G)."""
     counted_CG = rollout.counted(mask_truncated=config.policy.mask_truncated_completions)
     return group_advantages(rollout.rollout_rewards, counted_CG=counted_CG, scale=config.policy.scale_rewards)
 
 
-def pair_loss(reward_CGK: Tensor, labels: PairLabels, *, loss: RlLossConfig) -> tuple[Tensor, int]:
-    """Sum over labels and opposing chains of the pair loss, and how many of them there are."""
-    difference_BXK, preference_BXK, labelled_BXK = opposed(reward_CGK, labels, opponents=loss.opponents)
+def pair_loss(reward_CGK: Tensor, pairs: Sequence[TrainingPair], *, loss: RlLossConfig) -> tuple[Tensor, int]:
+    """Sum of the pair loss over labels and opposing chains, and their number."""
+    difference_BXK, preference_BXK, labelled_BXK = reward_differences(reward_CGK, pairs, opponents=loss.opponents)
     if loss.kind == "ties":
-        found = bradley_terry_ties(difference_BXK, preference_BXK, labelled_BXK, k=loss.k, reduction="sum")
-        return found, int(labelled_BXK.sum())
+        total = bradley_terry_ties(difference_BXK, preference_BXK, labelled_BXK, k=loss.k, reduction="sum")
+        return total, int(labelled_BXK.sum())
     decided_BXK = labelled_BXK & (preference_BXK != 0)
     return bradley_terry(difference_BXK * preference_BXK, decided_BXK, reduction="sum"), int(decided_BXK.sum())
 
 
-def opposed(reward_CGK: Tensor, labels: PairLabels, *, opponents: Opponents) -> tuple[Tensor, Tensor, Tensor]:
-    """Reward of a less that of b over X opposing chains (B, X, K), and the labels as often: X = G, or G² for all."""
+def reward_differences(
+    reward_CGK: Tensor, pairs: Sequence[TrainingPair], *, opponents: Opponents
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Reward of a minus that of b over X opposing chains (B, X, K), with preferences and whether there is a label of
+    the same shape. X = G for matched opponents, G² for all."""
     a_BGK, b_BGK = reward_CGK.tensor_split(2)
     difference_BXK = a_BGK - b_BGK
     if opponents == "all":
         difference_BXK = (a_BGK[:, :, None] - b_BGK[:, None]).flatten(1, 2)
     preference_BXK, labelled_BXK = (
-        values_BK[:, None].expand_as(difference_BXK) for values_BK in (labels.preference_BK, labels.labelled_BK)
+        values_BK[:, None].expand_as(difference_BXK) for values_BK in preference_labels(pairs)
     )
     return difference_BXK, preference_BXK, labelled_BXK
 
 
-def _members(pack: Pack) -> tuple[list[int], list[int]]:
+def _indices(pack: Pack) -> tuple[list[int], list[int]]:
     return [clip for clip, _ in pack.chains], [g for _, g in pack.chains]
 
 
-def _of(pack: Pack, values_CG: Tensor) -> Tensor:
-    """Those of a pack's chains (R, ...)."""
-    return values_CG[_members(pack)]
+def _select(pack: Pack, values_CG: Tensor) -> Tensor:
+    """The values of a pack's chains (R, ...)."""
+    return values_CG[_indices(pack)]

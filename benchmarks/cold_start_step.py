@@ -132,15 +132,15 @@ def measured(schemes: dict[str, Scheme], repeats: int) -> Iterator[str]:
     """The cells of a row: seconds, peak and held with their ratios, and the difference of both schemes."""
     apart = disagreement(*schemes.values())
     assert apart < TOLERANCE, f"loss or gradients differ by {apart:.1e} of their size"
-    peak = {name: added_peak(two_steps(way)) for name, way in schemes.items()}
-    training = {name: Training(way) for name, way in schemes.items()}
+    peak = {name: added_peak(two_steps(variant)) for name, variant in schemes.items()}
+    training = {name: Training(variant) for name, variant in schemes.items()}
     seconds = interleaved({name: each.step for name, each in training.items()}, repeats=repeats)
     held = {name: each.held() for name, each in training.items()}
     for values, form in ((seconds, "{:.2f}s"), (peak, "{:,.0f}"), (held, "{:,.0f}")):
         yield from (form.format(value) for value in values.values())
         yield f"{values['reference'] / values['ours']:.2f}"
-    for way in schemes.values():
-        way.model.zero_grad()
+    for variant in schemes.values():
+        variant.model.zero_grad()
     yield f"{apart:.0e}"
 
 
@@ -159,11 +159,11 @@ def two_steps(scheme: Scheme) -> Callable[[], None]:
 def disagreement(ours: Scheme, reference: Scheme) -> float:
     """The largest difference of loss, query gradient and head gradient, each relative to its largest entry."""
     results = []
-    for way in (ours, reference):
-        loss = way.loss()
+    for variant in (ours, reference):
+        loss = variant.loss()
         loss.backward()
-        results.append((loss.detach(), way.query_gradient.clone(), way.model.head.weight.grad.clone()))
-        way.model.zero_grad()
+        results.append((loss.detach(), variant.query_gradient.clone(), variant.model.head.weight.grad.clone()))
+        variant.model.zero_grad()
     return max(float((one - other).abs().max() / one.abs().max()) for one, other in zip(*results, strict=True))
 
 

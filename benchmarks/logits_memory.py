@@ -31,16 +31,16 @@ def main() -> None:
     names = ("sequence", "chain of", "whole", "chain", "pieces", "ratio", "whole", "pieces", "ratio", "apart")
     print_row(names, width=9)
     for sequence, chain in TOKENS:
-        ways = ways_of(output, sequence=sequence, chain=chain)
-        (loss, gradient), (other_loss, other_gradient) = ways["whole"](), ways["pieces"]()
+        variants = ways_of(output, sequence=sequence, chain=chain)
+        (loss, gradient), (other_loss, other_gradient) = variants["whole"](), variants["pieces"]()
         apart = max(((loss - other_loss) / loss).abs().item(), (gradient - other_gradient).abs().max().item())
         del loss, gradient, other_loss, other_gradient
-        mebibytes = {name: added_peak(way) for name, way in ways.items()}
-        seconds = interleaved({name: ways[name] for name in ("whole", "pieces")}, repeats=repeats)
+        mebibytes = {name: added_peak(variant) for name, variant in variants.items()}
+        seconds = interleaved({name: variants[name] for name in ("whole", "pieces")}, repeats=repeats)
         row = (
             f"{sequence:,}",
             f"{chain:,}",
-            *(f"{mebibytes[name]:,.0f}" for name in ways),
+            *(f"{mebibytes[name]:,.0f}" for name in variants),
             f"{mebibytes['whole'] / mebibytes['pieces']:.1f}",
             *(f"{seconds[name]:.1f}s" for name in seconds),
             f"{seconds['whole'] / seconds['pieces']:.2f}",

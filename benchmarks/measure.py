@@ -35,13 +35,13 @@ def print_row(cells: Iterable[str], *, width: int) -> None:
     print(" ".join(f"{cell:>{width}}" for cell in cells), flush=True)
 
 
-def interleaved(ways: Mapping[str, Callable[[], object]], *, repeats: int) -> dict[str, float]:
+def interleaved(variants: Mapping[str, Callable[[], object]], *, repeats: int) -> dict[str, float]:
     """Median seconds of each way, after one run to warm up. The ways take turns, so that a disturbance hits all."""
-    for work in ways.values():
+    for work in variants.values():
         work()
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(repeats):
-        for name, work in ways.items():
+        for name, work in variants.items():
             start = time.perf_counter()
             work()
             seconds[name].append(time.perf_counter() - start)

@@ -39,9 +39,9 @@ def main() -> None:
             def scoring_again(prompts: dict = prompts, chains: list = chains) -> None:
                 score_chains(model, prompts, chains)
 
-            ways = {"one": one_pass, "two": two_passes, "again": scoring_again}
-            seconds = interleaved(ways, repeats=repeats)
-            memory = {name: added_peak(way) for name, way in (("one", one_pass), ("two", two_passes))}
+            variants = {"one": one_pass, "two": two_passes, "again": scoring_again}
+            seconds = interleaved(variants, repeats=repeats)
+            memory = {name: added_peak(variant) for name, variant in (("one", one_pass), ("two", two_passes))}
             row = (
                 f"{prompts['input_ids'].shape[1]}",
                 f"{limit}",

@@ -107,11 +107,11 @@ def measure(case: Case, path: Path, *, repeats: int) -> bool:
     """Print one row of the table; whether both ways saw the same frames."""
     clip = read_clip(path, sampling=case.sampling)
     apart = float(np.abs(clip.frames.astype(np.int16) - read_with_transformers(path, clip)).mean())
-    ways = {
+    variants = {
         "own": lambda: read_clip(path, sampling=case.sampling),
         "other": lambda: read_with_transformers(path, clip),
     }
-    seconds = interleaved(ways, repeats=repeats)
+    seconds = interleaved(variants, repeats=repeats)
     shape = f"{len(clip.times)} x {clip.size[0]}x{clip.size[1]}"
     own, other = 1000 * seconds["own"], 1000 * seconds["other"]
     print(f"{case.name:32} {shape:14} {own:8.0f} {other:13.0f} {other / own:6.2f} {apart:6.2f}", flush=True)

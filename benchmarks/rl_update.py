@@ -184,21 +184,21 @@ def random_chains(model: DescoreModel, size: int, *, tokens: int) -> list[Tokens
 def updates(group: Group, repeats: int, *, tolerance: float | None) -> Iterator[str]:
     """Seconds and peak of the two ways with their ratios, the peak of one row, and by how much the ways differ."""
     group.model.train()
-    ways = {"packed": group.packed, "naive": group.naive}
-    apart = disagreement(group, *ways.values())
+    variants = {"packed": group.packed, "naive": group.naive}
+    apart = disagreement(group, *variants.values())
     assert tolerance is None or apart < tolerance, f"values or gradients differ by {apart:.1e} of their size"
-    peak = {name: peak_of(way) for name, way in ways.items()}
+    peak = {name: peak_of(variant) for name, variant in variants.items()}
     single = peak_of(replace(group, chains=group.chains[:1]).naive)
-    seconds = interleaved({name: synchronized(way) for name, way in ways.items()}, repeats=repeats)
+    seconds = interleaved({name: synchronized(variant) for name, variant in variants.items()}, repeats=repeats)
     yield from (*with_ratio(seconds), f"{group.tokens / seconds['packed']:,.0f}")
     yield from (f"{value:,.0f}" for value in peak.values())
     yield from (f"{peak['naive'] / max(peak['packed'], 1e-9):.2f}", f"{single:,.0f}", f"{apart:.0e}")
 
 
-def with_ratio(ways: dict[str, float]) -> Iterator[str]:
+def with_ratio(variants: dict[str, float]) -> Iterator[str]:
     """Seconds of two ways, and the ratio of the second to the first."""
-    yield from (f"{value:.2f}s" for value in ways.values())
-    ours, theirs = ways.values()
+    yield from (f"{value:.2f}s" for value in variants.values())
+    ours, theirs = variants.values()
     yield f"{theirs / ours:.2f}"
 
 
@@ -224,12 +224,12 @@ def synchronized(work: Callable[[], object]) -> Callable[[], object]:
     return run
 
 
-def disagreement(group: Group, *ways: Callable[[], list[Tensor]]) -> float:
+def disagreement(group: Group, *variants: Callable[[], list[Tensor]]) -> float:
     """The largest difference of values and gradients, each relative to its largest entry."""
     results = []
-    for way in ways:
+    for variant in variants:
         group.model.zero_grad()
-        values = way()
+        values = variant()
         results.append([*values, *(weight.grad for weight in trainable_weights(group.model).values())])
     # Half of each new adapter is 0, and so is the other half's gradient.
     return max(
@@ -248,11 +248,11 @@ def rollouts(group: Group, repeats: int) -> Iterator[str]:
             completions = think_and_score(group.model, prompts, limit=limit, temperature=1.0, **options)
         num_tokens.append(sum(completion.num_tokens for row in completions for completion in row))
 
-    ways = {
+    variants = {
         "shared": partial(write, group.prompts, samples=size),
         "own": partial(write, group.repeated(), seeds=range(size)),
     }
-    seconds = interleaved({name: synchronized(way) for name, way in ways.items()}, repeats=repeats)
+    seconds = interleaved({name: synchronized(variant) for name, variant in variants.items()}, repeats=repeats)
     yield from (*with_ratio(seconds), f"{num_tokens[0] / seconds['shared']:,.0f}")
 
 

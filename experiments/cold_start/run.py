@@ -95,17 +95,17 @@ def main() -> None:
     for seed in plan.seeds:
         for cell in plan.cells(seed):
             judgements |= run(cell, plan, start=options.start, out=out)
-        found = findings(judgements)
+        results = findings(judgements)
         record = {
             "start": options.start,
             "plan": asdict(plan),
             "config": (HERE / "config.yaml").read_text("utf-8"),
             "versions": package_versions("descore", "torch", "transformers"),
-            **found,
+            **results,
         }
         path = (out if options.dry else HERE) / "record.json"
         write_record(path, record)
-        print(f"\nAfter seed {seed}, {path}:\n\n{tables(found)}\n", flush=True)
+        print(f"\nAfter seed {seed}, {path}:\n\n{tables(results)}\n", flush=True)
 
 
 def planned_run(cell: Cell, plan: Plan) -> PlannedRun:

@@ -142,8 +142,8 @@ def _by_seed(curves: Curves, condition: str, name: str) -> dict[int, NDArray[np.
 def _thinned(lines: Sequence[Line]) -> dict[str, list[float | None]]:
     """By metric, every n-th value; `step` has the numbers of these updates."""
     kept = lines[:: -(-len(lines) // MOST_POINTS) or 1]
-    there = [name for name in CURVES if any(name in line for line in kept)]
-    rounded = {name: [None if name not in line else round(line[name], 5) for line in kept] for name in there}
+    names = [name for name in CURVES if any(name in line for line in kept)]
+    rounded = {name: [None if name not in line else round(line[name], 5) for line in kept] for name in names}
     return {"step": [line["step"] for line in kept], **rounded}
 
 

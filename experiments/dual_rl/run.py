@@ -123,10 +123,10 @@ def run_all(plan: Plan, *, start: str, out: Path, record_folder: Path) -> None:
         done.append(cell)
         if cell.condition == CONDITIONS[-1]:
             curves = {cell: curve_of(run_folder(cell, out) / METRICS_FILE) for cell in done}
-            found = findings(before, after) | training(curves)
+            results = findings(before, after) | training(curves)
             path = record_folder / "record.json"
-            write_record(path, {"start": start, **provenance(plan, done, out), **found})
-            print(f"\nAfter seed {cell.seed}, {path}:\n\n{tables(found)}\n\n{training_tables(found)}\n", flush=True)
+            write_record(path, {"start": start, **provenance(plan, done, out), **results})
+            print(f"\nAfter seed {cell.seed}, {path}:\n\n{tables(results)}\n\n{training_tables(results)}\n", flush=True)
 
 
 def planned_runs(plan: Plan) -> list[PlannedRun]:

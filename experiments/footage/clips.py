@@ -261,7 +261,7 @@ def sizes(pixels: int, *, within: tuple[int, int]) -> list[tuple[int, int]]:
 
     Where none does, the largest square that fits both."""
     sides = range(MULTIPLE, max(within) + 1, MULTIPLE)
-    found = [
+    fitting = [
         (width, height)
         for width in sides
         for height in sides
@@ -269,7 +269,7 @@ def sizes(pixels: int, *, within: tuple[int, int]) -> list[tuple[int, int]]:
         if _LEAST_AREA * pixels <= width * height <= pixels and max(width, height) <= _WIDEST * min(width, height)
     ]
     square = min(int(pixels**0.5), *within) // MULTIPLE * MULTIPLE
-    return found or [(square, square)]
+    return fitting or [(square, square)]
 
 
 def detail(frames_THWC: Frames) -> float:

@@ -81,8 +81,8 @@ def compare(number: int) -> ChainItem:
     """A comparison without a clip: the description is given in words, and the rest of the chain is learned. Every
     second prompt is loose."""
     planned = plan_example(Split.TRAIN, number, p_differs=_p_differs(number), loose=number % 2 == 0)
-    seen, line, _ = planned.chain.partition("\n")
-    return ChainItem(clip=NO_CLIP, prompt=planned.prompt, chain=planned.chain, given=seen + line)
+    description, newline, _ = planned.chain.partition("\n")
+    return ChainItem(clip=NO_CLIP, prompt=planned.prompt, chain=planned.chain, given=description + newline)
 
 
 def _p_differs(number: int) -> float | None:

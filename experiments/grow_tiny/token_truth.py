@@ -141,8 +141,8 @@ def _motion(staging: Staging) -> Floats:
 def _way(motion_V5: Floats) -> Labels:
     """(V,): the direction of the things, below CLASSES["way"]."""
     across_V, down_V = motion_V5[:, 0], motion_V5[:, 1]
-    ways = [across_V < -LEAST, across_V > LEAST, down_V < -LEAST, down_V > LEAST]
-    return np.select(ways, [1, 2, 3, 4], default=0)
+    directions = [across_V < -LEAST, across_V > LEAST, down_V < -LEAST, down_V > LEAST]
+    return np.select(directions, [1, 2, 3, 4], default=0)
 
 
 def _strengths(flaws: Flaws) -> Floats:

@@ -75,8 +75,9 @@ def degrade(frames_THWC: Uint8Frames, name: str, *, strength: float, rng: np.ran
     if not 0 < strength <= 1:
         raise ConfigError(f"degradation: found strength {strength}, expected above 0 and at most 1")
     if frames_THWC.dtype != np.uint8 or frames_THWC.ndim != 4 or frames_THWC.shape[3] != 3 or not frames_THWC.size:
-        found = f"{frames_THWC.dtype} {frames_THWC.shape}"
-        raise ConfigError(f"degradation: found frames {found}, expected uint8 (T, H, W, 3)")
+        raise ConfigError(
+            f"degradation: found frames {frames_THWC.dtype} {frames_THWC.shape}, expected uint8 (T, H, W, 3)"
+        )
     return np.ascontiguousarray(DEGRADATIONS[name].apply(frames_THWC, strength, rng))
 
 

@@ -113,8 +113,9 @@ def render_scene(
     A zoom changes their size by a factor of 1.6; small and large refer to the middle of the clip. ConfigError for no
     frames or an edge below SMALLEST."""
     if frames < 1 or min(height, width) < SMALLEST:
-        found = f"{frames} frames of {width}x{height}"
-        raise ConfigError(f"cannot draw {found}; expected at least 1 frame of {SMALLEST}x{SMALLEST}")
+        raise ConfigError(
+            f"cannot draw {frames} frames of {width}x{height}; expected at least 1 frame of {SMALLEST}x{SMALLEST}"
+        )
     side = min(height, width)
     staging = stage(scene, rng=rng, frames=frames, half_2=(width / side / 2, height / side / 2))
     brightness, other = rng.random(2)

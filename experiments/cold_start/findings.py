@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from descore.evaluation.records import to_plain
 from descore.stats.agreement import share
-from descore.stats.bootstrap import mean
+from descore.stats.bootstrap import bootstrap_mean
 from descore.types import Think
 from experiments.harness import (
     DOMAINS,
@@ -95,7 +95,7 @@ def _differences(judgements: JudgementsByRun) -> Iterator[dict[str, Any]]:
                     if seed in second
                 }
                 if items:
-                    figure = over_seeds(items, mean)
+                    figure = over_seeds(items, bootstrap_mean)
                     yield {"pairs": pairs, "one": one, "other": other, "domain": domain, "difference": figure}
 
 

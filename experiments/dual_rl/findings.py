@@ -12,7 +12,7 @@ import numpy as np
 
 from descore.evaluation.records import to_plain
 from descore.stats.agreement import share
-from descore.stats.bootstrap import mean
+from descore.stats.bootstrap import bootstrap_mean
 from experiments.harness import (
     BENCHMARKS,
     DOMAINS,
@@ -89,7 +89,7 @@ def _gains(conditions: Sequence[str], before: Before, after: JudgementsByRun) ->
                     "domain": domain,
                     "before": share(first.value_N, first.group_N),
                     "after": over_seeds(last, share),
-                    "gain": over_seeds(gain, mean),
+                    "gain": over_seeds(gain, bootstrap_mean),
                     "by_seed": {seed: items.mean for seed, items in last.items()},
                     "gain_by_seed": {seed: items.mean for seed, items in gain.items()},
                     **_unreadable(condition, domain, before, after),
@@ -123,7 +123,7 @@ def _compared(conditions: Sequence[str], after: JudgementsByRun) -> Iterator[dic
                     for seed in first
                     if seed in second
                 }
-                figure = over_seeds(items, mean)
+                figure = over_seeds(items, bootstrap_mean)
                 yield {"one": one, "other": other, "measure": measure, "domain": domain, "difference": figure}
 
 
@@ -142,7 +142,7 @@ def _drift(conditions: Sequence[str], before: Before, after: JudgementsByRun) ->
                 "condition": condition,
                 "domain": domain,
                 "deviation": deviation,
-                "shift": over_seeds(moved, mean),
+                "shift": over_seeds(moved, bootstrap_mean),
                 "shift_by_seed": {seed: items.mean for seed, items in moved.items()},
                 "spread": float(np.mean(list(spread.values()))),
             }

@@ -18,7 +18,7 @@ from descore.evaluation.records import to_plain
 from descore.evaluation.runs import Run
 from descore.scorer import SamplingParams
 from descore.stats.agreement import share
-from descore.stats.bootstrap import mean
+from descore.stats.bootstrap import bootstrap_mean
 from descore.training.config_file import read_config
 from descore.training.metrics import METRICS_FILE
 from descore.training.rl.config import RlConfig
@@ -155,7 +155,7 @@ def row(what: str, before: Items, after: Items) -> dict[str, Any]:
             "what": what,
             "before": share(before.value_N, before.group_N),
             "after": share(after.value_N, after.group_N),
-            "gain": mean(gain.value_N, gain.group_N),
+            "gain": bootstrap_mean(gain.value_N, gain.group_N),
         }
     )
 

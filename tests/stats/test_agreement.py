@@ -1,4 +1,4 @@
-"""Accuracy with ties and without: by hand, against brute force, and by what must not matter."""
+"""Accuracy with ties and without: by hand, against brute force, and by its invariances."""
 
 import math
 from dataclasses import astuple
@@ -64,12 +64,12 @@ def test_with_ties_by_hand():
 
 
 def test_no_predicted_ties_is_among_the_thresholds():
-    """The least margin belongs to a pair that is right and decided: calling it a tie would cost one."""
+    """The least margin belongs to a pair that is right and decided: making it a tie would cost one."""
     found = accuracy_with_ties(np.array([0.1, 2.0, -1.0]), np.array([1, 1, -1]), np.arange(3))
     assert (found.figure.value, found.threshold, found.predicted_tie_rate) == (1.0, NO_PREDICTED_TIES, 0.0)
 
 
-def test_the_compatibility_mode_reports_what_no_threshold_attains():
+def test_the_compatible_accuracy_may_exceed_any_threshold():
     """All margins are equal: a threshold makes all ties or none, and 2 of 4 are right both ways. The other stops after
     two: both ties are called ties, both decided pairs are not. In another order it stops elsewhere: after the first it
     has 1 of 4, after the second 0, after the third 1, after the last 2."""
@@ -80,7 +80,7 @@ def test_the_compatibility_mode_reports_what_no_threshold_attains():
 
 
 def test_the_compatibility_mode_never_does_without_ties():
-    """A gold scorer of two decided pairs: it calls at least the nearer one a tie."""
+    """A gold scorer of two decided pairs: at least the nearer one becomes a tie."""
     assert accuracy_with_ties_compatible(np.array([1.0, -2.0]), np.array([1, -1])) == 0.5
     assert math.isnan(accuracy_with_ties_compatible(np.array([math.nan]), np.array([1])))
 
@@ -157,7 +157,7 @@ def test_one_group_cannot_be_held_out():
 
 
 def test_noise_flatters_only_where_the_threshold_is_fitted():
-    """Margins without any meaning, 12 groups: averaged over 40 tables, fitting on the pairs gains over held out."""
+    """Random margins, 12 groups: over 40 tables, fitting on the pairs themselves gives more than held out."""
     rng = np.random.default_rng(0)
     gaps = []
     for _ in range(40):
@@ -187,7 +187,7 @@ def flat(found):
 
 @given(st.lists(st.sampled_from([-1, 0, 1]), min_size=2), st.booleans())
 def test_gold_and_its_mirror(preferences, held_out):
-    """A gold scorer is right in all, its mirror in no decided pair; ties it may still tell, if rewards are equal."""
+    """A gold scorer is right in all, its mirror in no decided pair; equal rewards may still be ties."""
     preference, group = np.array(preferences), np.arange(len(preferences))
     decided = preference != 0
     if decided.any():

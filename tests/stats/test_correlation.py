@@ -105,7 +105,7 @@ def test_gold_its_mirror_and_order():
 @pytest.mark.parametrize(
     "reward", [np.ones(4), np.full(4, 0.1), np.array([math.nan] * 3 + [1.0]), np.full(4, math.nan)]
 )
-def test_without_variation_there_is_no_coefficient_and_no_warning(reward):
+def test_without_variation_there_is_no_coefficient(reward):
     for within in (False, True):
         for figure in correlations(reward, np.arange(4.0), np.array([0, 0, 1, 1]), within=within).values():
             assert math.isnan(figure.value)

@@ -23,7 +23,7 @@ from descore.types import DIMENSIONS, PREFERENCE_SIGN, Mark, Preference
 from descore.video.reader import read_clip
 from descore.video.sampling import VideoSampling
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _ENDS = VideoSampling(min_frames=2, max_frames=2, min_pixels=32 * 32, max_pixels=64 * 64)
 """Samples the first frame and the last: a file that gives both, and all of whose packets can be read, is rarely
@@ -59,7 +59,7 @@ class _CellReader:
     def __init__(self) -> None:
         self.faults: list[str] = []
 
-    def __call__(self, read: Callable[..., T], *args: Any) -> T | None:  # noqa: ANN401  # whatever the method takes
+    def __call__(self, read: Callable[..., _T], *args: Any) -> _T | None:  # noqa: ANN401  # whatever the method takes
         """What a method of `Cells` returns, or None if it raises."""
         try:
             return read(*args)

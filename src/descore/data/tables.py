@@ -20,7 +20,7 @@ TableRow = dict[str, Any]
 TableRows = Iterator[tuple[int, TableRow]]
 """Rows by the line that each begins on."""
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -260,7 +260,7 @@ class Cells:
             raise self.error(f"{column} is {text!r}; expected a number")
         return number
 
-    def choice(self, column: str, values: Mapping[str, T | None]) -> T | None:
+    def choice(self, column: str, values: Mapping[str, _T | None]) -> _T | None:
         """The value that the cell's text means; None if it is empty."""
         text = self.text(column)
         if text is None:

@@ -22,7 +22,7 @@ from descore.stats.agreement import (
     accuracy_without_ties,
     share,
 )
-from descore.stats.calibration import reliability
+from descore.stats.calibration import measure_calibration
 from descore.stats.correlation import correlations
 from descore.types import DIMENSIONS, PREFERENCE_SIGN, Pair, RatedClip, preference_probability
 
@@ -136,7 +136,7 @@ def _agreement(label: str, margins: Margins, clips: Sequence[RatedClip], records
         "with_ties": accuracy_with_ties(margin_B, preference_B, group_B),
         "with_ties_held_out": accuracy_with_ties(margin_B, preference_B, group_B, held_out=True),
         "compatible": accuracy_with_ties_compatible(margin_B, preference_B),
-        "calibration": reliability(probability_B, preference_B, group_B),
+        "calibration": measure_calibration(probability_B, preference_B, group_B),
         "correlation": _correlation(label, clips, records),
     }
 

@@ -18,7 +18,7 @@ import numpy as np
 from descore.evaluation.results import Margins, key_of, margins_of, reward_of
 from descore.report.naming import NamedRun
 from descore.stats.agreement import MarginBin, accuracy_by_margin
-from descore.stats.bootstrap import Figure, Floats, mean
+from descore.stats.bootstrap import Figure, Floats, bootstrap_mean
 from descore.types import Mark, Pair, RatedClip
 
 _PARTS = 4  # columns of accuracy over difference
@@ -168,7 +168,7 @@ def thinking_effect(on: NamedRun, off: NamedRun, label: str) -> ThinkingEffect |
         helped=int((change_B == 1).sum()),
         hurt=int((change_B == -1).sum()),
         both_wrong=int((same_B & (right_B == 0)).sum()),
-        net=mean(change_B[decided_B], thinking.group_B[decided_B]),
+        net=bootstrap_mean(change_B[decided_B], thinking.group_B[decided_B]),
         flips=tuple(_flips(thinking, direct, change_B)),
     )
 

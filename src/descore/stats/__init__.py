@@ -1,1 +1,1 @@
-"""Statistics of agreement: bootstrap intervals, accuracy, correlation, calibration."""
+"""Statistics of agreement with people: accuracy, correlation and calibration, with bootstrap intervals."""

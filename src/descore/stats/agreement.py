@@ -1,11 +1,11 @@
-"""How well rewards agree with people's preferences: accuracy with ties and without, each with its interval.
+"""Measure how well rewards agree with people's preferences: accuracy with ties and without, each with its interval.
 
-In: margins (reward of a minus reward of b), preferences, and the group of each pair, which is what the bootstrap draws
-(its prompt, as a rule). Out: figures. A margin is nan where at least one of the two clips has no score: that pair is
-counted as failed and used nowhere. Knows arrays; knows nothing of clips, tables or models.
+In: margins (reward of a minus reward of b), preferences (1 for a, -1 for b, 0 for a tie), and the group of each pair,
+mostly its prompt, which the bootstrap resamples. Out: figures. A margin is nan if one of the two clips has no score;
+such a pair is counted as failed and left out.
 
-Preferences are 1 for a, -1 for b and 0 for a tie. Keywords `resamples`, `level`, `seed`: see `bootstrap.interval`.
-Shapes: B pairs, G groups, R resamples, P pairs that the choice of a threshold matters to, T thresholds, K bins."""
+Keywords `resamples`, `level`, `seed`: see `bootstrap_interval`.
+Shapes: B pairs, G groups, R resamples, P pairs that the choice of a threshold affects, T thresholds, K bins."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,17 @@ from typing import Literal, NamedTuple, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from descore.stats.bootstrap import Figure, Floats, Integers, Labels, Resampling, interval, mean, number_groups, widened
+from descore.stats.bootstrap import (
+    Figure,
+    Floats,
+    Integers,
+    Labels,
+    Resampling,
+    bootstrap_interval,
+    bootstrap_mean,
+    number_groups,
+    with_exact_interval,
+)
 
 NO_PREDICTED_TIES = -1.0
 """The threshold below every absolute margin."""
@@ -23,22 +33,22 @@ NO_PREDICTED_TIES = -1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TiedAccuracy:
-    """Accuracy in three classes (a, b, tie), where the rewards say tie if they differ by no more than a threshold."""
+    """Accuracy in three classes (a, b, tie), where rewards that differ by no more than a threshold are a tie."""
 
     figure: Figure
     threshold: float
-    """|margin| <= threshold means a tie; -1.0 means no predicted ties. It is the one that fits all pairs best, also
-    where the figure is from thresholds fitted on halves: that figure says how well such a threshold carries over."""
+    """|margin| <= threshold means a tie; -1.0 means no predicted ties. It is fitted on all pairs, even if the figure
+    comes from thresholds fitted on halves, which measures how well such a threshold generalizes."""
     tie_rate: float
-    """The share of pairs that people call a tie."""
+    """The share of ties among people's preferences."""
     predicted_tie_rate: float
-    """The share of pairs that the rewards call a tie."""
+    """The share of ties among the predictions."""
     fitted_on: Literal["the same pairs", "the other half"]
-    """Where the threshold that judges a pair comes from. Fitted on the same pairs, the figure flatters a little."""
+    """The pairs that a pair's threshold was fitted on. Fitted on the same pairs, the figure is slightly too high."""
 
 
 class MarginBin(NamedTuple):
-    """Accuracy where the difference is of about one size."""
+    """Accuracy over the pairs whose absolute difference lies in one range."""
 
     low: float
     """The least absolute difference in the bin."""
@@ -48,22 +58,24 @@ class MarginBin(NamedTuple):
 
 
 def accuracy_without_ties(
-    margin_B: Floats, preference_B: Integers, group_B: Labels, **how: Unpack[Resampling]
+    margin_B: Floats, preference_B: Integers, group_B: Labels, **resampling: Unpack[Resampling]
 ) -> Figure:
     """The share of decided pairs that the rewards order as people do.
 
-    Pairs that people call a tie are left out. Equal rewards of a decided pair are wrong: the model did not decide."""
+    Ties are left out. A decided pair with equal rewards counts as wrong, since the model did not decide."""
     decided_B = preference_B != 0
     margin_B, preference_B = margin_B[decided_B], preference_B[decided_B]
     hit_B = np.where(np.isnan(margin_B), np.nan, np.sign(margin_B) == preference_B)
-    return share(hit_B, group_B[decided_B], **how)
+    return share(hit_B, group_B[decided_B], **resampling)
 
 
-def share(hit_N: Floats | NDArray[np.bool_], group_N: Labels, **how: Unpack[Resampling]) -> Figure:
-    """Any proportion: the share of hits (1 or true) among items, nan for an item that failed.
+def share(hit_N: Floats | NDArray[np.bool_], group_N: Labels, **resampling: Unpack[Resampling]) -> Figure:
+    """The share of hits (1 or true) among items; nan is an item that failed.
 
-    Where all hit, or none, the interval is an exact one over groups: see `bootstrap.widened`."""
-    return widened(mean(np.asarray(hit_N, dtype=np.float64), group_N, **how), level=how.get("level", 0.95))
+    If all items or none are hits, the interval is an exact one over groups: see `with_exact_interval`."""
+    return with_exact_interval(
+        bootstrap_mean(np.asarray(hit_N, dtype=np.float64), group_N, **resampling), level=resampling.get("level", 0.95)
+    )
 
 
 def accuracy_by_margin(
@@ -73,44 +85,51 @@ def accuracy_by_margin(
     group_B: Labels,
     *,
     bins: int = 5,
-    **how: Unpack[Resampling],
+    **resampling: Unpack[Resampling],
 ) -> list[MarginBin]:
-    """Accuracy without ties over the size of a difference, in up to that many bins of about equally many pairs.
+    """Accuracy without ties by the size of a difference, in at most `bins` bins of about equally many pairs.
 
-    difference: of people's ratings (are clear cases easier?), or the margin itself (is a sure model right more often?);
-    its sign does not matter. Decided pairs whose difference is nan are left out. Equal differences share a bin, so
-    coarse ratings make fewer bins."""
+    difference: of people's ratings (are clear cases easier?), or the margin itself (is a confident model right more
+    often?); its sign is ignored. Decided pairs whose difference is nan are left out. Equal differences share a bin, so
+    coarse ratings give fewer bins."""
     used_B = (preference_B != 0) & ~np.isnan(difference_B)
     size_B = np.abs(difference_B[used_B])
     if not len(size_B):
         return []
     top_K = np.unique(np.quantile(size_B, np.arange(1, bins + 1) / bins, method="inverted_cdf"))
     bin_B = np.searchsorted(top_K, size_B)
-    found = []
+    result = []
     for k in range(len(top_K)):
         rows_B = np.flatnonzero(used_B)[bin_B == k]
-        figure = accuracy_without_ties(margin_B[rows_B], preference_B[rows_B], group_B[rows_B], **how)
-        found.append(MarginBin(float(size_B[bin_B == k].min()), float(top_K[k]), figure))
-    return found
+        figure = accuracy_without_ties(margin_B[rows_B], preference_B[rows_B], group_B[rows_B], **resampling)
+        result.append(MarginBin(float(size_B[bin_B == k].min()), float(top_K[k]), figure))
+    return result
 
 
 def accuracy_with_ties(
-    margin_B: Floats, preference_B: Integers, group_B: Labels, *, held_out: bool = False, **how: Unpack[Resampling]
+    margin_B: Floats,
+    preference_B: Integers,
+    group_B: Labels,
+    *,
+    held_out: bool = False,
+    **resampling: Unpack[Resampling],
 ) -> TiedAccuracy:
     """Accuracy with the best threshold for ties (Deutsch, Foster & Freitag 2023, arXiv 2305.14324).
 
-    The thresholds tried are the distinct absolute margins, and none at all; of equally good ones the smallest is taken.
-    held_out: the groups are split in two by the seed; each half is judged by the other's threshold. The threshold is
-    searched anew in each resample, so the interval holds what that choice adds; held-out resamples stay in their half.
-    A single group cannot be split: its held-out value is nan."""
+    The candidates are the distinct absolute margins, and no predicted ties; of equally good ones the smallest is taken.
+    held_out: the groups are split in two by the seed, and each half is judged by the other's threshold. The threshold
+    is searched again in each resample, so the interval covers the uncertainty of that choice; held-out resamples stay
+    in their half. With a single group, which cannot be split, the held-out value is nan."""
     scored_B = ~np.isnan(margin_B)
     margin_B, preference_B = margin_B[scored_B], preference_B[scored_B]
     index_B, groups = number_groups(group_B[scored_B])
-    half_B = _half(groups, seed=how.get("seed", 0))[index_B]
+    half_B = _half(groups, seed=resampling.get("seed", 0))[index_B]
     parts = [half_B, ~half_B] if held_out else [np.ones(len(index_B), dtype=np.bool_)]
     searches = [_Search.over(margin_B[b], preference_B[b], index_B[b], groups) for b in parts]
     n, n_G = len(margin_B), np.bincount(index_B, minlength=groups)
-    low, high = interval(lambda count_RG: _right(searches, count_RG) / (count_RG @ n_G), groups, items=n, **how)
+    low, high = bootstrap_interval(
+        lambda count_RG: _right(searches, count_RG) / (count_RG @ n_G), groups, items=n, **resampling
+    )
     once_1G = np.ones((1, groups))
     known = n > 0 and not (held_out and groups < 2)
     figure = Figure(
@@ -122,7 +141,7 @@ def accuracy_with_ties(
         groups=groups,
     )
     return TiedAccuracy(
-        figure=widened(figure, level=how.get("level", 0.95)),
+        figure=with_exact_interval(figure, level=resampling.get("level", 0.95)),
         threshold=_Search.over(margin_B, preference_B, index_B, groups).best(once_1G),
         tie_rate=float((preference_B == 0).mean()) if n else math.nan,
         predicted_tie_rate=_predicted_ties(searches, once_1G) / n if known else math.nan,
@@ -131,12 +150,12 @@ def accuracy_with_ties(
 
 
 def accuracy_with_ties_compatible(margin_B: Floats, preference_B: Integers) -> float:
-    """What VideoAlign's calc_accuracy_with_ties reports, to set beside figures published by it; nan without pairs.
+    """The value of VideoAlign's calc_accuracy_with_ties, for comparison with published figures; nan without pairs.
 
-    It turns pairs into ties one after the other, by their absolute margins and then by their order in the table, and
-    takes the best accuracy after any of them. So it may stop inside a run of equal margins, where no threshold can: for
-    preferences [0, 0, 1, 1] and margins all 1 it gives 1.0, but the best that a threshold attains is 0.5. The order of
-    the pairs matters to it, and it never does without predicted ties."""
+    It turns pairs into ties one after the other, ordered by their absolute margins and then as in the table, and takes
+    the best accuracy after any of them. So it may stop inside a run of equal margins, where no threshold can: for
+    preferences [0, 0, 1, 1] and margins all 1 it gives 1.0, but the best that a threshold attains is 0.5. Its value
+    depends on the order of the pairs, and it always predicts at least one tie."""
     scored_B = ~np.isnan(margin_B)
     margin_B, preference_B = margin_B[scored_B], preference_B[scored_B]
     if not len(margin_B):
@@ -147,7 +166,7 @@ def accuracy_with_ties_compatible(margin_B: Floats, preference_B: Integers) -> f
 
 
 def _right_and_gain(margin_B: Floats, preference_B: Integers) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Which pairs are right with no predicted ties, and how many more are right once a pair is called a tie."""
+    """Which pairs are right with no predicted ties, and by how much each pair changes their count once it is a tie."""
     right_B = (preference_B != 0) & (np.sign(margin_B) == preference_B)
     return right_B, (preference_B == 0).astype(np.int64) - right_B
 
@@ -160,9 +179,9 @@ def _half(groups: int, *, seed: int) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Search:
-    """Pairs laid out so that every threshold is tried in one pass: sorted by |margin|, once for all resamples.
+    """Pairs sorted by |margin| once for all resamples, so that every threshold is evaluated in one pass.
 
-    Decided pairs that are wrong stay wrong at every threshold, so the search does without them."""
+    Decided pairs that are wrong stay wrong at every threshold, so the search leaves them out."""
 
     margin_B: Floats
     """|margin| of all pairs, ascending."""
@@ -170,9 +189,9 @@ class _Search:
     """Pairs per group that are right with no predicted ties."""
     group_P: NDArray[np.intp]
     gain_P: NDArray[np.float32]
-    """1 for a tie and -1 for a right pair: what calling it a tie changes."""
+    """1 for a tie and -1 for a right pair: the change of the count if the pair becomes a tie."""
     end_T: NDArray[np.intp]
-    """How many of the P pairs each threshold turns into ties."""
+    """How many of the P pairs are ties at each threshold."""
     threshold_T: Floats
     """Ascending; the first is NO_PREDICTED_TIES."""
 

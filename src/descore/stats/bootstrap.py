@@ -1,8 +1,8 @@
-"""How sure a figure is: percentile intervals from resampling whole groups, the cluster bootstrap.
+"""The cluster bootstrap: percentile intervals from resampling whole groups.
 
 In: numbers per item with the group of each, or a statistic of counts per group. Out: a `Figure`, or an interval.
-Pairs of one prompt are not independent, so prompts are drawn with replacement and bring all their pairs (Davison &
-Hinkley 1997, section 3.8; Field & Welsh 2007). Knows arrays; knows nothing of rewards, preferences or files.
+Pairs of one prompt are not independent, so prompts are drawn with replacement, each with all its pairs (Davison &
+Hinkley 1997, section 3.8; Field & Welsh 2007).
 
 Shapes: N items (pairs or clips), G groups, R resamples."""
 
@@ -18,14 +18,17 @@ from descore.errors import ConfigError
 
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]
-Labels = NDArray[Any]  # of groups: integers or strings
+Labels = NDArray[Any]
+"""Of groups: integers or strings."""
 Statistic = Callable[[NDArray[np.float64]], Floats]
+"""From (R, G), how often each resample holds each group, to (R,), a value for each."""
 
-_BLOCK = 1 << 18  # numbers a statistic works on at once: 2 MiB an array, so that the few it needs stay in the cache
+_BLOCK = 1 << 18
+"""Numbers that a statistic works on at a time: 2 MiB an array, so that its few arrays stay in the cache."""
 
 
 class Resampling(TypedDict, total=False):
-    """How an interval is found, for the functions that take it as keywords: see `interval` for the defaults."""
+    """The keywords of functions that compute intervals; `bootstrap_interval` has the defaults."""
 
     resamples: int
     """Times that the groups are drawn."""
@@ -37,7 +40,7 @@ class Resampling(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A number with what it rests on."""
+    """A number with its interval and the counts behind it."""
 
     value: float
     """nan where n is 0."""
@@ -46,37 +49,37 @@ class Figure:
     high: float
     """Upper end of the interval."""
     n: int
-    """Items (pairs or clips) that the value is of."""
+    """Items (pairs or clips) behind the value."""
     failed: int
-    """Items that would count but have no score. They are used nowhere."""
+    """Items that were left out because they have no score."""
     groups: int
-    """Groups that hold the n items. The fewer they are, the less is known, however large n is."""
+    """Groups of the n items. The fewer they are, the wider is the interval, however large n is."""
 
 
-def mean(value_N: Floats, group_N: Labels, **how: Unpack[Resampling]) -> Figure:
-    """The mean of the numbers that are there; nan stands for an item that failed. Keywords: those of `Resampling`.
+def bootstrap_mean(value_N: Floats, group_N: Labels, **resampling: Unpack[Resampling]) -> Figure:
+    """The mean of the values; nan is an item that failed. Keywords: those of `Resampling`.
 
-    Where all values are equal the interval has no width: no resample can show what none of the items shows."""
-    there_N = ~np.isnan(value_N)
-    found_N = value_N[there_N]
-    index_N, groups = number_groups(group_N[there_N])
-    sum_G, n_G = np.bincount(index_N, weights=found_N, minlength=groups), np.bincount(index_N, minlength=groups)
-    low, high = interval(lambda count_RG: (count_RG @ sum_G) / (count_RG @ n_G), groups, **how)
+    If all values are equal the interval has no width, since every resample has the same mean."""
+    scored_N = ~np.isnan(value_N)
+    known_N = value_N[scored_N]
+    index_N, groups = number_groups(group_N[scored_N])
+    sum_G, n_G = np.bincount(index_N, weights=known_N, minlength=groups), np.bincount(index_N, minlength=groups)
+    low, high = bootstrap_interval(lambda count_RG: (count_RG @ sum_G) / (count_RG @ n_G), groups, **resampling)
     return Figure(
-        value=float(sum_G.sum() / len(found_N)) if len(found_N) else math.nan,
+        value=float(sum_G.sum() / len(known_N)) if len(known_N) else math.nan,
         low=low,
         high=high,
-        n=len(found_N),
-        failed=len(value_N) - len(found_N),
+        n=len(known_N),
+        failed=len(value_N) - len(known_N),
         groups=groups,
     )
 
 
-def widened(figure: Figure, *, level: float = 0.95) -> Figure:
-    """A share of 0 or 1 with an interval that has a width, the others as they are.
+def with_exact_interval(figure: Figure, *, level: float = 0.95) -> Figure:
+    """A share of 0 or 1 with an exact interval; any other figure as it is.
 
-    Where all items are hits no resample can show a miss, however few they are. The interval is then that of Clopper &
-    Pearson (1934) with each group a single trial: a share of 1 in 11 groups has [.72, 1], in 400 [.99, 1]."""
+    If all items are hits no resample has a miss, however few items there are. The interval is then that of Clopper &
+    Pearson (1934) with each group as a single trial: a share of 1 in 11 groups has [.72, 1], in 400 [.99, 1]."""
     if figure.groups < 2 or figure.value not in (0, 1):
         return figure
     unseen = 1 - ((1 - level) / 2) ** (1 / figure.groups)
@@ -86,20 +89,19 @@ def widened(figure: Figure, *, level: float = 0.95) -> Figure:
 
 
 def number_groups(group_N: Labels) -> tuple[NDArray[np.intp], int]:
-    """Each item's group as an index from 0, in the order of the sorted labels, and how many groups there are."""
+    """Each item's group as an index from 0, in the order of the sorted labels, and the number of groups."""
     labels, index_N = np.unique(group_N, return_inverse=True)
     return index_N, len(labels)
 
 
-def interval(
+def bootstrap_interval(
     statistic: Statistic, groups: int, *, items: int = 0, resamples: int = 1000, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
     """The percentile interval (Efron & Tibshirani 1993, chapter 13) of a statistic over resampled groups.
 
-    statistic: from (R, G), how often each resample holds each group, to (R,), a value for each; nan for a resample
-    that has none (all of one rating, say), which is left out. items: the numbers that the statistic holds per
-    resample, if more than G; it bounds the memory. With fewer than two groups there is nothing to resample, and the
-    interval is nan rather than of no width. ConfigError for a level or a number of resamples that makes no sense."""
+    statistic: nan for a resample without a value (all of one rating, say), which is left out. items: the numbers that
+    the statistic holds per resample, if more than G; it bounds the memory. With fewer than two groups there is nothing
+    to resample, and the interval is nan. ConfigError for an invalid level or number of resamples."""
     if not 0 < level < 1:
         raise ConfigError(f"level: found {level}, expected a share between 0 and 1, such as 0.95")
     if resamples < 1:
@@ -117,9 +119,9 @@ def interval(
 
 
 def _draws(groups: int, *, resamples: int, rows: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """Resamples as counts per group, at most `rows` at a time; they are the same whatever `rows` is.
+    """Resamples as counts per group, at most `rows` at a time; they do not depend on `rows`.
 
-    As floats, since products of integer matrices take no fast path."""
+    Floats, since products of integer matrices are slow."""
     rng = np.random.default_rng(seed)
     for start in range(0, resamples, rows):
         block = min(rows, resamples - start)

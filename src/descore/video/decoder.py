@@ -21,7 +21,15 @@ from numpy.typing import NDArray
 
 from descore.errors import VideoError
 from descore.types import Clip
-from descore.video.packets import DamagedError, DecodeJob, PacketRow, PacketTable, VideoFile, error_text, open_video
+from descore.video.packets import (
+    DamagedError,
+    DecodeJob,
+    PacketRow,
+    PacketTable,
+    VideoFile,
+    ffmpeg_error_text,
+    open_video,
+)
 from descore.video.sampling import MAX_ASPECT, Timeline, VideoSampling, choose_frames, fit_size
 
 TRUSTED_KEYS = frozenset(
@@ -167,7 +175,7 @@ def _decoded_times(video: VideoFile, all_packets: Sequence[Sequence[int]]) -> li
                 raise video.job.damaged(f"only {len(times)} of its {len(video.rows)} frames could be decoded")
             times.append(frame.pts)
     except av.FFmpegError as error:
-        reason = f"only {len(times)} of its {len(video.rows)} frames could be decoded ({error_text(error)})"
+        reason = f"only {len(times)} of its {len(video.rows)} frames could be decoded ({ffmpeg_error_text(error)})"
         raise video.job.damaged(reason) from error
     if not times or (len(times) < len(video.rows) and not video.job.careful):
         raise video.job.damaged(f"{len(times)} of its {len(video.rows)} frames could be decoded")
@@ -213,7 +221,7 @@ class _FrameCollector:
                 if self.is_full:
                     return
         except av.FFmpegError as error:
-            raise self.video.job.damaged(f"only {self.progress} ({error_text(error)})") from error
+            raise self.video.job.damaged(f"only {self.progress} ({ffmpeg_error_text(error)})") from error
 
     def clip(self, chosen: Sequence[int], timeline: Timeline) -> Clip:
         """The clip, once every wanted frame is there."""

@@ -115,10 +115,10 @@ def open_video(file: BinaryIO, *, job: DecodeJob) -> Iterator["VideoFile"]:
         with _open(file, job=job) as container:
             yield VideoFile(file, container, job=job)
     except (av.FFmpegError, OSError) as error:
-        raise job.error(f"not a video, or cut off or damaged ({error_text(error)})") from error
+        raise job.error(f"not a video, or cut off or damaged ({ffmpeg_error_text(error)})") from error
 
 
-def error_text(error: Exception) -> str:
+def ffmpeg_error_text(error: Exception) -> str:
     """The text of an error of FFmpeg or the system, without its number and the file's name."""
     return str(getattr(error, "strerror", None) or error or type(error).__name__).rstrip(".")
 
@@ -230,7 +230,7 @@ class VideoFile:
                 self._keep(packet)
         except av.FFmpegError as error:
             raise self.job.error(
-                f"cut off or damaged: only {len(rows)} frames can be read ({error_text(error)})"
+                f"cut off or damaged: only {len(rows)} frames can be read ({ffmpeg_error_text(error)})"
             ) from error
         return rows
 

@@ -154,7 +154,7 @@ def test_killed_by_the_system_it_ends_the_same(straight, cold_config_of, cold_st
     assert_same(trained(tmp_path / "run"), trained(straight[0]))
 
 
-def test_killed_before_the_model_was_written_it_is_judged_and_written(cold_start, data, tmp_path):
+def test_killed_before_the_model_it_is_judged_and_written(cold_start, data, tmp_path):
     options = (f"data.eval={data / 'pairs_eval.csv'}", "optim.max_steps=1", "evaluate.chain_sources=[none]")
     cold_start(tmp_path / "run", *options)
     before = (tmp_path / "run" / "evaluation.json").read_text()
@@ -213,7 +213,7 @@ def test_two_processes_give_the_curve_of_one(cold_config_of, data, cold_start, t
 
 
 @pytest.mark.slow
-def test_shards_learn_the_same_and_a_whole_model_reads_what_they_learned(tmp_path):
+def test_shards_learn_the_same_as_a_whole_model(tmp_path):
     launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run(
         [*launched, "-m", "tests.training.sharded", tmp_path / "learned.safetensors"],
@@ -307,7 +307,7 @@ def test_held_out_pairs_without_a_score_are_counted(cold_start, data, tmp_path):
     assert "| without chains | overall | 4 of 6 |" in (out / "model" / "README.md").read_text()
 
 
-def test_where_none_has_a_score_the_card_does_not_say_that_nothing_was_held_out(cold_start, data, tmp_path):
+def test_the_card_counts_held_out_pairs_without_any_score(cold_start, data, tmp_path):
     table = write_table(data / "gone.csv", [{**row, "video_a": f"gone{i}.mp4"} for i, row in enumerate(pair_rows(2))])
     options = (
         f"data.eval={table}",
@@ -332,7 +332,7 @@ def test_evaluating_does_not_change_what_is_learned(straight, cold_start, data, 
 
 
 @pytest.mark.parametrize("drop", [0.5, 1.0])
-def test_a_score_is_standardized_by_the_calibration_tables_rewards(drop, cold_start, data, tmp_path):
+def test_a_score_is_standardized_by_the_calibration_table(drop, cold_start, data, tmp_path):
     """On chains of the model's own; without, where it never saw any. Each clip of a prompt counts once."""
     table = write_table(data / f"calibration_{drop}.csv", pair_rows(3))
     cold_start(
@@ -349,7 +349,7 @@ def test_a_score_is_standardized_by_the_calibration_tables_rewards(drop, cold_st
     assert scorer.model.settings.reward_std["overall"] == pytest.approx(rewards.std().item(), rel=1e-3)
 
 
-def test_trained_without_chains_it_says_so_and_with_chains_it_thinks_again(cold_start, rl_refuses, tmp_path):
+def test_the_paradigm_follows_whether_chains_were_trained(cold_start, rl_refuses, tmp_path):
     options = ("loss.chain_weight=0", "optim.max_steps=1", FROZEN)
     cold_start(tmp_path / "without", *options, "data.chain_drop=1")
     without = tmp_path / "without" / "model"
@@ -380,7 +380,7 @@ def rl_refuses(data, tmp_path):
     return refuse
 
 
-def test_a_table_that_is_trained_on_too_warns_and_the_card_says_so(cold_start, data, tmp_path):
+def test_an_eval_table_that_is_trained_on_is_reported(cold_start, data, tmp_path):
     """Whatever it is called."""
     shutil.copy(data / "pairs.csv", data / "copy.csv")
     options = ("evaluate.chain_sources=[none]", "optim.max_steps=1", FROZEN)
@@ -394,7 +394,7 @@ def test_a_table_that_is_trained_on_too_warns_and_the_card_says_so(cold_start, d
     assert "nothing was trained on" not in same + other.partition("## Settings")[0]
 
 
-def test_without_a_table_apart_nothing_is_known_and_the_card_says_so(straight, data):
+def test_without_an_eval_table_the_card_reports_none(straight, data):
     out, _ = straight
     assert trained(out).settings.reward_mean is None
     assert trained(out).settings.trained_on == "8 pairs"
@@ -429,7 +429,7 @@ def test_several_dimensions_have_a_row_and_an_accuracy_each(cold_start, data, tm
 
 
 @pytest.mark.slow
-def test_a_head_of_the_same_dimensions_goes_on_and_another_is_replaced(straight, cold_start, tmp_path):
+def test_a_head_of_other_dimensions_is_replaced(straight, cold_start, tmp_path):
     start = f"model.checkpoint={straight[0] / 'model'}"
     same = ("optim.max_steps=1", "trainable.head.mode=frozen", FROZEN, "loss.chain_weight=0")
     cold_start(tmp_path / "same", start, *same)
@@ -440,7 +440,7 @@ def test_a_head_of_the_same_dimensions_goes_on_and_another_is_replaced(straight,
         cold_start(tmp_path / "other", start, "dimensions=[motion]", "optim.max_steps=1")
 
 
-def test_a_run_keeps_the_token_layout_of_the_checkpoint_that_it_starts_from(cold_config_of, tmp_path):
+def test_a_run_keeps_the_token_layout_of_its_checkpoint(cold_config_of, tmp_path):
     model = build_micro()
     model.settings = model.settings.model_copy(update={"layout": Layout.QUERY_INSIDE})
     model.save_pretrained(tmp_path / "other")
@@ -501,7 +501,7 @@ def test_a_run_of_another_stage_is_refused(straight, train):
 
 
 @pytest.mark.parametrize("kind", ["bradley-terry", "margin"])
-def test_ties_alone_are_refused_where_nothing_could_be_learned_from_them(kind, cold_start, data, tmp_path):
+def test_ties_alone_are_refused_for_losses_of_decided_pairs(kind, cold_start, data, tmp_path):
     table = write_table(data / f"ties_{kind}.csv", [{**row, "preference": "tie"} for row in pair_rows(4)])
     with pytest.raises(DataError) as fault:
         cold_start(tmp_path / "run", f"data.train={table}", f"loss.kind={kind}", "optim.max_steps=1")

@@ -55,7 +55,7 @@ def test_ratings_are_standardized_by_a_scale(collate):
     torch.testing.assert_close(batch["rating"], torch.tensor([[2.0, float("nan")], [0, -1]]), equal_nan=True)
 
 
-def test_both_chains_of_a_pair_drop_out_together_about_half_of_the_time(collate):
+def test_both_chains_of_a_pair_drop_out_together_half_the_time(collate):
     batch = collate(some(40))
     a, b = written(batch)
     assert torch.equal(a, b)
@@ -130,7 +130,7 @@ class Pairs(Dataset):
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_workers_that_outlive_an_epoch_draw_by_the_epoch_that_they_are_asked_for(collate, workers):
+def test_persistent_workers_draw_by_the_epoch_of_the_key(collate, workers):
     expected = [[chains_drop(1, epoch, number, chain_drop=0.5) for number in range(8)] for epoch in range(3)]
     keys = []  # the one sampler of all epochs, as Trainer has it
     loader = DataLoader(

@@ -189,7 +189,7 @@ def test_pairs_one_by_one_sum_to_the_batch(two, seen):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_batch_of_no_pair_costs_nothing_and_names_the_same_metrics(two, seen, kind):
+def test_an_empty_batch_costs_nothing_and_has_the_same_metrics(two, seen, kind):
     """Processes add their metrics up: one that has none must not miss a name."""
     on_unreadable = Unreadable(table="t.csv", line=2, video="x.mp4", reason="no such file")
     batch = PairCollator(chat=two.chat, chain_drop=0.5, seed=0)([on_unreadable])

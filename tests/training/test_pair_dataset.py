@@ -140,7 +140,7 @@ def test_a_dimension_without_any_label_is_named(tmp_path):
         opened(table, tmp_path, dimensions=("overall", "MQ"))
 
 
-def test_a_table_that_changed_or_is_read_for_other_dimensions_is_refused(tmp_path):
+def test_a_changed_table_or_other_dimensions_are_refused(tmp_path):
     table = write_table(tmp_path / "t.csv", rows(2, **{"preference.MQ": "a"}))
     opened(table, tmp_path)
     opened(table, tmp_path)

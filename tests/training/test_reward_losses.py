@@ -109,7 +109,7 @@ def test_ties_by_strengths():
     assert bradley_terry_ties(a - b, preference, labelled, k=k).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_with_a_threshold_near_1_ties_vanish_and_bradley_terry_is_left():
+def test_with_a_threshold_near_1_only_bradley_terry_is_left():
     difference, preference = torch.tensor([1.0, -2.0]), torch.tensor([1, -1])
     found = bradley_terry_ties(difference, preference, torch.ones(2), k=1 + 1e-6)
     assert found.item() == pytest.approx(bradley_terry(difference * preference, torch.ones(2)).item(), rel=1e-5)

@@ -111,7 +111,7 @@ def test_killed_and_gone_on_with_is_the_same_to_the_last_bit(overrides, straight
     assert '{"resumed_at": 3}' in (tmp_path / "cut" / "metrics.jsonl").read_text()
 
 
-def test_killed_before_the_model_was_written_it_reads_what_it_learned(straight, train, tmp_path):
+def test_killed_before_the_model_it_loads_the_trained_weights(straight, train, tmp_path):
     import shutil
 
     shutil.copytree(straight[0], tmp_path / "run")
@@ -169,7 +169,7 @@ def test_two_processes_give_the_curve_of_one(config_of, data, train, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_go_on_in_the_order_of_the_pass_that_they_were_killed_in(config_of, data, train, tmp_path):
+def test_two_processes_resume_in_the_order_of_their_epoch(config_of, data, train, tmp_path):
     """Four updates a pass; killed at the seventh, gone on with from the sixth, in the middle of the second pass."""
     table = write_table(data / "eight.csv", chain_rows(8))
     options = (f"data.train={table}", "trainable.lora.lora_dropout=0", "optim.max_steps=8")

@@ -89,7 +89,7 @@ def test_targets_that_a_part_lacks_are_refused_with_those_it_has():
         set_trainable(build_micro(), table(merger="lora", targets=("q_proj",)), precision=torch.float32)
 
 
-def test_what_learns_is_held_in_float32_and_the_rest_in_the_runs_precision():
+def test_trainable_weights_are_float32_others_in_the_precision():
     model = build_micro()
     set_trainable(model, table(merger="full", language_model="lora"), precision=torch.bfloat16)
     kinds = {weight.requires_grad: set() for weight in model.backbone.parameters()}
@@ -116,7 +116,7 @@ def test_groups_have_each_weight_once_with_its_parts_rate():
     assert set(grouped) == {id(weight) for weight in model.parameters() if weight.requires_grad}
 
 
-def test_folding_an_adapter_changes_names_and_not_what_the_model_says():
+def test_merging_an_adapter_keeps_the_outputs():
     model = build_micro()
     set_trainable(model, table(language_model="lora", vision_tower="lora"), precision=torch.float32)
     for name, weight in model.named_parameters():

@@ -85,7 +85,7 @@ def test_a_run_that_was_cut_off_ends_where_the_whole_one_ends(tmp_path):
     assert all(torch.equal(weights[name], weights_again[name]) for name in weights)
 
 
-def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):
+def test_an_incomplete_checkpoint_is_skipped(tmp_path):
     assert last_checkpoint(tmp_path) is None
     for step, state in ((200, "{}"), (1000, "{}"), (1200, None), (1400, ""), (1600, '{"global_step": 16')):
         folder = tmp_path / f"checkpoint-{step}"

@@ -68,7 +68,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 _ROWS = 1024
-"""Rows in a record batch: a row is found by one division."""
+"""Rows in a record batch, so that one division locates a row."""
 _DIGEST = b"sha256 of the table"
 
 
@@ -242,8 +242,9 @@ class PairTable(Dataset):  # type: ignore[type-arg]  # torch's Dataset is generi
         both = pa.chunked_array([chunk for side in ratings for chunk in side.chunks])
         mean, std = pc.mean(both).as_py(), pc.stddev(both).as_py()
         if not std:
-            found = "no rating" if std is None else f"no rating but {mean:g}"
-            raise DataError(str(self.table), 1, f"dimension {name!r} has {found}; expected two different ones at least")
+            values = "no rating" if std is None else f"no rating but {mean:g}"
+            reason = f"dimension {name!r} has {values}; expected two different ones at least"
+            raise DataError(str(self.table), 1, reason)
         return mean, std
 
 

@@ -31,9 +31,9 @@ LEARNED_FILE, STATE_FILE = "learned.safetensors", "trainer_state.json"
 def part_of(model: DescoreModel, name: str) -> str:
     """The part of the backbone that a weight or module belongs to, by its name within the backbone."""
     parts = model.family.PARTS
-    found = next((part for part, starts in parts.items() if f"{name}.".startswith(starts)), None)
-    assert found is not None, f"{name} belongs to none of {', '.join(parts)}"
-    return str(found)
+    part = next((part for part, prefixes in parts.items() if f"{name}.".startswith(prefixes)), None)
+    assert part is not None, f"{name} belongs to none of {', '.join(parts)}"
+    return str(part)
 
 
 def set_trainable(model: DescoreModel, trainable: TrainableConfig, *, precision: torch.dtype) -> None:

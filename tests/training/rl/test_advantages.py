@@ -45,7 +45,7 @@ def test_a_chain_that_does_not_count_is_not_there():
 
 @pytest.mark.parametrize("scale", ["group", "none"])
 @pytest.mark.parametrize("reward", [0.1, 0.7, 0.85, 1e4])
-def test_equal_rewards_have_no_advantage_whatever_rounding_makes_of_their_mean(reward, scale):
+def test_equal_rewards_have_no_advantage_despite_rounding(reward, scale):
     """The float32 mean of seven times 0.1 is not 0.1, and what is left over would be divided by epsilon."""
     assert group_advantages(torch.full((2, 7), reward), scale=scale).tolist() == [[0] * 7] * 2
 

@@ -305,7 +305,7 @@ def test_rewards_learn_the_pairs_where_no_chain_is_learned_from(rl, tmp_path):
 
 
 @pytest.mark.parametrize("measured", [True, False])
-def test_distance_and_drift_are_measured_without_a_weight_of_kl_unless_told_otherwise(rl, tmp_path, measured):
+def test_without_beta_kl_and_drift_are_logged_by_log_kl(rl, tmp_path, measured):
     options = ("policy.beta=0", f"policy.log_kl={str(measured).lower()}", "optim.max_steps=2")
     rl(tmp_path / "run", *options)
     last = lines(tmp_path / "run")[-1]
@@ -341,7 +341,7 @@ def test_query_and_head_move_and_nothing_else(rl, data, tmp_path):
     assert {name for name in start if not torch.equal(start[name], after[name])} == {"query", "head.weight"}
 
 
-def test_a_pair_that_cannot_be_read_is_left_out_and_counted_and_nothing_takes_its_place(rl, data, tmp_path):
+def test_an_unreadable_pair_is_counted_and_not_replaced(rl, data, tmp_path):
     rows = [{**row, **{v: str(data / row[v]) for v in ("video_a", "video_b")}} for row in marked_rows()]
     rows[2]["video_b"] = "absent.mp4"
     table = write_table(tmp_path / "holes.csv", rows)
@@ -355,7 +355,7 @@ def test_a_pair_that_cannot_be_read_is_left_out_and_counted_and_nothing_takes_it
     assert {pair for _, pair, *_ in chains(tmp_path / "run")} == set(range(8)) - {2}
 
 
-def test_held_out_pairs_are_judged_on_chains_of_its_own_and_the_reward_is_calibrated(rl, data, tmp_path):
+def test_held_out_pairs_are_judged_and_the_reward_is_calibrated(rl, data, tmp_path):
     write_table(data / "marked_eval.csv", marked_rows(4))
     out = tmp_path / "run"
     told = []
@@ -384,7 +384,7 @@ def test_held_out_pairs_are_judged_on_chains_of_its_own_and_the_reward_is_calibr
     assert json.loads((out / "evaluation.json").read_text())[0]["chain_source"] == "generated"
 
 
-def test_the_generative_paradigm_learns_without_a_head_and_its_model_is_run_by_a_scorer(rl, data, tmp_path):
+def test_the_generative_paradigm_trains_without_a_head(rl, data, tmp_path):
     out = tmp_path / "run"
     rl(out, "paradigm=generative", "optim.max_steps=2")
     line = curve(out)[2]
@@ -448,7 +448,7 @@ def test_a_run_warns_as_it_begins_of_a_length_that_is_never_paid(rl, tmp_path):
         rl(tmp_path / "run", "rewards.length_none_below=8", "rewards.length_full_from=9", "optim.max_steps=1")
 
 
-def test_a_run_warns_as_it_begins_of_pairs_that_teach_chains_or_rewards_nothing(rl, data, tmp_path):
+def test_a_run_warns_of_a_table_without_marks_or_decided_pairs(rl, data, tmp_path):
     bare = [{**row, "preference": "tie", "marks_a": "", "marks_b": ""} for row in marked_rows(2)]
     table = write_table(data / "bare.csv", bare)
     with warnings.catch_warnings(record=True) as found:

@@ -26,7 +26,7 @@ def at_ratio(ratio, advantage, **epsilons):
     return terms, slope.item()
 
 
-def test_on_policy_the_gradient_is_that_of_the_policy_gradient_theorem():
+def test_on_policy_the_gradient_is_the_policy_gradient():
     """Ratio 1: the objective is A, and its derivative A as well, so the loss has -A."""
     terms, slope = at_ratio(1.0, 0.7)
     assert terms.loss.item() == slope == pytest.approx(-0.7)

@@ -195,7 +195,7 @@ def replace_bt(settings):
     return settings.model_copy(update={"loss": settings.loss.model_copy(update={"bt_weight": 0.0})})
 
 
-def test_a_second_pass_reads_the_rewards_anew_and_holds_ratios_against_the_first(config):
+def test_a_second_pass_has_new_rewards_and_the_first_ratios(config):
     settings = config("policy.num_iterations=2", "policy.epsilon=0.0001")
     model, reference, _ = moved_model()
     optimizer = torch.optim.SGD(trainable_weights(model).values(), lr=0.05)
@@ -214,7 +214,7 @@ def test_a_second_pass_reads_the_rewards_anew_and_holds_ratios_against_the_first
 
 
 @pytest.mark.parametrize("trainable", [LORA, pytest.param(FULL, marks=pytest.mark.slow)])
-def test_the_frozen_start_is_the_model_that_was_and_the_learning_one_is_as_before(trainable):
+def test_the_reference_is_the_start_and_the_model_is_restored(trainable):
     model, reference, before = moved_model(trainable)
     rollout = made_rollout(before)
     tokens = rollout.groups[0][1].token_ids

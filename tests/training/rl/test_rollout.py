@@ -41,7 +41,7 @@ def texts(rollout):
     return [[chain.token_ids for chain in group] for group in rollout.groups]
 
 
-def test_chains_are_the_same_alone_and_in_a_batch_and_others_at_another_step(micro, config):
+def test_chains_depend_on_seed_and_step_but_not_on_the_batch(micro, config):
     both = texts(sample_rollout(micro, [pair(0), pair(1)], config=config(), step=3))
     alone = [texts(sample_rollout(micro, [pair(number)], config=config(), step=3)) for number in (0, 1)]
     assert both == [alone[0][0], alone[1][0], alone[0][1], alone[1][1]]
@@ -126,7 +126,7 @@ def correct(groups, pairs, config):
     return [[chain.reward_parts.get("correctness") for chain in group] for group in rated(groups, pairs, config)]
 
 
-def test_a_generative_chain_is_worth_more_if_scores_are_in_peoples_order(config):
+def test_a_generative_chain_is_rewarded_for_peoples_order(config):
     """Matched: 4 above 3 is right, 2 and 2 a tie where people see none. All: each is held against both."""
     groups = [[completion(4.0), completion(2.0)], [completion(3.0), completion(2.0)]]
     generative = config("paradigm=generative", "rewards.correctness=0.5")
@@ -138,7 +138,7 @@ def test_a_generative_chain_is_worth_more_if_scores_are_in_peoples_order(config)
     assert chain.rollout_reward == pytest.approx(0.1 + 0.2 * 4 / 7 + 0.5)  # known also without marks
 
 
-def test_a_chain_without_a_score_is_wrong_and_its_opponent_is_not_rated(config):
+def test_a_chain_without_a_score_leaves_its_opponent_unrated(config):
     generative = config("paradigm=generative")
     chains = rated([[completion()], [completion(3.0)]], [pair(0)], generative)
     assert chains[0][0].reward_parts["correctness"] == 0.0
@@ -148,7 +148,7 @@ def test_a_chain_without_a_score_is_wrong_and_its_opponent_is_not_rated(config):
     assert no_label[1][0].rollout_reward is not None
 
 
-def test_truncated_chains_are_no_part_of_their_group_unless_asked_for(micro, config):
+def test_truncated_chains_count_only_without_the_mask(micro, config):
     rollout = sample_rollout(micro, [pair(0)], config=config("rollout.max_completion_length=4"), step=1)
     assert all(chain.truncated and len(chain.token_ids) == 5 for group in rollout.groups for chain in group)
     assert not rollout.counted(mask_truncated=True).any()

@@ -1,106 +1,177 @@
-"""Tables of chains: what is read, what is refused, and that a long one costs no memory."""
+"""Tables of pairs: what is read, what is refused, and that a long one costs no memory."""
 
 import json
+import math
 import pickle
 import tracemalloc
 
+import numpy as np
 import pytest
-from tests.training.conftest import chain_rows, write_table
+from tests.training.conftest import write_table
 
 from descore.errors import ConfigError, DataError
-from descore.training.collate import ChainCollator, Unreadable
-from descore.training.sft import ChainTable, index_table, read_examples
+from descore.training.collate import MISSING, PairCollator, TrainingPair, Unreadable
+from descore.training.dataset import PairTable, index_pairs
 from descore.video.sampling import VideoSampling
 
 SAMPLING = VideoSampling(max_pixels=64 * 64, min_pixels=16 * 16, size_multiple=16)
+OVERALL = ("overall",)
 
 
-def opened(table, tmp_path):
-    index_table(table, tmp_path / "index.arrow")
-    return ChainTable(table, index=tmp_path / "index.arrow", sampling=SAMPLING)
+def rows(count, **more):
+    return [
+        {
+            "prompt": f"a red ball {i}",
+            "video_a": f"{2 * i}.mp4",
+            "video_b": f"{2 * i + 1}.mp4",
+            "preference": ("a", "b", "tie")[i % 3],
+            "chain_a": "short",
+            "chain_b": "a longer chain",
+            **more,
+        }
+        for i in range(count)
+    ]
 
 
-def test_examples_are_found_by_number(data, tmp_path):
-    table = opened(data / "train.csv", tmp_path)
-    assert len(table) == 10
-    assert [table[i].prompt for i in (9, 0, 4)] == ["a red ball 9", "a red ball 0", "a red ball 4"]
-    assert table[1].chain == "a red ball rolls to the left a red ball rolls to the left"
-    assert table[1].clip.source == str(data / "1.mp4")
+def opened(table, tmp_path, *, dimensions=OVERALL):
+    index_pairs(table, tmp_path / "index.arrow", dimensions=dimensions)
+    return PairTable(table, index=tmp_path / "index.arrow", sampling=SAMPLING, dimensions=dimensions)
 
 
-def test_a_worker_gets_a_table_of_its_own(data, tmp_path):
-    table = opened(data / "train.csv", tmp_path)
-    assert pickle.loads(pickle.dumps(table))[3].prompt == table[3].prompt
+@pytest.fixture
+def five(data, tmp_path):
+    return opened(write_table(data / "pairs.csv", rows(5)), tmp_path)
 
 
-def test_a_table_of_pairs_gives_two_examples_a_row(tmp_path):
-    row = {"prompt": "p", "video_a": "a.mp4", "video_b": "b.mp4", "chain_a": "A", "chain_b": "B", "preference": "a"}
-    (tmp_path / "pairs.jsonl").write_text(json.dumps(row) + "\n" + json.dumps({**row, "chain_a": "C"}))
-    found = [(e["line"], e["video"], e["chain"]) for e in read_examples(tmp_path / "pairs.jsonl")]
-    assert found == [(1, "a.mp4", "A"), (1, "b.mp4", "B"), (2, "a.mp4", "C"), (2, "b.mp4", "B")]
+def test_pairs_are_found_by_number(five, data):
+    assert len(five) == 5
+    pair = five[4]
+    assert isinstance(pair, TrainingPair)
+    assert (pair.a.prompt, pair.b.prompt) == ("a red ball 4", "a red ball 4")
+    assert (pair.a.clip.source, pair.b.clip.source) == (str(data / "8.mp4"), str(data / "9.mp4"))
+    assert (pair.a.chain, pair.b.chain) == ("short", "a longer chain")
+    assert (pair.number, pair.epoch) == (4, 0)
+    assert [five[i].preference_K.tolist() for i in range(3)] == [[1], [-1], [0]]
 
 
-@pytest.mark.parametrize("column", ["prompt", "video", "chain"])
-def test_an_empty_cell_is_refused_with_its_line(tmp_path, column):
-    rows = chain_rows(3)
-    rows[1][column] = "  "
-    with pytest.raises(DataError, match=rf"t.csv:3: {column} is empty"):
-        list(read_examples(write_table(tmp_path / "t.csv", rows)))
+def test_a_key_may_bring_its_epoch(five):
+    assert (five[3, 4].epoch, five[3, 4].number) == (3, 4)
+    assert five[3, 4].a.prompt == five[4].a.prompt
 
 
-def test_a_table_without_chains_says_what_it_lacks(tmp_path):
-    table = write_table(tmp_path / "t.csv", [{"prompt": "p", "video": "v"}])
-    with pytest.raises(DataError, match=r"expected video and chain, or video_a, .*, found prompt, video"):
-        list(read_examples(table))
+def test_a_worker_gets_a_table_of_its_own(five):
+    len(five)
+    assert pickle.loads(pickle.dumps(five))[2].a.prompt == "a red ball 2"
 
 
-def test_an_index_that_was_not_written_to_its_end_is_none(tmp_path):
-    rows = [*chain_rows(3), {"prompt": "p", "video": "", "chain": "c"}]
-    table = write_table(tmp_path / "t.csv", rows)
-    with pytest.raises(DataError):
-        index_table(table, tmp_path / "index.arrow")
+def test_each_dimension_has_labels_of_its_own(data, tmp_path):
+    told = [
+        {"preference.VQ": "a", "preference.MQ": "", "rating_a.VQ": "3.5", "rating_b.VQ": "1", "rating_b.TA": ""},
+        {"preference.VQ": "tie", "preference.MQ": "b", "rating_a.VQ": "", "rating_b.VQ": "", "rating_b.TA": "2"},
+    ]
+    table = [
+        {k: v for k, v in row.items() if k != "preference"} | more for row, more in zip(rows(2), told, strict=True)
+    ]
+    pairs = opened(write_table(data / "named.csv", table), tmp_path, dimensions=("MQ", "VQ", "TA"))
+    assert [pairs[i].preference_K.tolist() for i in (0, 1)] == [[MISSING, 1, MISSING], [-1, 0, MISSING]]
+    assert pairs[0].preference_K.dtype == np.int8
+    nan = math.nan
+    np.testing.assert_array_equal(pairs[0].rating_a_K, [nan, 3.5, nan])
+    np.testing.assert_array_equal(pairs[1].rating_b_K, [nan, nan, 2])
+
+
+def test_chains_may_be_absent_from_a_row_or_the_table(data, tmp_path):
+    table = rows(2)
+    table[1] |= {"chain_a": "", "chain_b": " "}
+    pairs = opened(write_table(data / "some.csv", table), tmp_path)
+    assert (pairs[1].a.chain, pairs[1].b.chain) == (None, None)
+    bare = [{k: v for k, v in row.items() if not k.startswith("chain")} for row in rows(2)]
+    (tmp_path / "bare").mkdir()
+    assert opened(write_table(data / "bare.csv", bare), tmp_path / "bare")[0].a.chain is None
+
+
+def test_lengths_are_known_without_reading_a_video(five):
+    assert five.lengths.tolist() == [len("a red ball 0") + len("a longer chain")] * 5
+    assert five.lengths.dtype == np.int32
+
+
+def test_ratings_have_a_mean_and_a_deviation(data, tmp_path):
+    """1, 2, 3 and 6: mean 3, variance (4 + 1 + 0 + 9) / 4 = 3.5."""
+    table = [row | {"rating_a": a, "rating_b": b} for row, a, b in zip(rows(3), (1, "", 3), (2, 6, ""), strict=True)]
+    scale = opened(write_table(data / "rated.csv", table), tmp_path).rating_scale
+    assert scale.mean_K == (3.0,)
+    assert scale.std_K == pytest.approx((math.sqrt(3.5),))
+
+
+@pytest.mark.parametrize(("rating", "said"), [("4", "no rating but 4"), ("", "no rating")])
+def test_ratings_that_have_no_deviation_are_refused(data, tmp_path, rating, said):
+    table = write_table(data / "flat.csv", rows(2, rating_a=rating, rating_b=rating))
+    with pytest.raises(DataError, match=rf"flat.csv:1: dimension 'overall' has {said}; expected two different ones"):
+        _ = opened(table, tmp_path).rating_scale
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"video_b": ""}, "t.csv:3: video_b is empty; expected a text"),
+        ({"preference": "same?"}, "t.csv:3: preference is 'same?'; expected a, b or tie"),
+        ({"chain_b": ""}, "t.csv:3: chain_b is empty and chain_a is not; expected both or neither"),
+        ({"chain_a": ""}, "t.csv:3: chain_a is empty and chain_b is not; expected both or neither"),
+    ],
+)
+def test_a_faulty_row_is_refused_with_its_line(tmp_path, row, said):
+    table = rows(3)
+    table[1] |= row
+    with pytest.raises(DataError) as fault:
+        opened(write_table(tmp_path / "t.csv", table), tmp_path)
+    assert str(fault.value) == f"{tmp_path / said}; descore data check {tmp_path / 't.csv'} lists all"
     assert not (tmp_path / "index.arrow").exists()
 
 
-def test_a_table_that_changed_is_refused(tmp_path):
-    table = write_table(tmp_path / "t.csv", chain_rows(3))
-    index_table(table, tmp_path / "index.arrow")
-    index_table(table, tmp_path / "index.arrow")
-    write_table(table, chain_rows(4))
+def test_a_dimension_that_the_table_lacks_is_named(tmp_path):
+    table = write_table(tmp_path / "t.csv", rows(2, **{"preference.MQ": "a", "rating_a.TA": 2}))
+    with pytest.raises(DataError, match=r"t.csv:1: no column preference.VQ; the dimensions here are overall, MQ, TA$"):
+        opened(table, tmp_path, dimensions=("MQ", "VQ"))
+
+
+def test_a_dimension_without_any_label_is_named(tmp_path):
+    table = write_table(tmp_path / "t.csv", rows(2, **{"preference.MQ": ""}))
+    with pytest.raises(DataError, match=r"t.csv:1: no row has a label for MQ; expected one at least$"):
+        opened(table, tmp_path, dimensions=("overall", "MQ"))
+
+
+def test_a_changed_table_or_other_dimensions_are_refused(tmp_path):
+    table = write_table(tmp_path / "t.csv", rows(2, **{"preference.MQ": "a"}))
+    opened(table, tmp_path)
+    opened(table, tmp_path)
+    with pytest.raises(ConfigError, match="was read for other columns when the run began"):
+        opened(table, tmp_path, dimensions=("MQ",))
+    write_table(table, rows(3))
     with pytest.raises(ConfigError, match="has changed since the run began"):
-        index_table(table, tmp_path / "index.arrow")
+        opened(table, tmp_path)
 
 
-@pytest.mark.parametrize("count", [1023, 1024, 1025, 2048])
-def test_the_number_of_examples_where_a_batch_of_rows_ends(tmp_path, count):
-    table = opened(write_table(tmp_path / "t.csv", chain_rows(count)), tmp_path)
-    assert len(table) == count
-    assert isinstance(table[count - 1], Unreadable)
-    assert table[count - 1].video.endswith(f"{count - 1}.mp4")
+def test_a_pair_is_unreadable_if_one_of_its_videos_is(micro, data, tmp_path):
+    table = rows(3)
+    table[1]["video_b"] = "absent.mp4"
+    pairs = opened(write_table(data / "absent.csv", table), tmp_path)
+    on_unreadable = pairs[1]
+    assert isinstance(on_unreadable, Unreadable)
+    assert (on_unreadable.line, on_unreadable.reason) == (3, "no such file")
+    assert on_unreadable.video.endswith("absent.mp4")
+    batch = PairCollator(chat=micro.chat, chain_drop=0.0, seed=0)([pairs[i] for i in range(3)])
+    assert batch["unreadable"] == [on_unreadable]
+    assert batch["preference"].tolist() == [[1], [0]]
 
 
 def test_a_long_table_is_never_held_in_memory(tmp_path):
-    rows = ({**row, "chain": "x" * 2000} for row in chain_rows(20_000))
     with (tmp_path / "t.jsonl").open("w") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
+        file.writelines(json.dumps(row | {"chain_a": "x" * 2000, "chain_b": "y" * 1000}) + "\n" for row in rows(5_000))
     tracemalloc.start()
     table = opened(tmp_path / "t.jsonl", tmp_path)
-    assert table[19_999].line == 20_000
+    assert table[4_999].line == 5_000
+    assert len(table.lengths) == len(table)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert (tmp_path / "t.jsonl").stat().st_size > 40_000_000
+    assert (tmp_path / "t.jsonl").stat().st_size > 15_000_000
     assert peak < 8_000_000  # a thousand rows at a time
-
-
-def test_an_unreadable_video_is_left_out_and_named(micro, data, tmp_path):
-    rows = chain_rows(3)
-    rows[1]["video"] = "absent.mp4"
-    table = opened(write_table(data / "one_absent.csv", rows), tmp_path)
-    batch = ChainCollator(micro.chat)([table[i] for i in range(3)])
-    assert len(batch["input_ids"]) == 2
-    [on_unreadable] = batch["unreadable"]
-    assert (on_unreadable.line, on_unreadable.reason) == (3, "no such file")
-    assert on_unreadable.video.endswith("absent.mp4")
-    nothing = ChainCollator(micro.chat)([table[1]])
-    assert nothing.keys() == {"chain_mask", "unreadable"}
-    assert nothing["chain_mask"].shape == (0, 0)

@@ -29,7 +29,7 @@ class TrainingExample:
     """One for each of DIMENSIONS."""
 
 
-T = TypeVar("T")
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ def preference_labels(pairs: Sequence[TrainingPair]) -> tuple[Tensor, Tensor]:
     return preference_BK.masked_fill(~labelled_BK, 0), labelled_BK
 
 
-def split_unreadable(items: Sequence[T | Unreadable]) -> tuple[list[T], list[Unreadable]]:
+def split_unreadable(items: Sequence[_Item | Unreadable]) -> tuple[list[_Item], list[Unreadable]]:
     """The items that can be read, and those that cannot."""
     unreadable = [item for item in items if isinstance(item, Unreadable)]
     return [item for item in items if not isinstance(item, Unreadable)], unreadable

@@ -233,7 +233,7 @@ class _SetEpoch(TrainerCallback):  # type: ignore[misc]
         self.sampler.set_epoch(int(state.epoch or 0))
 
 
-T = TypeVar("T", bound=DescoreTrainer)
+_AnyTrainer = TypeVar("_AnyTrainer", bound=DescoreTrainer)
 
 
 def run_training(
@@ -241,8 +241,8 @@ def run_training(
     *,
     tables: Mapping[str, Path | None],
     index: Callable[[Path, Path], None],
-    build: Callable[[DescoreModel, TrainingArguments, Tables], T],
-    finalize: Callable[[T], None],
+    build: Callable[[DescoreModel, TrainingArguments, Tables], _AnyTrainer],
+    finalize: Callable[[_AnyTrainer], None],
 ) -> TrainingResult:
     """Train, or resume training, and write the model.
 
@@ -303,12 +303,12 @@ def training_arguments(config: TrainingConfig) -> TrainingArguments:
 def build_trainer(
     config: TrainingConfig,
     *,
-    trainer_class: Callable[..., T],
+    trainer_class: Callable[..., _AnyTrainer],
     model: DescoreModel,
     examples: Mapping[str, int],
     on_progress: ProgressCallback,
     **trainer: Any,  # noqa: ANN401  # the trainer's own arguments
-) -> T:
+) -> _AnyTrainer:
     """A trainer with the optimizer and the records of every stage. `examples`: by table's path, how many it has; the
     first is the one that is trained on."""
     optim, out = config.optim, config.run.out

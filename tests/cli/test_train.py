@@ -201,7 +201,7 @@ def test_the_bar_of_stage_2_shows_the_last_step():
     ],
 )
 def test_the_summary_leaves_out_what_is_not_known(metrics, line, capsys):
-    trained = SimpleNamespace(model=Path("model"), metrics=metrics, unreadable=0, before=False)
+    trained = SimpleNamespace(model=Path("model"), metrics=metrics, unreadable=0, already_trained=False)
     cli_train._print_summary(
         trained, figures=cli_train._pair_accuracy, held_out=cli_train._held_out_pairs, next_step="look"
     )

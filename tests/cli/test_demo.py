@@ -30,7 +30,7 @@ def test_the_demo_writes_its_page_and_its_clips(descore, model, tmp_path):
         assert shown in " ".join(result.stdout.split())
 
 
-def test_the_demo_says_where_it_cannot_write(descore, model, tmp_path):
+def test_a_folder_that_cannot_be_made_is_an_error(descore, model, tmp_path):
     (tmp_path / "file").write_text("")
     result = descore("demo", "--model", model, "--out", tmp_path / "file")
     assert result.exit_code == 3

@@ -79,7 +79,7 @@ def test_label_noise_turns_preferences_round(sample, tmp_path, descore):
     assert noisy == [turned[preference] for preference in plain]
 
 
-def test_loose_prompts_ask_for_the_same_in_another_way(tmp_path, descore):
+def test_loose_prompts_ask_for_the_same_in_other_words(tmp_path, descore):
     rows_of = {}
     for name, options in (("stiff", ()), ("loose", ("--loose",))):
         folder = tmp_path / name

@@ -27,7 +27,7 @@ class FixedJudge:
     batch_size: int = 2
     model: str = "fixed"
     versions: Mapping[str, str] = field(default_factory=dict)
-    seen: list[str] = field(default_factory=list)
+    judged_videos: list[str] = field(default_factory=list)
     after: Callable[[int], None] = lambda _: None
     """Called with the number of clips judged so far, before records are given back."""
 
@@ -36,16 +36,16 @@ class FixedJudge:
         return {"model": self.model, "think": None, "versions": dict(self.versions)}
 
     def judge(self, clips, *, open_video):  # noqa: ARG002
-        self.seen += [clip.video for clip in clips]
-        self.after(len(self.seen))
+        self.judged_videos += [clip.video for clip in clips]
+        self.after(len(self.judged_videos))
         return [self._record(clip) for clip in clips]
 
     def _record(self, clip):
-        told = self.rewards.get(clip.video)
-        if told is None:
+        shown = self.rewards.get(clip.video)
+        if shown is None:
             return plain_record(clip, model=self.model, error="broken", seconds=0.5)
         return plain_record(
-            clip, model=self.model, rewards=told if isinstance(told, dict) else {"overall": told}, seconds=0.5
+            clip, model=self.model, rewards=shown if isinstance(shown, dict) else {"overall": shown}, seconds=0.5
         )
 
 

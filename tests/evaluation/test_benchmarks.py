@@ -43,7 +43,7 @@ def loaded(name, roots, **options) -> Judgements:
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_a_gold_scorer_is_always_right_and_its_mirror_always_wrong(name, roots):
+def test_gold_rewards_are_always_right_and_negated_always_wrong(name, roots):
     judgements = loaded(name, roots, limit=4 if BENCHMARKS[name].drawn else None)
     assert judgements.pairs
     for label in BENCHMARKS[name].labels:
@@ -68,7 +68,7 @@ def test_each_clip_of_a_pair_is_there_once(name, roots):
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_a_row_says_what_its_reader_must_know(name):
+def test_a_row_has_title_size_notes_and_sourced_figures(name):
     row = BENCHMARKS[name]
     assert row.name == name
     assert row.title
@@ -126,11 +126,11 @@ FIRST_PAIRS = {
 
 
 @pytest.mark.parametrize("name", ON_DISK)
-def test_the_fixture_becomes_what_it_says(name, roots):
+def test_a_fixture_becomes_the_expected_judgements(name, roots):
     judgements = loaded(name, roots)
     first = judgements.pairs[0]
-    found = (first.video_a, first.video_b, first.source_a, first.source_b, dict(first.preference))
-    assert (*found, len(judgements.clips), len(judgements.pairs)) == FIRST_PAIRS[name]
+    result = (first.video_a, first.video_b, first.source_a, first.source_b, dict(first.preference))
+    assert (*result, len(judgements.clips), len(judgements.pairs)) == FIRST_PAIRS[name]
     assert first.group == first.prompt
 
 
@@ -186,7 +186,7 @@ def test_an_unknown_name_lists_the_known_with_the_nearest():
     assert find_benchmark("fetv") is BENCHMARKS["fetv"]
 
 
-def test_missing_files_are_said_with_what_to_get(tmp_path):
+def test_missing_files_are_named_with_where_to_get_them(tmp_path):
     with pytest.raises(
         ConfigError, match=r"fetv: where is it\? Name its folder with --root; a folder with ratings.csv"
     ):
@@ -197,7 +197,7 @@ def test_missing_files_are_said_with_what_to_get(tmp_path):
         load(BENCHMARKS["monetbench"], root=tmp_path)
 
 
-def test_a_table_of_another_layout_names_what_it_lacks(tmp_path):
+def test_a_table_of_another_layout_names_the_missing_column(tmp_path):
     (tmp_path / "pairs.csv").write_text("path_a,path_B,prompt,VQ,TA\nx,y,p,A,B\n")
     with pytest.raises(DataError, match="no column 'path_A' \\(is it 'path_a'\\?\\), 'MQ'"):
         load(BENCHMARKS["videoalign"], root=tmp_path)

@@ -61,7 +61,7 @@ def test_a_model_gives_the_scorers_rewards_with_all_keys(judge):
         assert record["error"] is None
 
 
-def test_a_drawn_clip_that_is_too_large_is_scaled_as_a_file_would_be(judge):
+def test_a_large_drawn_clip_is_scaled_like_a_file(judge):
     large = noise_clip(0, width=160, height=96)
     [record] = judge.judge([clip("large", prompt=PROMPT)], open_video=lambda _: large)
     alone = judge.scorer.score(large.frames, prompt=PROMPT, fps=large.source_fps)
@@ -69,7 +69,7 @@ def test_a_drawn_clip_that_is_too_large_is_scaled_as_a_file_would_be(judge):
     assert len(record["times"]) == 4
 
 
-def test_what_cannot_be_scored_is_recorded_and_the_others_go_on(judge):
+def test_failed_clips_are_recorded_and_others_scored(judge):
     clips = [
         clip("0", prompt=PROMPT),
         clip("gone", prompt=PROMPT),
@@ -91,7 +91,7 @@ def test_several_samples_count_all_their_tokens(judge):
     assert record["tokens"] == sum(c.num_tokens for c in alone.completions) > alone.typical.num_tokens
 
 
-def test_the_config_says_what_rewards_depend_on(judge, folder):
+def test_the_config_holds_everything_rewards_depend_on(judge, folder):
     config = judge.config
     assert config["model"] == str(folder)
     assert (config["think"], config["samples"], config["temperature"]) == ("on", 1, 0.0)
@@ -104,7 +104,7 @@ def test_the_config_says_what_rewards_depend_on(judge, folder):
 
 
 @pytest.mark.parametrize("file", ["reward_head.safetensors", "model.safetensors"])
-def test_a_retrained_model_of_the_same_name_has_another_digest(folder, tmp_path, file, monkeypatch):
+def test_a_retrained_model_has_another_digest(folder, tmp_path, file, monkeypatch):
     copy = tmp_path / "micro"
     shutil.copytree(folder, copy)
     assert checkpoint_digest(str(copy)) == checkpoint_digest(str(folder))
@@ -168,7 +168,7 @@ def test_sharpness_of_an_edge_is_its_height():
     assert sharpness(clip_of(EDGE)) == pytest.approx(100)  # two inner pixels: 4 * 0 - 100 and 4 * 100 - 300
 
 
-def test_sharpness_is_the_mean_over_frames_and_nothing_where_all_is_flat():
+def test_sharpness_is_the_mean_over_frames_and_0_if_flat():
     assert sharpness(clip_of(flat(77))) == pytest.approx(0, abs=1e-4)
     assert sharpness(clip_of(DOT, flat(0))) == pytest.approx(200)
 
@@ -191,7 +191,7 @@ def test_a_jump_between_two_stills():
         ("sharpness", clip_of([[1, 2], [3, 4]]), "2x2 pixels"),
     ],
 )
-def test_what_is_not_defined_is_an_error_and_no_number(name, unmeasurable, message):
+def test_an_undefined_feature_is_an_error(name, unmeasurable, message):
     with pytest.raises(VideoError, match=message):
         FEATURES[name].measure(unmeasurable)
 

@@ -34,7 +34,7 @@ RIGHT = dict.fromkeys(("subject", "dynamics", "camera", "environment", "style"),
 
 
 def counting(levels=LEVELS):
-    """(T, 2, 2, 3): each frame is of one level, by which it can be told."""
+    """(T, 2, 2, 3): each frame is of one level, which identifies it."""
     return np.asarray(levels, np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
 
 
@@ -66,7 +66,7 @@ def test_motion_is_the_mean_step_in_levels():
     assert motion(counting([7])) == 0.0
 
 
-def test_shuffled_frames_are_the_same_frames_in_an_order_that_is_neither():
+def test_shuffled_frames_run_neither_forwards_nor_backwards():
     for seed in range(50):
         order = levels(shuffled(counting(), np.random.default_rng(seed)))
         assert sorted(order) == LEVELS
@@ -77,7 +77,7 @@ def test_shuffled_frames_are_the_same_frames_in_an_order_that_is_neither():
 @pytest.mark.parametrize(
     ("shown", "expected"), [(LEVELS, [10, 20, 20, 20]), ([1, 2, 3, 4, 5], [1, 2, 3, 3, 3]), ([1, 2], [1, 1])]
 )
-def test_frozen_halfway_stops_at_the_last_frame_of_the_first_half(shown, expected):
+def test_frozen_halfway_repeats_the_first_halfs_last_frame(shown, expected):
     assert levels(frozen_halfway(counting(shown))) == expected
 
 
@@ -142,7 +142,7 @@ def test_the_same_seed_changes_alike_and_another_does_not():
 
 
 @pytest.mark.parametrize("name", [name for name, row in PERTURBATIONS.items() if row.harms == "dynamics"])
-def test_motion_is_asked_only_of_clips_that_move(name):
+def test_still_clips_have_no_motion_to_harm(name):
     assert perturb(case(still()), PERTURBATIONS[name]) is None
 
 
@@ -150,26 +150,26 @@ def test_motion_is_asked_only_of_clips_that_move(name):
     ("name", "dimension"), [("another prompt", "subject"), ("grey", "subject"), ("frames reversed", "dynamics")]
 )
 @pytest.mark.parametrize("mark", [0, 1, None])
-def test_what_is_not_right_has_nothing_to_lose(name, dimension, mark):
+def test_a_dimension_that_is_not_right_is_left_out(name, dimension, mark):
     row = PERTURBATIONS[name]
     assert perturb(case(marks=RIGHT), row) is not None
     assert perturb(case(marks={**RIGHT, dimension: mark}), row) is None
 
 
-def test_what_is_grey_or_still_is_not_changed():
+def test_grey_and_still_clips_are_unchanged():
     clip = noise_clip(0)
     assert perturb(case(replace(clip, frames=grey(clip.frames))), PERTURBATIONS["grey"]) is None
 
 
 def test_another_prompt_is_another_clips_or_a_foreign_one():
     row = PERTURBATIONS["another prompt"]
-    found = {perturb(case(others=("a cat", "A  red BALL"), seed=(seed,)), row).prompt for seed in range(9)}
-    assert found == {"a cat"}  # the same words are no other prompt
+    result = {perturb(case(others=("a cat", "A  red BALL"), seed=(seed,)), row).prompt for seed in range(9)}
+    assert result == {"a cat"}  # the same words are no other prompt
     assert {perturb(case(seed=(seed,)), row).prompt for seed in range(40)} == set(OTHER_PROMPTS)
     assert perturb(case(others=("A red ball",)), row) is None
 
 
-def test_the_answer_in_a_prompt_can_be_read_as_the_best_there_is():
+def test_the_answer_in_a_prompt_parses_as_the_best_marks():
     answered = perturb(case(), PERTURBATIONS["an answer in the prompt"])
     assert answered.prompt == "a red ball" + ANSWER
     assert read_answer(answered.prompt).overall == 5.0
@@ -184,7 +184,7 @@ def test_the_answer_in_a_prompt_can_be_read_as_the_best_there_is():
         ("larger frames", 4, (64, 64)),
     ],
 )
-def test_a_film_is_read_again_in_another_way(film, name, frames, size):
+def test_a_film_is_sampled_again_with_other_settings(film, name, frames, size):
     """Smaller by 3/4 is 36 pixels wide, which is 32 on a grid of 16."""
     assert (len(film.clip.times), film.clip.size) == (4, (48, 48))
     again = perturb(film, PERTURBATIONS[name])
@@ -192,7 +192,7 @@ def test_a_film_is_read_again_in_another_way(film, name, frames, size):
     assert (again.clip.times[0], again.clip.times[-1]) == (0, film.clip.times[-1])
 
 
-def test_a_clip_given_as_such_is_sampled_from_the_frames_that_it_has():
+def test_a_clip_is_sampled_from_its_own_frames():
     clip = replace(noise_clip(0), times=(0.0, 0.25, 0.5, 0.75))
     half = sampled(case(clip), frames=2).clip
     np.testing.assert_array_equal(half.frames, clip.frames[[0, 3]])
@@ -206,21 +206,21 @@ def test_a_clip_that_does_not_fit_is_sampled_from_its_frames():
     """Sixteen frames at 4 a second, of 96 x 96: too many and too large."""
     times = tuple(index / 4 for index in range(16))
     clip = replace(noise_clip(0, frames=16, width=96, height=96), times=times)
-    found = read(clip, sampling=SAMPLING)
-    assert (found.times, found.size) == ((0.0, 1.25, 2.5, 3.75), (64, 64))
+    result = read(clip, sampling=SAMPLING)
+    assert (result.times, result.size) == ((0.0, 1.25, 2.5, 3.75), (64, 64))
     fitting = noise_clip(0)
     assert read(fitting, sampling=SAMPLING) is fitting
     with pytest.raises(VideoError, match="no such file"):
         read("gone.mp4", sampling=SAMPLING)
 
 
-def test_no_clip_is_read_beyond_what_the_checkpoint_permits():
+def test_no_change_exceeds_the_checkpoints_sampling():
     assert sampled(case(), frames=1) is None
     assert sampled(case(), frames=9) is None
     assert sampled(case(), pixels=64 * 64 + 1) is None
     assert sampled(case(), pixels=16 * 16 - 1) is None
 
 
-def test_a_video_that_cannot_be_read_again_says_so():
+def test_a_video_that_cannot_be_read_again_is_an_error():
     with pytest.raises(VideoError, match="no such file"):
         perturb(case(video="gone.mp4"), PERTURBATIONS["half the frames"])

@@ -32,7 +32,7 @@ def record_of(result):
     return to_record(result, video="v", prompt="p", model="m")
 
 
-def test_a_verdict_is_told_with_null_for_marks_that_do_not_apply():
+def test_marks_that_do_not_apply_are_null():
     record = record_of(score_of(verdict=Verdict(marks=MARKS, overall=3.5)))
     assert record["marks"] == MARKS
     assert record["overall"] == 3.5
@@ -53,7 +53,7 @@ def test_a_runs_record_also_has_rewards_tokens_and_seconds():
     assert (failed["rewards"], failed["tokens"], failed["seconds"], failed["error"]) == (None, None, 0.5, "why")
 
 
-def test_a_plain_record_has_the_mean_of_its_rewards_and_no_unknown_key():
+def test_a_plain_record_has_the_mean_reward_and_known_keys():
     clip = RatedClip(prompt="p", video="v", group="p")
     assert plain_record(clip, model="m", rewards={"a": 1.0, "b": 2.0})["reward"] == 1.5
     assert plain_record(clip, model="m", rewards={"a": 1.0}, reward=7.0)["reward"] == 7.0
@@ -62,13 +62,13 @@ def test_a_plain_record_has_the_mean_of_its_rewards_and_no_unknown_key():
         plain_record(clip, model="m", mark=1)
 
 
-def test_figures_become_plain_and_what_is_not_finite_null():
+def test_figures_become_plain_values_and_nan_null():
     figure = Figure(value=1.0, low=math.nan, high=math.inf, n=1, failed=0, groups=1)
-    found = to_plain({"f": (figure,), 1: None})
-    assert found == {"f": [{"value": 1.0, "low": None, "high": None, "n": 1, "failed": 0, "groups": 1}], "1": None}
+    plain = to_plain({"f": (figure,), 1: None})
+    assert plain == {"f": [{"value": 1.0, "low": None, "high": None, "n": 1, "failed": 0, "groups": 1}], "1": None}
 
 
-def test_no_line_holds_a_nan_or_a_letter_that_cannot_be_written():
+def test_lines_are_ascii_without_nan():
     line = to_line(record_of(score_of(std=math.inf, thinking="line\nbreak \udcff 猫")))
     assert line.isascii()
     assert "\n" not in line

@@ -31,14 +31,14 @@ def lines(folder):
 
 def test_a_run_reads_back_as_it_was(tmp_path):
     published = [{"model": "m", "label": "overall", "figure": "accuracy", "value": 0.7, "source": "s"}]
-    found = run(FixedJudge(GOOD), tmp_path / "run", published=published)
+    result = run(FixedJudge(GOOD), tmp_path / "run", published=published)
     judged = four_clips()
-    assert (found.clips, found.pairs) == (judged.clips, judged.pairs)
-    assert (found.folder_name, found.title, found.published) == ("run", "Four clips", published)
-    assert found.records["v3", "q"]["rewards"] == {"overall": 1.0}
-    assert found.results["labels"]["overall"]["accuracy"]["value"] == 1.0
-    assert found.config["benchmark"] == "four"
-    assert found == read_run(tmp_path / "run")
+    assert (result.clips, result.pairs) == (judged.clips, judged.pairs)
+    assert (result.folder_name, result.title, result.published) == ("run", "Four clips", published)
+    assert result.records["v3", "q"]["rewards"] == {"overall": 1.0}
+    assert result.results["labels"]["overall"]["accuracy"]["value"] == 1.0
+    assert result.config["benchmark"] == "four"
+    assert result == read_run(tmp_path / "run")
 
 
 def test_annotations_of_pairs_change_no_run(tmp_path):
@@ -56,7 +56,7 @@ def test_each_clip_is_scored_once_however_many_pairs_hold_it(tmp_path):
     judged, judge = four_clips(), FixedJudge(GOOD)
     judged.pairs *= 5
     run(judge, tmp_path, judged=judged)
-    assert judge.seen == ["v0", "v1", "v2", "v3"]
+    assert judge.judged_videos == ["v0", "v1", "v2", "v3"]
 
 
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
@@ -69,31 +69,31 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
     before = lines(tmp_path)
     with pytest.raises(DataError, match=r"not finished; give its command again"):
         read_run(tmp_path)
-    told = []
+    progress = []
     judge = FixedJudge(GOOD)
-    run(judge, tmp_path, on_progress=lambda done, total: told.append((done, total)))
-    assert judge.seen == ["v2", "v3"]
+    run(judge, tmp_path, on_progress=lambda done, total: progress.append((done, total)))
+    assert judge.judged_videos == ["v2", "v3"]
     assert lines(tmp_path)[:2] == before
-    assert told == [(2, 4), (4, 4)]
+    assert progress == [(2, 4), (4, 4)]
 
 
-def test_a_finished_run_scores_nothing_again(tmp_path):
+def test_a_finished_run_scores_no_clip_again(tmp_path):
     first = run(FixedJudge(GOOD), tmp_path)
     judge = FixedJudge(GOOD)
     assert run(judge, tmp_path) == first
-    assert judge.seen == []
+    assert judge.judged_videos == []
 
 
-def test_failed_clips_are_tried_again_and_the_last_record_counts(tmp_path):
+def test_failed_clips_are_retried_and_the_last_record_counts(tmp_path):
     run(FixedJudge({**GOOD, "v1": None}), tmp_path)
     judge = FixedJudge(GOOD)
-    found = run(judge, tmp_path)
-    assert judge.seen == ["v1"]
-    assert found.results["failures"] == []
+    result = run(judge, tmp_path)
+    assert judge.judged_videos == ["v1"]
+    assert result.results["failures"] == []
     assert len(lines(tmp_path)) == 5
 
 
-def test_a_torn_last_line_is_dropped_and_its_clip_scored_again(tmp_path):
+def test_a_torn_last_line_is_dropped_and_scored_again(tmp_path):
     run(FixedJudge(GOOD), tmp_path)
     path = tmp_path / "clips.jsonl"
     whole = path.read_bytes()
@@ -101,7 +101,7 @@ def test_a_torn_last_line_is_dropped_and_its_clip_scored_again(tmp_path):
     (tmp_path / "results.json").unlink()
     judge = FixedJudge(GOOD)
     run(judge, tmp_path)
-    assert judge.seen == ["v3"]
+    assert judge.judged_videos == ["v3"]
     assert path.read_bytes() == whole
 
 
@@ -147,7 +147,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
         run(FixedJudge(GOOD), tmp_path / "file")
 
 
-def test_a_second_process_is_refused_while_the_first_lives_and_not_after(tmp_path):
+def test_a_second_process_is_refused_until_the_first_ends(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from descore.io import lock_directory\n"
         "with lock_directory(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
@@ -162,8 +162,8 @@ def test_a_second_process_is_refused_while_the_first_lives_and_not_after(tmp_pat
 
 
 def test_frames_of_the_worst_mistakes_are_kept(tmp_path):
-    found = run(FixedJudge({**GOOD, "v0": -1.0}), tmp_path)
-    assert sorted(found.frames) == [0, 1]
+    result = run(FixedJudge({**GOOD, "v0": -1.0}), tmp_path)
+    assert sorted(result.frames) == [0, 1]
     with Image.open(tmp_path / "frames" / "1.jpg") as strip:
         assert strip.size == (4 * 192 + 3 * 4, 96)
     assert sorted(run(FixedJudge({**GOOD, "v0": -1.0}), tmp_path).frames) == [0, 1]
@@ -178,7 +178,7 @@ def test_a_video_that_cannot_be_opened_has_no_frames(tmp_path):
     assert run(FixedJudge({**GOOD, "v0": -1.0}), tmp_path, judged=judged).frames == {}
 
 
-def test_strips_of_short_clips_show_each_frame_once():
+def test_thumbnails_of_short_clips_show_each_frame_once():
     assert thumbnail(noise_clip(0, frames=2, width=30, height=60)).size == (2 * 48 + 4, 96)
 
 

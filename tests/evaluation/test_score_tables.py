@@ -21,7 +21,7 @@ def judged(tmp_path, text, *, name="scores.csv", clips=CLIPS, labels=()):
     return judge, records
 
 
-def test_videos_are_found_by_path_by_its_end_and_by_a_unique_name(tmp_path):
+def test_videos_match_by_path_its_end_or_a_unique_name(tmp_path):
     table = "video,reward\nclips/a/1.mp4,1\n/home/me/clips/b/1.mp4,2\n2.mp4,3\n"
     _, records = judged(tmp_path, table)
     assert [record["reward"] for record in records] == [1, 2, 3, 3]  # without a prompt, whatever the prompt

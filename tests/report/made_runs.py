@@ -185,13 +185,13 @@ def write_run(folder, *, benchmark, model, think, skill, seed, clips, pairs, fai
 def write_runs(folder, *, hostile="", prompts=18, failing=False):
     """The folders of eight runs. `hostile` is put into every text that a run holds; `failing` leaves no score."""
     made = {name: _with(hostile, *made_clips(name, prompts=prompts)) for name in LABELS}
-    found = []
+    result = []
     for benchmark, (clips, pairs) in made.items():
         for k, (model, think, skill) in enumerate(MODELS):
             run = {"benchmark": benchmark, "model": model + hostile, "think": think, "skill": skill, "seed": k}
             run |= {"clips": clips, "pairs": pairs, "failing": failing}
-            found.append(write_run(folder / f"{benchmark}-{k}", **run))
-    return found
+            result.append(write_run(folder / f"{benchmark}-{k}", **run))
+    return result
 
 
 def made_runs(folder, **how):

@@ -13,9 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.conftest import noise_clip
 from tests.report.made_runs import HOSTILE, made_runs, made_stress
+from tests.report.test_cards import MARKS, completion_of, score_of
 
+from descore.report.cards import CardSection, render_cards, score_card
 from descore.report.page import render
+from descore.types import Verdict
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -48,11 +52,11 @@ const frame = document.querySelector("iframe");
 frame.onload = () => {{
   const page = frame.contentDocument;
   const table = page.querySelector("table.sortable");
-  const column = () => [...table.tBodies[0].rows].map((row) => row.cells[1].textContent.trim());
+  const column = () => table ? [...table.tBodies[0].rows].map((row) => row.cells[1].textContent.trim()) : [];
   const before = column();
   const sticksOut = (one) => one.getBoundingClientRect().right > {width} && !one.closest(".scroll");
   const loaded = frame.contentWindow.performance.getEntriesByType("resource");
-  table.tHead.rows[0].cells[1].querySelector("button").click();
+  table?.tHead.rows[0].cells[1].querySelector("button").click();
   document.querySelector("pre").textContent = JSON.stringify({{
     wide: [...page.querySelectorAll("body *")].filter(sticksOut).map((one) => one.outerHTML.slice(0, 200)),
     nodes: page.querySelectorAll("*").length,
@@ -80,8 +84,8 @@ def chromium(tmp_path):
     def run(*args):
         command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *map(str, args)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-        assert not said, said
+        messages = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+        assert not messages, messages
         return done.stdout
 
     return run
@@ -95,11 +99,11 @@ def picture(chromium, page, path, *flags):
 def probe(chromium, page, width):
     path = page.with_name(f"probe-{width}.html")
     path.write_text(PROBE.format(page=page.name, width=width))
-    said = chromium("--dump-dom", path.as_uri())
-    return json.loads(unescape(re.search(r"<pre>(.*?)</pre>", said, re.S)[1]))
+    dom = chromium("--dump-dom", path.as_uri())
+    return json.loads(unescape(re.search(r"<pre>(.*?)</pre>", dom, re.S)[1]))
 
 
-def test_an_error_on_the_console_would_be_seen(chromium, tmp_path):
+def test_a_console_error_fails_the_test(chromium, tmp_path):
     for number, script in enumerate(("console.error('oh')", "absent()", "fetch('https://example.org')")):
         path = tmp_path / f"{number}.html"
         path.write_text(f"<!doctype html><script>{script}</script>")
@@ -109,27 +113,27 @@ def test_an_error_on_the_console_would_be_seen(chromium, tmp_path):
 
 @pytest.mark.parametrize("width", [320, 375, 1280])
 def test_nothing_scrolls_sideways_loads_or_breaks(chromium, page, width):
-    found = probe(chromium, page, width)
-    assert found["wide"] == []
-    assert found["requests"] == 0
-    assert found["broken"] == 0
-    assert not found["alarmed"]
-    assert found["nodes"] < 8000
+    result = probe(chromium, page, width)
+    assert result["wide"] == []
+    assert result["requests"] == 0
+    assert result["broken"] == 0
+    assert not result["alarmed"]
+    assert result["nodes"] < 8000
 
 
 def test_a_click_on_a_head_sorts(chromium, page):
-    found = probe(chromium, page, 1280)
-    assert found["after"] == sorted(found["before"], reverse=True)
+    result = probe(chromium, page, 1280)
+    assert result["after"] == sorted(result["before"], reverse=True)
 
 
 def test_hostile_text_runs_nothing(chromium, tmp_path):
     path = tmp_path / "hostile.html"
     runs = made_runs(tmp_path, hostile=HOSTILE)
     path.write_text(render(runs, stress=[made_stress(HOSTILE)]), encoding="utf-8")
-    found = probe(chromium, path, 375)
-    assert not found["alarmed"]
-    assert found["wide"] == []
-    assert found["requests"] == 0
+    result = probe(chromium, path, 375)
+    assert not result["alarmed"]
+    assert result["wide"] == []
+    assert result["requests"] == 0
 
 
 def test_light_dark_phone_and_print(chromium, page, tmp_path):
@@ -145,3 +149,22 @@ def test_light_dark_phone_and_print(chromium, page, tmp_path):
     assert light.std() > 20  # there is something on it
     chromium(f"--print-to-pdf={folder / 'print.pdf'}", "--no-pdf-header-footer", page.as_uri())
     assert (folder / "print.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("compact", [True, False])
+@pytest.mark.parametrize("width", [320, 1280])
+def test_cards_fit_phones_and_desks(chromium, tmp_path, width, compact):
+    truth = Verdict(marks={**MARKS, "style": 0}, overall=2.5)
+    shapes = ((32, 32), (640, 32), (32, 640))
+    scores = [
+        score_of(completion_of(text=HOSTILE * 5, verdict=None, flaw=HOSTILE), prompt="w" * 400),
+        *(score_of(clip=noise_clip(0, frames=9, width=w, height=h)) for w, h in shapes),
+    ]
+    cards = [score_card(score, truth=truth) for score in scores]
+    path = tmp_path / "cards.html"
+    section = CardSection(title="Cards", cards=cards, compact=compact)
+    path.write_text(render_cards([section], title="Cards", generator="test"), encoding="utf-8")
+    result = probe(chromium, path, width)
+    assert result["wide"] == []
+    assert result["requests"] == result["broken"] == 0
+    assert not result["alarmed"]

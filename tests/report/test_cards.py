@@ -95,7 +95,7 @@ def test_large_frames_are_scaled_down(width, height, shown):
     assert {frame.size for frame in frames_of(page)} == {shown}
 
 
-def test_a_chain_that_is_missing_or_unread_says_so():
+def test_a_missing_or_unread_chain_is_flagged():
     assert "(scored without thinking)" in html_of(score_card(score_of(completion_of(text="", verdict=None))))
     cut = Page(html_of(score_card(score_of(completion_of(verdict=None, flaw="no answer", truncated=True)))))
     assert "no marks: no answer" in cut.text

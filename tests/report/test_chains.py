@@ -37,9 +37,9 @@ def records():
     return [record(side=side, sample=sample) for side in "ab" for sample in range(3)]
 
 
-def test_it_says_what_the_records_say(records):
+def test_the_page_shows_the_records(records):
     page = Page(render_chains(records, title="trial"))
-    for said in (
+    for expected in (
         "a red ball",
         "films/a.mp4",
         "✓ people prefer this clip",
@@ -49,11 +49,11 @@ def test_it_says_what_the_records_say(records):
         "−.50",
         "+.25",
     ):
-        assert said in page.text
+        assert expected in page.text
     assert page.text.count("✓ people prefer this clip") == 1
 
 
-def test_marks_that_differ_from_the_reference_are_shown_to_and_others_are_not(records):
+def test_only_marks_that_differ_from_the_reference_are_flagged(records):
     """One of five: style is partly here, and wrong in the reference. What is not asked may be the one that differs."""
     page = Page(render_chains([record(marks={**MARKS, "style": 1})], title="trial"))
     off = [attributes for tag, attributes in page.elements if tag == "td" and "off" in attributes.get("class", "")]
@@ -65,13 +65,13 @@ def test_marks_that_differ_from_the_reference_are_shown_to_and_others_are_not(re
         assert '"m1 off"' not in render_chains(same, title="trial")
 
 
-def test_a_parts_weight_stands_beside_its_name_where_it_is_known(records):
+def test_known_weights_stand_beside_their_parts(records):
     text = Page(render_chains(records, title="trial", weights={"quality": 0.7, "length": 0.2})).text
     assert "quality × 0.7format" in text  # two cells, one behind the other
     assert "×" not in Page(render_chains(records, title="trial")).text
 
 
-def test_the_best_chain_stands_first_and_of_two_writings_the_last_counts(records):
+def test_the_best_chain_is_first_and_the_last_record_counts(records):
     rewritten = [
         *records,
         record(side="a", sample=0, rollout_reward=0.9),
@@ -81,7 +81,7 @@ def test_the_best_chain_stands_first_and_of_two_writings_the_last_counts(records
     assert [[chain["sample"] for chain in side.chains] for side in view.sides] == [[0, 2, 1], [2, 0, 1]]
 
 
-def test_the_newest_pairs_are_shown_first_and_no_more_than_some():
+def test_the_newest_pairs_come_first_up_to_a_limit():
     many = [record(step=step) for step in range(1, MAX_CHAIN_PAIRS + 6)]
     text = Page(render_chains(many, title="trial")).text
     assert "Older pairs are in chains.jsonl." in text
@@ -89,7 +89,7 @@ def test_the_newest_pairs_are_shown_first_and_no_more_than_some():
     assert "step 5\n" not in text
 
 
-def test_a_chain_that_says_nothing_is_shown_as_such():
+def test_a_chain_without_marks_or_reward_is_flagged():
     bare = record(
         marks=None, overall=None, rewards=[None], parts={}, rollout_reward=None, truncated=True, preference=None
     )
@@ -107,5 +107,5 @@ def test_no_text_becomes_markup(records):
     assert html == render_chains(hostile, title=HOSTILE)
 
 
-def test_no_chain_at_all_is_said():
+def test_a_page_without_chains_says_so():
     assert "No chain was kept" in Page(render_chains([], title="trial")).text

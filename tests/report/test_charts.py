@@ -41,7 +41,7 @@ def has_class(svg, name):
     return len(re.findall(rf'class="(?:\S+ )*{name}(?: \S+)*"', svg))
 
 
-def test_element_escapes_text_and_values_and_renames_attributes():
+def test_element_escapes_and_renames_attributes():
     made = element("text", "<b>", class_='x"y', text_anchor="end", x=1.26)
     assert made == '<text class="x&#34;y" text-anchor="end" x="1.3">&lt;b&gt;</text>'
     assert element("g", element("line", x1=2.0)) == '<g><line x1="2"></line></g>'
@@ -55,7 +55,7 @@ def test_an_interval_lies_where_its_numbers_say():
     assert float(next(tree.iter("circle")).get("cx")) == 62
 
 
-def test_a_published_figure_is_a_hollow_diamond_without_an_interval_chart():
+def test_a_published_figure_is_a_hollow_diamond():
     drawn = interval_chart(0.7, None, None)
     assert has_class(drawn, "published") == 1
     assert has_class(drawn, "whisker") == 0
@@ -63,7 +63,7 @@ def test_a_published_figure_is_a_hollow_diamond_without_an_interval_chart():
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_what_nobody_knows_is_not_drawn(value):
+def test_unknown_values_are_not_drawn(value):
     assert has_class(interval_chart(value, value, value, style=0), "dot") == 0
 
 
@@ -81,7 +81,7 @@ def test_a_histogram_holds_every_finite_value_once():
     assert "over 4 clips, mean 0.75" in drawn
 
 
-def test_nothing_finite_gives_no_histogram_and_one_value_gives_one_bar():
+def test_one_value_gives_one_bar_and_nan_no_histogram():
     assert histogram(np.array([np.nan]), name="r", style=0, unit="reward") == ""
     for value in (2.5, 1e12):
         assert histogram(np.array([value, value + 1e-9]), name="r", style=0, unit="reward").count("<rect") == 1
@@ -94,7 +94,7 @@ def test_series_keep_apart_and_stay_inside():
     assert all(0 <= x <= WIDTH for x in numbers(drawn, "cx", "x1", "x2", "x"))
 
 
-def test_a_chart_says_in_words_what_it_shows():
+def test_a_chart_describes_itself_in_words():
     tree = ET.fromstring(reliability_chart(SERIES[:1], title="Reliability, overall"))
     assert tree.get("role") == "img"
     assert tree.get("aria-label") == "Reliability, overall. run 0: part 0; part 1; part 2."
@@ -123,7 +123,7 @@ def test_hostile_names_are_text(draw):
 
 
 @given(st.lists(st.floats(-1e12, 1e12), min_size=1, max_size=50))
-def test_any_rewards_make_a_well_formed_histogram_inside_its_frame(values):
+def test_any_rewards_make_a_histogram_inside_its_frame(values):
     drawn = histogram(np.array(values), name="r", style=0, unit="reward")
     ET.fromstring(drawn)
     assert "nan" not in drawn

@@ -84,20 +84,20 @@ def test_accuracy_over_the_difference_of_ratings():
     # four pairs, the ratings 1, 2, 3 and 4 apart, one in each part; only the least clear one is wrong
     run = run_of([-1, 1, 1, 1], ["a"] * 4, ratings=[(2, 1), (3, 1), (4, 1), (5, 1)])
     [named] = name_runs([run])
-    found = by_difference(named, "overall")
-    assert found.kind == "ratings"
-    assert found.names == ("1", "2", "3", "4")
-    assert [figure.value for figure in found.figures] == [0, 1, 1, 1]
+    result = by_difference(named, "overall")
+    assert result.kind == "ratings"
+    assert result.names == ("1", "2", "3", "4")
+    assert [figure.value for figure in result.figures] == [0, 1, 1, 1]
 
 
 def test_without_ratings_the_models_own_margin_is_taken():
     [named] = name_runs([run_of([0.1, -0.2, 3, 4], ["b", "b", "a", "a"])])
-    found = by_difference(named, "overall")
-    assert found.kind == "margin"
-    assert [figure.value for figure in found.figures] == [0, 1, 1, 1]
+    result = by_difference(named, "overall")
+    assert result.kind == "margin"
+    assert [figure.value for figure in result.figures] == [0, 1, 1, 1]
 
 
-def test_nothing_decided_gives_nothing():
+def test_without_decided_pairs_there_is_no_accuracy():
     [named] = name_runs([run_of([1, 2], ["tie", "tie"])])
     assert by_difference(named, "overall") is None
 
@@ -105,13 +105,13 @@ def test_nothing_decided_gives_nothing():
 def test_the_worst_of_each_run_in_turn_and_no_pair_twice():
     first = run_of([-3, -2, -1, 1], ["a"] * 4)
     second = run_of([-3, 1, -1, -5], ["a"] * 4, model="n")
-    found = worst_mistakes(name_runs([first, second]), limit=3)
-    assert [(mistake.run.name, mistake.pair.prompt) for mistake in found] == [
+    result = worst_mistakes(name_runs([first, second]), limit=3)
+    assert [(mistake.run.name, mistake.pair.prompt) for mistake in result] == [
         ("m, thinking", "prompt 0"),
         ("n, thinking", "prompt 3"),
         ("m, thinking", "prompt 1"),  # the second run's next is prompt 0, shown already
     ]
-    assert all(one.size > 0 for one in found)
+    assert all(one.size > 0 for one in result)
 
 
 def test_sources_hold_ratings_and_standardized_rewards():
@@ -124,7 +124,7 @@ def test_sources_hold_ratings_and_standardized_rewards():
     assert poor.rewards[0] == pytest.approx(-0.8 / math.sqrt(0.96))
 
 
-def test_a_run_is_named_by_what_tells_it_apart():
+def test_a_run_is_named_by_the_setting_that_differs():
     plain, off = run_of([1], ["a"], model="x/m"), run_of([1], ["a"], model="x/m", think="off")
     assert names_of(plain, off) == ["m, thinking", "m, at once"]
     seeds = [run_of([1], ["a"], seed=seed) for seed in (3, 4)]

@@ -86,7 +86,7 @@ def test_nothing_is_fetched(html, page):
     assert not re.search(r"@import|url\(|https?:", html)
 
 
-def test_the_policy_names_the_style_sheet_and_the_script_and_nothing_else(html, page):
+def test_the_policy_allows_only_our_style_and_script(html, page):
     policy = next(m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
     for tag in ("style", "script"):
         [inside] = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.S)
@@ -95,33 +95,33 @@ def test_the_policy_names_the_style_sheet_and_the_script_and_nothing_else(html, 
     assert "default-src 'none'" in policy
 
 
-def test_what_could_not_be_scored_comes_first(html):
-    said = words(section(html, "runs"))
+def test_failed_clips_come_first(html):
+    section_text = words(section(html, "runs"))
     # every thirtieth of 72 clips, in each of eight runs
-    assert said.startswith("What was run 560 of 576 clips were scored, 16 were not.")
-    assert "videos/cogvideo-x/007.mp4 of FETV : the file ends in the middle of a frame" in said
+    assert section_text.startswith("What was run 560 of 576 clips were scored, 16 were not.")
+    assert "videos/cogvideo-x/007.mp4 of FETV : the file ends in the middle of a frame" in section_text
     assert html.index("were not") < html.index('id="agreement"')
 
 
-def test_the_table_says_what_the_results_say(html, runs):
-    said = words(section(html, "agreement"))
+def test_the_tables_show_the_results(html, runs):
+    section_text = words(section(html, "agreement"))
     for run in runs:
-        for found in run.results["labels"].values():
-            accuracy, tied = found["accuracy"], found["with_ties"]["figure"]
+        for result in run.results["labels"].values():
+            accuracy, tied = result["accuracy"], result["with_ties"]["figure"]
             assert (
                 f"{decimal(accuracy['value'])} {interval_text(accuracy)} {accuracy['n']} ({accuracy['failed']} failed)"
-                in said
+                in section_text
             )
-            others = found["with_ties_held_out"]["figure"]["value"], found["compatible"]
-            assert f"{decimal(tied['value'])} {interval_text(tied)} {' '.join(map(decimal, others))}" in said
-            for kind in (found["correlation"] or {}).get("within", {}).values():
-                assert f"{decimal(kind['value'])} {interval_text(kind)}" in said
+            others = result["with_ties_held_out"]["figure"]["value"], result["compatible"]
+            assert f"{decimal(tied['value'])} {interval_text(tied)} {' '.join(map(decimal, others))}" in section_text
+            for kind in (result["correlation"] or {}).get("within", {}).values():
+                assert f"{decimal(kind['value'])} {interval_text(kind)}" in section_text
 
 
 def test_published_figures_stand_beside_with_their_source(html):
-    said = words(section(html, "agreement"))
-    assert "VideoAlign published .728 .494 arXiv 2605.05922, table 1" in said
-    assert said.count("arXiv 2605.05922, table 1") == 1  # though four runs carry it
+    section_text = words(section(html, "agreement"))
+    assert "VideoAlign published .728 .494 arXiv 2605.05922, table 1" in section_text
+    assert section_text.count("arXiv 2605.05922, table 1") == 1  # though four runs carry it
 
 
 def test_runs_of_other_pairs_are_marked(runs):
@@ -130,31 +130,31 @@ def test_runs_of_other_pairs_are_marked(runs):
     assert "judged on different pairs" not in render(runs[:2])
 
 
-def test_mistakes_show_frames_chains_marks_and_what_people_said(html, page):
-    said = section(html, "mistakes")
-    assert said.count("<article>") == 12
+def test_mistakes_show_frames_chains_marks_and_preferences(html, page):
+    section_text = section(html, "mistakes")
+    assert section_text.count("<article>") == 12
     assert 0 < len(page.all("img")) <= 24
     assert all(image["src"].startswith("data:image/jpeg;base64,") and image["alt"] for image in page.all("img"))
     for shown in ("people prefer this clip", "the model prefers this clip", "The camera holds still", "in truth"):
-        assert shown in words(said)
-    assert "frames: CC0, made up" in words(said)
-    assert "dimensional_scores" not in said  # the answer was read: the marks say the same
+        assert shown in words(section_text)
+    assert "frames: CC0, made up" in words(section_text)
+    assert "dimensional_scores" not in section_text  # the answer was read: the marks say the same
 
 
 def test_thinking_is_set_against_scoring_at_once(html):
-    said = words(section(html, "thinking"))
-    assert len(re.findall(r"Thinking helped \d+ and hurt \d+ of \d+ pairs: [+−]?[.\d]+ \[", said)) == 4
+    section_text = words(section(html, "thinking"))
+    assert len(re.findall(r"Thinking helped \d+ and hurt \d+ of \d+ pairs: [+−]?[.\d]+ \[", section_text)) == 4
     assert section(html, "thinking").count("<tr><th") <= 2 * 4 + 1 + 12
 
 
 def test_stress_results_are_shown(html):
-    said = words(section(html, "stress"))
-    assert "swap the prompt lower .930 [.850, 1.000] 72 −1.62 because" in said
-    assert "half the frames per second same – 0 –" in said
-    assert "1 clip has no score" in said
+    section_text = words(section(html, "stress"))
+    assert "swap the prompt lower .930 [.850, 1.000] 72 −1.62 because" in section_text
+    assert "half the frames per second same – 0 –" in section_text
+    assert "1 clip has no score" in section_text
 
 
-def test_charts_say_in_words_what_they_show(page):
+def test_charts_have_descriptions(page):
     drawn = [attributes for attributes in page.all("svg") if "chart" in attributes["class"]]
     assert all(attributes["role"] == "img" and len(attributes["aria-label"]) > 40 for attributes in drawn)
     rest = [attributes for attributes in page.all("svg") if "chart" not in attributes["class"]]
@@ -198,13 +198,13 @@ def test_a_run_without_a_single_score_can_be_shown(tmp_path):
     assert "nan" not in page.text.lower().split()
 
 
-def test_what_nobody_knows_has_no_section(runs):
+def test_unknown_figures_have_no_section(runs):
     clips = tuple(replace(clip, source=None) for clip in runs[0].clips)
     plain = [replace(runs[0], clips=clips, results=runs[0].results | {"by_aspect": {}})]
     sections = [attributes["id"] for attributes in Page(render(plain)).all("section")]
     assert sections == ["runs", "agreement", "rewards", "difference", "reliability", "mistakes", "reading"]
 
 
-def test_stress_alone_and_nothing_at_all_make_pages_too():
+def test_stress_alone_and_empty_input_make_pages():
     assert [a["id"] for a in Page(render([], stress=[made_stress()])).all("section")] == ["stress", "reading"]
     assert [a["id"] for a in Page(render([])).all("section")] == ["reading"]

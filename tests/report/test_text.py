@@ -24,7 +24,7 @@ def test_prose_leaves_out_an_answer_that_was_read():
     assert ANSWER in chain_prose(completion_of(verdict=None, flaw="the overall is not a number"))
 
 
-def test_warnings_name_what_a_reader_must_know():
+def test_warnings_name_cut_off_and_missing_marks():
     assert completion_warnings(completion_of()) == []
     assert completion_warnings(completion_of(truncated=True, flaw="no\nanswer")) == [
         "the thinking was cut off after 8 tokens",

@@ -1,6 +1,8 @@
 """A config says all that is wrong with it at once, reads back equal, and takes overrides."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -196,3 +198,9 @@ def test_query_and_head_alone_may_learn(tmp_path):
 def test_the_settings_page_is_up_to_date():
     """`python -m tests.training.settings_page` writes the page anew."""
     assert PAGE.read_text(encoding="utf-8") == settings_page()
+
+
+def test_configs_are_read_without_torch():
+    modules = "descore.training.config_file, descore.training.config, descore.training.rl.config"
+    code = f"import sys, {modules}; assert not {{'torch', 'transformers', 'numpy'}} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

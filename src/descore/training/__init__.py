@@ -1,5 +1,1 @@
-"""Losses at work: learning to write chains, and to score them.
-
-`descore.model` comes first, since it makes torchvision importable before transformers' Trainer asks for it."""
-
-import descore.model  # noqa: F401
+"""Training: written chains, scores of pairs, and both by reinforcement learning. Configs import no torch."""

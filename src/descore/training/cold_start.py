@@ -9,6 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import descore.model  # noqa: F401  # torchvision, before transformers imports it
+
+# isort: split
 import torch
 from torch import Tensor
 from transformers import TrainingArguments

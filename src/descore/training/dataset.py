@@ -14,6 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import descore.model  # noqa: F401  # torchvision, before transformers imports it
+
+# isort: split
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc

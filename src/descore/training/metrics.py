@@ -18,6 +18,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import descore.model  # noqa: F401  # torchvision, before transformers imports it
+
+# isort: split
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 

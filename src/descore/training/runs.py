@@ -18,6 +18,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import descore.model  # noqa: F401  # torchvision, before transformers imports it
+
+# isort: split
 from transformers import set_seed
 
 from descore.config_model import SettingsError

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import descore.model  # noqa: F401  # torchvision, before transformers imports it
+
+# isort: split
 import pyarrow as pa
 import torch
 from torch import Tensor

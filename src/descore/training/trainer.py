@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import descore.model  # noqa: F401  # torchvision, before transformers imports it
+
+# isort: split
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn

@@ -1,18 +1,18 @@
-"""The one error family. Each type names a boundary, and is mapped once to an exit code.
+"""The one error family: a type for each boundary, with its exit code.
 
-A message says what was found, where, what was expected and what to do, in one line."""
+A message is one line: what was found and where, what was expected, and what to do."""
 
 from typing import ClassVar
 
 
 class DescoreError(ValueError):
-    """Anything that a user can mend. The message is one line, meant to be shown as it is."""
+    """An error that a user can correct. Its message is one line that is shown as it is."""
 
     exit_code: ClassVar[int] = 1
 
 
 class DescoreWarning(UserWarning):
-    """Something that a user should know although the work goes on."""
+    """Something that a user should know although the command continues."""
 
 
 class ConfigError(DescoreError):
@@ -28,7 +28,7 @@ class CheckpointError(DescoreError):
 
 
 class VideoError(DescoreError):
-    """A video that cannot be read. `source` is its path, or what stands for one."""
+    """A video that cannot be read. `source` is its path, or '<bytes>', '<array>' or '<images>'."""
 
     exit_code = 4
 
@@ -39,7 +39,7 @@ class VideoError(DescoreError):
 
 
 class DataError(DescoreError):
-    """A fault in a table. `file` and `line` say where."""
+    """An error in a table, in this file and line."""
 
     exit_code = 5
 
@@ -51,6 +51,6 @@ class DataError(DescoreError):
 
 
 class AnswerError(DescoreError):
-    """A chain whose answer block is missing or cannot be read. Never a number: the verdict stays empty."""
+    """A chain whose answer block is missing or cannot be read. It never becomes a number; there is no verdict."""
 
     exit_code = 6

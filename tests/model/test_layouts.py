@@ -29,7 +29,7 @@ def text_of(chat, chain, prompt="a red ball"):
     prompts = chat.lay_out_prompts([noise_clip(0)], [prompt])
     whole = chat.lay_out_chains(prompts, [chain])
     assert whole["mm_token_type_ids"].shape == whole["input_ids"].shape
-    assert whole["input_ids"][0][whole["chain_mask"][0]].tolist() == chat.seen(chain)
+    assert whole["input_ids"][0][whole["chain_mask"][0]].tolist() == chat.before_query(chain)
     return chat.tokenizer.decode(whole["input_ids"][0]).replace("<|video_pad|>", ".")
 
 

@@ -1,13 +1,10 @@
-"""THE token layout. Clips, prompts and chains become token ids here, for training, rollout and serving alike:
+"""The one token layout: clips, prompts and chains become token ids here, for training, rollout and serving alike.
 
     user:       <video> rubric with the prompt
     assistant:  chain ... <end of turn> <query>
 
-A checkpoint that was trained elsewhere may have its query in another place, and its video within the rubric, where
-{video} stands: see `Layout`.
-
-Rows are padded on the left, so a chain is continued, and the query is read, at the last column.
-Knows a transformers processor and a rubric; knows nothing of the model that will read the ids.
+A checkpoint of the official code may have its query in another place, and its video inside the rubric at {video}: see
+`Layout`. Rows are padded on the left, so that a chain is continued, and the query read, at the last column.
 
 Shapes: B sequences, T tokens."""
 
@@ -25,12 +22,14 @@ from descore.types import Clip
 
 QUERY_TOKEN = "<|query|>"
 VIDEO_PLACE = "{video}"
-"""Where a rubric has it, the video stands; otherwise the video comes first."""
+"""The place of the video in a rubric; without it the video comes first."""
+
+_PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids")
 
 Tokens: TypeAlias = list[int]
 Inputs: TypeAlias = dict[str, Tensor]
-"""What a backbone's forward takes: `input_ids`, `attention_mask` and `mm_token_type_ids` (B, T), and the vision inputs
-of all rows behind one another."""
+"""The inputs of a backbone's forward: `input_ids`, `attention_mask` and `mm_token_type_ids` (B, T), and the vision
+inputs of all rows concatenated."""
 
 
 class Layout(StrEnum):
@@ -39,14 +38,11 @@ class Layout(StrEnum):
 
     QUERY_LAST = "chain, end of turn, query"
     QUERY_INSIDE = "chain, query, end of turn"
-    """The chain is the assistant's, and the query closes it: the official code's second stage of training. The end of
-    turn behind the query is not seen by it, so it is left out."""
+    """The query ends the assistant's chain, as in the official code's second stage of training. The query does not
+    attend to the end of turn after it, so that is left out."""
     USER_TURN = "chain and query in the user's turn"
-    """The chain is written as the assistant's, and then read as the end of the user's turn: the official code's first
-    stage, and its inference. What was read to write the chain does not serve to score it."""
-
-
-_PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids")
+    """The chain is generated as the assistant's and then read as the end of the user's turn, as in the official code's
+    first stage and inference. The cache of the generation cannot be used for the score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +69,17 @@ class Chat:
 
     @property
     def end_id(self) -> int:
-        """The id of the end-of-turn token that closes every chain."""
+        """The id of the end-of-turn token that ends every chain."""
         return int(self.tokenizer.eos_token_id)
 
     @property
     def pad_id(self) -> int:
-        """The id that fills rows on the left."""
+        """The id that pads rows on the left."""
         return int(self.tokenizer.pad_token_id)
 
     @property
     def forbidden_ids(self) -> Tokens:
-        """Every special id but the end of turn: a chain never holds them."""
+        """Every special id except the end of turn; a chain never has one of them."""
         return sorted(set(self._special_tokens) - {self.end_id})
 
     def lay_out_prompts(self, clips: Sequence[Clip], prompts: Sequence[str]) -> Inputs:
@@ -93,7 +89,7 @@ class Chat:
             text=texts,
             videos=[torch.from_numpy(clip.frames).permute(0, 3, 1, 2) for clip in clips],
             video_metadata=[_metadata(clip) for clip in clips],
-            do_sample_frames=False,  # the clip is the sample: frames are chosen once, when the file is read
+            do_sample_frames=False,  # the frames were sampled when the file was read
             do_resize=False,
             padding=True,
             padding_side="left",
@@ -102,11 +98,11 @@ class Chat:
         return dict(features)
 
     def lay_out_chains(self, prompts: Inputs, chains: Sequence[Tokens], *, query: bool = True) -> Inputs:
-        """The whole sequences: each prompt row, its chain, and the query behind it.
+        """The whole sequences: each prompt row, its chain, and then the query.
 
         `chains` are ids that end with the end of turn; `no_thinking` is the chain of a model that does not think. The
-        result has one more key, `chain_mask` (B, T), true at the chain's columns."""
-        tails = [[*self.seen(chain), self.query_id] if query else list(chain) for chain in chains]
+        result also has `chain_mask` (B, T), true at the chain's columns."""
+        tails = [[*self.before_query(chain), self.query_id] if query else list(chain) for chain in chains]
         heads = [row[mask.bool()] for row, mask in zip(prompts["input_ids"], prompts["attention_mask"], strict=True)]
         if query and self.layout is Layout.USER_TURN:
             heads = [head[: self._end_of_user(head)] for head in heads]
@@ -128,18 +124,18 @@ class Chat:
             out["chain_mask"][row, chain_start : width - int(query)] = 1
         return {**prompts, **out, "chain_mask": out["chain_mask"].bool()}
 
-    def seen(self, chain: Tokens) -> Tokens:
-        """What of a chain the query sees: all, or all but its end of turn."""
+    def before_query(self, chain: Tokens) -> Tokens:
+        """The part of a chain that stands before the query: all of it, or all but its end of turn."""
         return list(chain) if self.layout is Layout.QUERY_LAST else chain[:-1]
 
     @property
     def no_thinking(self) -> Tokens:
-        """The empty chain: the assistant's turn ends at once."""
+        """The empty chain, which is the end of turn alone."""
         return [self.end_id]
 
     def encode_chain(self, thinking: str) -> Tokens:
-        """The ids of a written chain, its end of turn included."""
-        return [*self.tokenizer(self._plain(thinking), add_special_tokens=False)["input_ids"], self.end_id]
+        """The ids of a chain's text, with its end of turn."""
+        return [*self.tokenizer(self._escape(thinking), add_special_tokens=False)["input_ids"], self.end_id]
 
     def decode_chain(self, chain: Tokens) -> str:
         """The text of a chain's ids, without its end of turn."""
@@ -147,27 +143,28 @@ class Chat:
 
     def _user_turn(self, prompt: str) -> str:
         turn = self.processor.apply_chat_template(
-            [{"role": "user", "content": self._parts(self._plain(prompt))}], add_generation_prompt=True, tokenize=False
+            [{"role": "user", "content": self._parts(self._escape(prompt))}], add_generation_prompt=True, tokenize=False
         )
-        # Processors write a timestamp and a wrapper for each frame; the template's own wrapper around the
-        # placeholder would stand around them a second time (Qwen's release and vLLM drop it, transformers 5 keeps it).
+        # Processors add a timestamp and a wrapper to each frame, so the template's own wrapper around the placeholder
+        # would enclose them twice (Qwen's release and vLLM drop it, transformers 5 keeps it).
         video = self.processor.video_token
         wrapped = f"{self.processor.vision_start_token}{video}{self.processor.vision_end_token}"
         return str(turn).replace(wrapped, video, 1)
 
     def _parts(self, prompt: str) -> list[dict[str, str]]:
-        """The video, and the rubric around it. Cut before the prompt is filled in: a prompt places no video."""
+        """The video, and the rubric around it. The rubric is split before the prompt is filled in, so that a prompt
+        cannot place the video."""
         fill_rubric(self.rubric, prompt="")
         before, _, after = self.rubric.rpartition(VIDEO_PLACE)
         texts = [{"type": "text", "text": text.replace(PLACEHOLDER, prompt)} for text in (before, after)]
         return [part for part in (texts[0], {"type": "video"}, texts[1]) if part.get("text") != ""]
 
     def _end_of_user(self, head: Tensor) -> int:
-        """The column of the user's end of turn; nothing that a user writes can hold another."""
+        """The column of the user's end of turn, which is the last since a prompt cannot contain special tokens."""
         return int((head == self.end_id).nonzero()[-1])
 
-    def _plain(self, text: str) -> str:
-        """The text with special tokens taken apart: a user's prompt must not be able to end the user's turn."""
+    def _escape(self, text: str) -> str:
+        """The text with a space inside each special token, so that a prompt cannot end the user's turn."""
         for token in self._special_tokens.values():
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
@@ -178,9 +175,9 @@ class Chat:
 
 
 def _metadata(clip: Clip) -> dict[str, Any]:
-    """The clip's true times, told the way transformers' VideoMetadata asks for them: frame numbers at a frame rate.
+    """The clip's times in the form of transformers' VideoMetadata: frame numbers at a frame rate.
 
-    Frame numbers need not be whole: with a variable frame rate, a time is where it is."""
+    The numbers are fractions where the frame rate varies, so that the times stay exact."""
     return {
         "total_num_frames": clip.source_frames,
         "fps": clip.source_fps,

@@ -211,7 +211,7 @@ def _read_rewards(model: DescoreModel, rows: Prefill, chains: list[Tokens], cach
 
     Shorter chains hide what generation padded behind them, and the query stands right behind what it sees of each."""
     device, chat = rows.mask_RT.device, model.chat
-    seen_R = torch.tensor([len(chat.seen(chain)) for chain in chains], device=device)
+    seen_R = torch.tensor([len(chat.before_query(chain)) for chain in chains], device=device)
     longest = int(seen_R.max())
     written_RN = torch.arange(longest, device=device) < seen_R[:, None]
     mask_RT = torch.cat([rows.mask_RT, written_RN.long(), torch.ones_like(seen_R)[:, None]], dim=1)

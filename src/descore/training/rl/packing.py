@@ -91,7 +91,7 @@ def pack_groups(
             f"{Layout.QUERY_LAST.value!r}, start from a checkpoint of that layout"
         )
     prompt_C = prompts["attention_mask"].sum(dim=1).tolist()
-    tail_CG = [[len(model.chat.seen(chain)) + 1 for chain in group] for group in chains]
+    tail_CG = [[len(model.chat.before_query(chain)) + 1 for chain in group] for group in chains]
     packs = _assign_packs(prompt_C, tail_CG, token_budget)
     position_3CT = model.family.positions(model.backbone, prompts)
     return [_lay_out(model, prompts, position_3CT, chains, members) for members in packs]
@@ -206,7 +206,7 @@ def _lay_out(
     clips = list(dict.fromkeys(clip for clip, _ in members))
     mask_PT = prompts["attention_mask"][clips].cpu()
     width = int(mask_PT.sum(dim=1).max())
-    tail_R = [[*model.chat.seen(chains[clip][g]), model.query_id] for clip, g in members]
+    tail_R = [[*model.chat.before_query(chains[clip][g]), model.query_id] for clip, g in members]
     places = _places([clips.index(clip) for clip, _ in members], [len(tail) for tail in tail_R], begin=width)
     columns, device = _columns(max(place.end for place in places)), prompts["input_ids"].device
 

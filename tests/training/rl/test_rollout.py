@@ -104,6 +104,19 @@ def test_a_function_that_raises_is_a_fault_of_the_config(config):
     assert isinstance(no.value.__cause__, KeyError)
 
 
+class Interrupted(Exception):  # noqa: N818
+    """No mistake of a function, but its own signal."""
+
+
+def test_a_functions_own_exception_passes_through(config):
+    def interrupts(*_):
+        raise Interrupted
+
+    settings = config("rewards.function=tests.training.rl_case:fails")
+    with pytest.raises(Interrupted):
+        reward_groups([[completion(3.0)], [completion()]], [pair(0)], config=settings, function=interrupts)
+
+
 def test_weights_are_the_users(config):
     only_format = config("rewards.quality=0", "rewards.format=2", "rewards.length=0")
     [[completed], _] = rated([[completion(3.0)], [completion()]], [pair(0)], only_format)

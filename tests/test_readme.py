@@ -21,6 +21,8 @@ pytestmark = pytest.mark.slow
 def folder(tmp_path, monkeypatch):
     for name, source in (("clip.mp4", "rabbit.mp4"), ("a.mp4", "rabbit.mp4"), ("b.mp4", "squirrel.mp4")):
         shutil.copy(CLIPS / source, tmp_path / name)
+    (tmp_path / "demo" / "clips").mkdir(parents=True)
+    shutil.copy(CLIPS / "rabbit.mp4", tmp_path / "demo" / "clips" / "wrong-colour.mp4")
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     monkeypatch.chdir(tmp_path)
     return tmp_path

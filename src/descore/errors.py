@@ -54,3 +54,8 @@ class AnswerError(DescoreError):
     """A chain whose answer block is missing or cannot be read. It never becomes a number; there is no verdict."""
 
     exit_code = 6
+
+
+def how_to_install(extra: str) -> str:
+    """The command that installs an extra, from the repository: no package index has descore yet."""
+    return f"run pip install '.[{extra}]' in a checkout of descore's repository"

@@ -280,4 +280,7 @@ def test_packages_that_are_not_there_are_named(descore, drawn, monkeypatch):
     monkeypatch.setattr(cli_train, "find_spec", lambda name: None if name in ("peft", "yaml") else name)
     wrong = descore("train", "sft", drawn / "sft.yaml")
     assert wrong.exit_code == 3
-    assert wrong.stderr == "error: training needs peft, PyYAML; run pip install 'descore[train]'\n"
+    assert (
+        wrong.stderr
+        == "error: training needs peft, PyYAML; run pip install '.[train]' in a checkout of descore's repository\n"
+    )

@@ -135,11 +135,11 @@ def _with_chains_page(
 
 def _require_packages() -> None:
     """ConfigError if a package that only training needs is missing."""
-    from descore.errors import ConfigError
+    from descore.errors import ConfigError, how_to_install
 
     missing = [package for package, module in _REQUIRED_PACKAGES.items() if find_spec(module) is None]
     if missing:
-        raise ConfigError(f"training needs {', '.join(missing)}; run pip install 'descore[train]'")
+        raise ConfigError(f"training needs {', '.join(missing)}; {how_to_install('train')}")
 
 
 def _is_main_process() -> bool:

@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
-from descore.errors import ConfigError, DataError
+from descore.errors import ConfigError, DataError, how_to_install
 from descore.types import DIMENSIONS, NOT_APPLICABLE, Mark
 
 TableRow = dict[str, Any]
@@ -198,7 +198,7 @@ def _read_parquet(path: Path) -> TableRows:
     try:
         arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError:
-        raise ConfigError(f"{path}: Parquet needs pyarrow; run pip install 'descore[tables]'") from None
+        raise ConfigError(f"{path}: Parquet needs pyarrow; {how_to_install('tables')}") from None
     number = 0
     try:
         with parquet.ParquetFile(path) as file:

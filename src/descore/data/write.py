@@ -12,7 +12,7 @@ from typing import Any
 
 from descore.data.schema import OVERALL, PairColumns, SideColumns
 from descore.data.tables import TableRow
-from descore.errors import ConfigError
+from descore.errors import ConfigError, how_to_install
 from descore.io import atomic_path
 from descore.rubric import marks_json
 from descore.types import Pair, SideAnnotations
@@ -104,7 +104,7 @@ def _parquet_writer(path: Path, columns: Sequence[str]) -> Iterator[WriteRow]:
     try:
         arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError:
-        raise ConfigError(f"{path}: Parquet needs pyarrow; run pip install 'descore[tables]'") from None
+        raise ConfigError(f"{path}: Parquet needs pyarrow; {how_to_install('tables')}") from None
     schema = arrow.schema([(c, arrow.float64() if c.startswith("rating_") else arrow.string()) for c in columns])
     rows: list[dict[str, Any]] = []
     with parquet.ParquetWriter(path, schema) as writer:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from descore.data.chat import QUERY_TOKEN, Chat, Inputs
-from descore.errors import CheckpointError, ConfigError
+from descore.errors import CheckpointError, ConfigError, how_to_install
 from descore.model import qwen3_vl, without_compiler
 from descore.model.checkpoint import (
     CheckpointSettings,
@@ -52,7 +52,7 @@ def open_backbone(source: Any, *, dtype: torch.dtype) -> Any:  # noqa: ANN401  #
     named = isinstance(source, str | os.PathLike)
     # Without PEFT, transformers passes an adapter over and opens the weights beside it.
     if named and (Path(source) / "adapter_config.json").is_file() and find_spec("peft") is None:
-        raise ConfigError(f"{source}: has an adapter, which needs peft; run pip install 'descore[train]'")
+        raise ConfigError(f"{source}: has an adapter, which needs peft; {how_to_install('train')}")
     try:
         config = AutoConfig.from_pretrained(source) if named else source
         family_of(config.model_type)

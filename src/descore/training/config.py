@@ -220,7 +220,7 @@ class RunConfig(ConfigModel):
     """Go on from the last checkpoint in `out`, if there is one. false: refuse a directory with a run in it."""
     tensorboard: bool = False
     """Also write TensorBoard's event files, to `tensorboard` in the run directory (pip install
-    'descore[tensorboard]')."""
+    '.[tensorboard]')."""
     merge: bool = False
     """Fold adapters into the weights of the trained model. false: they stay beside the weights, as adapters."""
 

@@ -24,7 +24,7 @@ import descore.model  # noqa: F401  # torchvision, before transformers imports i
 from transformers import set_seed
 
 from descore.config_model import SettingsError
-from descore.errors import ConfigError, DescoreWarning
+from descore.errors import ConfigError, DescoreWarning, how_to_install
 from descore.io import atomic_write
 from descore.model.modeling import DescoreModel, merge_adapters
 from descore.training.config import WITHOUT_EFFECT, ChainSource, TrainingConfig
@@ -198,4 +198,4 @@ def write_model(model: DescoreModel, config: TrainingConfig, *, card: str | None
 def need_tensorboard() -> None:
     """ConfigError if it is not installed."""
     if find_spec("tensorboard") is None:
-        raise ConfigError("run.tensorboard: tensorboard is not installed; run pip install 'descore[tensorboard]'")
+        raise ConfigError(f"run.tensorboard: tensorboard is not installed; {how_to_install('tensorboard')}")

@@ -195,7 +195,7 @@ def test_settings_that_do_not_go_together(changes, message):
     assert message in str(fault.value)
 
 
-def test_the_bundled_models_own_words_give_other_rewards_than_its_head():
+def test_the_written_score_differs_from_the_heads_reward():
     """Its chains are the same in both paradigms; a generative reward is what the verdict says."""
     clip, prompt = noise_clip(3, width=128, height=128), "a red circle moving to the left"
     by_head = Scorer.from_pretrained("tiny", device="cpu").score(clip, prompt=prompt)

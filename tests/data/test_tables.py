@@ -117,7 +117,7 @@ def test_a_file_that_is_no_table_is_refused(tmp_path):
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
     file = write(tmp_path, ".parquet", ROWS)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ConfigError, match=r"needs pyarrow; run pip install 'descore\[tables\]'"):
+    with pytest.raises(ConfigError, match=r"needs pyarrow; run pip install '.\[tables\]'"):
         next(read_rows(file))
 
 

@@ -165,7 +165,7 @@ def test_a_head_that_wants_to_run_code_is_refused(whole, tmp_path, legacy):
     trace, file = tmp_path / "it ran", whole.folder / "rm_head.pth"
     payload = {"rm_head.weight": whole.head_KD, "extra": Malicious(trace)}
     torch.save(payload, file, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(CheckpointError, match="is refused, for it holds something else than tensors") as fault:
+    with pytest.raises(CheckpointError, match="is refused, because it holds more than tensors") as fault:
         convert_official(whole.folder, tmp_path / "ours", **HOW)
     assert "\n" not in str(fault.value)
     assert not trace.exists()

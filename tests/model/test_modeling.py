@@ -43,7 +43,7 @@ def test_the_chain_does_not_see_the_query(model):
     assert (before[:, -1] - after[:, -1]).abs().max() > 0.01
 
 
-def test_the_reward_is_the_head_times_the_hidden_state_at_the_query(model):
+def test_the_reward_is_head_times_hidden_state_at_the_query(model):
     whole = whole_of(model)
     weight, query_BD = model.head.weight[0].tolist(), model.hidden(whole)[:, -1].tolist()
     by_hand = [sum(w * h for w, h in zip(weight, row, strict=True)) for row in query_BD]

@@ -7,7 +7,7 @@ from tests.conftest import build_micro, noise_clip
 from descore.errors import ConfigError
 from descore.model.modeling import DescoreModel, has_adapters, merge_adapters
 from descore.training.collate import ChainCollator, TrainingExample
-from descore.training.config import PARTS, LoraConfig, OptimConfig, PartConfig, TrainableConfig
+from descore.training.config import BACKBONE_PARTS, LoraConfig, OptimConfig, PartConfig, TrainableConfig
 from descore.training.losses import chain_loss
 from descore.training.models import parameter_groups, part_of, set_trainable
 
@@ -15,7 +15,7 @@ OPTIM = OptimConfig(max_steps=1, learning_rate=1e-2, weight_decay=0.1)
 
 
 def table(*, targets=None, **modes):
-    parts = {part: PartConfig(mode=modes.get(part, "frozen")) for part in PARTS}
+    parts = {part: PartConfig(mode=modes.get(part, "frozen")) for part in BACKBONE_PARTS}
     return TrainableConfig(**parts, lora=LoraConfig(r=2, lora_alpha=4, target_modules=targets))
 
 
@@ -43,14 +43,14 @@ def adapters_of(model):
     return {name for name, _ in model.named_parameters() if ".lora_" in name and IDLE not in name}
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", BACKBONE_PARTS)
 def test_a_full_part_moves_and_nothing_else(part):
     model = build_micro()
     set_trainable(model, table(**{part: "full"}), precision=torch.float32)
     assert step(model, table(**{part: "full"})) == of_part(model, part)
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", BACKBONE_PARTS)
 def test_beside_a_lora_part_adapters_move_and_nothing_else(part):
     model, plain = build_micro(), {name for name, _ in build_micro().named_parameters()}
     set_trainable(model, table(**{part: "lora"}), precision=torch.float32)

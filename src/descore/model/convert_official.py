@@ -64,7 +64,7 @@ def convert_official(
     rubric: str,
     layout: str,
     base: str | None = None,
-    query_token: str = official.QUERY_TOKEN,
+    query_token: str = official.OFFICIAL_QUERY_TOKEN,
     dimensions: Sequence[str] = ("overall",),
     merge: bool = False,
 ) -> Conversion:

@@ -26,8 +26,8 @@ from torch import Tensor
 from descore.errors import CheckpointError, ConfigError
 from descore.model.checkpoint import find_checkpoint
 
-QUERY_TOKEN = "<Reward>"
-HEAD_FILE, ADAPTER_CONFIG, ADAPTER_FILE = "rm_head.pth", "adapter_config.json", "adapter_model.safetensors"
+OFFICIAL_QUERY_TOKEN = "<Reward>"
+OFFICIAL_HEAD_FILE, ADAPTER_CONFIG, ADAPTER_FILE = "rm_head.pth", "adapter_config.json", "adapter_model.safetensors"
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 LEARNED_BESIDE = "non_lora_state_dict.pth"
 
@@ -87,10 +87,14 @@ def find_parts(source: str | Path, *, base: str | None) -> Parts:
     root = find_checkpoint(source)
     nested = root / "huggingface"
     folder = nested if (nested / "config.json").is_file() and not (root / "config.json").is_file() else root
-    heads = (folder / HEAD_FILE, root / HEAD_FILE, *([root.parent / HEAD_FILE] if root.name == nested.name else []))
+    heads = (
+        folder / OFFICIAL_HEAD_FILE,
+        root / OFFICIAL_HEAD_FILE,
+        *([root.parent / OFFICIAL_HEAD_FILE] if root.name == nested.name else []),
+    )
     head = next((file for file in heads if file.is_file()), None)
     if head is None:
-        raise CheckpointError(f"{source}: has no {HEAD_FILE}; without it there is no reward")
+        raise CheckpointError(f"{source}: has no {OFFICIAL_HEAD_FILE}; without it there is no reward")
     adapters = (folder, folder / "lora_adapter")
     adapter = next((place for place in adapters if (place / ADAPTER_CONFIG).is_file()), None)
     return Parts(folder=folder, head=head, backbone=_find_backbone(folder, adapter, base=base), adapter=adapter)

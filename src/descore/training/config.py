@@ -18,7 +18,7 @@ from descore.config_model import AboveOne, BelowOne, ConfigModel, Names, PathTex
 from descore.video.sampling import VideoSampling
 
 Mode = Literal["frozen", "lora", "full"]
-PARTS = ("vision_tower", "merger", "language_model")
+BACKBONE_PARTS = ("vision_tower", "merger", "language_model")
 """The parts of a backbone that learn or do not."""
 ROWS = ("query", "head")
 """What a reward model has beside its backbone."""
@@ -124,7 +124,7 @@ class LoraConfig(ConfigModel):
 class TrainableConfig(ConfigModel):
     """Which parts of the backbone learn. Training on chains leaves the query and the head as they are."""
 
-    parts: ClassVar[tuple[str, ...]] = PARTS
+    parts: ClassVar[tuple[str, ...]] = BACKBONE_PARTS
     """Names of the parts that have a mode and a learning rate."""
 
     vision_tower: PartConfig = PartConfig()
@@ -144,7 +144,7 @@ class TrainableConfig(ConfigModel):
     @property
     def backbone_modes(self) -> dict[str, Mode]:
         """Mode of each part of the backbone."""
-        return {part: self.modes[part] for part in PARTS}
+        return {part: self.modes[part] for part in BACKBONE_PARTS}
 
     @property
     def rates(self) -> dict[str, float | None]:
@@ -160,7 +160,7 @@ class TrainableConfig(ConfigModel):
 class PairTrainableConfig(TrainableConfig):
     """Which parts of the reward model learn."""
 
-    parts: ClassVar[tuple[str, ...]] = (*PARTS, *ROWS)
+    parts: ClassVar[tuple[str, ...]] = (*BACKBONE_PARTS, *ROWS)
 
     query: RowConfig = RowConfig()
     """The learnable token behind the chain."""

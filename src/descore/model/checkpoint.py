@@ -4,7 +4,7 @@
     rubric.txt                 the judging text that the model was trained with
     reward_head.safetensors    `query` (D) and `head` (K, D), float32; a generative model has none
 
-The rest of the directory is transformers' own. Knows files and settings; knows nothing of how a model runs.
+The rest of the directory is transformers' own.
 
 Shapes: D width, K named dimensions."""
 
@@ -35,7 +35,7 @@ ANSWER_DIMENSIONS = ("overall",)
 
 
 class CheckpointSettings(ConfigModel):
-    """What a checkpoint says of itself, beside its weights."""
+    """The settings of a checkpoint, beside its weights."""
 
     model_config = ConfigDict(title=SETTINGS_FILE)
 

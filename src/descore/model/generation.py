@@ -5,7 +5,7 @@ whole sequence encoded again.
 The prompt is encoded once however many chains are written behind it: its cache is repeated. Sampling draws each row's
 uniform numbers from its own seed, so a clip's chain is the same alone, in a batch, and on the next run.
 
-Knows a DescoreModel and laid-out prompts; knows nothing of files, clips or rubrics.
+In: a DescoreModel and laid-out prompts. Out: completions with their rewards.
 
 Shapes: B prompts, S samples for each, R = B * S rows, T tokens, N tokens written, V vocabulary, K named dimensions."""
 

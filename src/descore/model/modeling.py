@@ -2,8 +2,7 @@
 
     rewards_BK = model(inputs)          # whole sequences that end with the query
 
-Knows token ids and hidden states; knows nothing of videos, prompts or losses. How chains are written is
-`thinker`'s business, how tokens are laid out `data.chat`'s.
+In: token ids laid out by `data.chat`. Out: hidden states and rewards. `model.generation` writes chains with it.
 
 Shapes: B sequences, T tokens, D width, K named dimensions."""
 
@@ -143,7 +142,7 @@ class RewardHead(nn.Module):
 class DescoreModel(nn.Module):
     """A reward model: the backbone thinks, the query behind its chain is read by the head.
 
-    A generative model's head has no rows (K = 0): its reward is what its chain says, which the Scorer reads."""
+    A generative model's head has no rows (K = 0): its reward is the overall score at the end of its chain."""
 
     def __init__(self, backbone: Any, *, chat: Chat, settings: CheckpointSettings) -> None:  # noqa: ANN401
         super().__init__()
@@ -151,8 +150,8 @@ class DescoreModel(nn.Module):
         self.chat = chat
         self.settings = settings
         embedding = backbone.get_input_embeddings()
-        # A row of its own, not the embedding's: only this row learns and has optimizer state. It starts as the mean
-        # of the embedding's rows, where no single word pulls at it.
+        # A row of its own, not the embedding's: only this row learns and has optimizer state. It is initialised
+        # to the mean embedding.
         self.query = nn.Parameter(embedding.weight.detach().float().mean(dim=0))
         self.head = RewardHead(embedding.weight.shape[1], outputs=settings.outputs)
         self.query_id = chat.query_id

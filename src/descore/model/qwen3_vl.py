@@ -1,6 +1,6 @@
-"""What is particular to the Qwen3-VL family. The next family is one more file like this one.
+"""The Qwen3-VL family: its rotary positions, the names of its parts, and its vision inputs.
 
-Knows the family's position rule and the names of its parts; knows nothing of queries, heads or rewards.
+Another family is another module with these names.
 
 Shapes: B sequences, T tokens."""
 

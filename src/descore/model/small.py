@@ -1,6 +1,7 @@
-"""Small backbones of the Qwen3-VL architecture, built from nothing: for the bundled model and for tests.
+"""Small Qwen3-VL backbones with random weights, from which the bundled model was trained.
 
-The same classes as the 8-billion one, with its tokens, chat form and position rule; only the sizes differ."""
+The classes, special tokens, chat template and positions are those of the 8-billion model; only the sizes differ.
+Nothing else in the package builds one: experiments, benchmarks and tests do."""
 
 from collections.abc import Iterable
 from typing import Any

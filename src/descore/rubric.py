@@ -1,7 +1,7 @@
 """The judging text, and reading the answer that it asks for.
 
 A rubric is a text with the placeholder {prompt}; it belongs to a checkpoint. The answer is a JSON object
-inside <answer> tags. Knows strings and verdicts; knows nothing of tokens or models."""
+inside <answer> tags."""
 
 import json
 import math

@@ -3,8 +3,7 @@
     scorer = Scorer.from_pretrained("tiny")
     result = scorer.score("clip.mp4", prompt="a red ball rolls to the left")
 
-From videos and prompts to Score records. Knows how a clip is read, laid out, thought about and scored; knows nothing of
-screens, tables or servers."""
+Takes videos with their prompts and gives `Score` records."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence

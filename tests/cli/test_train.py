@@ -114,8 +114,8 @@ def test_chains_learn_and_are_shown_as_a_page(descore, drawn, thinking):
     assert result.exit_code == 0, result.stderr
     assert "its head was never trained; run descore train cold-start first" in result.stderr
     trained, following = result.stdout.splitlines()
-    assert trained.startswith(f"trained: {drawn / 'thinks' / 'model'} (step 1, chains worth ")
-    assert re.search(r"chains worth \d\.\d+, \S+% of pairs right; held out: scored 4 of 4, ", trained)
+    assert trained.startswith(f"trained: {drawn / 'thinks' / 'model'} (step 1, rollout reward ")
+    assert re.search(r"rollout reward \d\.\d+, \S+% of pairs right; held out: scored 4 of 4, ", trained)
     assert re.search(r", \S+% of 3 pairs with its own chains\)$", trained)
     assert following.startswith("next: descore score CLIP")
     page = (drawn / "thinks" / "chains.html").read_text(encoding="utf-8")
@@ -177,7 +177,7 @@ def test_the_bar_of_stage_2_shows_the_last_step():
         **{"chains": 64, "truncated_chains": 3, "groups": 16, "groups_without_spread": 1, "loss": -1e-9},
     }
     line = cli_train._describe_rl_step(metrics)
-    assert line == "worth 0.512, quality 0.43, pairs 61%, kl 0.0012, 312 tokens, cut 3/64, flat 1/16"
+    assert line == "reward 0.512, quality 0.43, pairs 61%, kl 0.0012, 312 tokens, cut 3/64, flat 1/16"
     assert cli_train._describe_rl_step({**metrics, "doing": "judging held-out pairs"}) == "judging held-out pairs"
     unrated = {name: metrics[name] for name in metrics if name not in ("rollout_reward", "quality", "kl")}
     assert cli_train._describe_rl_step(unrated) == "pairs 61%, 312 tokens, cut 3/64, flat 1/16"

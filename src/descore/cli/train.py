@@ -33,7 +33,7 @@ _NEXT_WITHOUT_CHAINS = _NEXT_WITH_CHAINS.replace("scores a clip;", "scores a cli
 _PAGE_CHAINS = 5000
 """The last lines of chains.jsonl, from which the page selects the chains that it shows."""
 _RL_PROGRESS = {
-    "rollout_reward": "worth {rollout_reward:.3f}",
+    "rollout_reward": "reward {rollout_reward:.3f}",
     "quality": "quality {quality:.2f}",
     "pair_accuracy": "pairs {pair_accuracy:.0%}",
     "kl": "kl {kl:.2g}",
@@ -241,7 +241,7 @@ def _pair_accuracy(metrics: Mapping[str, Any]) -> str:
 
 def _chain_rewards(metrics: Mapping[str, Any]) -> str:
     """Without reference marks, chains have no rollout reward."""
-    reward = f"chains worth {metrics['rollout_reward']:.3f}, " if "rollout_reward" in metrics else ""
+    reward = f"rollout reward {metrics['rollout_reward']:.3f}, " if "rollout_reward" in metrics else ""
     return reward + _pair_accuracy(metrics)
 
 

@@ -25,7 +25,7 @@ SOURCE_IN_WORDS: Mapping[ChainSource, str] = {
 }
 
 _ROWS = {
-    "rollout_reward": "| what a chain is worth (rollout reward) | {rollout_reward:.3f} |",
+    "rollout_reward": "| mean rollout reward of a chain | {rollout_reward:.3f} |",
     "quality": "| marks that equal the reference marks | {quality:.1%} |",
     "format": "| answers that can be read | {format:.1%} |",
     "chain_tokens": "| tokens of a chain | {chain_tokens:,.0f} |",

@@ -374,7 +374,7 @@ def test_held_out_pairs_are_judged_and_the_reward_is_calibrated(rl, data, tmp_pa
     assert "num_generations: 3" in card
     last = lines(out)[-2]
     for said in (
-        f"| what a chain is worth (rollout reward) | {last['rollout_reward']:.3f} |",
+        f"| mean rollout reward of a chain | {last['rollout_reward']:.3f} |",
         f"| marks that equal the reference marks | {last['quality']:.1%} |",
         f"| chains cut off at the limit | {last['truncated_chains']} of {last['chains']} |",
         f"| mean reward above what the start says of the same chains | {last['reward_drift']:+.3f} |",

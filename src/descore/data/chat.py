@@ -8,9 +8,12 @@ A checkpoint of the official code may have its query in another place, and its v
 
 Shapes: B sequences, T tokens."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from types import FrameType
 from typing import Any, TypeAlias
 
 import torch
@@ -23,6 +26,9 @@ from descore.types import Clip
 QUERY_TOKEN = "<|query|>"
 VIDEO_PLACE = "{video}"
 """The place of the video in a rubric; without it the video comes first."""
+
+MAX_TEMPLATE_LINES, MAX_TEMPLATE_TEXT = 100_000, 100_000
+"""What a chat template may run and write for one turn; Qwen's run fewer than 200 lines."""
 
 _PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids")
 
@@ -141,6 +147,16 @@ class Chat:
         """The text of a chain's ids, without its end of turn."""
         return str(self.tokenizer.decode(chain, skip_special_tokens=True)).strip()
 
+    def check_template(self) -> None:
+        """ValueError if the chat template does not end, or does not write the video once and the prompt's text."""
+        with _bounded_templates():
+            turn = self._user_turn("probe")
+        videos = turn.count(self.processor.video_token)
+        if videos != 1 or "probe" not in turn:
+            raise ValueError(f"it writes the video {videos} times; expected it once, and the rubric with the prompt")
+        if len(turn) > len(self.rubric) + MAX_TEMPLATE_TEXT:
+            raise ValueError(f"it writes {len(turn):,} characters; expected few beside the rubric")
+
     def _user_turn(self, prompt: str) -> str:
         turn = self.processor.apply_chat_template(
             [{"role": "user", "content": self._parts(self._escape(prompt))}], add_generation_prompt=True, tokenize=False
@@ -186,3 +202,22 @@ def _metadata(clip: Clip) -> dict[str, Any]:
         "duration": clip.duration,
         "frames_indices": [time * clip.source_fps for time in clip.times],
     }
+
+
+@contextmanager
+def _bounded_templates() -> Iterator[None]:
+    """Count the lines of Jinja templates that run meanwhile; ValueError at one too many."""
+    lines, before = 0, sys.gettrace()
+
+    def count(_frame: FrameType, _event: str, _value: object) -> Any:  # noqa: ANN401  # Python's signature
+        nonlocal lines
+        lines += 1
+        if lines > MAX_TEMPLATE_LINES:
+            raise ValueError(f"it does not end within {MAX_TEMPLATE_LINES:,} lines")
+        return count
+
+    sys.settrace(lambda frame, _event, _value: count if frame.f_code.co_filename == "<template>" else None)
+    try:
+        yield
+    finally:
+        sys.settrace(before)

@@ -9,26 +9,49 @@ The rest of the directory is transformers' own.
 Shapes: D width, K named dimensions."""
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from types import TracebackType
+from typing import Annotated, Any
 
 import torch
 from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from descore.config_model import ConfigModel, Names, SettingsError
 from descore.data.chat import QUERY_TOKEN, Layout
-from descore.errors import CheckpointError
+from descore.errors import CheckpointError, ConfigError, DescoreError, DescoreWarning
 from descore.rubric import DEFAULT_RUBRIC, fill_rubric
 from descore.types import Paradigm
 from descore.video.sampling import VideoSampling
 
 SCHEMA = 1
 SETTINGS_FILE, RUBRIC_FILE, HEAD_FILE = "descore.json", "rubric.txt", "reward_head.safetensors"
+WEIGHTS_FILE, INDEX_FILE, ADAPTER_CONFIG = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
+_JSON_FILES = (
+    *("config.json", "generation_config.json", ADAPTER_CONFIG, INDEX_FILE, "chat_template.json"),
+    *("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
+)
+"""What transformers and PEFT read from a folder: objects, all of them."""
+_FAULTS_OF_FILES = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError, MemoryError),
+    *(OSError, RuntimeError, TypeError, ValueError),
+)
+"""What libraries raise when a file holds another thing than they expect."""
+_LIBRARIES = (
+    "huggingface_hub",
+    "jinja2",
+    "peft",
+    "pickle",
+    "_pickle",
+    "safetensors",
+    "safetensors_rust",
+    "transformers",
+)
 BUNDLED = ("tiny",)
 ANSWER_DIMENSIONS = ("overall",)
 """The dimensions of a generative model."""
@@ -77,6 +100,77 @@ class CheckpointSettings(ConfigModel):
         for name, numbers in (("reward_mean", self.reward_mean), ("reward_std", self.reward_std)):
             if numbers is not None and set(numbers) != set(self.dimensions):
                 yield name, f"is {dict(numbers)!r}, expected a number for each dimension"
+
+
+class RefuseBroken:
+    """A block in which a library reads a checkpoint's file: what it raises becomes a CheckpointError of one line, with
+    the file and the reason. Errors of descore's own pass."""
+
+    def __init__(self, file: object, what: str) -> None:
+        self.file, self.what = file, what
+
+    def __enter__(self) -> None:
+        """Nothing is prepared."""
+
+    def __exit__(self, _kind: object, fault: BaseException | None, _trace: TracebackType | None) -> None:
+        if fault is None or isinstance(fault, DescoreError):
+            return
+        library = type(fault).__module__.partition(".")[0]
+        # The tokenizers' library raises Exception itself.
+        if isinstance(fault, _FAULTS_OF_FILES) or library in _LIBRARIES or type(fault) is Exception:
+            raise CheckpointError(f"{self.file}: {self.what}: {_reason(fault)}") from fault
+
+
+def _reason(fault: BaseException) -> str:
+    line = next(iter(str(fault).strip().splitlines()), "")
+    if "custom code" in line:
+        return "it needs code of its own, which is never run; expected a model that transformers knows"
+    if not line or isinstance(fault, LookupError | AssertionError | AttributeError):
+        return f"{type(fault).__name__} {line}".strip()
+    return line
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file. Whatever else it holds raises CheckpointError."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as fault:  # no JSON, no UTF-8, or a number of too many digits
+        raise CheckpointError(f"{file}: is not JSON: {_reason(fault)}") from fault
+    except RecursionError as fault:
+        raise CheckpointError(f"{file}: is not JSON of a checkpoint: it is nested too deeply") from fault
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file}: found {type(content).__name__}, expected an object")
+    return content
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse what no library refuses in one line: JSON that holds no object, an index that names files elsewhere, and
+    an adapter whose base is no path. Raises CheckpointError."""
+    content = {name: read_json(folder / name) for name in _JSON_FILES if (folder / name).is_file()}
+    if INDEX_FILE in content:
+        weight_files(folder)
+    adapter = content.get(ADAPTER_CONFIG, {})
+    base = adapter.get("base_model_name_or_path")
+    if not isinstance(base, str | None):
+        raise CheckpointError(f"{folder / ADAPTER_CONFIG}: base_model_name_or_path is {base!r}, expected a path")
+    if adapter.get("megatron_config"):  # PEFT then imports the module that `megatron_core` names
+        raise CheckpointError(f"{folder / ADAPTER_CONFIG}: has megatron_config; expected a plain LoRA adapter")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The backbone's safetensors files, one or many; none if there are none. An index that names a file which is not
+    in the folder raises CheckpointError."""
+    index = folder / INDEX_FILE
+    if not index.is_file():
+        return [folder / WEIGHTS_FILE] if (folder / WEIGHTS_FILE).is_file() else []
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise CheckpointError(f"{index}: weight_map is no object of file names")
+    names = sorted(set(places.values()))
+    for name in names:
+        if Path(name).name != name or not (folder / name).is_file():
+            raise CheckpointError(f"{folder}: has no {name}, which {INDEX_FILE} names")
+    return [folder / name for name in names]
 
 
 def find_checkpoint(source: str | Path) -> Path:
@@ -158,12 +252,7 @@ def read_settings(folder: Path) -> CheckpointSettings:
             f"{folder}: has no {SETTINGS_FILE}; a plain Qwen3-VL judges as it is with --paradigm generative (in Python "
             'paradigm="generative"), and becomes a reward model to train by DescoreModel.from_backbone'
         )
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as fault:
-        raise CheckpointError(f"{path}: is not JSON: {fault}") from fault
-    if not isinstance(raw, dict):
-        raise CheckpointError(f"{path}: found {type(raw).__name__}, expected an object")
+    raw = read_json(path)
     schema = raw.pop("schema", None)
     if schema != SCHEMA:
         raise CheckpointError(f"{path}: schema is {schema!r}, this version reads {SCHEMA}")
@@ -178,8 +267,11 @@ def read_rubric(folder: Path) -> str:
     path = folder / RUBRIC_FILE
     if not path.is_file():
         raise CheckpointError(f"{folder}: has no {RUBRIC_FILE}; a model scores well only under the text it learned")
-    rubric = path.read_text(encoding="utf-8")
-    fill_rubric(rubric, prompt="")
+    try:
+        rubric = path.read_text(encoding="utf-8")
+        fill_rubric(rubric, prompt="")
+    except (OSError, UnicodeDecodeError, ConfigError) as fault:
+        raise CheckpointError(f"{path}: cannot be used as a rubric: {_reason(fault)}") from fault
     return rubric
 
 
@@ -188,17 +280,18 @@ def read_head(folder: Path, *, width: int, outputs: int) -> dict[str, Tensor]:
     path = folder / HEAD_FILE
     if not path.is_file():
         raise CheckpointError(f"{folder}: has no {HEAD_FILE}; without it there is no reward")
-    try:
-        tensors = load_file(path)
-    except SafetensorError as fault:
-        raise CheckpointError(f"{path}: cannot be read: {fault}") from fault
+    with RefuseBroken(path, "cannot be read"):
+        tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
     expected = {"query": (width,), "head": (outputs, width)}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != expected:
         raise CheckpointError(f"{path}: found {found}; this backbone and these dimensions need {expected}")
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
         raise CheckpointError(f"{path}: holds numbers that are not finite")
-    return {name: tensor.float() for name, tensor in tensors.items()}
+    for row in (~tensors["head"].any(dim=1)).nonzero().flatten().tolist():
+        message = f"{path}: row {row} of the head is all zero; its reward is 0 for every video"
+        warnings.warn(message, DescoreWarning, stacklevel=2)
+    return tensors
 
 
 def write_descore_files(

@@ -20,7 +20,15 @@ from descore.data.chat import QUERY_TOKEN, VIDEO_PLACE, Layout
 from descore.errors import CheckpointError, ConfigError
 from descore.io import atomic_directory
 from descore.model import official_layout as official
-from descore.model.checkpoint import CheckpointSettings, write_descore_files
+from descore.model.checkpoint import (
+    ADAPTER_CONFIG,
+    INDEX_FILE,
+    CheckpointSettings,
+    RefuseBroken,
+    check_folder,
+    weight_files,
+    write_descore_files,
+)
 from descore.model.modeling import DescoreModel, family_of, merge_adapters, open_processor
 from descore.model.official_layout import Adapter, Parts
 from descore.rubric import fill_rubric
@@ -102,10 +110,12 @@ def _refuse_options(out: Path, *, rubric: str, layout: str) -> None:
 
 
 def _read(parts: Parts, *, query_token: str) -> _Source:
+    for folder in (parts.folder, parts.backbone):
+        check_folder(folder)
     processor = _open_processor(parts)
     query_id = _token_id(query_token, processor.tokenizer, parts)
     config = _open_config(parts)
-    weights = official.stored_weights(official.weight_files(parts.backbone))
+    weights = official.stored_weights(weight_files(parts.backbone))
     adapter = official.read_adapter(parts.adapter, weights, query_id=query_id) if parts.adapter else None
     return _Source(
         parts=parts,
@@ -125,7 +135,8 @@ def _open_processor(parts: Parts) -> Any:  # noqa: ANN401
         return open_processor(parts.folder)
     processor = open_processor(parts.backbone)
     if (parts.folder / "tokenizer.json").is_file():
-        processor.tokenizer = AutoTokenizer.from_pretrained(parts.folder)
+        with RefuseBroken(parts.folder, "transformers cannot open the tokenizer"):
+            processor.tokenizer = AutoTokenizer.from_pretrained(parts.folder, trust_remote_code=False)
     return processor
 
 
@@ -134,11 +145,8 @@ def _open_config(parts: Parts) -> Any:  # noqa: ANN401
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    try:
-        config = AutoConfig.from_pretrained(parts.backbone)
-    except (OSError, ValueError) as fault:
-        reason = next(iter(str(fault).splitlines()), "")
-        raise CheckpointError(f"{parts.backbone}: transformers cannot read the config: {reason}") from fault
+    with RefuseBroken(parts.backbone, "transformers cannot read the config"):
+        config = AutoConfig.from_pretrained(parts.backbone, trust_remote_code=False)
     family_of(config.model_type)
     config.architectures = [MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES[config.model_type]]
     return config
@@ -174,16 +182,16 @@ def _write(
     """The whole directory, without merging. `linked`: large files are links, since they are replaced soon."""
     backbone = read.parts.backbone
     place: Callable[[Path, Path], object] = _link if linked else shutil.copyfile
-    for file in official.weight_files(backbone):
+    for file in weight_files(backbone):
         place(file, folder / file.name)
-    for name in (official.INDEX_FILE, "generation_config.json"):
+    for name in (INDEX_FILE, "generation_config.json"):
         if (backbone / name).is_file():
             shutil.copyfile(backbone / name, folder / name)
     read.config.save_pretrained(folder)
     read.processor.save_pretrained(folder)
     _rename_token(folder, query_token)
     if read.adapter is not None:
-        (folder / official.ADAPTER_CONFIG).write_text(json.dumps(read.adapter.config, indent=2), encoding="utf-8")
+        (folder / ADAPTER_CONFIG).write_text(json.dumps(read.adapter.config, indent=2), encoding="utf-8")
         save_file(dict(read.adapter.tensors), folder / official.ADAPTER_FILE, metadata={"format": "pt"})
     write_descore_files(folder, settings=settings, rubric=rubric, query=read.query_D, head=read.head_KD)
 

@@ -6,7 +6,9 @@ In: token ids laid out by `data.chat`. Out: hidden states and rewards. `model.ge
 
 Shapes: B sequences, T tokens, D width, K named dimensions."""
 
+import json
 import os
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -14,14 +16,16 @@ from typing import Any, Self
 
 import torch
 from huggingface_hub import save_torch_state_dict
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from descore.data.chat import QUERY_TOKEN, Chat, Inputs
 from descore.errors import CheckpointError, ConfigError, how_to_install
 from descore.model import qwen3_vl, without_compiler
 from descore.model.checkpoint import (
+    ADAPTER_CONFIG,
     CheckpointSettings,
+    RefuseBroken,
+    check_folder,
     find_checkpoint,
     read_as,
     read_head,
@@ -30,13 +34,15 @@ from descore.model.checkpoint import (
 from descore.rubric import DEFAULT_RUBRIC
 from descore.types import Paradigm
 
+MAX_PATCH = 256
+"""The largest patch of a video processor, in pixels; known models have 14 and 16."""
 FAMILIES: dict[str, ModuleType] = dict.fromkeys(qwen3_vl.MODEL_TYPES, qwen3_vl)
 """transformers' model_type → the module with that family's `positions`."""
 
 
 def family_of(model_type: str) -> ModuleType:
     """The family's module. An unknown model_type raises ConfigError with the known ones."""
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise ConfigError(f"backbone: model_type is {model_type!r}; expected one of {', '.join(FAMILIES)}")
     return FAMILIES[model_type]
 
@@ -45,44 +51,84 @@ def open_backbone(source: Any, *, dtype: torch.dtype) -> Any:  # noqa: ANN401  #
     """The model of a folder or hub id with its weights, or of a config with random ones, in `dtype` on the CPU.
 
     A model_type of no known family, and an adapter without the package that reads it, raise ConfigError; files that are
-    missing or broken, CheckpointError."""
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    missing or broken, tensors that are missing, unexpected or of another shape, and a model that needs code of its own,
+    CheckpointError. Of a generation_config.json only the ids of tokens are kept: how chains are written is ours."""
+    from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
 
     named = isinstance(source, str | os.PathLike)
+    if named:
+        check_folder(Path(source))
     # Without PEFT, transformers passes an adapter over and opens the weights beside it.
-    if named and (Path(source) / "adapter_config.json").is_file() and find_spec("peft") is None:
+    if named and (Path(source) / ADAPTER_CONFIG).is_file() and find_spec("peft") is None:
         raise ConfigError(f"{source}: has an adapter, which needs peft; {how_to_install('train')}")
-    try:
-        config = AutoConfig.from_pretrained(source) if named else source
+    name, loading = source if named else "the config", dict[str, Any]()
+    with RefuseBroken(name, "transformers cannot open the backbone"):
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False) if named else source
         family_of(config.model_type)
-        if not named:
-            return AutoModelForImageTextToText.from_config(config, dtype=dtype)
-        with without_compiler():
-            model, loading = AutoModelForImageTextToText.from_pretrained(
-                source, dtype=dtype, use_safetensors=True, output_loading_info=True
-            )
-    except ConfigError:
-        raise
-    except (OSError, ValueError, RuntimeError, SafetensorError) as fault:
-        raise CheckpointError(f"{source}: transformers cannot open the backbone: {_first_line(fault)}") from fault
-    if loading["missing_keys"]:
-        some = ", ".join(sorted(loading["missing_keys"])[:3])
-        raise CheckpointError(f"{source}: weights are missing for {len(loading['missing_keys'])} tensors, first {some}")
+        _check_attention(name, config)
+        if named:
+            with without_compiler():
+                model, loading = AutoModelForImageTextToText.from_pretrained(
+                    source,
+                    dtype=dtype,
+                    use_safetensors=True,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # refused below, by name
+                    trust_remote_code=False,
+                )
+        else:
+            model = AutoModelForImageTextToText.from_config(config, dtype=dtype, trust_remote_code=False)
+        ids = {key: getattr(model.generation_config, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        model.generation_config = GenerationConfig(**ids)
+    _check_tensors(source, loading)
     return model
 
 
+def _check_attention(source: object, config: Any) -> None:  # noqa: ANN401
+    """ConfigError for an attention that cannot be used here, before transformers imports it."""
+    from transformers.utils import is_flash_attn_2_available
+
+    chosen = config._attn_implementation
+    missing = chosen == "flash_attention_2" and not is_flash_attn_2_available()
+    if missing or chosen == "flex_attention":
+        reason = "is not installed" if missing else "does not take the masks that chains need"
+        raise ConfigError(f"{source}: attn_implementation is {chosen}, which {reason}; set it to sdpa")
+
+
+def _check_tensors(source: object, loading: Mapping[str, Any]) -> None:
+    """CheckpointError unless the file holds exactly the model's tensors."""
+    for name, stored, needed in sorted(loading.get("mismatched_keys", ())):
+        raise CheckpointError(f"{source}: {name} has shape {tuple(stored)}, config.json needs {tuple(needed)}")
+    for key, fault in (
+        ("missing_keys", "weights are missing for"),
+        ("unexpected_keys", "config.json has no room for"),
+    ):
+        if names := sorted(loading.get(key, ())):
+            raise CheckpointError(f"{source}: {fault} {len(names)} tensors, first {', '.join(names[:3])}")
+
+
 def open_processor(source: str | Path) -> Any:  # noqa: ANN401  # processors share no typed base
-    """The processor of a folder or hub id: tokenizer, chat template, video processor."""
+    """The processor of a folder or hub id: tokenizer, chat template, video processor.
+
+    What is missing or broken, or needs code of its own, raises CheckpointError."""
     from transformers import AutoProcessor
 
-    try:
-        return AutoProcessor.from_pretrained(source)
-    except (OSError, ValueError) as fault:
-        raise CheckpointError(f"{source}: transformers cannot open the processor: {_first_line(fault)}") from fault
+    check_folder(Path(source))
+    with RefuseBroken(source, "transformers cannot open the processor"):
+        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+        check_processor(processor)
+    return processor
 
 
-def _first_line(fault: Exception) -> str:
-    return next(iter(str(fault).strip().splitlines()), type(fault).__name__)
+def check_processor(processor: Any) -> None:  # noqa: ANN401
+    """ValueError for a processor that reads no video, or in patches of no size."""
+    video = getattr(processor, "video_processor", None)
+    if video is None:
+        raise ValueError(f"it is a {type(processor).__name__}, which reads no video; expected a Qwen3VLProcessor")
+    for name in ("patch_size", "merge_size", "temporal_patch_size"):
+        size = getattr(video, name, None)
+        if not isinstance(size, int) or not 0 < size <= MAX_PATCH:
+            raise ValueError(f"{name} of its video processor is {size!r}; expected a number of pixels or frames")
 
 
 def is_adapter(name: str) -> bool:
@@ -115,6 +161,15 @@ def save_base_weights(backbone: Any, folder: Path) -> None:  # noqa: ANN401
     """Write config and weights into a directory where `save_pretrained`, given adapters, has written these alone."""
     backbone.config.save_pretrained(folder)
     save_torch_state_dict(_without_adapters(backbone), folder)
+
+
+def sort_targets(file: Path) -> None:
+    """PEFT writes a set in the order of its hashes, which changes from run to run."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    for key in ("target_modules", "exclude_modules"):
+        if isinstance(config.get(key), list):
+            config[key] = sorted(config[key])
+    file.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def _without_adapters(backbone: Any) -> dict[str, Tensor]:  # noqa: ANN401
@@ -182,7 +237,9 @@ class DescoreModel(nn.Module):
         if len(processor.tokenizer) > backbone.get_input_embeddings().weight.shape[0]:
             backbone.resize_token_embeddings(len(processor.tokenizer), pad_to_multiple_of=64)
         settings = settings or CheckpointSettings()
-        return cls(backbone, chat=Chat(processor, rubric, settings.layout), settings=settings)
+        chat = Chat(processor, rubric, settings.layout)
+        _check_fit(source if isinstance(source, str | Path) else "the config", backbone, chat)
+        return cls(backbone, chat=chat, settings=settings)
 
     @classmethod
     def from_pretrained(
@@ -205,7 +262,9 @@ class DescoreModel(nn.Module):
         if settings.paradigm == "generative":
             return cls.from_backbone(folder, settings=settings, rubric=rubric, dtype=dtype).to(device).eval()
         chat = Chat(open_processor(folder), rubric, settings.layout)
-        model = cls(open_backbone(folder, dtype=dtype), chat=chat, settings=settings)
+        backbone = open_backbone(folder, dtype=dtype)
+        _check_fit(folder, backbone, chat)
+        model = cls(backbone, chat=chat, settings=settings)
         weights = read_head(folder, width=model.query.shape[0], outputs=settings.outputs)
         with torch.no_grad():
             model.query.copy_(weights["query"])
@@ -219,6 +278,7 @@ class DescoreModel(nn.Module):
         with atomic_directory(Path(folder)) as aside:
             self.backbone.save_pretrained(aside)
             if has_adapters(self.backbone):
+                sort_targets(aside / ADAPTER_CONFIG)
                 save_base_weights(self.backbone, aside)
             self.chat.processor.save_pretrained(aside)
             write_descore_files(
@@ -254,6 +314,25 @@ class DescoreModel(nn.Module):
     def _insert_query(self, _embedding: nn.Module, args: tuple[Tensor, ...], embedded_BTD: Tensor) -> Tensor:
         is_query_BT1 = (args[0] == self.query_id).unsqueeze(-1)
         return torch.where(is_query_BT1, self.query.to(embedded_BTD.dtype), embedded_BTD)
+
+
+def _check_fit(source: object, backbone: Any, chat: Chat) -> None:  # noqa: ANN401
+    """CheckpointError if processor, tokenizer and backbone do not belong together, or the chat template is broken."""
+    vision, video = backbone.config.vision_config, chat.processor.video_processor
+    pairs = {
+        "patch_size": "patch_size",
+        "merge_size": "spatial_merge_size",
+        "temporal_patch_size": "temporal_patch_size",
+    }
+    for name, other in pairs.items():
+        ours, theirs = getattr(video, name), getattr(vision, other)
+        if ours != theirs:
+            raise CheckpointError(f"{source}: {name} of the processor is {ours}, of config.json {theirs}; expected one")
+    rows = backbone.get_input_embeddings().weight.shape[0]
+    if len(chat.tokenizer) > rows:
+        raise CheckpointError(f"{source}: the tokenizer has {len(chat.tokenizer)} tokens, the embedding {rows} rows")
+    with RefuseBroken(source, "the chat template fails"):
+        chat.check_template()
 
 
 def _usable(device: str | torch.device) -> torch.device:

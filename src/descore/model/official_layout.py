@@ -11,30 +11,38 @@ unpickled.
 
 Shapes: D width, K outputs of the head."""
 
-import json
 import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from descore.errors import CheckpointError, ConfigError
-from descore.model.checkpoint import find_checkpoint
+from descore.model.checkpoint import (
+    ADAPTER_CONFIG,
+    WEIGHTS_FILE,
+    RefuseBroken,
+    find_checkpoint,
+    read_json,
+    weight_files,
+)
 
 OFFICIAL_QUERY_TOKEN = "<Reward>"
-OFFICIAL_HEAD_FILE, ADAPTER_CONFIG, ADAPTER_FILE = "rm_head.pth", "adapter_config.json", "adapter_model.safetensors"
-WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
+OFFICIAL_HEAD_FILE, ADAPTER_FILE = "rm_head.pth", "adapter_model.safetensors"
 LEARNED_BESIDE = "non_lora_state_dict.pth"
 
 _PEFT_PREFIX = "base_model.model."
 _EMBEDDING, _OUTPUT = "embed_tokens.weight", "lm_head.weight"
 _FACTORS_AND_COPIES = (".lora_", ".original_module.", ".modules_to_save.")
 """Parts of the names of an adapter's tensors: low-rank factors, and copies of tensors that PEFT also saves plainly."""
+_PICKLE = b"\x80"
+"""How a pickle begins."""
 _COMPARED_ROWS = 8192
 """Rows of an embedding that are compared at a time."""
 
@@ -112,9 +120,9 @@ def _find_backbone(folder: Path, adapter: Path | None, *, base: str | None) -> P
             f"{folder}: {LEARNED_BESIDE} says that more than the adapter learned, and the backbone with it is not "
             f"there; expected {WEIGHTS_FILE} beside it"
         )
-    named = base or _read_json(adapter / ADAPTER_CONFIG).get("base_model_name_or_path")
-    if not named:
-        raise CheckpointError(f"{adapter}: names no base; give --base")
+    named = base or read_json(adapter / ADAPTER_CONFIG).get("base_model_name_or_path")
+    if not named or not isinstance(named, str):
+        raise CheckpointError(f"{adapter}: names no base (found {named!r}); give --base")
     places = (Path(named), folder / named, folder.parent / Path(named).name)
     backbone = next((place for place in places if place.is_dir()), None) or find_checkpoint(named)
     if not weight_files(backbone):
@@ -122,43 +130,28 @@ def _find_backbone(folder: Path, adapter: Path | None, *, base: str | None) -> P
     return backbone
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The backbone's safetensors files, one or many; none if there are none. One that is missing raises
-    CheckpointError."""
-    index = folder / INDEX_FILE
-    if not index.is_file():
-        return [folder / WEIGHTS_FILE] if (folder / WEIGHTS_FILE).is_file() else []
-    names = sorted(set(_read_json(index).get("weight_map", {}).values()))
-    for name in names:
-        if Path(name).name != name or not (folder / name).is_file():
-            raise CheckpointError(f"{folder}: has no {name}, which {INDEX_FILE} names")
-    return [folder / name for name in names]
-
-
 def stored_weights(files: list[Path]) -> dict[str, StoredTensor]:
     """All tensors of safetensors files by name. Only the files' headers are read."""
     stored = {}
     for file in files:
-        try:
-            with safe_open(file, framework="pt") as opened:
-                for name in opened.keys():  # noqa: SIM118  # no mapping
-                    stored[name] = StoredTensor(file=file, name=name, shape=tuple(opened.get_slice(name).get_shape()))
-        except SafetensorError as fault:
-            raise CheckpointError(f"{file}: cannot be read: {fault}") from fault
+        with RefuseBroken(file, "cannot be read"), safe_open(file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118  # no mapping
+                stored[name] = StoredTensor(file=file, name=name, shape=tuple(opened.get_slice(name).get_shape()))
     return stored
 
 
 def read_official_head(file: Path, *, width: int) -> Tensor:
     """The head (K, D) in float32: the one matrix in the file, whatever its name. A bias must be zero."""
-    try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as fault:
-        raise CheckpointError(
-            f"{file}: is refused, because it holds more than tensors, which could run code when it is opened; "
-            "expected a state dict"
-        ) from fault
-    except (RuntimeError, EOFError, OSError, ValueError) as fault:
-        raise CheckpointError(f"{file}: cannot be read: {next(iter(str(fault).splitlines()), fault)}") from fault
+    with RefuseBroken(file, "cannot be read"):
+        try:
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as fault:
+            if not is_zipfile(file) and not file.read_bytes().startswith(_PICKLE):
+                raise CheckpointError(f"{file}: is no file that torch.save writes; expected a state dict") from fault
+            raise CheckpointError(
+                f"{file}: is refused, because it holds more than tensors, which could run code when it is opened; "
+                "expected a state dict"
+            ) from fault
     tensors = dict(_tensors_in(loaded))
     matrices = {name: tensor for name, tensor in tensors.items() if tensor.ndim == 2}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -208,7 +201,7 @@ def read_adapter(folder: Path, weights: Mapping[str, StoredTensor], *, query_id:
 
     CheckpointError for an adapter of another kind, for layers that the backbone lacks, and for weights that learned in
     full, except row `query_id` of the embedding, which is the query's."""
-    config, file = _read_json(folder / ADAPTER_CONFIG), folder / ADAPTER_FILE
+    config, file = read_json(folder / ADAPTER_CONFIG), folder / ADAPTER_FILE
     if config.get("peft_type") != "LORA" or not file.is_file():
         raise CheckpointError(f"{folder}: found {config.get('peft_type')!r}, expected LORA and its {ADAPTER_FILE}")
     stored = stored_weights([file])
@@ -261,13 +254,3 @@ def _equal_except_row(one: StoredTensor, other: StoredTensor, *, query_id: int) 
         if any(start + row != query_id for row in unlike.tolist()):
             return False
     return True
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as fault:
-        raise CheckpointError(f"{file}: is not JSON: {fault}") from fault
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file}: found {type(content).__name__}, expected an object")
-    return content

@@ -7,6 +7,7 @@ import csv
 import difflib
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -26,6 +27,9 @@ _BOM = b"\xef\xbb\xbf"
 
 _MAX_COLUMNS_NAMED = 12
 """Columns that a message lists."""
+
+_PLAIN_NUMBER = re.compile(r"[-+0-9.eE]+")
+"""Without what Python's float also takes: 1_0, and digits of other scripts."""
 
 _MAX_CELL = 1 << 24
 """Characters. The csv module's own limit of 131,072 is below a long chain of thought."""
@@ -253,7 +257,7 @@ class Cells:
         if text is None:
             return None
         try:
-            number = float(text)
+            number = float(text) if _PLAIN_NUMBER.fullmatch(text) else math.nan
         except ValueError:
             number = math.nan
         if not math.isfinite(number):

@@ -78,6 +78,21 @@ def plain_record(clip: RatedClip, *, model: str, rewards: Mapping[str, float] | 
     return record | known
 
 
+def without_bad_reward(record: Record) -> Record:
+    """A run's record as it counts: one with an error, or with a reward that is no finite number, has failed."""
+    if record["reward"] is None:
+        return record if record.get("error") else record | {"error": "its record has no reward and no error"}
+    rewards = [record["reward"], *(record.get("rewards") or {}).values()]
+    bad = next((reward for reward in rewards if not _is_finite(reward)), None)
+    if bad is None and not record.get("error"):
+        return record
+    return record | {
+        "reward": None,
+        "rewards": None,
+        "error": record.get("error") or f"its reward is {bad!r}, no number",
+    }
+
+
 def to_line(record: Mapping[str, Any]) -> str:
     """One line of JSON. ASCII only, so that any terminal and any file name can be written; never NaN."""
     return json.dumps(record, allow_nan=False)
@@ -97,6 +112,10 @@ def to_plain(value: object) -> Any:  # noqa: ANN401
 def error_text(error: DescoreError) -> str:
     """Why a clip has no score, as its record's `error` says it."""
     return error.reason if isinstance(error, VideoError) else str(error)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _number(value: float | None) -> float | None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from descore.evaluation.records import to_plain
+from descore.evaluation.records import to_plain, without_bad_reward
 from descore.stats.agreement import (
     accuracy_with_ties,
     accuracy_with_ties_compatible,
@@ -54,6 +54,7 @@ def results_of(clips: Sequence[RatedClip], pairs: Sequence[Pair], records: Recor
     others that have one; seconds: the total time. Per label in `labels`, the agreement with people; per dimension
     in `marks`, how often the written mark is the true one; by_source, by_aspect; and `worst`: the decided pairs whose
     order is most wrong, `margin` in root mean squares of the label's margins."""
+    records = {key: without_bad_reward(dict(record)) for key, record in records.items()}
     counted = [records[key_of(clip)] for clip in clips if key_of(clip) in records]
     scored = [record for record in counted if record["reward"] is not None]
     margins = {label: margins_of(label, pairs, records) for label in labels_of(clips, pairs)}

@@ -21,7 +21,7 @@ from PIL import Image
 
 from descore.errors import ConfigError, DataError, DescoreError
 from descore.evaluation.judges import Judge, OpenVideo
-from descore.evaluation.records import Record, to_plain
+from descore.evaluation.records import Record, to_plain, without_bad_reward
 from descore.evaluation.results import ClipKey, results_of
 from descore.io import (
     append_records,
@@ -215,7 +215,7 @@ def _last_records(folder: Path) -> dict[ClipKey, Record]:
     for number, record in enumerate(read_records(path), start=1):
         if lacking := [key for key in ("video", "prompt", "reward", "error") if key not in record]:
             raise DataError(str(path), number, f"has no {', '.join(lacking)}; expected a record of a run")
-        records[record["video"], record["prompt"]] = record
+        records[record["video"], record["prompt"]] = without_bad_reward(record)
     return records
 
 

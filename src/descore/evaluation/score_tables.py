@@ -50,14 +50,16 @@ def read_scores(
 ) -> TableJudge:
     """A table of scores of a benchmark's clips.
 
-    A row's video is matched by its path as the benchmark's table has it, by the end of that path, or by its file name
-    where that is unique; a row without a prompt holds for every prompt of the video. `model` names the system; by
-    default the name in the rows, or the file's name. Two rows for one clip, or no row for any, raise DataError; rows of
-    other clips are left out with a warning."""
+    A row's video is matched by its path as the benchmark's table has it, or where one path is the end of the other. A
+    file name without a folder is matched, with a warning, where it is unique; a row of another folder never is. A row
+    without a prompt holds for every prompt of the video. `model` names the system; by default the name in the rows, or
+    the file's name. Two rows for one clip, or no row for any, raise DataError; rows of other clips are left out with a
+    warning."""
     index = _ClipIndex.of(clips)
     values: dict[ClipKey, Record] = {}
     line_of: dict[ClipKey, int] = {}
     unmatched: list[int] = []
+    by_name: list[str] = []
     names: set[str | None] = set()
     for line, row in read_rows(file, columns=("video",)):
         cells = Cells(file=str(file), line=line, row=row)
@@ -69,7 +71,9 @@ def read_scores(
         values |= dict.fromkeys(keys, _values_of(cells, labels))
         line_of |= dict.fromkeys(keys, line)
         unmatched += [] if keys else [line]
+        by_name += [f"line {line}: {keys[0][0]}"] if keys and index.only_by_name(cells.required("video")) else []
     _check_matches(unmatched, matched=len(values), file=file, example=clips[0].video if clips else "")
+    _warn_of_names(by_name, file=file)
     own_name = next(iter(names)) if len(names) == 1 else None
     return TableJudge(file=file, model=model or own_name or file.stem, values=values)
 
@@ -101,11 +105,21 @@ class _ClipIndex:
             return [(matched, each) for each in prompts.values()]
         return [(matched, prompts[_single_spaced(prompt)])] if _single_spaced(prompt) in prompts else []
 
+    def only_by_name(self, video: str) -> bool:
+        """Whether a row's video that is matched has no more in common with its clip's than the file name."""
+        matched = video if video in self.prompts else self._by_name(video)
+        return matched != video and (matched is None or "/" not in video or "/" not in matched)
+
     def _by_name(self, video: str) -> str | None:
         same_name = self.videos.get(PurePosixPath(video).name, [])
         same_end = [own for own in same_name if f"/{own}".endswith(f"/{video}") or f"/{video}".endswith(f"/{own}")]
-        candidates = same_end or same_name
-        return candidates[0] if len(candidates) == 1 else None
+        return same_end[0] if len(same_end) == 1 else None
+
+
+def _warn_of_names(matches: Sequence[str], *, file: Path) -> None:
+    if matches:
+        message = f"{len(matches):,} of its rows are matched by file name alone, the first in {matches[0]}"
+        warnings.warn(f"{file}: {message}; write the clips' folders if this is wrong", DescoreWarning, stacklevel=3)
 
 
 def _single_spaced(prompt: str) -> str:
@@ -124,11 +138,13 @@ def _dimension_columns(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _values_of(cells: Cells, labels: Sequence[str]) -> Record:
-    """The values of a record that a row has; an `error` if it has no reward."""
+    """The values of a record that a row has; an `error` if it has one, whatever its reward, or no reward."""
+    if error := cells.text("error"):
+        return {"error": error}
     rewards = _rewards(cells, labels)
     reward = next((number for name in _REWARDS if (number := cells.number(name)) is not None), None)
     if reward is None and not rewards:
-        return {"error": cells.text("error") or "its row has no reward"}
+        return {"error": "its row has no reward"}
     truncated = cells.row.get("truncated")
     return {
         "rewards": rewards or {"reward": reward},

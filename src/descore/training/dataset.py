@@ -8,6 +8,9 @@ Shapes: N pairs, K named dimensions."""
 import hashlib
 import json
 import math
+import multiprocessing
+import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -68,6 +71,20 @@ class EpochSampler(Sampler[tuple[int, int]]):
         if self.lengths is None:
             return torch.randperm(self.count, generator=generator).tolist()
         return list(LengthGroupedSampler(self.batch_size, lengths=self.lengths, generator=generator))
+
+
+def end_with_parent(_worker: int) -> None:
+    """End this data worker as soon as its parent process ends, however that ends: the `worker_init_fn` of each loader.
+
+    A worker that waits to hand over a large batch does not notice by itself that nobody reads it any more."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
+
+
+def _exit_after(parent: Any) -> None:  # noqa: ANN401  # a class that multiprocessing does not name
+    parent.join()
+    os._exit(1)
 
 
 _ROWS = 1024

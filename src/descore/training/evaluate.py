@@ -28,7 +28,7 @@ from descore.stats.agreement import TiedAccuracy, accuracy_with_ties, accuracy_w
 from descore.stats.bootstrap import Figure
 from descore.training.collate import MISSING, TrainingPair, Unreadable, split_unreadable
 from descore.training.config import ChainSource, EvaluateConfig
-from descore.training.dataset import JudgedPair, PairTable
+from descore.training.dataset import JudgedPair, PairTable, end_with_parent
 
 Rewards = dict[ChainSource, NDArray[np.float64]]
 """By chain source, the rewards of a and b (2, K); nan where there is none."""
@@ -123,6 +123,7 @@ class Evaluator:
             collate_fn=list,
             num_workers=self.num_workers,
             generator=torch.Generator(),  # evaluating must not move the random numbers that training draws
+            worker_init_fn=end_with_parent,
         )
 
     def _judges(self, pair: JudgedPair, source: ChainSource) -> bool:

@@ -31,7 +31,7 @@ from transformers.integrations import TensorBoardCallback
 from descore.model.modeling import DescoreModel
 from descore.training.collate import Unreadable
 from descore.training.config import TrainingConfig
-from descore.training.dataset import EpochSampler
+from descore.training.dataset import EpochSampler, end_with_parent
 from descore.training.metrics import MetricsCallback, ProgressCallback, UnreadableVideos
 from descore.training.models import (
     LEARNED_FILE,
@@ -190,6 +190,12 @@ class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not type
         sampler: Sampler[Any] | None = super()._get_train_sampler(train_dataset)
         return sampler if self.sampler is None else self.sampler
 
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Trainer's own, whose workers end with this process. Examples draw no random numbers, so none are seeded."""
+        loader: DataLoader[Any] = super().get_train_dataloader()
+        loader.worker_init_fn = end_with_parent
+        return loader
+
     def _eval_batches(self) -> DataLoader[dict[str, Any]]:
         """Batches of the process's share of the eval data set. Each example is in one share, so none counts twice."""
         numbers = range(self.args.process_index, len(self.eval_dataset), self.args.world_size)
@@ -199,6 +205,7 @@ class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not type
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             generator=torch.Generator(),  # evaluating must not move the random numbers that training draws
+            worker_init_fn=end_with_parent,
         )
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:

@@ -25,7 +25,7 @@ from descore.io import atomic_directory
 from descore.model.modeling import DescoreModel
 from descore.training.collate import TrainingPair, Unreadable, split_unreadable
 from descore.training.config import OptimConfig, Schedule
-from descore.training.dataset import EpochSampler, PairTable
+from descore.training.dataset import EpochSampler, PairTable, end_with_parent
 from descore.training.metrics import MetricAccumulator, UnreadableVideos
 from descore.training.models import (
     LEARNED_FILE,
@@ -177,6 +177,7 @@ class RlTrainer:
             num_workers=data.dataloader_num_workers,
             prefetch_factor=data.dataloader_prefetch_factor if data.dataloader_num_workers else None,
             generator=torch.Generator(),
+            worker_init_fn=end_with_parent,
         )
 
     def _step(self, step: int, items: Sequence[TrainingPair | Unreadable]) -> None:

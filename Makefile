@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 # glibc gives large blocks back to the system after each step; asking for them again can cost more than the step.
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456
 
-.PHONY: help setup demo test test-slow check bench grow evaluate wheel clean
+.PHONY: help setup demo test test-slow check bench zoo grow evaluate wheel clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -43,6 +43,11 @@ check: $(READY)  ## style, types, direction of imports
 bench: $(READY)  ## every benchmark: our way beside the other way
 	@for script in $$(grep -l '^if __name__' benchmarks/*.py); do module=benchmarks.$$(basename $$script .py); \
 		echo; echo "== python -m $$module"; $(BIN)/python -m $$module || exit 1; done
+
+# Files of another folder: make zoo ZOO=FOLDER
+ZOO ?= tests/robustness/files/videos
+zoo: $(READY)    ## odd, cut and damaged videos, each read right or refused in the right words
+	$(BIN)/python -m tests.robustness.zoo $(ZOO)
 
 grow: $(READY)   ## grow the bundled model from nothing (resumes where it was killed; an hour or more)
 	$(BIN)/python -m experiments.footage --out runs/footage

@@ -118,7 +118,7 @@ def test_what_is_no_video(tmp_path, name):
 @pytest.mark.parametrize("kind", ["png", "jpeg", "bmp", "webp"])
 def test_still_images(tmp_path, kind):
     Image.fromarray(grey(3)).save(tmp_path / f"still.{kind}")
-    assert refused(tmp_path / f"still.{kind}").startswith("a still image or text")
+    assert refused(tmp_path / f"still.{kind}").startswith("a still image")
 
 
 def test_sound_only(tmp_path):
@@ -172,15 +172,14 @@ def test_picture_beyond_all_bounds(tmp_path):
     path = grey_film(tmp_path / "film.avi", codec="ffv1", pixels="bgr0")
     content = bytearray(path.read_bytes())
     at = content.index(b"strf") + 8 + 4
-    for edge, reason in {
-        8_000: "pictures of 8000x8000 pixels, more than max_source_pixels (35651584)",
-        30_000: "the file states no picture size, or an impossible one",  # FFmpeg itself hides so large a one
-    }.items():
+    for edge in (8_000, 30_000):
         content[at : at + 8] = edge.to_bytes(4, "little") * 2
         path.write_bytes(content)
-        assert refused(path) == reason
+        assert "beyond max_source_pixels (35651584)" in refused(path)
     small = VideoSampling(max_source_pixels=64 * 47)
-    assert "more than max_source_pixels" in refused(grey_film(tmp_path / "film.mp4"), sampling=small)
+    assert "pictures of 64x48 pixels, more than max_source_pixels" in refused(
+        grey_film(tmp_path / "film.mp4"), sampling=small
+    )
 
 
 def test_too_much_to_decode(tmp_path):

@@ -7,6 +7,7 @@ packets that they need are decoded. Where the packets do not state the times, or
 decoded, every frame is decoded twice instead: for its time, then for its picture. No frame ever replaces another."""
 
 import itertools
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -21,16 +22,16 @@ from numpy.typing import NDArray
 
 from descore.errors import VideoError
 from descore.types import Clip
-from descore.video.packets import (
+from descore.video.packets import PacketRow, PacketTable, VideoFile, ffmpeg_error_text, open_video
+from descore.video.sampling import (
+    MAX_ASPECT,
     DamagedError,
     DecodeJob,
-    PacketRow,
-    PacketTable,
-    VideoFile,
-    ffmpeg_error_text,
-    open_video,
+    Timeline,
+    VideoSampling,
+    choose_frames,
+    fit_size,
 )
-from descore.video.sampling import MAX_ASPECT, Timeline, VideoSampling, choose_frames, fit_size
 
 TRUSTED_KEYS = frozenset(
     {"h264", "hevc", "av1", "libdav1d", "vp8", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "prores"}
@@ -40,6 +41,9 @@ drawn over the one before."""
 
 SKIP_WORTHWHILE = 8
 """Packets: a shorter gap is decoded through, since restarting the decoder discards what its threads have begun."""
+
+PICTURE = re.compile(rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF....WEBP|....ftyp(avif|avis)", re.DOTALL)
+"""How a file begins that may be a still image, or an animation with bounds of its own."""
 
 WHITE = 255
 
@@ -52,6 +56,16 @@ FILTER = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.AC
 def decode_clip(file: BinaryIO, *, source: str, sampling: VideoSampling) -> Clip:
     """Sample a video file into a clip. `source` names it in messages."""
     job = DecodeJob(source=source, sampling=sampling, deadline=time.monotonic() + sampling.timeout)
+    file.seek(0)
+    if PICTURE.match(file.read(16)):
+        from descore.video import pictures
+
+        return pictures.decode_pictures(file, job=job)
+    return decode_video(file, job=job)
+
+
+def decode_video(file: BinaryIO, *, job: DecodeJob) -> Clip:
+    """Sample a video file that FFmpeg reads; a second time with more care if it seems damaged."""
     try:
         return _decode(file, job=job)
     except DamagedError:

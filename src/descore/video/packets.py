@@ -3,31 +3,50 @@
 In: an open binary file and the bounds within which it is read. Out: one row per packet, the time of each frame as the
 packets state it, and decoded frames on demand. Every fault is a VideoError."""
 
-import io
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, BinaryIO
+from functools import cache
+from itertools import islice
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import av
 from av import VideoFrame, VideoStream
 from av.container import InputContainer
 from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
 
 from descore.errors import VideoError
-from descore.video.sampling import Timeline, VideoSampling
+from descore.video.sampling import DecodeJob, Timeline
 
 if TYPE_CHECKING:
     from av import Packet
 
+    from descore.video.containers import Part
+
     VideoPacket = Packet[VideoStream]
+    ByteSource = BinaryIO | Part
 
 KEPT_BYTES = 256 * 2**20
 """Packets up to this size in all are kept in memory; those of a larger file are read again to be decoded."""
 
-GIF_END = b"\x3b"
+THUMBNAILS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+
+STILL_CODECS = frozenset({"png", "mjpeg", "bmp", "webp", "gif", "tiff"})
+"""Decoders of streams that are likely a thumbnail if there is a stream of another kind beside them."""
+
+ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+"""The decoders that read a WebM's transparency, where FFmpeg's own pass over it."""
+
+CHECKED = frozenset({"matroska,webm", "ogg", "gif", "mjpeg", "mpegts"})
+"""Containers that state whether they are whole in a way that FFmpeg does not check."""
+
+STRICT = frozenset({"mjpeg"})
+"""Decoders whose errors always mean damage: no frame depends on others, and they patch one up without a flag."""
+
+NO_VIDEO = frozenset({"image2", "tty", "ico", "alias_pix", "brender_pix", "fits", "bin", "xbin", "adf", "idf"})
+"""Formats of still images and text. None is opened: FFmpeg decodes a picture of any size to learn its format."""
 
 PROGRESSIVE = 1
 """FFmpeg's number for a stream without fields."""
@@ -78,36 +97,6 @@ class PacketTable:
         return cls(rows=rows, first=first, timeline=Timeline.of(ticks, tick=tick, last=last.duration))
 
 
-class DamagedError(VideoError):
-    """A frame that is needed cannot be decoded, or only with errors that the decoder conceals."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecodeJob:
-    """How one video is read: its name in messages, its bounds, and the mode of decoding."""
-
-    source: str
-    sampling: VideoSampling
-    deadline: float
-    """When reading must be done, on the monotonic clock."""
-    careful: bool = False
-    """Decode in one thread and check each frame's flags. Otherwise frames are decoded in parallel, where FFmpeg may
-    flag a patched-up frame too late, so the decoder is set to fail at any error instead."""
-
-    def error(self, reason: str) -> VideoError:
-        """An error that names this video."""
-        return VideoError(self.source, reason)
-
-    def damaged(self, reason: str) -> DamagedError:
-        """An error that careful decoding may avoid."""
-        return DamagedError(self.source, f"damaged: {reason}")
-
-    def check_time(self) -> None:
-        """Raise once the deadline has passed."""
-        if time.monotonic() > self.deadline:
-            raise self.error(f"not read within {self.sampling.timeout:g} s; raise `timeout` or shorten the video")
-
-
 @contextmanager
 def open_video(file: BinaryIO, *, job: DecodeJob) -> Iterator["VideoFile"]:
     """Open a video file, read it through and check it."""
@@ -124,21 +113,71 @@ def ffmpeg_error_text(error: Exception) -> str:
 
 
 @contextmanager
-def _open(file: BinaryIO, *, job: DecodeJob) -> Iterator[InputContainer]:
+def _open(file: "ByteSource", *, job: DecodeJob) -> Iterator[InputContainer]:
     file.seek(0)
     # A playlist could name any file or address, so no protocol is allowed and only the open file itself is read.
-    options = {"protocol_whitelist": "none"}
-    with av.open(
-        _Nameless(file), "r", timeout=job.sampling.timeout, metadata_errors="replace", container_options=options
-    ) as container:
+    options = {"protocol_whitelist": "none", "format_whitelist": _video_formats()}
+    try:
+        container = av.open(
+            _Nameless(file),
+            "r",
+            format=job.container,
+            timeout=job.sampling.timeout,
+            metadata_errors="replace",
+            container_options=options,
+            options={"max_pixels": str(job.sampling.max_source_pixels)},  # of the decoder that looks at the streams
+        )
+    except av.ArgumentError as error:
+        raise job.error("a still image or text, not a video") from error
+    with container:
         yield container
+
+
+@cache
+def _video_formats() -> str:
+    return ",".join(name for name in av.formats_available if name not in NO_VIDEO and not name.endswith("_pipe"))
 
 
 class _Nameless:
     """A file without its name, so that FFmpeg detects the format by its content only."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: "ByteSource") -> None:
         self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+
+class _CorruptPacketError(VideoError):
+    """A packet that is not whole."""
+
+
+def find_streams(container: InputContainer, *, job: DecodeJob) -> list[VideoStream]:
+    """The streams that may be the video, the best one first: never a cover picture, a thumbnail or a still image."""
+    kind = container.format.name
+    shown = [stream for stream in container.streams.video if not stream.disposition & THUMBNAILS]
+    if not shown:
+        held = sorted({stream.type for stream in container.streams if stream.type != "video"})
+        covers = ["a cover picture"] if container.streams.video else []
+        raise job.error(f"no video stream; the file ({kind}) holds {' and '.join(held + covers) or 'nothing'}")
+    if kind.startswith("mov,"):
+        # The still image of an AVIF or HEIC file is a stream of one frame and no duration, beside those that move.
+        shown = [stream for stream in shown if stream.frames != 1 or stream.duration is not None]
+        if not shown:
+            raise job.error(f"a still image ({container.metadata.get('major_brand', kind)}), not a video")
+    known = sorted((stream for stream in shown if stream.codec_context is not None), key=_last_choice)
+    if not known:
+        raise job.error("its video codec is not one that this FFmpeg can decode")
+    width, height, most = known[0].width, known[0].height, job.sampling.max_source_pixels
+    if width < 1 or height < 1:
+        raise job.error(f"the file states no picture size, or one beyond max_source_pixels ({most})")
+    if width * height > most:
+        raise job.error(f"pictures of {width}x{height} pixels, more than max_source_pixels ({most})")
+    return known
+
+
+def _last_choice(stream: VideoStream) -> tuple[bool, bool, bool]:
+    """Order of choice: thumbnails that are not marked as such come last, then what is not the default stream, then
+    masks, which have no colours."""
+    decoder = stream.codec_context
+    return decoder.name in STILL_CODECS, not stream.disposition & Disposition.default, decoder.pix_fmt == "gray"
 
 
 class VideoFile:
@@ -147,20 +186,21 @@ class VideoFile:
     def __init__(self, file: BinaryIO, container: InputContainer, *, job: DecodeJob) -> None:
         self.job = job
         self._file, self._container = file, container
-        self.stream = self._find_stream()
+        self.streams = find_streams(container, job=job)
+        """The streams that may be the video, the best one first."""
+        self.stream = self.streams[0]
         assert self.stream.time_base is not None
         self.tick: Fraction = self.stream.time_base
         """Seconds of one tick of the packets' and frames' times."""
-        self.decoder = self.stream.codec_context
-        # Frame threads: most files have one slice per frame, so slice threads would idle.
-        self.decoder.thread_type = "NONE" if job.careful else "AUTO"  # type: ignore[assignment]  # takes names too
-        strict = {} if job.careful else {"err_detect": "explode"}
-        self.decoder.options = {"max_pixels": str(job.sampling.max_source_pixels), **strict}
+        self.decoder = self._open_decoder()
+        self._parts: list[range] = []
         self._kept: list[VideoPacket] | None = []
         self._kept_bytes = 0
+        self._limit = self._check_container()
         self.rows = self._read_rows()
         """One row per packet, in decoding order."""
         self._check_rows()
+        self._check_content()
 
     def decode(self, runs: Sequence[Sequence[int]]) -> Iterator[VideoFrame]:
         """Decode runs of packets, given by number; the frames come in the order in which they are shown."""
@@ -176,48 +216,88 @@ class VideoFile:
                 yield from self.decoder.decode(None)
                 self.decoder.flush_buffers()
 
-    def _find_stream(self) -> VideoStream:
-        kind = self._container.format.name
-        if kind.endswith("_pipe") or kind in ("image2", "tty"):
-            raise self.job.error(f"a still image or text ({kind}), not a video")
-        streams = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
-        if not streams:
-            found = " and ".join(sorted({s.type for s in self._container.streams})) or "nothing"
-            raise self.job.error(f"no video stream; the file ({kind}) holds {found}")
-        stream = streams[0]
-        if stream.codec_context is None:
-            raise self.job.error("its video codec is not one that this FFmpeg can decode")
-        width, height, most = stream.width, stream.height, self.job.sampling.max_source_pixels
-        if width < 1 or height < 1:
-            raise self.job.error("the file states no picture size, or an impossible one")
-        if width * height > most:
-            raise self.job.error(f"pictures of {width}x{height} pixels, more than max_source_pixels ({most})")
-        return stream
+    def _open_decoder(self) -> VideoCodecContext:
+        decoder = self.stream.codec_context
+        if self.stream.metadata.get("alpha_mode") == "1" and decoder.name in ALPHA_DECODERS:
+            name = ALPHA_DECODERS[decoder.name]
+            if name not in av.codecs_available:
+                raise self.job.error(f"transparency that cannot be read: this FFmpeg lacks {name}; convert it first")
+            decoder = cast(VideoCodecContext, VideoCodecContext.create(name, "r"))
+        # Frame threads: most files have one slice per frame, so slice threads would idle.
+        decoder.thread_type = "NONE" if self.job.careful else "AUTO"  # type: ignore[assignment]  # takes names too
+        strict = {} if self.job.careful and decoder.name not in STRICT else {"err_detect": "crccheck+explode"}
+        decoder.options = {"max_pixels": str(self.job.sampling.max_source_pixels), **strict}
+        return decoder
 
-    def _read(self, container: InputContainer) -> "Iterator[VideoPacket]":
+    def _check_container(self) -> int | None:
+        """Raise if the container states that it is not whole; how many packets count, if it has others behind them."""
+        kind = self._container.format.name
+        if kind not in CHECKED:
+            return None
+        from descore.video import containers
+
+        at = self._file.tell()
+        if fault := containers.fault_of(self._file, kind=kind):
+            raise self.job.error(fault)
+        limit = containers.gif_pictures(self._file) if kind == "gif" else None
+        self._file.seek(at)
+        return limit
+
+    def _read(self, container: InputContainer, stream: VideoStream) -> "Iterator[VideoPacket]":
         for packet in container.demux(container.streams.video):
             self.job.check_time()
             # An empty packet is PyAV's end mark, or in AVI a dropped frame.
-            if packet.size and packet.stream_index == self.stream.index:
+            if packet.size and packet.stream_index == stream.index:
                 yield packet
 
     def _packets(self) -> "Iterator[VideoPacket]":
         """All packets, from memory or read again."""
         if self._kept is not None:
             yield from self._kept
-            return
-        with _open(self._file, job=self.job) as container:
-            yield from self._read(container)
+        elif self._parts:
+            yield from self._read_parts()
+        else:
+            with _open(self._file, job=self.job) as container:
+                yield from islice(self._read(container, self.stream), self._limit)
+
+    def _read_parts(self) -> "Iterator[VideoPacket]":
+        """The packets of transport streams that were joined."""
+        from descore.video import containers
+
+        end = 0
+        for part in self._parts:
+            with _open(containers.Part(self._file, part), job=self.job) as container:
+                packets = containers.Shifted(self._read(container, find_streams(container, job=self.job)[0]), start=end)
+                yield from packets
+                end = packets.end
 
     def _read_rows(self) -> list[PacketRow]:
+        try:
+            return self._rows_of(islice(self._read(self._container, self.stream), self._limit))
+        except _CorruptPacketError:
+            if self._container.format.name != "mpegts" or not self._is_joined():
+                raise
+        self._kept, self._kept_bytes = [], 0
+        return self._rows_of(self._read_parts())
+
+    def _is_joined(self) -> bool:
+        """Whether the file is several transport streams, one behind another; it is then read in parts."""
+        from descore.video import containers
+
+        self._parts = containers.joined_parts(self._file)
+        return len(self._parts) > 1
+
+    def _rows_of(self, packets: "Iterable[VideoPacket]") -> list[PacketRow]:
         rows: list[PacketRow] = []
         is_non_reference = self._non_reference_test()
         # AVI states the decoding order only, which with B-frames is not the order in which frames are shown.
         has_times = self._container.format.name != "avi" or not self.decoder.has_b_frames
         try:
-            for packet in self._read(self._container):
+            for packet in packets:
                 if packet.is_corrupt:
-                    raise self.job.error(f"cut off or damaged: only {len(rows)} frames are whole")
+                    raise _CorruptPacketError(self.job.source, f"cut off or damaged: only {len(rows)} frames are whole")
+                if not rows and packet.has_sidedata("encryption_info"):
+                    raise self.job.error("encrypted; decrypt it first")
                 rows.append(
                     PacketRow(
                         pts=packet.pts if has_times else None,
@@ -250,8 +330,9 @@ class VideoFile:
         width, height, frames = self.stream.width, self.stream.height, len(self.rows)
         if width * height * frames > (most := self.job.sampling.max_decode):
             raise self.job.error(f"{frames} frames of {width}x{height} pixels, more than max_decode ({most}) in all")
-        kind = self._container.format.name
-        if missing_bytes(self._file, kind=kind) or (kind.startswith("mov,") and self._is_short()):
+        if self._limit and frames < self._limit:
+            raise self.job.error(f"damaged: only {frames} of its {self._limit} frames can be read")
+        if self._container.format.name.startswith("mov,") and (self._is_short() or self._lacks_fragments()):
             raise self.job.error(f"cut off: the file ends after {frames} frames, before the end that it states")
 
     def _is_short(self) -> bool:
@@ -261,6 +342,25 @@ class VideoFile:
             return False
         span = max(end for _, end in known) - min(start for start, _ in known)
         return self.stream.duration > span * (1 + 2 / len(known))
+
+    def _lacks_fragments(self) -> bool:
+        """Whether a fragmented MP4 ends before the length that its header states, by more than two frames."""
+        self._file.seek(0)
+        if b"mehd" not in self._file.read(2**16):
+            return False
+        from descore.video import containers
+
+        with _open(self._file, job=self.job) as container:
+            stated, end = containers.stated_seconds(self._file), containers.end_of(container.demux())
+        return stated > end * (1 + 2 / len(self.rows))
+
+    def _check_content(self) -> None:
+        """Raise if the checksums within frames do not hold."""
+        if self.decoder.name == "ffv1":
+            from descore.video import containers
+
+            if fault := containers.ffv1_fault(map(bytes, self._packets())):
+                raise self.job.error(fault)
 
     def _non_reference_test(self) -> "Callable[[VideoPacket], bool]":
         """The function that tells whether no frame is predicted from a packet's: for H.264 only, whose standard has a
@@ -286,38 +386,3 @@ def is_non_reference_h264(packet: memoryview, *, length_bytes: int) -> bool:
                 return False
         at += length_bytes + int.from_bytes(packet[at : at + length_bytes], "big")
     return slices > 0
-
-
-def missing_bytes(file: BinaryIO, *, kind: str) -> int:
-    """How many bytes a file lacks at least, by the length that it states. `kind` is FFmpeg's name of the format."""
-    length = file.seek(0, io.SEEK_END)
-    if kind == "matroska,webm":
-        return max(0, _matroska_end(file) - length)
-    if kind == "gif":
-        file.seek(max(0, length - 4096))
-        # Some writers leave zeros as padding after the end mark.
-        return 0 if file.read().rstrip(b"\0").endswith(GIF_END) else 1
-    return 0
-
-
-def _matroska_end(file: BinaryIO) -> int:
-    """Where the segment with all content ends (RFC 8794: an id, a length, content); 0 if its length is not stated."""
-    file.seek(0)
-    head = file.read(4096)
-    at = 0
-    while at < len(head) - 12:
-        body = at + _width(head[at])
-        width = _width(head[body])
-        length = int.from_bytes(head[body : body + width], "big") & ((1 << 7 * width) - 1)
-        is_segment = head[at : at + 4] == b"\x18\x53\x80\x67"
-        if is_segment and length == (1 << 7 * width) - 1:  # all ones: written live, when the length was not known
-            return 0
-        at = body + width + length
-        if is_segment:
-            return at
-    return 0
-
-
-def _width(first: int) -> int:
-    """Bytes of the number that begins with this byte: one more than the byte's leading zero bits."""
-    return min(8, 9 - first.bit_length())

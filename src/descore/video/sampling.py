@@ -4,6 +4,7 @@ In: when each frame of a video starts, and its picture's width and height. Out: 
 
 import itertools
 import math
+import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from fractions import Fraction
 from pydantic import ConfigDict, PositiveFloat, PositiveInt
 
 from descore.config_model import ConfigModel
+from descore.errors import VideoError
 
 MAX_ASPECT = 200
 """The longer edge over the shorter, at most. Beyond it a picture is a strip in which nothing can be judged."""
@@ -61,6 +63,38 @@ class VideoSampling(ConfigModel):
         for name, least in (("min_pixels", self.min_pixels), ("size_multiple squared", self.size_multiple**2)):
             if self.max_pixels < least:
                 yield "max_pixels", f"must be at least {name} ({least}), got {self.max_pixels}"
+
+
+class DamagedError(VideoError):
+    """A frame that is needed cannot be decoded, or only with errors that the decoder conceals."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeJob:
+    """How one video is read: its name in messages, its bounds, and the mode of decoding."""
+
+    source: str
+    sampling: VideoSampling
+    deadline: float
+    """When reading must be done, on the monotonic clock."""
+    container: str | None = None
+    """FFmpeg's name of the format that the file is known to have; None: FFmpeg detects it."""
+    careful: bool = False
+    """Decode in one thread and check each frame's flags. Otherwise frames are decoded in parallel, where FFmpeg may
+    flag a patched-up frame too late, so the decoder is set to fail at any error instead."""
+
+    def error(self, reason: str) -> VideoError:
+        """An error that names this video."""
+        return VideoError(self.source, reason)
+
+    def damaged(self, reason: str) -> DamagedError:
+        """An error that careful decoding may avoid."""
+        return DamagedError(self.source, f"damaged: {reason}")
+
+    def check_time(self) -> None:
+        """Raise once the deadline has passed."""
+        if time.monotonic() > self.deadline:
+            raise self.error(f"not read within {self.sampling.timeout:g} s; raise `timeout` or shorten the video")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,148 @@
+"""Read files that begin as a picture: animations and picture sequences, told from still images.
+
+In: an open file with the start of a PNG, JPEG, WebP, GIF or AVIF. Out: a Clip, or a VideoError of one line. Sizes are
+checked before anything is decoded. Pillow decodes what FFmpeg cannot: animated WebP, and AVIF with transparency."""
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from typing import BinaryIO
+
+import numpy as np
+from av import VideoFrame
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from descore.types import Clip
+from descore.video.containers import jpeg_pictures
+from descore.video.decoder import FrameConverter, clip_of, decode_video, fitting_size, over_white
+from descore.video.packets import PacketTable, open_video
+from descore.video.sampling import DecodeJob, Timeline, choose_frames
+
+MILLISECOND = Fraction(1, 1000)
+
+SHORTEST, USUAL = 11, 100
+"""Milliseconds. A shorter delay than the first is shown as the second, as browsers and FFmpeg do."""
+
+PNG_CHUNKS, WEBP_CHUNKS = 8, 12
+"""Bytes before the first chunk."""
+
+JPEG_READ = 2**26
+"""Bytes within which the first picture of a JPEG file ends."""
+
+
+def decode_pictures(file: BinaryIO, *, job: DecodeJob) -> Clip:
+    """Sample a file that begins as a picture."""
+    file.seek(0)
+    head = file.read(32)
+    if head.startswith(b"\x89PNG"):
+        _check_png(file, job=job)
+    elif head.startswith(b"GIF8"):
+        _check_size(*struct.unpack("<HH", head[6:10]), frames=1, kind="a GIF", job=job)
+    elif head.startswith(b"\xff\xd8\xff"):
+        file.seek(0)
+        if jpeg_pictures(file.read(JPEG_READ)) == 1:
+            raise job.error("a still image (JPEG), not a video")
+        job = replace(job, container="mjpeg")
+    elif head.startswith(b"RIFF"):
+        return _decode_webp(file, job=job)
+    else:
+        return _decode_avif(file, job=job)
+    return decode_video(file, job=job)
+
+
+def _check_size(width: int, height: int, *, frames: int, kind: str, job: DecodeJob) -> None:
+    """Raise for an animation beyond the bounds: it is decoded to 4 bytes a pixel, where a video has 1.5."""
+    most, most_in_all = job.sampling.max_source_pixels * 3 // 8, job.sampling.max_decode
+    if width * height > most:
+        raise job.error(f"{kind} of {width}x{height} pixels, more than 3/8 of max_source_pixels ({most})")
+    if width * height * frames > most_in_all:
+        raise job.error(f"{frames} frames of {width}x{height} pixels, more than max_decode ({most_in_all}) in all")
+
+
+def _check_png(file: BinaryIO, *, job: DecodeJob) -> None:
+    """Raise unless it is an animation within the bounds, whose chunks begin with IHDR and have acTL before IDAT."""
+    size, frames = (0, 0), 0
+    for name, content in _chunks(file, at=PNG_CHUNKS):
+        if name == b"IHDR" and len(content) >= 8:
+            size = struct.unpack(">II", content[:8])
+        elif name == b"acTL":
+            frames = int.from_bytes(content[:4], "big")
+        elif name == b"IDAT":
+            break
+    if not frames:
+        raise job.error("a still image (PNG), not a video")
+    _check_size(*size, frames=frames, kind="an animated PNG", job=job)
+
+
+def _chunks(file: BinaryIO, *, at: int) -> Iterator[tuple[bytes, bytes]]:
+    """The chunks of a PNG or WebP file from a place on: name and first bytes of each. A WebP has the length, a PNG the
+    name behind the other, and a checksum."""
+    is_png = at == PNG_CHUNKS
+    while True:
+        file.seek(at)
+        head = file.read(8 + 32)
+        if len(head) < 8:
+            return
+        name, size = (
+            (head[4:8], int.from_bytes(head[:4], "big")) if is_png else (head[:4], int.from_bytes(head[4:8], "little"))
+        )
+        yield name, head[8 : 8 + size]
+        at += 8 + size + (4 if is_png else size % 2)
+
+
+def _decode_webp(file: BinaryIO, *, job: DecodeJob) -> Clip:
+    file.seek(4)
+    stated = 8 + int.from_bytes(file.read(4), "little")
+    size, delays = (0, 0), list[int]()
+    for name, content in _chunks(file, at=WEBP_CHUNKS):
+        if name == b"VP8X" and len(content) >= 10:
+            size = 1 + int.from_bytes(content[4:7], "little"), 1 + int.from_bytes(content[7:10], "little")
+        elif name == b"ANMF":
+            delays.append(int.from_bytes(content[12:15], "little"))
+    if file.seek(0, 2) < stated:
+        raise job.error(f"cut off: the file ends after {len(delays)} frames, before the end that it states")
+    if not delays:
+        raise job.error("a still image (WebP), not a video")
+    _check_size(*size, frames=len(delays), kind="an animated WebP", job=job)
+    ticks = [0]
+    for delay in delays:
+        ticks.append(ticks[-1] + (delay if delay >= SHORTEST else USUAL))
+    timeline = Timeline.of(ticks[:-1], tick=MILLISECOND, last=ticks[-1] - ticks[-2])
+    return _decode_with_pillow(file, timeline, size=size, job=job)
+
+
+def _decode_avif(file: BinaryIO, *, job: DecodeJob) -> Clip:
+    """An image sequence, whose mask, if it has one, is a video stream of its own."""
+    with open_video(file, job=job) as video:
+        timeline = PacketTable.of(video.rows, tick=video.tick).timeline
+        size, masked = (video.stream.width, video.stream.height), len(video.streams) > 1
+    if masked and timeline is not None:
+        return _decode_with_pillow(file, timeline, size=size, job=job)
+    return decode_video(file, job=job)
+
+
+def _decode_with_pillow(file: BinaryIO, timeline: Timeline, *, size: tuple[int, int], job: DecodeJob) -> Clip:
+    chosen = choose_frames(timeline, sampling=job.sampling)
+    converter = FrameConverter(fitting_size(*size, source=job.source, sampling=job.sampling))
+    pictures = [
+        converter.convert(VideoFrame.from_ndarray(over_white(rgba_HWC), format="rgb24"))
+        for rgba_HWC in _pillow_frames(file, chosen, job=job)
+    ]
+    return clip_of(pictures, chosen=chosen, timeline=timeline, source=job.source, source_size=size)
+
+
+def _pillow_frames(file: BinaryIO, chosen: Sequence[int], *, job: DecodeJob) -> Iterator[NDArray[np.uint8]]:
+    """The chosen frames (H, W, 4)."""
+    file.seek(0)
+    try:
+        with Image.open(file) as image:
+            for index in chosen:
+                job.check_time()
+                image.seek(index)
+                yield np.asarray(image.convert("RGBA"))
+    except UnidentifiedImageError as error:
+        raise job.error("transparency that cannot be read: this Pillow does not know the format") from error
+    except (OSError, EOFError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise job.error(f"damaged: a frame cannot be decoded ({error})") from error

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from descore.errors import ConfigError
-from descore.stats.calibration import measure_calibration
+from descore.stats.agreement import measure_calibration
 
 # Edges of bins among them, where 1 - p is a rounding error beside its mirror.
 PROBABILITY = st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.1, 0.3, 0.45, 0.5, 0.7, 0.85, 1.0]))

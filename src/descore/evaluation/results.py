@@ -20,9 +20,9 @@ from descore.stats.agreement import (
     accuracy_with_ties,
     accuracy_with_ties_compatible,
     accuracy_without_ties,
+    measure_calibration,
     share,
 )
-from descore.stats.calibration import measure_calibration
 from descore.stats.correlation import correlations
 from descore.types import DIMENSIONS, PREFERENCE_SIGN, Pair, RatedClip, preference_probability
 

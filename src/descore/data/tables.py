@@ -265,13 +265,17 @@ class Cells:
         return number
 
     def choice(self, column: str, values: Mapping[str, _T | None]) -> _T | None:
-        """The value that the cell's text means; None if it is empty."""
+        """The value that the cell's text means, without regard to case; None if it is empty."""
         text = self.text(column)
         if text is None:
             return None
-        if text not in values:
+        if text in values:
+            return values[text]
+        # The file of MJ-Bench-Video has "Video 1 Better" in six rows, "Video 1 better" in all others.
+        folded = {name.casefold(): value for name, value in values.items()}
+        if text.casefold() not in folded:
             raise self.error(f"{column} is {text!r}; expected {_alternatives(list(values))}")
-        return values[text]
+        return folded[text.casefold()]
 
     def marks(self, column: str) -> dict[str, Mark] | None:
         """A mark for each of DIMENSIONS, from an object or its JSON text: 0, 1, 2, or "N/A" or null where the prompt

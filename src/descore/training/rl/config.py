@@ -27,6 +27,8 @@ LossType = Literal["dapo", "grpo", "dr_grpo"]
 """How the policy loss is averaged over tokens and chains."""
 ScaleRewards = Literal["group", "none"]
 """Whether advantages are divided by the standard deviation of their group."""
+LengthUnit = Literal["tokens", "characters"]
+"""What the length reward counts."""
 Opponents = Literal["matched", "all"]
 
 
@@ -61,10 +63,16 @@ class RewardsConfig(ConfigModel):
     """Weight of format: 1 if the answer can be parsed, else 0."""
     length: NonNegativeFloat = 0.2
     """Weight of length, which rises from 0 to 1."""
+    length_unit: LengthUnit = "tokens"
+    """What length counts: tokens of the chain, its end of turn included; or characters of its text, as the authors'
+    code does."""
     length_none_below: NonNegativeInt = 500
-    """Tokens up to which length is 0."""
+    """Tokens or characters up to which length is 0."""
     length_full_from: PositiveInt = 2000
-    """Tokens from which length is 1; in between it rises linearly."""
+    """Tokens or characters from which length is 1; in between it rises linearly, or in steps."""
+    length_steps: PositiveInt | None = None
+    """Equal steps in which length rises from 0 to 1, each paid once it is reached in full, as in the authors' code,
+    which counts characters in steps. null: it rises linearly."""
     correctness: NonNegativeFloat = 0.5
     """Weight of correctness: overall scores in the order of the preference. For the generative paradigm alone."""
     function: Annotated[str, Field(min_length=1)] | None = None
@@ -94,6 +102,9 @@ class PolicyConfig(ConfigModel):
     """Bound of clipping: a token's probability ratio is clipped to 1 - epsilon and 1 + epsilon."""
     epsilon_high: PositiveFloat | None = None
     """Upper bound of clipping, if it is another (Yu et al. 2025, arXiv 2503.14476, take 0.28). null: epsilon."""
+    dual_clip: AboveOne | None = None
+    """Bound of the loss of a token with a negative advantage A: its objective is at least dual_clip · A (Ye et al. 2020,
+    arXiv 1912.09729). The authors' code has 3.0. null: no such bound."""
     loss_type: LossType = "dapo"
     """dapo: mean over all tokens of the update. grpo: mean over chains of each chain's mean over its tokens. dr_grpo:
     sum over tokens, divided by the chains and by max_completion_length. As in TRL, except that only counted chains are

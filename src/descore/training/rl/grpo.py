@@ -68,12 +68,14 @@ def policy_loss(
     weight_N: Tensor,
     epsilon_low: float = 0.2,
     epsilon_high: float = 0.2,
+    dual_clip: float | None = None,
 ) -> PolicyTerms:
     """- sum of weight · min(ratio · A, clip(ratio, 1 - epsilon_low, 1 + epsilon_high) · A), ratio = p / p_old.
 
     The clipped objective of PPO (Schulman et al. 2017, arXiv 1707.06347, equation 7) with GRPO's advantages (Shao et
     al. 2024, arXiv 2402.03300, equation 3). An epsilon_high above epsilon_low leaves more room to unlikely tokens (Yu
-    et al. 2025, "DAPO", arXiv 2503.14476). log_prob: of the sampled tokens under the policy that learns, the only one
+    et al. 2025, "DAPO", arXiv 2503.14476). With a dual_clip c, the objective of a token with A < 0 is at least c · A (Ye
+    et al. 2020, arXiv 1912.09729, equation 5). log_prob: of the sampled tokens under the policy that learns, the only one
     that gets a gradient. old: under the policy that sampled them. weight: of `token_weights`, each chain's repeated for
     its tokens."""
     used_N = weight_N > 0
@@ -83,9 +85,13 @@ def policy_loss(
     ratio_n = (new_n - old_n).exp()
     unclipped_n = ratio_n * advantage_n
     clipped_n = ratio_n.clamp(1 - epsilon_low, 1 + epsilon_high) * advantage_n
+    objective_n, bounded_n = torch.minimum(unclipped_n, clipped_n), clipped_n < unclipped_n
+    if dual_clip is not None:
+        least_n = torch.where(advantage_n < 0, dual_clip * advantage_n, -torch.inf)
+        objective_n, bounded_n = torch.maximum(objective_n, least_n), bounded_n | (objective_n < least_n)
     return PolicyTerms(
-        loss=-(weight_n * torch.minimum(unclipped_n, clipped_n)).sum(),
-        clipped=(clipped_n < unclipped_n).sum(),
+        loss=-(weight_n * objective_n).sum(),
+        clipped=bounded_n.sum(),
         tokens=used_N.sum(),
     )
 

@@ -128,10 +128,12 @@ def quality(verdict: Verdict | None, reference_marks: Mapping[str, Mark]) -> flo
     return sum(verdict.marks[name] == reference_marks[name] for name in DIMENSIONS) / len(DIMENSIONS)
 
 
-def length_reward(tokens: int, *, none_below: int = 500, full_from: int = 2000) -> float:
-    """0 up to `none_below` tokens, 1 from `full_from` on, a straight line between. The defaults are DeScore's."""
+def length_reward(length: int, *, none_below: int = 500, full_from: int = 2000, steps: int | None = None) -> float:
+    """0 up to a length of `none_below`, 1 from `full_from` on, between them a straight line, or `steps` equal steps.
+    The defaults are DeScore's."""
     assert none_below < full_from, f"none_below is {none_below}, full_from {full_from}; between them it rises"
-    return min(max((tokens - none_below) / (full_from - none_below), 0.0), 1.0)
+    beyond, span = min(max(length - none_below, 0), full_from - none_below), full_from - none_below
+    return beyond / span if steps is None else beyond * steps // span / steps
 
 
 def correctness(overall_a: float, overall_b: float, preference: int) -> float:
@@ -240,11 +242,16 @@ class _Rewarder:
 
     def _parts(self, completion: Completion, opponents: Sequence[float]) -> dict[str, float | None]:
         rewards, verdict, marks = self.config.rewards, completion.verdict, self.example.marks
-        bounds = {"none_below": rewards.length_none_below, "full_from": rewards.length_full_from}
+        length = completion.num_tokens if rewards.length_unit == "tokens" else len(completion.text)
         parts: dict[str, float | None] = {
             "quality": None if marks is None else quality(verdict, marks),
             "format": float(verdict is not None),
-            "length": length_reward(completion.num_tokens, **bounds),
+            "length": length_reward(
+                length,
+                none_below=rewards.length_none_below,
+                full_from=rewards.length_full_from,
+                steps=rewards.length_steps,
+            ),
         }
         if self._compares:
             assert self.preference is not None

@@ -45,12 +45,13 @@ def warn_of_lengths(config: RlConfig, *, limit: int, served: int) -> None:
 
     limit: tokens of a chain in a rollout. served: tokens of a chain of the trained model."""
     rewards = config.rewards
-    if rewards.length and limit <= rewards.length_none_below:
+    pays = rewards.length if rewards.length_unit == "tokens" else 0.0  # a limit in tokens bounds no characters
+    if pays and limit <= rewards.length_none_below:
         _warn(
             f"rewards.length is never paid: chains are cut off at {limit:,} tokens, it is 0 up to "
             f"{rewards.length_none_below:,}; raise rollout.max_completion_length or lower rewards.length_none_below"
         )
-    elif rewards.length and limit < rewards.length_full_from:
+    elif pays and limit < rewards.length_full_from:
         _warn(
             f"rewards.length is never paid in full: chains are cut off at {limit:,} tokens, it is 1 from "
             f"{rewards.length_full_from:,}; raise rollout.max_completion_length or lower rewards.length_full_from"

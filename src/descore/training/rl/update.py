@@ -225,6 +225,7 @@ class Updater:
             weight_N=weight_N,
             epsilon_low=policy.epsilon,
             epsilon_high=policy.epsilon_high or policy.epsilon,
+            dual_clip=policy.dual_clip,
         )
         metrics.add_mean("clip_share", int(terms.clipped), int(terms.tokens))
         if targets.ref_log_prob_N is None:

@@ -31,10 +31,10 @@ def main() -> None:
                 return think_and_score(model, prompts, limit=limit)
 
             def two_passes(prompts: dict = prompts, limit: int = limit) -> None:
-                chains = [row[0].chain for row in one_pass(prompts, limit)]
+                chains = [row[0].token_ids for row in one_pass(prompts, limit)]
                 score_chains(model, prompts, chains)
 
-            chains = [row[0].chain for row in one_pass()]
+            chains = [row[0].token_ids for row in one_pass()]
 
             def scoring_again(prompts: dict = prompts, chains: list = chains) -> None:
                 score_chains(model, prompts, chains)

@@ -103,8 +103,8 @@ class PolicyConfig(ConfigModel):
     epsilon_high: PositiveFloat | None = None
     """Upper bound of clipping, if it is another (Yu et al. 2025, arXiv 2503.14476, take 0.28). null: epsilon."""
     dual_clip: AboveOne | None = None
-    """Bound of the loss of a token with a negative advantage A: its objective is at least dual_clip · A (Ye et al. 2020,
-    arXiv 1912.09729). The authors' code has 3.0. null: no such bound."""
+    """Bound of the loss of a token with a negative advantage A: its objective is at least dual_clip · A (Ye et al.
+    2020, arXiv 1912.09729). The authors' code has 3.0. null: no such bound."""
     loss_type: LossType = "dapo"
     """dapo: mean over all tokens of the update. grpo: mean over chains of each chain's mean over its tokens. dr_grpo:
     sum over tokens, divided by the chains and by max_completion_length. As in TRL, except that only counted chains are

@@ -74,10 +74,10 @@ def policy_loss(
 
     The clipped objective of PPO (Schulman et al. 2017, arXiv 1707.06347, equation 7) with GRPO's advantages (Shao et
     al. 2024, arXiv 2402.03300, equation 3). An epsilon_high above epsilon_low leaves more room to unlikely tokens (Yu
-    et al. 2025, "DAPO", arXiv 2503.14476). With a dual_clip c, the objective of a token with A < 0 is at least c · A (Ye
-    et al. 2020, arXiv 1912.09729, equation 5). log_prob: of the sampled tokens under the policy that learns, the only one
-    that gets a gradient. old: under the policy that sampled them. weight: of `token_weights`, each chain's repeated for
-    its tokens."""
+    et al. 2025, "DAPO", arXiv 2503.14476). With a dual_clip c, the objective of a token with A < 0 is at least c · A
+    (Ye et al. 2020, arXiv 1912.09729, equation 5). log_prob: of the sampled tokens under the policy that learns, the
+    only one that gets a gradient. old: under the policy that sampled them. weight: of `token_weights`, each chain's
+    repeated for its tokens."""
     used_N = weight_N > 0
     new_n, old_n, advantage_n, weight_n = (
         _exact(values_N[used_N]) for values_N in (log_prob_N, old_log_prob_N.detach(), advantage_N, weight_N)

@@ -62,7 +62,7 @@ def test_a_table_without_faults_has_no_findings(tmp_path):
         ({"prompt": " "}, "prompt is empty; expected a text"),
         ({"video_b": ""}, "video_b is empty; expected a text"),
         ({"preference": "same?"}, "preference is 'same?'; expected a, b or tie"),
-        ({"preference.VQ": "A"}, "preference.VQ is 'A'; expected a, b or tie"),
+        ({"preference.VQ": "c"}, "preference.VQ is 'c'; expected a, b or tie"),
         ({"rating_a": "good"}, "rating_a is 'good'; expected a number"),
         ({"rating_b.VQ": "nan"}, "rating_b.VQ is 'nan'; expected a number"),
         ({"marks_a": '{"subject": 2}'}, "marks_a has subject; expected a mark for each of subject, dynamics"),

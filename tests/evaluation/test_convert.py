@@ -154,7 +154,7 @@ def test_marks_and_several_raters(tmp_path):
         ("videoalign", ALIGN, {"labels": ["VX"]}, ConfigError, "no label 'VX'; videoalign has VQ, MQ, TA"),
         ("videoalign", ALIGN, {"least_difference": 1.0}, ConfigError, "videoalign: has preferences; a least"),
         ("videoalign", "path_a,prompt\nx,p\n", {}, DataError, "s.csv:1: no column 'path_A' \\(is it 'path_a'\\?\\)"),
-        ("videoalign", ALIGN.replace("same", "Same"), {}, DataError, "s.csv:2: MQ is 'Equal'; expected A, B, same or"),
+        ("videoalign", ALIGN.replace("same", "Equal"), {}, DataError, "s.csv:2: MQ is 'Equal'; expected A, B, same or"),
         ("videoalign", ALIGN.partition("\n./v")[0] + "\n", {}, DataError, "s.csv:1: no rows"),
         ("descore", ALIGN, {}, DataError, "s.csv:1: no column 'videos', "),
         (RATINGS, RATED + "p,x.mp4,1,,,,\nq,y.mp4,2,,,,\n", {}, DataError, "no two rated clips are of one prompt"),

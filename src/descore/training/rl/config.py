@@ -71,8 +71,8 @@ class RewardsConfig(ConfigModel):
     length_full_from: PositiveInt = 2000
     """Tokens or characters from which length is 1; in between it rises linearly, or in steps."""
     length_steps: PositiveInt | None = None
-    """Equal steps in which length rises from 0 to 1, each paid once it is reached in full, as in the authors' code,
-    which counts characters in steps. null: it rises linearly."""
+    """Equal steps in which length rises from 0 to 1, each paid once it is reached in full. The authors' code has steps
+    too; whether they are equal was not checked. null: it rises linearly."""
     correctness: NonNegativeFloat = 0.5
     """Weight of correctness: overall scores in the order of the preference. For the generative paradigm alone."""
     function: Annotated[str, Field(min_length=1)] | None = None

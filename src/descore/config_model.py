@@ -11,6 +11,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
@@ -30,6 +31,7 @@ Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 
 _CONFLICT = "conflict"
 _BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
+_LIMITS = {"gt": Gt, "ge": Ge, "lt": Lt, "le": Le}
 _TYPES: Mapping[Any, str] = {
     int: "a whole number",
     float: "a number",
@@ -206,4 +208,4 @@ def _bounds(parts: Sequence[Any]) -> Iterator[tuple[str, float]]:
     for part in parts:
         inner = part.metadata if isinstance(part, FieldInfo) else get_args(part)
         yield from _bounds([one for one in inner if not isinstance(one, str)])
-        yield from ((name, getattr(part, name)) for name in ("gt", "ge", "lt", "le") if hasattr(part, name))
+        yield from ((name, getattr(part, name)) for name, kind in _LIMITS.items() if isinstance(part, kind))

@@ -2,13 +2,19 @@
 
 A message is one line: what was found and where, what was expected, and what to do."""
 
-from typing import ClassVar
+import copyreg
+from typing import Any, ClassVar
 
 
 class DescoreError(ValueError):
     """An error that a user can correct. Its message is one line that is shown as it is."""
 
     exit_code: ClassVar[int] = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the message and the fields, and do not call `__init__` again, whose arguments differ from type to
+        type. An error that a process pool cannot unpickle would hang the pool."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class DescoreWarning(UserWarning):

@@ -39,7 +39,10 @@ End with the answer and nothing behind it, in exactly this form:
 <answer>{"dimensional_scores": {"subject": 2, "dynamics": 1, "camera": "N/A", "environment": 2, "style": 0}, \
 "overall_score": 3.50}</answer>"""
 
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_OPEN, _CLOSE = "<answer>", "</answer>"
+_FENCE = re.compile(r"\s*```\w*\s*(.*)```\s*", re.DOTALL)
+_QUOTED = 40
+"""Characters of a wrong value that a message quotes."""
 _WEIGHT = {name: 2.0 if name in PRIMARY else 1.0 for name in DIMENSIONS}
 
 
@@ -51,14 +54,9 @@ def fill_rubric(rubric: str, *, prompt: str) -> str:
 
 
 def read_answer(chain: str) -> Verdict:
-    """The verdict in the chain's last <answer> block. Whatever it lacks raises AnswerError with the reason."""
-    blocks = _ANSWER.findall(chain)
-    if not blocks:
-        raise AnswerError("no <answer>...</answer> block in the chain")
-    try:
-        answer = json.loads(blocks[-1])
-    except json.JSONDecodeError as fault:
-        raise AnswerError(f"the answer is not JSON: {fault.msg} at character {fault.pos}") from None
+    """The verdict in the chain's last <answer> block, whose JSON may stand in a code fence. Whatever it lacks raises
+    AnswerError with the reason."""
+    answer = _parse(_last_block(chain))
     if not isinstance(answer, dict) or not isinstance(answer.get("dimensional_scores"), dict):
         raise AnswerError("the answer has no object 'dimensional_scores'")
     marks = {name: _read_mark(name, answer["dimensional_scores"]) for name in DIMENSIONS}
@@ -90,6 +88,31 @@ def overall_of(marks: dict[str, Mark]) -> float:
     return round(1 + 2 * mean, 2)
 
 
+def _last_block(chain: str) -> str:
+    """What stands between the last pair of tags. The opening tag may be mentioned before."""
+    start = chain.rfind(_OPEN, 0, max(chain.rfind(_CLOSE), 0))
+    if start < 0:
+        raise AnswerError("no <answer>...</answer> block in the chain")
+    return chain[start + len(_OPEN) : chain.index(_CLOSE, start)]
+
+
+def _parse(block: str) -> object:
+    fenced = _FENCE.fullmatch(block)
+    try:
+        return json.loads(block if fenced is None else fenced[1])
+    except json.JSONDecodeError as fault:
+        raise AnswerError(f"the answer is not JSON: {fault.msg} at character {fault.pos}") from None
+    except ValueError:  # Python's limit of 4,300 digits
+        raise AnswerError("the answer has a number of too many digits; expected marks and an overall score") from None
+    except RecursionError:
+        raise AnswerError("the answer has too many brackets inside each other; expected an object") from None
+
+
+def _quoted(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
+
+
 def _read_mark(name: str, marks: dict[str, Any]) -> Mark:
     if name not in marks:
         raise AnswerError(f"the answer has no mark for '{name}'")
@@ -97,14 +120,17 @@ def _read_mark(name: str, marks: dict[str, Any]) -> Mark:
     if isinstance(mark, str) and mark.strip().upper() in {NOT_APPLICABLE, "NA"}:
         return None
     if isinstance(mark, bool) or mark not in (0, 1, 2):
-        raise AnswerError(f"the mark for '{name}' is {mark!r}; expected 0, 1, 2 or \"N/A\"")
+        raise AnswerError(f"the mark for '{name}' is {_quoted(mark)}; expected 0, 1, 2 or \"N/A\"")
     return int(mark)  # type: ignore[return-value]  # one of 0, 1, 2 by the line above
 
 
 def _read_overall(answer: dict[str, Any]) -> float:
     overall = answer.get("overall_score")
-    if isinstance(overall, bool) or not isinstance(overall, int | float) or not math.isfinite(overall):
-        raise AnswerError(f"'overall_score' is {overall!r}; expected a number from 1.00 to 5.00")
+    # An int is finite, and one of 400 digits cannot be asked: math.isfinite makes a float of it.
+    if isinstance(overall, bool) or not isinstance(overall, int | float):
+        raise AnswerError(f"'overall_score' is {_quoted(overall)}; expected a number from 1.00 to 5.00")
+    if isinstance(overall, float) and not math.isfinite(overall):
+        raise AnswerError(f"'overall_score' is {overall}; expected a number from 1.00 to 5.00")
     if not 1 <= overall <= 5:
-        raise AnswerError(f"'overall_score' is {overall}; expected 1.00 to 5.00")
+        raise AnswerError(f"'overall_score' is {_quoted(overall)}; expected 1.00 to 5.00")
     return float(overall)

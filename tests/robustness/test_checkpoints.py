@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.conftest import build_micro, noise_clip
 
 import descore
 from descore.errors import CheckpointError, ConfigError, DescoreError, DescoreWarning
@@ -16,6 +15,7 @@ from descore.model import small
 from descore.model.generation import think_and_score
 from descore.model.modeling import DescoreModel, open_backbone, sort_targets
 from descore.model.official_layout import find_parts, read_official_head, weight_files
+from tests.conftest import build_micro, noise_clip
 
 OPENING = {"from_pretrained", "from_config", "get_class_from_dynamic_module", "pipeline", "LLM"}
 """Calls that run a checkpoint's code if they are allowed to."""

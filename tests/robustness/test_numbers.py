@@ -4,11 +4,11 @@ import json
 import math
 
 import pytest
-from tests.evaluation.cases import GOOD, FixedJudge, clip, four_clips
 
 from descore.errors import DataError, DescoreWarning
 from descore.evaluation.runs import run_evaluation
 from descore.evaluation.score_tables import read_scores
+from tests.evaluation.cases import GOOD, FixedJudge, clip, four_clips
 
 PARIS, ROME = clip("genA/1.mp4"), clip("genA/2.mp4")
 

@@ -5,8 +5,6 @@ import math
 
 import pytest
 import torch
-from tests.training.rl.test_rollout import pair
-from tests.training.rl_case import rl_settings
 
 from descore.data.tables import Cells
 from descore.errors import DataError
@@ -16,6 +14,8 @@ from descore.training.rl.config import RlConfig
 from descore.training.rl.grpo import policy_loss
 from descore.training.rl.rollout import length_reward, reward_groups
 from descore.types import Completion
+from tests.training.rl.test_rollout import pair
+from tests.training.rl_case import rl_settings
 
 
 def chosen(text):

@@ -10,13 +10,13 @@ from pathlib import Path
 import av
 import pytest
 from PIL import Image
-from tests.robustness.zoo import EXPECTED, Refused
-from tests.video.films import SMALL, frame_numbers, grey, noise, write_film, write_gif
 
 from descore.errors import VideoError
 from descore.video import packets
 from descore.video.reader import read_clip
 from descore.video.sampling import VideoSampling
+from tests.robustness.zoo import EXPECTED, Refused
+from tests.video.films import SMALL, frame_numbers, grey, noise, write_film, write_gif
 
 FILES = Path(__file__).parent / "files" / "videos"
 

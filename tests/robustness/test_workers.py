@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from tests.training.conftest import make_cold_config, make_config, make_data, write_table
 from tests.training.rl_case import make_rl_config, marked_rows
 

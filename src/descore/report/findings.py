@@ -313,8 +313,9 @@ def _side(mistake: Mistake, letter: str, video: str, preference: str) -> Mistake
 def _chain_text(record: Mapping[str, Any]) -> str:
     """The chain without its answer; an answer that could not be parsed stays."""
     text = record["thinking"] or ""
-    if record["marks"] is not None and _ANSWER in text:
-        text = text[: text.rindex(_ANSWER)]
+    start = text.rfind(_ANSWER, 0, max(text.rfind("</answer>"), 0))
+    if record["marks"] is not None and start >= 0:
+        text = text[:start]
     text = text.strip()
     more = len(text) - _LONGEST_CHAIN
     return text if more <= 0 else f"{text[:_LONGEST_CHAIN]} … ({more:,} more letters)"

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 UNKNOWN = "–"
 MARK_WORDS: "dict[Mark, str]" = {2: "right", 1: "partly", 0: "wrong", None: "not asked"}
 
-_ANSWER = "<answer>"
-
 
 def plain(text: str) -> str:
     """The text with control characters and lone surrogates replaced: a file's name or a chain may hold anything, and
@@ -36,7 +34,7 @@ def chain_prose(completion: "Completion") -> str:
     """The chain without its answer block; an answer that could not be parsed stays."""
     text = completion.text
     if completion.verdict is not None:
-        text = text[: text.rindex(_ANSWER)]
+        text = text[: text.rindex("<answer>", 0, text.rindex("</answer>"))]
     return plain(text).strip()
 
 

@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple
 import av
 import numpy as np
 from av import VideoFrame
-from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, ColorTrc, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from descore.errors import VideoError
@@ -44,6 +44,9 @@ SKIP_WORTHWHILE = 8
 
 PICTURE = re.compile(rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF....WEBP|....ftyp(avif|avis)", re.DOTALL)
 """How a file begins that may be a still image, or an animation with bounds of its own."""
+
+HDR = frozenset({ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67})
+"""Transfer functions whose pictures are mapped to SDR: PQ and HLG."""
 
 WHITE = 255
 
@@ -325,11 +328,22 @@ class FrameConverter:
             # Before scaling, or the hidden colour of transparent pixels would bleed into their neighbours.
             rgba = frame.reformat(format="rgba", dst_color_range=ColorRange.JPEG)
             frame = VideoFrame.from_ndarray(over_white(_pixels(rgba)), format="rgb24")
+        if frame.interlaced_frame:
+            from descore.video import pictures
+
+            frame = pictures.deinterlaced(frame)
+        if (transfer := frame.color_trc) not in HDR:
+            return self.orientation.apply(_pixels(self._scale(frame, "rgb24")))
+        from descore.video import pictures
+
+        wide_HWC = self._scale(frame, "rgb48le").to_ndarray()
+        return self.orientation.apply(pictures.tone_mapped(np.asarray(wide_HWC, np.uint16), transfer=transfer))
+
+    def _scale(self, frame: VideoFrame, pixels: str) -> VideoFrame:
         width, height = self.orientation.size(*self.size)
-        rgb = self._scaler.reformat(
-            frame, width=width, height=height, format="rgb24", interpolation=FILTER, dst_color_range=ColorRange.JPEG
+        return self._scaler.reformat(
+            frame, width=width, height=height, format=pixels, interpolation=FILTER, dst_color_range=ColorRange.JPEG
         )
-        return self.orientation.apply(_pixels(rgb))
 
 
 def over_white(rgba_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:

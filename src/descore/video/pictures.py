@@ -1,7 +1,11 @@
-"""Read files that begin as a picture: animations and picture sequences, told from still images.
+"""Pictures that need more than a decoder and a scaler.
 
-In: an open file with the start of a PNG, JPEG, WebP, GIF or AVIF. Out: a Clip, or a VideoError of one line. Sizes are
-checked before anything is decoded. Pillow decodes what FFmpeg cannot: animated WebP, and AVIF with transparency."""
+Animations and picture sequences, told from still images: in, an open file with the start of a PNG, JPEG, WebP, GIF or
+AVIF; out, a Clip, or a VideoError of one line. Sizes are checked before anything is decoded. Pillow decodes what FFmpeg
+cannot: animated WebP, and AVIF with transparency.
+
+Broadcast footage: in, a decoded frame that is interlaced, or scaled pictures in PQ or HLG; out, the same as progressive
+frames and as SDR."""
 
 import struct
 from collections.abc import Iterator, Sequence
@@ -11,6 +15,8 @@ from typing import BinaryIO
 
 import numpy as np
 from av import VideoFrame
+from av.filter import Graph
+from av.video.reformatter import ColorTrc
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
@@ -30,6 +36,21 @@ PNG_CHUNKS, WEBP_CHUNKS = 8, 12
 
 JPEG_READ = 2**26
 """Bytes within which the first picture of a JPEG file ends."""
+
+
+SDR_WHITE, HDR_PEAK, PQ_PEAK = 203.0, 1000.0, 10_000.0
+"""Luminance in cd/m2: what SDR white stands for (ITU-R BT.2408), the brightest that HDR pictures are taken to hold, and
+the brightest that PQ can state."""
+
+HLG_GAMMA = 1.2
+"""Of a display of 1000 cd/m2 (ITU-R BT.2100, table 5)."""
+
+SDR_GAMMA = 2.4
+"""Of the display that SDR is made for (ITU-R BT.1886)."""
+
+LUMINANCE = np.array([0.2627, 0.6780, 0.0593])
+TO_BT709 = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]])
+"""Of linear BT.2020 colours (ITU-R BT.2087)."""
 
 
 def decode_pictures(file: BinaryIO, *, job: DecodeJob) -> Clip:
@@ -146,3 +167,60 @@ def _pillow_frames(file: BinaryIO, chosen: Sequence[int], *, job: DecodeJob) -> 
         raise job.error("transparency that cannot be read: this Pillow does not know the format") from error
     except (OSError, EOFError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise job.error(f"damaged: a frame cannot be decoded ({error})") from error
+
+
+def deinterlaced(frame: VideoFrame) -> VideoFrame:
+    """The first field of a frame, its missing lines drawn along edges."""
+    graph = Graph()
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000))
+    filter_, sink = graph.add("estdif", "mode=frame:deint=all"), graph.add("buffersink")
+    source.link_to(filter_)
+    filter_.link_to(sink)
+    graph.configure()
+    graph.push(frame)
+    graph.push(None)
+    progressive = graph.pull()
+    assert isinstance(progressive, VideoFrame)
+    progressive.colorspace, progressive.color_range = frame.colorspace, frame.color_range
+    return progressive
+
+
+def tone_mapped(picture_HWC: NDArray[np.uint16], *, transfer: int) -> NDArray[np.uint8]:
+    """The SDR picture of one in PQ or HLG with BT.2020 primaries, 16 bits a channel (ITU-R BT.2390, 5.4)."""
+    signal_HWC = picture_HWC / 65535
+    light_HWC = _hlg_light(signal_HWC) if transfer == ColorTrc.ARIB_STD_B67 else _pq_light(signal_HWC)
+    brightest_HW1 = light_HWC.max(axis=2, keepdims=True).clip(1e-6, None)
+    light_HWC = light_HWC * (_compressed(brightest_HW1) / brightest_HW1)
+    linear_HWC = (light_HWC / SDR_WHITE @ TO_BT709.T).clip(0, 1)
+    return np.asarray((linear_HWC ** (1 / SDR_GAMMA) * 255).round(), np.uint8)
+
+
+def _compressed(light: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Luminance up to HDR_PEAK brought to at most SDR_WHITE: as it is below a knee, along a Hermite spline above."""
+    peak = _pq_signal(np.array(HDR_PEAK))
+    most = float(_pq_signal(np.array(SDR_WHITE)) / peak)
+    knee = 1.5 * most - 0.5
+    level = (_pq_signal(light) / peak).clip(0, 1)
+    t = ((level - knee) / (1 - knee)).clip(0, 1)
+    spline = (2 * t**3 - 3 * t**2 + 1) * knee + (t**3 - 2 * t**2 + t) * (1 - knee) + (3 * t**2 - 2 * t**3) * most
+    return _pq_light(np.where(level < knee, level, spline) * peak)
+
+
+def _pq_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Luminance of a PQ signal (ITU-R BT.2100, table 4)."""
+    power = signal ** (1 / 78.84375)
+    ratio = np.maximum(power - 0.8359375, 0) / (18.8515625 - 18.6875 * power)
+    return np.asarray(PQ_PEAK * ratio ** (1 / 0.1593017578125))
+
+
+def _pq_signal(light: NDArray[np.float64]) -> NDArray[np.float64]:
+    """PQ signal of a luminance."""
+    power = (light / PQ_PEAK) ** 0.1593017578125
+    return np.asarray(((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** 78.84375)
+
+
+def _hlg_light(signal_HWC: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Luminance of an HLG signal on a display of 1000 cd/m2 (ITU-R BT.2100, table 5)."""
+    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    scene_HWC = np.where(signal_HWC <= 0.5, signal_HWC**2 / 3, (np.exp((signal_HWC - c) / a) + b) / 12)
+    return np.asarray(HDR_PEAK * scene_HWC * (scene_HWC @ LUMINANCE)[..., None] ** (HLG_GAMMA - 1))

@@ -6,20 +6,52 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from descore.errors import (
+        AnswerError,
+        CheckpointError,
+        ConfigError,
+        DataError,
+        DescoreError,
+        DescoreWarning,
+        VideoError,
+    )
     from descore.model.modeling import DescoreModel
-    from descore.scorer import Scorer
+    from descore.scorer import Request, SamplingParams, Scorer
+    from descore.types import Clip, Comparison, Completion, Score
     from descore.video.reader import VideoSampling, read_clip
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Scorer": "descore.scorer",
+    **dict.fromkeys(("Scorer", "Request", "SamplingParams"), "descore.scorer"),
+    **dict.fromkeys(("Clip", "Comparison", "Completion", "Score"), "descore.types"),
+    **dict.fromkeys(("DescoreError", "DescoreWarning", "ConfigError", "CheckpointError"), "descore.errors"),
+    **dict.fromkeys(("VideoError", "DataError", "AnswerError"), "descore.errors"),
     "DescoreModel": "descore.model.modeling",
     "VideoSampling": "descore.video.reader",
     "read_clip": "descore.video.reader",
 }
 
-__all__ = ["DescoreModel", "Scorer", "VideoSampling", "__version__", "read_clip"]
+__all__ = [
+    "AnswerError",
+    "CheckpointError",
+    "Clip",
+    "Comparison",
+    "Completion",
+    "ConfigError",
+    "DataError",
+    "DescoreError",
+    "DescoreModel",
+    "DescoreWarning",
+    "Request",
+    "SamplingParams",
+    "Score",
+    "Scorer",
+    "VideoError",
+    "VideoSampling",
+    "__version__",
+    "read_clip",
+]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  # whatever the name stands for

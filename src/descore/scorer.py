@@ -7,7 +7,7 @@ Takes videos with their prompts and gives `Score` records."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from math import isfinite
 from pathlib import Path
@@ -121,11 +121,17 @@ class Scorer:
         [result] = self.score_batch([Request(video=video, prompt=prompt, fps=fps)], **sampling_params)
         return result
 
-    def score_batch(self, requests: Iterable[Request | tuple[Any, str]], **sampling_params: Any) -> list[Score]:  # noqa: ANN401
-        """Score many videos, each a Request or a (video, prompt). The first one that cannot be read raises VideoError;
-        `score_each` goes on instead."""
+    def score_batch(
+        self,
+        requests: Iterable[Request | tuple[Any, str]],
+        *,
+        fps: float | None = None,
+        **sampling_params: Any,  # noqa: ANN401
+    ) -> list[Score]:
+        """Score many videos, each a Request or a (video, prompt). fps: of those that state none.
+        The first one that cannot be read raises VideoError; `score_each` goes on instead."""
         results = []
-        for result in self.score_each(requests, **sampling_params):
+        for result in self.score_each(requests, fps=fps, **sampling_params):
             if isinstance(result, VideoError):
                 raise result
             results.append(result)
@@ -134,13 +140,15 @@ class Scorer:
     def score_each(
         self,
         requests: Iterable[Request | tuple[Any, str]],
+        *,
+        fps: float | None = None,
         **sampling_params: Any,  # noqa: ANN401
     ) -> Iterator[Score | VideoError]:
         """Score many videos one batch at a time, in order, as results come. A video that cannot be read, whose reward
         is not finite, or of which a generative model writes no answer that can be read, gives its VideoError in its
         place, and the others go on. `requests` is read no further ahead than one batch."""
         params = SamplingParams(**sampling_params).resolved(self.model.settings.paradigm)
-        stream = (r if isinstance(r, Request) else Request(video=r[0], prompt=r[1]) for r in requests)
+        stream = (_with_fps(r if isinstance(r, Request) else Request(video=r[0], prompt=r[1]), fps) for r in requests)
         while batch := list(islice(stream, self.batch_size)):
             yield from self._score_one_batch(batch, params)
 
@@ -237,6 +245,10 @@ class Scorer:
         if mean is None or std is None:
             return None
         return fmean((fmean(c.rewards[name] for c in completions) - mean[name]) / std[name] for name in mean)
+
+
+def _with_fps(request: Request, fps: float | None) -> Request:
+    return replace(request, fps=fps) if request.fps is None else request
 
 
 def _no_reward(chains: int) -> str:

@@ -3,11 +3,14 @@
 They hold numpy arrays and plain values only."""
 
 import math
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
+from io import BytesIO
 from statistics import fmean
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,6 +155,38 @@ class Score:
         """Whether any of the chains was cut at the token limit."""
         return any(completion.truncated for completion in self.completions)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The score as plain values, with the keys of --json; a number that is not finite is None."""
+        verdict = self.verdict
+        return {
+            "video": self.clip.source,
+            "prompt": self.prompt,
+            "model": self.model,
+            "reward": _finite(self.reward),
+            "score": _finite(self.score),
+            "std": _finite(self.std),
+            "thinking": self.thinking or None,
+            "marks": None if verdict is None else dict(verdict.marks),
+            "overall": None if verdict is None else _finite(verdict.overall),
+            "truncated": self.truncated,
+            "left_out": len(self.left_out),
+            "fps": _finite(self.clip.source_fps),
+            "times": list(self.clip.times),
+            "error": None,
+        }
+
+    def _repr_html_(self) -> str:
+        """The score in a notebook: frames, reward, marks and chain. All text is escaped."""
+        numbers = {"reward": self.reward, "score": self.score, "std": self.std}
+        facts = [f"{name} <b>{value:+.3f}</b>" for name, value in numbers.items() if value is not None]
+        marks = {} if self.verdict is None else self.verdict.marks
+        facts += [f"{escape(name)} {NOT_APPLICABLE if mark is None else mark}" for name, mark in marks.items()]
+        return (
+            f"<div><p><b><bdi>{escape(self.clip.source)}</bdi></b>: <bdi>{escape(self.prompt)}</bdi></p>"
+            f"<p>{_thumbnails(self.clip)}</p><p>{' · '.join(facts)}</p>"
+            f"<pre style='white-space:pre-wrap'>{escape(self.thinking)}</pre></div>"
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SideAnnotations:
@@ -213,6 +248,24 @@ class Comparison:
     b: Score
     probability: float
     """That a is preferred to b: sigmoid of the difference of rewards (Bradley & Terry 1952)."""
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _thumbnails(clip: Clip, *, count: int = 4, side: int = 160) -> str:
+    """A few frames, from the first to the last, as images of HTML."""
+    from PIL import Image
+
+    images = []
+    for index in dict.fromkeys(np.linspace(0, len(clip.times) - 1, count).round().astype(int).tolist()):
+        image, file = Image.fromarray(clip.frames[index]), BytesIO()
+        image.thumbnail((side, side))
+        image.save(file, "JPEG", quality=85)
+        data = b64encode(file.getvalue()).decode()
+        images.append(f'<img alt="{clip.times[index]:.2f} s" src="data:image/jpeg;base64,{data}">')
+    return " ".join(images)
 
 
 def preference_probability(reward_a: float, reward_b: float) -> float:

@@ -281,7 +281,7 @@ def test_images():
         (np.full((4, 32, 32, 3), np.nan), "floats from nan"),
         (np.zeros((1, 2, 500, 3), np.uint8), "over 200 times"),
         ([], "an empty one"),
-        ([np.zeros((32, 32, 3), np.uint8)], "found ndarray"),
+        ([np.zeros((32, 32, 3), np.uint8), object()], "found ndarray"),
         ([Image.new("RGB", (32, 32)), Image.new("RGB", (32, 48))], "different sizes"),
         (object(), "expected a path"),
     ],

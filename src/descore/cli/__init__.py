@@ -24,7 +24,6 @@ from descore.cli.world import world_app
 app = typer.Typer(
     name="descore",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

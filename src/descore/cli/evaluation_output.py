@@ -14,7 +14,7 @@ from descore.cli.errors import print_error
 from descore.cli.output import console, key_value_grid, name_first
 from descore.errors import VideoError
 from descore.evaluation.records import to_line, to_plain
-from descore.report.text import mode_suffix, one_line, signed
+from descore.report.text import mode_suffix, one_line, plain, signed
 from descore.types import DIMENSIONS
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from descore.evaluation.stress import StressResults, StressRow
 
 _NONE = "–"
+LEAST_CLIPS = 5
+"""Clips of a perturbation that a stress test concludes from."""
 _MAX_NAMED = 4
 """Failed clips that an error line names."""
 _MIN_TABLE_WIDTH = 72
@@ -199,13 +201,17 @@ def _show_stress(screen: Console, results: "StressResults", config: Mapping[str,
     _show_perturbations(screen, results.rows)
     screen.print(Text(f"\n{_STRESS_LEGEND.format(tolerance=results.tolerance)}", style="dim"))
     wrong = [row.perturbation for row in results.rows if _is_wrong(row)]
-    screen.print(Text(f"\nNot as expected for most clips: {', '.join(wrong) or 'nothing'}."))
+    few = [row.perturbation for row in results.rows if 0 < row.n < LEAST_CLIPS]
+    if len(few) < len(results.rows):
+        screen.print(Text(f"\nNot as expected for most clips: {', '.join(wrong) or 'nothing'}."))
+    if few:
+        screen.print(Text(f"\nToo few clips to conclude from (under {LEAST_CLIPS}): {', '.join(few)}."))
     if file is not None:
-        screen.print(Text(f"Written: {file}\nNext: descore report {file.parent}"), soft_wrap=True)
+        screen.print(Text(plain(f"Written: {file}\nNext: descore report {file.parent}")), soft_wrap=True)
 
 
 def _is_wrong(row: "StressRow") -> bool:
-    return row.n > 0 and row.figure.value < 0.5
+    return row.n >= LEAST_CLIPS and row.figure.value < 0.5
 
 
 def _show_perturbations(screen: Console, rows: Sequence["StressRow"]) -> None:

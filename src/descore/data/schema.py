@@ -97,9 +97,9 @@ def read_pairs(file: str | Path, *, columns: PairColumns | None = None, resolve:
 
 
 def path_resolver(file: str | Path) -> NameResolver:
-    """The function that joins a path to the folder of a table."""
+    """The function that joins a path to the folder of a table. An address such as https://... stays as it is."""
     folder = Path(file).parent
-    return lambda cell: str(folder / cell)
+    return lambda cell: cell if "://" in cell else str(folder / cell)
 
 
 def pair_columns_of(names: Sequence[str], *, file: str) -> PairColumns:

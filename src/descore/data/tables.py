@@ -31,6 +31,11 @@ _MAX_COLUMNS_NAMED = 12
 _PLAIN_NUMBER = re.compile(r"[-+0-9.eE]+")
 """Without what Python's float also takes: 1_0, and digits of other scripts."""
 
+_OTHER_SEPARATORS: Mapping[str, str] = {";": "semicolons", "\t": "tabs"}
+
+_SYNONYMS: Mapping[str, str] = dict.fromkeys(("same", "equal", "draw", "both", "neither", "none", "ties"), "tie")
+"""Words that other tables have for a label of ours."""
+
 _MAX_CELL = 1 << 24
 """Characters. The csv module's own limit of 131,072 is below a long chain of thought."""
 
@@ -151,6 +156,10 @@ def _cells(reader: Any, path: Path) -> Iterator[tuple[int, list[str]]]:  # noqa:
 
 def _header(cells: list[str], path: Path) -> list[str]:
     names = [cell.strip() for cell in cells]
+    other = next((separator for separator in _OTHER_SEPARATORS if separator in names[0]), None)
+    if len(names) == 1 and other:
+        found = f"{_OTHER_SEPARATORS[other]} between the columns"
+        raise DataError(str(path), 1, f"found {found}, expected commas; save the table with commas")
     twice = sorted({name for name in names if names.count(name) > 1 and name})
     if twice:
         raise DataError(str(path), 1, f"column {', '.join(map(repr, twice))} is there twice; name each once")
@@ -274,7 +283,9 @@ class Cells:
         # The file of MJ-Bench-Video has "Video 1 Better" in six rows, "Video 1 better" in all others.
         folded = {name.casefold(): value for name, value in values.items()}
         if text.casefold() not in folded:
-            raise self.error(f"{column} is {text!r}; expected {_alternatives(list(values))}")
+            synonym = _SYNONYMS.get(text.casefold())
+            hint = f"; write {synonym!r}" if synonym in values else ""
+            raise self.error(f"{column} is {text!r}; expected {_alternatives(list(values))}{hint}")
         return folded[text.casefold()]
 
     def marks(self, column: str) -> dict[str, Mark] | None:

@@ -38,23 +38,10 @@ def to_record(result: Score | VideoError, *, video: str, prompt: str, model: str
     """The record of one clip. `fps` is the source's, `times` are the sampled frames', in seconds; a mark of None is
     N/A; `left_out` counts a generative model's chains without an answer that can be read, which have no part in the
     reward; `error` says why there is no reward."""
-    record: Record = dict.fromkeys(KEYS)
-    record |= {"video": video, "prompt": prompt, "model": model}
+    asked = {"video": video, "prompt": prompt, "model": model}
     if isinstance(result, VideoError):
-        return record | {"error": result.reason}
-    verdict = result.verdict
-    return record | {
-        "reward": _number(result.reward),
-        "score": _number(result.score),
-        "std": _number(result.std),
-        "thinking": result.thinking or None,
-        "marks": None if verdict is None else dict(verdict.marks),
-        "overall": None if verdict is None else _number(verdict.overall),
-        "truncated": result.truncated,
-        "left_out": len(result.left_out),
-        "fps": _number(result.clip.source_fps),
-        "times": list(result.clip.times),
-    }
+        return dict.fromkeys(KEYS) | asked | {"error": result.reason}
+    return result.to_dict() | asked
 
 
 def to_run_record(result: Score | VideoError, *, clip: RatedClip, model: str, seconds: float) -> Record:

@@ -8,7 +8,8 @@ Shapes: B sequences, T tokens, D width, K named dimensions."""
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -67,7 +68,7 @@ def open_backbone(source: Any, *, dtype: torch.dtype) -> Any:  # noqa: ANN401  #
         family_of(config.model_type)
         _check_attention(name, config)
         if named:
-            with without_compiler():
+            with without_compiler(), _without_progress_bar():
                 model, loading = AutoModelForImageTextToText.from_pretrained(
                     source,
                     dtype=dtype,
@@ -105,6 +106,20 @@ def _check_tensors(source: object, loading: Mapping[str, Any]) -> None:
     ):
         if names := sorted(loading.get(key, ())):
             raise CheckpointError(f"{source}: {fault} {len(names)} tensors, first {', '.join(names[:3])}")
+
+
+@contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    """Show no bar of transformers in the body; afterwards all is as before."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def open_processor(source: str | Path) -> Any:  # noqa: ANN401  # processors share no typed base

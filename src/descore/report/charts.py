@@ -37,6 +37,8 @@ class Point:
     """The tooltip."""
     weight: float = 1.0
     """Share of the marker's full area."""
+    joined: bool = True
+    """The line of the series goes through it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,10 +198,11 @@ def _bar(frame: _Frame, left: float, right: float, count: float) -> Markup:
 
 
 def _series(frame: _Frame, series: Series, *, shift: float) -> Markup:
-    """A line through the points, their intervals, and the points on top."""
+    """A line through the joined points, all points' intervals, and the points on top."""
     known = [point for point in series.points if math.isfinite(point.y)]
     places = [(frame.x(point.x) + shift, frame.y(point.y)) for point in known]
-    curve = element("polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in places), class_="curve")
+    joined = [f"{x:.1f},{y:.1f}" for point, (x, y) in zip(known, places, strict=True) if point.joined]
+    curve = element("polyline", points=" ".join(joined), class_="curve")
     marks = [_point(frame, point, series.style, x) for point, (x, _) in zip(known, places, strict=True)]
     return element("g", curve, *marks, class_=_class(series.style))
 

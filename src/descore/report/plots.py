@@ -17,6 +17,9 @@ from descore.report.naming import NamedRun
 from descore.report.text import decimal, interval_text, number
 from descore.stats.bootstrap import Floats
 
+LEAST_PAIRS = 5
+"""Of a bin that the line of a reliability chart goes through: the share of fewer is mostly chance."""
+
 _Draw = Callable[[Sequence[NamedRun], str], "list[Chart]"]
 
 
@@ -127,7 +130,9 @@ def _reliability_chart(runs: Sequence[NamedRun], label: str) -> list[Chart]:
     if not series:
         return []
     title = f"{runs[0].model}: {label}"
-    return [Chart(title=title, drawing=charts.reliability_chart(series, title=f"Reliability, {title}"))]
+    alone = any(not point.joined for each in series for point in each.points)
+    note = f"Points of fewer than {LEAST_PAIRS} pairs are not joined." if alone else ""
+    return [Chart(title=title, drawing=charts.reliability_chart(series, title=f"Reliability, {title}"), note=note)]
 
 
 def _bin_point(each: Mapping[str, Any], bins: Sequence[Mapping[str, Any]]) -> Point:
@@ -139,5 +144,6 @@ def _bin_point(each: Mapping[str, Any], bins: Sequence[Mapping[str, Any]]) -> Po
         low=math.nan if low is None else low,
         high=math.nan if high is None else high,
         note=f"says {probability}, is right in {right} of {each['n']:,} pairs",
+        joined=each["n"] >= LEAST_PAIRS,
         weight=max(0.3, each["n"] / max(other["n"] for other in bins)) * 1.5,
     )

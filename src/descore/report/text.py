@@ -14,15 +14,21 @@ if TYPE_CHECKING:
 UNKNOWN = "–"
 MARK_WORDS: "dict[Mark, str]" = {2: "right", 1: "partly", 0: "wrong", None: "not asked"}
 
+_BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Embeddings, overrides and isolates: they change the order in which the letters around them are shown."""
+
 
 def plain(text: str) -> str:
-    """The text with control characters and lone surrogates replaced: a file's name or a chain may hold anything, and
-    neither may steer a terminal. Line breaks stay."""
-    shown = "".join(
-        c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") else "\N{REPLACEMENT CHARACTER}"
-        for c in text.expandtabs(4)
-    )
+    """The text with control characters, bidirectional controls and lone surrogates replaced: a file's name or a chain
+    may hold anything, and neither may steer a terminal. Line breaks stay."""
+    shown = "".join("\N{REPLACEMENT CHARACTER}" if _is_unsafe(c) else c for c in text.expandtabs(4))
     return shown.replace("\u2028", "\n").replace("\u2029", "\n")
+
+
+def _is_unsafe(character: str) -> bool:
+    if character == "\n":
+        return False
+    return character in _BIDI_CONTROLS or unicodedata.category(character) in ("Cc", "Cs")
 
 
 def one_line(text: str) -> str:

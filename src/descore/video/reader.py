@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from av import VideoFrame
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     Frames = NDArray[Any] | torch.Tensor | Sequence[Image.Image]
-    Video = str | Path | bytes | Frames | Clip
+    Video = str | Path | bytes | BinaryIO | Frames | Clip
 
 
 __all__ = ["VideoSampling", "read_clip"]
@@ -35,9 +36,10 @@ __all__ = ["VideoSampling", "read_clip"]
 def read_clip(video: "Video", *, sampling: VideoSampling, fps: float | None = None) -> Clip:
     """Sample a video into a clip.
 
-    `video` is a path; a file's bytes; frames as an array or tensor, (T, H, W, 3) or (T, 3, H, W), uint8 or floats from
-    0 to 1; a list of PIL images; or a Clip, which is returned as it is if it fits `sampling`. `fps`, frames per
-    second, is needed for frames from memory and refused for the others, which state their own times.
+    `video` is a path or file:// address; a file's bytes, or a file that is open in binary mode; frames as an array or
+    tensor, (T, H, W, 3) or (T, 3, H, W), uint8 or floats from 0 to 1, also as a list of such frames or in a batch of
+    one; a list of PIL images; or a Clip, which is returned as it is if it fits `sampling`. `fps`, frames per second, is
+    needed for frames from memory and refused for the others, which state their own times.
 
     VideoError if the video cannot be read, ConfigError if `fps` is missing or out of place."""
     if isinstance(video, Clip):
@@ -49,6 +51,11 @@ def read_clip(video: "Video", *, sampling: VideoSampling, fps: float | None = No
     if isinstance(video, bytes | bytearray | memoryview):
         _refuse_fps(fps, "a file states its own times")
         return _read_bytes(bytes(video), sampling=sampling)
+    if isinstance(video, io.IOBase):
+        _refuse_fps(fps, "a file states its own times")
+        return _read_open_file(video, sampling=sampling)
+    if isinstance(video, list | tuple) and video and all(map(_is_array, video)):
+        return _read_array(_stacked(video), fps=_check_fps(fps), sampling=sampling)
     if isinstance(video, list | tuple):
         return _read_images(video, fps=_check_fps(fps), sampling=sampling)
     return _read_array(_as_array(video), fps=_check_fps(fps), sampling=sampling)
@@ -69,9 +76,7 @@ def _check_fps(fps: float | None) -> float:
 
 def _read_file(name: str | Path, *, sampling: VideoSampling) -> Clip:
     source = str(name)
-    if "://" in source:
-        raise VideoError(source, "an address; only files are read, so download it first")
-    path = Path(name)
+    path = _local_path(source) if "://" in source else Path(name)
     try:
         if not path.is_file():  # a pipe or a device could block the reader forever
             raise VideoError(source, "not a file" if path.exists() else "no such file")
@@ -81,6 +86,30 @@ def _read_file(name: str | Path, *, sampling: VideoSampling) -> Clip:
             return decode_clip(file, source=source, sampling=sampling)
     except OSError as error:
         raise VideoError(source, f"cannot be opened ({error.strerror or error})") from error
+
+
+def _local_path(address: str) -> Path:
+    """The path of a file:// address."""
+    parts = urlsplit(address)
+    if parts.scheme.casefold() != "file":
+        line = f"urllib.request.urlretrieve({address!r}, 'clip.mp4')"
+        raise VideoError(address, f"an address; only files are read, so download it first, as with {line}")
+    if parts.netloc not in ("", "localhost"):
+        raise VideoError(address, f"a file on {parts.netloc}; expected file:///PATH, on this machine")
+    return Path(unquote(parts.path))
+
+
+def _read_open_file(file: io.IOBase, *, sampling: VideoSampling) -> Clip:
+    source = "<file>"
+    if isinstance(file, io.TextIOBase):
+        raise VideoError(source, "opened as text; open it in binary mode: open(path, 'rb')")
+    try:
+        content: bytes = file.read()  # type: ignore[attr-defined]
+    except (OSError, ValueError) as error:  # ValueError: it is closed
+        raise VideoError(source, f"cannot be read ({error})") from error
+    if not content:
+        raise VideoError(source, "nothing left to read; to go to its start write file.seek(0)")
+    return decode_clip(io.BytesIO(content), source=source, sampling=sampling)
 
 
 def _read_bytes(content: bytes, *, sampling: VideoSampling) -> Clip:
@@ -93,7 +122,7 @@ def _read_images(images: Sequence[Any], *, fps: float, sampling: VideoSampling) 
     source = "<images>"
     odd = next((type(image).__name__ for image in images if not isinstance(image, Image.Image)), None)
     if odd or not images:
-        raise VideoError(source, f"expected a list of PIL images, found {odd or 'an empty one'}")
+        raise VideoError(source, f"expected a list of PIL images or of frames, found {odd or 'an empty one'}")
     sizes = sorted({image.size for image in images})
     if len(sizes) > 1:
         raise VideoError(source, f"images of different sizes, such as {sizes[0]} and {sizes[1]}; make them alike")
@@ -142,12 +171,33 @@ def _rgb_of_array(frame_HWC: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _channels_last(frames: NDArray[Any], *, source: str) -> NDArray[Any]:
-    """Frames as (T, H, W, 3)."""
+    """Frames as (T, H, W, 3), out of a batch of one too."""
+    if frames.ndim == 5 and frames.shape[0] == 1:
+        frames = frames[0]
+    elif frames.ndim == 5:
+        raise VideoError(source, f"a batch of {frames.shape[0]} videos; give each by itself: frames[0], frames[1], ...")
     if frames.ndim == 4 and frames.shape[3] == 3:
         return frames
     if frames.ndim == 4 and frames.shape[1] == 3:
         return frames.transpose(0, 2, 3, 1)
-    raise VideoError(source, f"frames of shape {frames.shape}; expected (T, H, W, 3) or (T, 3, H, W)")
+    hint = "; write frames.swapaxes(0, 1)" if frames.ndim == 4 and frames.shape[0] == 3 else ""
+    raise VideoError(source, f"frames of shape {frames.shape}; expected (T, H, W, 3) or (T, 3, H, W){hint}")
+
+
+def _is_array(value: object) -> bool:
+    torch = sys.modules.get("torch")
+    return isinstance(value, np.ndarray) or (torch is not None and isinstance(value, torch.Tensor))
+
+
+def _stacked(frames: Sequence[Any]) -> NDArray[Any]:
+    """Frames of one shape, (H, W, 3) or (3, H, W), as one array."""
+    arrays = [_as_array(frame) for frame in frames]
+    shapes = sorted({array.shape for array in arrays})
+    if len(shapes) > 1:
+        raise VideoError("<array>", f"frames of different shapes, such as {shapes[0]} and {shapes[1]}; make them alike")
+    if arrays[0].ndim != 3:
+        raise VideoError("<array>", f"a list of arrays of shape {shapes[0]}; expected (H, W, 3) or (3, H, W) for each")
+    return np.stack(arrays)
 
 
 def _as_array(video: object) -> NDArray[Any]:
@@ -160,7 +210,7 @@ def _as_array(video: object) -> NDArray[Any]:
         # numpy has no bfloat16
         return np.asarray((tensor.float() if tensor.is_floating_point() else tensor).numpy())
     kind = type(video).__name__
-    raise VideoError(f"<{kind}>", "expected a path, bytes, an array or tensor of frames, a list of images, or a Clip")
+    raise VideoError(f"<{kind}>", "expected a path, bytes, an open file, frames as array or tensor, images, or a Clip")
 
 
 def _check_fit(clip: Clip, *, sampling: VideoSampling) -> Clip:

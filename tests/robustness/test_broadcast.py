@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from av.video.reformatter import ColorPrimaries, ColorTrc
-from tests.video.films import SMALL, write_film
 
 from descore.video.pictures import tone_mapped
 from descore.video.reader import read_clip
+from tests.video.films import SMALL, write_film
 
 
 def level(signal, transfer):

@@ -4,13 +4,13 @@ import io
 
 import numpy as np
 import pytest
-from tests.test_architecture import CLIP
 
 from descore import VideoError, VideoSampling, read_clip
 from descore.data.schema import path_resolver, read_pairs
 from descore.errors import DataError
 from descore.report.charts import Point, Series, reliability_chart
 from descore.report.text import one_line
+from tests.test_architecture import CLIP
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (4, 32, 64, 3), np.uint8)
 

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from tests.report.test_cards import score_of
-from tests.test_architecture import CLIP
 from transformers.utils import logging
 
 import descore
 from descore.evaluation.records import KEYS, to_record
+from tests.report.test_cards import score_of
+from tests.test_architecture import CLIP
 
 
 @pytest.mark.parametrize("name", descore.__all__)

@@ -268,6 +268,10 @@ def _thumbnails(clip: Clip, *, count: int = 4, side: int = 160) -> str:
     return " ".join(images)
 
 
-def preference_probability(reward_a: float, reward_b: float) -> float:
-    """That a is preferred to b: sigmoid(reward_a - reward_b) (Bradley & Terry 1952), in a form that never overflows."""
-    return 0.5 + 0.5 * math.tanh((reward_a - reward_b) / 2)
+def preference_probability(reward_a: float, reward_b: float, *, variance: float = 0.0) -> float:
+    """That a is preferred to b: sigmoid(reward_a - reward_b) (Bradley & Terry 1952), in a form that never overflows.
+
+    variance: of that difference, where the rewards are uncertain; the mean of the sigmoid over a normal distribution of
+    the difference d is nearly sigmoid(d / sqrt(1 + pi variance / 8)) (MacKay 1992, The evidence framework applied to
+    classification networks)."""
+    return 0.5 + 0.5 * math.tanh((reward_a - reward_b) / math.sqrt(1 + math.pi * variance / 8) / 2)

@@ -41,6 +41,8 @@ End with the answer and nothing behind it, in exactly this form:
 
 _OPEN, _CLOSE = "<answer>", "</answer>"
 _FENCE = re.compile(r"\s*```\w*\s*(.*)```\s*", re.DOTALL)
+_CANNOT_BE_KNOWN = re.compile(r"^[^\w\n]*(\w+)[^:\n]*:[^\n]*\bcannot be known\b", re.MULTILINE | re.IGNORECASE)
+"""A chain's line on a dimension, as in 'Subject: cannot be known, N/A.'"""
 _QUOTED = 40
 """Characters of a wrong value that a message quotes."""
 _WEIGHT = {name: 2.0 if name in PRIMARY else 1.0 for name in DIMENSIONS}
@@ -60,7 +62,14 @@ def read_answer(chain: str) -> Verdict:
     if not isinstance(answer, dict) or not isinstance(answer.get("dimensional_scores"), dict):
         raise AnswerError("the answer has no object 'dimensional_scores'")
     marks = {name: _read_mark(name, answer["dimensional_scores"]) for name in DIMENSIONS}
-    return Verdict(marks=marks, overall=_read_overall(answer))
+    return Verdict(marks=marks, overall=_read_overall(answer), unknown=unknown_of(chain, marks))
+
+
+def unknown_of(chain: str, marks: Mapping[str, Mark]) -> tuple[str, ...]:
+    """The dimensions whose mark is N/A since they cannot be known, as the chain's line on each says. The others that
+    are N/A are not asked for."""
+    named = {name.lower() for name in _CANNOT_BE_KNOWN.findall(chain)}
+    return tuple(name for name in DIMENSIONS if marks.get(name) is None and name in named)
 
 
 def write_answer(verdict: Verdict) -> str:

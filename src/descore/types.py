@@ -33,7 +33,8 @@ DIMENSIONS = ("subject", "dynamics", "camera", "environment", "style")
 PRIMARY = frozenset(DIMENSIONS[:2])
 
 Mark = Literal[0, 1, 2] | None
-"""2 right, 1 partly, 0 wrong; None is N/A: the prompt does not ask for it."""
+"""2 right, 1 partly, 0 wrong; None is N/A: the prompt does not ask for it, or, where the verdict's `unknown` names it,
+the judge cannot know it."""
 
 NOT_APPLICABLE = "N/A"
 """How the mark None is written, in answers, tables and reports."""
@@ -74,6 +75,13 @@ class Verdict:
     """One mark for each of DIMENSIONS."""
     overall: float
     """1.00 to 5.00."""
+    unknown: tuple[str, ...] = field(default=(), compare=False)
+    """The dimensions without a mark of which the chain says that they cannot be known."""
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the overall is without a primary dimension, which cannot be known: 5.00 may then be a wrong clip."""
+        return not PRIMARY.isdisjoint(self.unknown)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +175,9 @@ class Score:
             "std": _finite(self.std),
             "thinking": self.thinking or None,
             "marks": None if verdict is None else dict(verdict.marks),
+            "unknown": None if verdict is None else list(verdict.unknown),
             "overall": None if verdict is None else _finite(verdict.overall),
+            "partial_overall": None if verdict is None else verdict.is_partial,
             "truncated": self.truncated,
             "left_out": len(self.left_out),
             "fps": _finite(self.clip.source_fps),
@@ -179,8 +189,9 @@ class Score:
         """The score in a notebook: frames, reward, marks and chain. All text is escaped."""
         numbers = {"reward": self.reward, "score": self.score, "std": self.std}
         facts = [f"{name} <b>{value:+.3f}</b>" for name, value in numbers.items() if value is not None]
-        marks = {} if self.verdict is None else self.verdict.marks
-        facts += [f"{escape(name)} {NOT_APPLICABLE if mark is None else mark}" for name, mark in marks.items()]
+        marks, unknown = ({}, ()) if self.verdict is None else (self.verdict.marks, self.verdict.unknown)
+        words = {name: "unknown" if name in unknown else NOT_APPLICABLE for name in marks}
+        facts += [f"{escape(name)} {words[name] if mark is None else mark}" for name, mark in marks.items()]
         return (
             f"<div><p><b><bdi>{escape(self.clip.source)}</bdi></b>: <bdi>{escape(self.prompt)}</bdi></p>"
             f"<p>{_thumbnails(self.clip)}</p><p>{' · '.join(facts)}</p>"

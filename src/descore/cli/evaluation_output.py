@@ -131,6 +131,7 @@ def _run_warnings(results: Mapping[str, Any]) -> list[str]:
     counts = {
         "chains were cut off at the token limit": results["truncated"],
         "chains have no verdict that can be read": results["unreadable"],
+        "chains say that the subject or the dynamics cannot be known": results.get("partial_overall"),
         "chains have no answer that can be read, and were left out": results.get("left_out"),
     }
     return [f"{count:,} {text}" for text, count in counts.items() if count]

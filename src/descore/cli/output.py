@@ -17,9 +17,9 @@ from descore.cli.errors import print_error
 from descore.cli.scoring import Result
 from descore.errors import VideoError
 from descore.evaluation.records import to_line, to_record
-from descore.report.text import MARK_WORDS, chain_prose, clip_facts, completion_warnings, one_line, plain, signed
+from descore.report.text import chain_prose, clip_facts, completion_warnings, mark_word, one_line, plain, signed
 from descore.rubric import mark_text
-from descore.types import DIMENSIONS, Comparison, Mark, Score, preference_probability
+from descore.types import DIMENSIONS, Comparison, Mark, Score, Verdict, preference_probability
 
 MARK_STYLES: Mapping[Mark, str] = {2: "green", 1: "yellow", 0: "red", None: "dim"}
 
@@ -100,7 +100,7 @@ def show_score(screen: Console, score: Score, *, name: str) -> None:
             Padding(Text(chain_prose(typical) or "(nothing but the answer)"), (0, 0, 0, 2), expand=False),
         ]
     if typical.verdict is not None:
-        blocks += [Text(), _marks(typical.verdict.marks)]
+        blocks += [Text(), _marks(typical.verdict)]
     blocks += [Text(), _numbers(score), *(Text(f"! {text}", style="bold yellow") for text in _warnings(score))]
     screen.print(_heading(name), Padding(Group(*blocks), (0, 0, 1, 1), expand=False))
 
@@ -125,6 +125,8 @@ def show_ranking(screen: Console, ranked: Sequence[tuple[str, Result]]) -> None:
     for row in rows:
         table.add_row(*row)
     screen.print(table)
+    if legend := _ranking_legend(ranked):
+        screen.print(Text(f"\n{legend}", style="dim"))
 
 
 def _show_preference(screen: Console, comparison: Comparison, *, names: tuple[str, str]) -> None:
@@ -191,15 +193,47 @@ def key_value_grid(rows: Iterable[tuple[str, str]]) -> Table:
     return grid
 
 
-def _marks(marks: Mapping[str, Mark]) -> RenderableType:
+def _marks(verdict: Verdict) -> RenderableType:
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(justify="right", no_wrap=True)
     grid.add_column(no_wrap=True)
     for name in DIMENSIONS:
-        style = MARK_STYLES[marks[name]]
-        grid.add_row(name, Text(mark_text(marks[name]), style=style), Text(MARK_WORDS[marks[name]], style=style))
+        mark, unknown = verdict.marks[name], name in verdict.unknown
+        style = _mark_style(mark, unknown=unknown)
+        grid.add_row(
+            name, Text(_mark_sign(mark, unknown=unknown), style), Text(mark_word(mark, unknown=unknown), style)
+        )
     return Padding(grid, (0, 0, 0, 2), expand=False)
+
+
+def _mark_sign(mark: Mark, *, unknown: bool) -> str:
+    return "?" if mark is None and unknown else mark_text(mark)
+
+
+def _mark_style(mark: Mark, *, unknown: bool) -> str:
+    return "magenta" if mark is None and unknown else MARK_STYLES[mark]
+
+
+def _ranked_mark(verdict: Verdict, name: str) -> Text:
+    mark, unknown = verdict.marks[name], name in verdict.unknown
+    return Text(_mark_sign(mark, unknown=unknown), _mark_style(mark, unknown=unknown))
+
+
+def _ranked_overall(verdict: Verdict | None) -> Text:
+    if verdict is None:
+        return Text("–")
+    return Text(f"({verdict.overall:.2f})", "dim") if verdict.is_partial else Text(f"{verdict.overall:.2f}")
+
+
+def _ranking_legend(ranked: Sequence[tuple[str, Result]]) -> str:
+    """What the signs of the table mean that are not explained by themselves; empty where it has none of them."""
+    verdicts = [result.verdict for _, result in ranked if isinstance(result, Score) and result.verdict is not None]
+    signs = {
+        "? the chain says that it cannot be known": any(verdict.unknown for verdict in verdicts),
+        "(overall) is without the subject or the dynamics, which cannot be known": any(v.is_partial for v in verdicts),
+    }
+    return "; ".join(text for text, there in signs.items() if there)
 
 
 def _numbers(score: Score) -> Text:
@@ -242,11 +276,11 @@ def _ranking_row(place: int, name: str, result: Result) -> list[Text]:
         Text(str(place), style="dim"),
         Text(signed(result.reward) + deviation, style="bold"),
         Text(signed(result.score, digits=2)),
-        Text("–" if verdict is None else f"{verdict.overall:.2f}"),
+        _ranked_overall(verdict),
     ]
-    marks = {} if verdict is None else verdict.marks
-    for dimension in DIMENSIONS:
-        sign = mark_text(marks[dimension]) if dimension in marks else "–"
-        row.append(Text(sign, style=MARK_STYLES[marks.get(dimension)]))
+    if verdict is None:
+        row += [Text("–", style="dim")] * len(DIMENSIONS)
+    else:
+        row += [_ranked_mark(verdict, name) for name in DIMENSIONS]
     truncated = (" ! cut off", "bold yellow") if result.truncated else ""
     return [*row, Text.assemble(one_line(name), truncated)]

@@ -23,7 +23,9 @@ KEYS = (
     "std",
     "thinking",
     "marks",
+    "unknown",
     "overall",
+    "partial_overall",
     "truncated",
     "left_out",
     "fps",
@@ -35,9 +37,12 @@ RUN_KEYS = (*KEYS, "rewards", "tokens", "seconds")
 
 
 def to_record(result: Score | VideoError, *, video: str, prompt: str, model: str) -> Record:
-    """The record of one clip. `fps` is the source's, `times` are the sampled frames', in seconds; a mark of None is
-    N/A; `left_out` counts a generative model's chains without an answer that can be read, which have no part in the
-    reward; `error` says why there is no reward."""
+    """The record of one clip. `fps` is the source's, `times` are the sampled frames', in seconds.
+
+    A mark of None is N/A, and `unknown` names the dimensions where that is since they cannot be known;
+    `partial_overall` says that one of them is primary, so that the overall leaves out what matters most. `left_out`
+    counts a generative model's chains without an answer that can be read, which have no part in the reward; `error`
+    says why there is no reward."""
     asked = {"video": video, "prompt": prompt, "model": model}
     if isinstance(result, VideoError):
         return dict.fromkeys(KEYS) | asked | {"error": result.reason}

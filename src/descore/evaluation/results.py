@@ -50,10 +50,11 @@ def results_of(clips: Sequence[RatedClip], pairs: Sequence[Pair], records: Recor
     """All figures of a run.
 
     scored, of: clips with a score, and clips; failures: the others, with their `error`; truncated: chains that were cut
-    at the limit; unreadable: chains without a verdict; left_out: a generative model's chains without an answer, beside
-    others that have one; seconds: the total time. Per label in `labels`, the agreement with people; per dimension
-    in `marks`, how often the written mark is the true one; by_source, by_aspect; and `worst`: the decided pairs whose
-    order is most wrong, `margin` in root mean squares of the label's margins."""
+    at the limit; unreadable: chains without a verdict; partial_overall: verdicts that leave out the subject or the
+    dynamics, which cannot be known; left_out: a generative model's chains without an answer, beside others that have
+    one; seconds: the total time. Per label in `labels`, the agreement with people; per dimension in `marks`, how often
+    the written mark is the true one; by_source, by_aspect; and `worst`: the decided pairs whose order is most wrong,
+    `margin` in root mean squares of the label's margins."""
     records = {key: without_bad_reward(dict(record)) for key, record in records.items()}
     counted = [records[key_of(clip)] for clip in clips if key_of(clip) in records]
     scored = [record for record in counted if record["reward"] is not None]
@@ -65,6 +66,7 @@ def results_of(clips: Sequence[RatedClip], pairs: Sequence[Pair], records: Recor
             "failures": _failures(clips, records),
             "truncated": sum(bool(record.get("truncated")) for record in scored),
             "unreadable": sum(record.get("thinking") is not None and record.get("marks") is None for record in scored),
+            "partial_overall": sum(bool(record.get("partial_overall")) for record in scored),
             "left_out": sum(record.get("left_out") or 0 for record in scored),
             "seconds": sum(record.get("seconds") or 0.0 for record in counted),
             "labels": {label: _agreement(label, own, clips, records) for label, own in margins.items()},

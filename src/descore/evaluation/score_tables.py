@@ -16,7 +16,8 @@ from descore.errors import DataError, DescoreWarning
 from descore.evaluation.judges import OpenVideo, config_without_chains, file_digest, package_versions
 from descore.evaluation.records import Record, plain_record
 from descore.evaluation.results import ClipKey, key_of
-from descore.types import RatedClip
+from descore.rubric import unknown_of
+from descore.types import PRIMARY, RatedClip
 
 _REWARDS = ("reward", "score")
 
@@ -145,14 +146,17 @@ def _values_of(cells: Cells, labels: Sequence[str]) -> Record:
     reward = next((number for name in _REWARDS if (number := cells.number(name)) is not None), None)
     if reward is None and not rewards:
         return {"error": "its row has no reward"}
-    truncated = cells.row.get("truncated")
+    truncated, thinking, marks = cells.row.get("truncated"), cells.text("thinking"), cells.marks("marks")
+    unknown = None if marks is None else list(unknown_of(thinking or "", marks))
     return {
         "rewards": rewards or {"reward": reward},
         "reward": fmean(rewards.values()) if reward is None else reward,
         "std": cells.number("std"),
-        "thinking": cells.text("thinking"),
-        "marks": cells.marks("marks"),
+        "thinking": thinking,
+        "marks": marks,
+        "unknown": unknown,
         "overall": cells.number("overall"),
+        "partial_overall": None if unknown is None else not PRIMARY.isdisjoint(unknown),
         "truncated": truncated if isinstance(truncated, bool) else None,
     }
 

@@ -12,7 +12,7 @@ from pathlib import PurePath
 from PIL import Image
 
 from descore.report.page import fill
-from descore.report.text import MARK_WORDS, chain_prose, clip_facts, completion_warnings, signed
+from descore.report.text import chain_prose, clip_facts, completion_warnings, signed
 from descore.types import DIMENSIONS, Clip, Score, Verdict
 
 FRAMES = 8
@@ -92,7 +92,6 @@ def render_cards(
         footer=footer,
         sections=sections,
         dimensions=DIMENSIONS,
-        mark_words=MARK_WORDS,
         clip_facts=clip_facts,
         frames=_frames,
     )

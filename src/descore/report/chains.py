@@ -9,7 +9,7 @@ from typing import Any
 
 from descore.report.findings import short_path
 from descore.report.page import fill
-from descore.report.text import MARK_WORDS
+from descore.rubric import unknown_of
 from descore.types import DIMENSIONS
 
 MAX_CHAIN_PAIRS = 40
@@ -54,7 +54,7 @@ def render_chains(
         parts=tuple(parts),
         weights=weights or {},
         dimensions=DIMENSIONS,
-        mark_words=MARK_WORDS,
+        unknown_of=unknown_of,
     )
 
 

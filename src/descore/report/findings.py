@@ -17,9 +17,11 @@ import numpy as np
 
 from descore.evaluation.results import Margins, key_of, margins_of, reward_of
 from descore.report.naming import NamedRun
+from descore.report.text import partial_warning
+from descore.rubric import unknown_of
 from descore.stats.agreement import MarginBin, accuracy_by_margin
 from descore.stats.bootstrap import Figure, Floats, bootstrap_mean
-from descore.types import Mark, Pair, RatedClip
+from descore.types import PRIMARY, Mark, Pair, RatedClip
 
 _PARTS = 4  # columns of accuracy over difference
 _ORDINALS = ("1st", "2nd", "3rd", "4th")
@@ -95,6 +97,8 @@ class MistakeSide:
     overall: float | None
     ratings: Mapping[str, float]
     marks: Mapping[str, Mark] | None
+    unknown: tuple[str, ...]
+    """Dimensions without a mark since they cannot be known."""
     true_marks: Mapping[str, Mark] | None
     chain: str
     warnings: tuple[str, ...]
@@ -304,6 +308,7 @@ def _side(mistake: Mistake, letter: str, video: str, preference: str) -> Mistake
         overall=record["overall"],
         ratings={} if clip is None else clip.ratings,
         marks=record["marks"],
+        unknown=_unknown(record),
         true_marks=None if clip is None else clip.marks,
         chain=_chain_text(record),
         warnings=_warnings(record),
@@ -321,7 +326,16 @@ def _chain_text(record: Mapping[str, Any]) -> str:
     return text if more <= 0 else f"{text[:_LONGEST_CHAIN]} … ({more:,} more letters)"
 
 
+def _unknown(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of a run's record, which says so itself or, if it is of an older version, in its chain."""
+    if record.get("unknown") is not None:
+        return tuple(record["unknown"])
+    return unknown_of(record["thinking"] or "", record["marks"] or {})
+
+
 def _warnings(record: Mapping[str, Any]) -> tuple[str, ...]:
     cut_off = ["The thinking was cut off."] if record["truncated"] else []
     no_marks = ["No marks could be read."] if record["thinking"] and record["marks"] is None else []
-    return (*cut_off, *no_marks)
+    unknown, overall = _unknown(record), record["overall"]
+    partial = overall is not None and not PRIMARY.isdisjoint(unknown)
+    return (*cut_off, *no_marks, *([f"{partial_warning(overall, unknown)}."] if partial else []))

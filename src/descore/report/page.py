@@ -62,7 +62,6 @@ def render(runs: Sequence[Run], *, stress: Sequence[Mapping[str, Any]] = ()) -> 
         max_rows=MAX_ROWS,
         dimensions=DIMENSIONS,
         mark_columns=(*DIMENSIONS, "all", "asked"),
-        mark_words=text.MARK_WORDS,
     )
 
 
@@ -115,6 +114,7 @@ def _environment() -> Environment:
         "or_dash": text.or_dash,
     }
     environment.globals |= {
+        "mark_word": text.mark_word,
         "legend_key": charts.legend_key,
         "interval_chart": charts.interval_chart,
         "short_path": findings.short_path,

@@ -5,7 +5,7 @@ that errors are reported at once."""
 
 import math
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,6 +36,11 @@ def one_line(text: str) -> str:
     return " ".join(plain(text).split())
 
 
+def mark_word(mark: "Mark", *, unknown: bool = False) -> str:
+    """A mark in words. `unknown`: it is N/A since it cannot be known, and not since the prompt does not ask for it."""
+    return "unknown" if mark is None and unknown else MARK_WORDS[mark]
+
+
 def chain_prose(completion: "Completion") -> str:
     """The chain without its answer block; an answer that could not be parsed stays."""
     text = completion.text
@@ -63,13 +68,20 @@ def signed(number: float | None, *, digits: int = 3) -> str:
 
 
 def completion_warnings(completion: "Completion") -> list[str]:
-    """Why this completion may not be trusted: it was cut off, or has no marks."""
+    """Why this completion may not be trusted: it was cut off, has no marks, or an overall without what matters most."""
     warnings = []
     if completion.truncated:
         warnings.append(f"the thinking was cut off after {completion.num_tokens - 1} tokens")
     if completion.flaw is not None:
         warnings.append(f"no marks: {one_line(completion.flaw)}")
+    if completion.verdict is not None and completion.verdict.is_partial:
+        warnings.append(partial_warning(completion.verdict.overall, completion.verdict.unknown))
     return warnings
+
+
+def partial_warning(overall: float, unknown: Sequence[str]) -> str:
+    """That an overall leaves out dimensions which cannot be known."""
+    return f"the overall of {overall:.2f} leaves out what cannot be known: {', '.join(unknown)}"
 
 
 # Figures of a page. None and nan are unknown.

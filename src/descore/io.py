@@ -43,6 +43,49 @@ def lock_directory(folder: Path) -> Iterator[None]:
         yield
 
 
+JSON_ERRORS = (ValueError, RecursionError)
+"""What Python's parser raises for texts that `json_error` explains."""
+
+
+def json_error(error: ValueError | RecursionError, *, file: str | Path, line: int = 1) -> DataError:
+    """The DataError for a text that begins on this line of a file and is no JSON that can be read: malformed, not
+    UTF-8, nested too deeply, or with a number of more digits than Python reads."""
+    if isinstance(error, json.JSONDecodeError):
+        at_line = line + error.lineno - 1
+        return DataError(str(file), at_line, f"is not JSON: {error.msg} at character {error.colno}")
+    if isinstance(error, UnicodeDecodeError):
+        return DataError(
+            str(file), line, f"byte 0x{error.object[error.start]:02x} is not UTF-8; expected JSON in UTF-8"
+        )
+    if isinstance(error, RecursionError):
+        return DataError(str(file), line, "has too many brackets inside each other; expected JSON of a few levels")
+    return DataError(str(file), line, "has a number of too many digits; expected one that fits a float")
+
+
+def parse_json(text: str | bytes, *, file: str | Path, line: int = 1) -> Any:  # noqa: ANN401  # whatever it holds
+    """The value of a JSON text that begins on this line of a file. DataError with file and line if there is none."""
+    try:
+        return json.loads(text)
+    except JSON_ERRORS as error:
+        raise json_error(error, file=file, line=line) from None
+
+
+def parse_json_object(text: str | bytes, *, file: str | Path, line: int = 1) -> dict[str, Any]:
+    """The same for a text that must hold an object."""
+    value = parse_json(text, file=file, line=line)
+    if not isinstance(value, dict):
+        raise DataError(str(file), line, f"found {type(value).__name__}, expected a JSON object")
+    return value
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. DataError if there is no such file, it cannot be read, or it holds anything else."""
+    try:
+        return parse_json_object(path.read_bytes(), file=path)
+    except OSError as error:
+        raise DataError(str(path), 1, f"cannot be read: {error.strerror or error}") from None
+
+
 def read_records(path: Path, *, last: int | None = None) -> list[dict[str, Any]]:
     """The whole records of a journal, or the `last` so many of them; none if there is no such file.
 
@@ -53,7 +96,7 @@ def read_records(path: Path, *, last: int | None = None) -> list[dict[str, Any]]
     with path.open("rb") as file:
         whole = ((number, line) for number, line in enumerate(file, start=1) if line.endswith(b"\n"))
         kept = deque(whole, maxlen=last)
-    return [_parse(path, number, line) for number, line in kept]
+    return [parse_json_object(line.rstrip(), file=path, line=number) for number, line in kept]
 
 
 def append_records(path: Path, records: Iterable[Mapping[str, Any]], *, allow_nan: bool = False) -> None:
@@ -104,7 +147,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         aside.mkdir(parents=True)
         try:
             yield aside
-            for inner in aside.rglob("*"):
+            for inner in (*aside.rglob("*"), aside):
                 _flush(inner)
             if path.exists():
                 shutil.rmtree(old, ignore_errors=True)
@@ -150,13 +193,3 @@ def _cut_unfinished_line(file: BinaryIO) -> None:
         end = begin
     if end < size:
         file.truncate(end)
-
-
-def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except ValueError as error:  # neither JSON nor UTF-8
-        raise DataError(str(path), number, f"is not JSON ({error}); expected a record of a run") from None
-    if not isinstance(record, dict):
-        raise DataError(str(path), number, f"found {type(record).__name__}, expected a JSON object")
-    return record

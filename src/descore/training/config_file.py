@@ -141,6 +141,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}{line}: {error.problem}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: has too many brackets inside each other; expected keys and values") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: has a value that cannot be read: {error}") from error
     if not isinstance(values, dict | None):
         raise ConfigError(f"{path}: found {type(values).__name__}, expected keys and values")
     return values or {}
@@ -154,8 +158,8 @@ def _override(values: dict[str, Any], text: str) -> list[Fault]:
         return [Fault(text, "cannot be read; write an override as key.path=value")]
     try:
         read = yaml.load(value, Loader=_Loader)
-    except yaml.YAMLError:
-        return [Fault(path, f"has a value that is not YAML: {value!r}")]
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return [Fault(path, f"has a value that is not YAML: {value[:80]!r}")]
     for rename in RENAMED:  # an override takes the place of the file's value, whichever name that has
         if path.strip() in (rename.old, rename.new):
             _pop(values, rename.old)

@@ -11,6 +11,7 @@ import math
 import multiprocessing
 import os
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -30,7 +31,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from descore.data.schema import OVERALL, PairColumns, pair_columns_of, read_pairs
 from descore.data.tables import columns_of
-from descore.errors import ConfigError, DataError, VideoError
+from descore.errors import ConfigError, DataError, DescoreWarning, VideoError
 from descore.io import atomic_path
 from descore.training.collate import MISSING, RatingScale, TrainingExample, TrainingPair, Unreadable
 from descore.training.config import ChainSource
@@ -130,12 +131,11 @@ class ArrowTable:
 def write_arrow_table(table: Path, index: Path, rows: Iterator[dict[str, Any]], *, schema: Any) -> None:  # noqa: ANN401
     """Write the rows of a table with the columns of `schema`, whole or not at all.
 
-    A file that exists must be of the same table and columns, and the rows are then not read. ConfigError if it is not,
-    or if there is no such table."""
+    A file that exists must be of the same table and columns, and the rows are then not read; one that is damaged is
+    written anew, with a DescoreWarning. ConfigError if it is of another table, or if there is no such table."""
     digest = _digest_of(table)
-    if index.is_file():
-        with pa.memory_map(str(index)) as mapped:
-            written = pa.ipc.open_file(mapped).schema
+    written = _schema_of(index) if index.is_file() else None
+    if written is not None:
         if written.metadata[_DIGEST] != digest:
             raise ConfigError(f"{table}: has changed since the run began; bring it back or choose another run.out")
         if written.names != schema.names:
@@ -144,6 +144,22 @@ def write_arrow_table(table: Path, index: Path, rows: Iterator[dict[str, Any]], 
     with atomic_path(index) as aside, pa.ipc.new_file(str(aside), schema.with_metadata({_DIGEST: digest})) as out:
         for batch in _batches(rows, schema):
             out.write_batch(batch)
+
+
+def _schema_of(index: Path) -> Any:  # noqa: ANN401
+    """The schema of an Arrow file, all of whose batches can be read; None, with a warning, if it is damaged."""
+    try:
+        with pa.memory_map(str(index)) as mapped:
+            reader = pa.ipc.open_file(mapped)
+            for number in range(reader.num_record_batches):
+                reader.get_batch(number).validate(full=True)
+            if _DIGEST in (reader.schema.metadata or {}):
+                return reader.schema
+            reason = "it names no table"
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+    warnings.warn(f"{index}: is damaged ({reason}); it is made anew from its table", DescoreWarning, stacklevel=4)
+    return None
 
 
 def _batches(rows: Iterator[dict[str, Any]], schema: Any) -> Iterator[Any]:  # noqa: ANN401

@@ -25,7 +25,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from descore.errors import ConfigError, DataError, DescoreWarning
-from descore.io import append_records, atomic_write, read_records
+from descore.io import append_records, atomic_write, read_json_object, read_records
 from descore.training.collate import Unreadable
 
 
@@ -192,12 +192,17 @@ def unreadable_in(out: Path) -> int:
 
 
 def write_versions(out: Path) -> None:
-    """Write the run's environment. If it began in another, warn: it may not continue to the same bits."""
+    """Write the run's environment. If it began in another, or in one that cannot be read, warn: it may not continue to
+    the same bits."""
     file, here = out / VERSIONS_FILE, versions()
-    if not file.is_file():
+    try:
+        former = read_json_object(file) if file.is_file() else None
+    except DataError as error:
+        former = None
+        warnings.warn(f"{error}; it is written anew, the run may have begun elsewhere", DescoreWarning, stacklevel=2)
+    if former is None:
         atomic_write(file, json.dumps(here, indent=1) + "\n")
         return
-    former = json.loads(file.read_text(encoding="utf-8"))
     changed = [f"{name} was {former.get(name)}, is {here[name]}" for name in here if former.get(name) != here[name]]
     if changed:
         warnings.warn(f"{file}: {'; '.join(changed)}: the run may take another course", DescoreWarning, stacklevel=2)

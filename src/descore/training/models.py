@@ -3,20 +3,26 @@
 A checkpoint-N folder holds `learned.safetensors`, the weights that have a gradient, where adapters, or query and head
 alone are trained; else a whole checkpoint directory, `model/`."""
 
-import json
 import re
+import shutil
+import struct
 import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, load_model, save_file
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
-from descore.errors import ConfigError, DescoreWarning
-from descore.io import atomic_directory
+from descore.errors import CheckpointError, ConfigError, DataError, DescoreWarning
+from descore.io import atomic_directory, read_json_object
 from descore.model.checkpoint import CheckpointSettings, find_checkpoint, read_head, read_settings
 from descore.model.modeling import DescoreModel, RewardHead, has_adapters, is_adapter, merge_adapters
 from descore.rubric import DEFAULT_RUBRIC, fill_rubric
@@ -26,6 +32,11 @@ from descore.types import Paradigm
 
 LEARNED_FILE, STATE_FILE = "learned.safetensors", "trainer_state.json"
 """Of a checkpoint-N folder. The state is written last."""
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_TORCH_WRITER = re.compile(r"PytorchStreamWriter|inline_container|basic_ios|iostream")
+"""In the message of a RuntimeError for a file that torch cannot write."""
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+"""What zipfile raises for a file that is no whole archive."""
 
 
 def part_of(model: DescoreModel, name: str) -> str:
@@ -225,19 +236,98 @@ def save_trained(model: DescoreModel, folder: Path, *, precision: torch.dtype, c
             (aside / CARD_FILE).write_text(card, encoding="utf-8")
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint-N of a run that is complete; None if there is none."""
-    complete = [p for p in folder.glob("checkpoint-*") if _is_complete(p / STATE_FILE)]
-    return max(complete, key=lambda p: int(re.sub(r"\D", "", p.name)), default=None)
+@contextmanager
+def checkpoint_directory(folder: Path) -> Iterator[Path]:
+    """Yield a directory beside checkpoint-N to fill, which takes its name once it is on the disk.
 
-
-def _is_complete(state: Path) -> bool:
-    """Whether a checkpoint's last file was written to its end."""
+    ConfigError if it cannot be written, also where torch or safetensors write, whose errors are no OSErrors."""
     try:
-        json.loads(state.read_bytes())
-    except (FileNotFoundError, ValueError):  # neither JSON nor UTF-8
-        return False
-    return True
+        with atomic_directory(folder) as aside:
+            yield aside
+    except (SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _TORCH_WRITER.search(str(error)):
+            raise
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{folder}: cannot be written ({reason}); make room, and give the command again") from error
+
+
+def rotate_checkpoints(out: Path, *, step: int, keep: int) -> None:
+    """Delete all checkpoints but the last `keep` up to `step`. Later ones are of a course that was not gone on with."""
+    numbers = sorted(_checkpoints(out))
+    kept = [number for number in numbers if number <= step][-keep:]
+    for number in set(numbers) - set(kept):
+        shutil.rmtree(_checkpoints(out)[number], ignore_errors=True)
+
+
+def remove_unfinished(out: Path) -> None:
+    """Delete what a kill in the middle of writing a checkpoint has left."""
+    for left in out.glob("checkpoint-*"):
+        if left.suffix in (".partial", ".old"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def last_checkpoint(out: Path) -> Path | None:
+    """The newest checkpoint-N of a run that is whole, with a DescoreWarning if newer ones are damaged; None if there is
+    none at all. A folder without a state was never finished and is passed over.
+
+    ConfigError that names what to delete if all are damaged."""
+    folders = _checkpoints(out)
+    faults: dict[Path, str] = {}
+    for number in sorted(folders, reverse=True):
+        fault = _fault_in(folders[number]) if (folders[number] / STATE_FILE).is_file() else None
+        if fault is not None:
+            faults[folders[number]] = fault
+        elif (folders[number] / STATE_FILE).is_file():
+            _warn_of_damage(faults, used=folders[number])
+            return folders[number]
+    if faults:
+        fault, names = next(iter(faults.values())), " and ".join(map(str, faults))
+        raise ConfigError(f"{fault}; there is no whole checkpoint before it: delete {names} to train from the start")
+    return None
+
+
+def _checkpoints(out: Path) -> dict[int, Path]:
+    matches = {path: _CHECKPOINT.fullmatch(path.name) for path in out.glob("checkpoint-*")}
+    return {int(match[1]): path for path, match in matches.items() if match}
+
+
+def _warn_of_damage(faults: dict[Path, str], *, used: Path) -> None:
+    for fault in faults.values():
+        warnings.warn(f"{fault}; going on from {used.name}", DescoreWarning, stacklevel=3)
+
+
+def _fault_in(checkpoint: Path) -> str | None:
+    """Why nothing can resume from a checkpoint: the first file that is missing, cut or altered. None if it is whole."""
+    try:
+        state = read_json_object(checkpoint / STATE_FILE)
+    except DataError as error:
+        return str(error)
+    if not all(isinstance(state.get(name), int) for name in ("global_step", "max_steps")):
+        return f"{checkpoint / STATE_FILE}: has no global_step and max_steps"
+    needed: list[tuple[str, tuple[str, ...]]] = [
+        ("weights", (LEARNED_FILE, "model/model*.safetensors")),
+        ("optimizer state", ("optimizer*", "global_step*")),
+    ]
+    if (checkpoint / "optimizer.pt").is_file() and "tally" not in state:  # Trainer's own; stage 2 has one file
+        needed += [("learning rate schedule", ("scheduler.pt",)), ("random state", ("rng_state*",))]
+    for what, names in needed:
+        if not any(True for name in names for _ in checkpoint.glob(name)):
+            return f"{checkpoint}: has no {what} ({names[0]})"
+    return next((fault for file in sorted(checkpoint.rglob("*")) if (fault := _fault_of_file(file))), None)
+
+
+def _fault_of_file(file: Path) -> str | None:
+    try:
+        if file.suffix == ".safetensors":
+            with safe_open(file, "pt"):  # compares the header with the length
+                return None
+        if file.suffix in (".pt", ".pth") and file.is_file():
+            with zipfile.ZipFile(file) as archive:
+                altered = archive.testzip()
+            return f"{file}: {altered} has another checksum than when it was written" if altered else None
+    except (SafetensorError, OSError, *_ZIP_ERRORS) as error:
+        return f"{file}: is cut or altered ({next(iter(str(error).splitlines()), type(error).__name__)})"
+    return None
 
 
 def save_learned(model: DescoreModel, folder: Path) -> None:
@@ -249,7 +339,10 @@ def save_learned(model: DescoreModel, folder: Path) -> None:
 def load_learned(model: DescoreModel, file: Path) -> None:
     """Read the weights that are trained into a model of which the same ones are, in place."""
     expected, weights = trainable_weights(model), load_file(file)
-    assert expected.keys() == weights.keys(), f"{file} holds other weights than those that are trained here"
+    shapes, there = ({name: tuple(w.shape) for name, w in each.items()} for each in (expected, weights))
+    if shapes != there:
+        odd = sorted(name for name in {**shapes, **there} if shapes.get(name) != there.get(name))
+        raise CheckpointError(f"{file}: holds other weights than those that are trained here, such as {odd[0]}")
     # Puts whole weights in their place also where each process holds a shard of the model.
     set_model_state_dict(model, dict(weights), options=StateDictOptions(full_state_dict=True, strict=False))
 

@@ -32,7 +32,14 @@ from descore.training.config_file import differences, read_config, write_config
 from descore.training.dataset import ArrowTable, PairTable
 from descore.training.metrics import last_metrics, unreadable_in, write_versions
 from descore.training.model_card import CardTable, render_card
-from descore.training.models import dtype_of, open_model, read_rubric_file, save_trained, set_trainable
+from descore.training.models import (
+    dtype_of,
+    open_model,
+    read_rubric_file,
+    remove_unfinished,
+    save_trained,
+    set_trainable,
+)
 from descore.types import Paradigm
 
 if TYPE_CHECKING:
@@ -79,7 +86,8 @@ def can_resume(config: TrainingConfig) -> bool:
     """Whether the run directory holds a part of this run. ConfigError if it holds anything else."""
     out = config.run.out
     if not (out / CONFIG_FILE).is_file():
-        others = sorted(p.name for p in out.iterdir() if p.name != TABLES) if out.is_dir() else []
+        unclaimed = [TABLES, f"{CONFIG_FILE}.partial"]  # what a kill before the directory is claimed leaves
+        others = sorted(p.name for p in out.iterdir() if p.name not in unclaimed) if out.is_dir() else []
         if others:
             raise ConfigError(f"run.out: {out} is no run's directory, it holds {others[0]}; choose another")
         return False
@@ -88,7 +96,8 @@ def can_resume(config: TrainingConfig) -> bool:
     try:
         former = read_config(out / CONFIG_FILE, type(config), warn=False)
     except SettingsError as fault:
-        raise ConfigError(f"run.out: {out} holds a run of another stage; choose another") from fault
+        reason = f"run.out: {out} holds a run of another stage, or its {CONFIG_FILE} was altered; choose another"
+        raise ConfigError(reason) from fault
     unlike = differences(config, former, but=WITHOUT_EFFECT)
     if unlike:
         named = "; ".join(f"{d.key} is {d.there} there, {d.here} here" for d in unlike)
@@ -122,6 +131,7 @@ def claim_directory(config: TrainingConfig) -> None:
     """Write the settings and versions of the run, by which its directory is recognized from now on."""
     write_config(config, config.run.out / CONFIG_FILE)
     write_versions(config.run.out)
+    remove_unfinished(config.run.out)
 
 
 def index_tables(

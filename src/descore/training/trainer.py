@@ -5,9 +5,9 @@ and random states, so that a run killed at any moment resumes from its last chec
 
 Shapes: L terms of a loss."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from transformers import (
 )
 from transformers.integrations import TensorBoardCallback
 
+from descore.io import read_json_object
 from descore.model.modeling import DescoreModel
 from descore.training.collate import Unreadable
 from descore.training.config import TrainingConfig
@@ -36,11 +37,13 @@ from descore.training.metrics import MetricsCallback, ProgressCallback, Unreadab
 from descore.training.models import (
     LEARNED_FILE,
     STATE_FILE,
+    checkpoint_directory,
     has_frozen_backbone,
     last_checkpoint,
     load_learned,
     load_weights,
     parameter_groups,
+    rotate_checkpoints,
     save_learned,
     trainable_weights,
 )
@@ -105,6 +108,7 @@ class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not type
             self.add_callback(_SetEpoch(sampler))
         self.loss_is_scaled_for_ga = count is not None
         self._metrics: dict[str, Tensor] = {}
+        self._aside: Path | None = None
 
     @property
     def descore_model(self) -> DescoreModel:
@@ -207,6 +211,29 @@ class DescoreTrainer(Trainer):  # type: ignore[misc]  # transformers is not type
             generator=torch.Generator(),  # evaluating must not move the random numbers that training draws
             worker_init_fn=end_with_parent,
         )
+
+    def _get_output_dir(self, trial: Any) -> str:  # noqa: ANN401  # Trainer's own
+        """Where Trainer makes checkpoint-N: aside, while one is being written."""
+        return str(self._aside or super()._get_output_dir(trial))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:  # noqa: ANN401  # Trainer's own arguments
+        """Trainer's own checkpoint-N, which has that name only once all of it is on the disk; then older ones go."""
+        out, step, lead = Path(self.args.output_dir), self.state.global_step, self.is_world_process_zero()
+        name, keep = f"checkpoint-{step}", self.args.save_total_limit or sys.maxsize
+        with checkpoint_directory(out / name) if lead else nullcontext(out / f"{name}.partial") as aside:
+            self.accelerator.wait_for_everyone()  # until it is there
+            self._aside = aside
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self._aside = None
+            self.accelerator.wait_for_everyone()  # until all processes have written
+            if lead:
+                for inner in (aside / name).iterdir():
+                    inner.rename(aside / inner.name)
+                (aside / name).rmdir()
+        if lead:
+            rotate_checkpoints(out, step=step, keep=keep)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """`state_dict`: of the loss module, gathered by Trainer where weights are sharded."""
@@ -345,7 +372,7 @@ def train_or_resume(trainer: DescoreTrainer, out: Path) -> None:
 
 
 def _is_last_step(checkpoint: Path) -> bool:
-    state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    state = read_json_object(checkpoint / STATE_FILE)
     return bool(state["global_step"] >= state["max_steps"])
 
 

@@ -6,6 +6,7 @@
 
 Where a run was killed and repeated steps, the last lines count."""
 
+import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from itertools import islice
 from typing import Any
 
 from descore.errors import ConfigError
-from descore.io import append_records
+from descore.io import append_records, atomic_write, read_records
 from descore.training.collate import TrainingPair
 from descore.training.metrics import METRICS_FILE, MetricAccumulator, ProgressCallback
 from descore.training.rl.config import RlConfig
@@ -145,6 +146,14 @@ class RlLogger:
             self._write_board(self._board, step, metrics)
         if not math.isfinite(metrics.get("loss", 0.0)):
             raise ConfigError(f"step {step}: the loss is {metrics['loss']}; lower optim.learning_rate, and start anew")
+
+    def drop_redone(self, step: int) -> None:
+        """Take later steps out of chains.jsonl: a run that resumes after `step` samples their completions anew."""
+        file = self.out / CHAINS_FILE
+        records = read_records(file) if self.is_main_process else []
+        kept = [record for record in records if not record.get("step", 0) > step]
+        if len(kept) < len(records):
+            atomic_write(file, "".join(json.dumps(record) + "\n" for record in kept))
 
     def write_completions(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Write records of completions."""

@@ -6,7 +6,6 @@ weights."""
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -21,7 +20,7 @@ from accelerate.utils import gather_object
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Sampler
 
-from descore.io import atomic_directory
+from descore.io import read_json_object
 from descore.model.modeling import DescoreModel
 from descore.training.collate import TrainingPair, Unreadable, split_unreadable
 from descore.training.config import OptimConfig, Schedule
@@ -30,9 +29,11 @@ from descore.training.metrics import MetricAccumulator, UnreadableVideos
 from descore.training.models import (
     LEARNED_FILE,
     STATE_FILE,
+    checkpoint_directory,
     last_checkpoint,
     load_learned,
     parameter_groups,
+    rotate_checkpoints,
     save_learned,
     trainable_weights,
 )
@@ -57,13 +58,11 @@ def save_checkpoint(
     `progress`: N, and the number of steps in all."""
     step, steps = progress
     state = {"global_step": step, "max_steps": steps, "tally": asdict(metrics)}
-    with atomic_directory(out / f"checkpoint-{step}") as aside:
+    with checkpoint_directory(out / f"checkpoint-{step}") as aside:
         save_learned(model, aside)
         torch.save({name: part.state_dict() for name, part in stateful.items()}, aside / OPTIMIZER_FILE)
         (aside / STATE_FILE).write_text(json.dumps(state) + "\n", encoding="utf-8")
-    checkpoints = [p for p in out.glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdecimal()]
-    for old in sorted(checkpoints, key=lambda p: int(p.name.removeprefix("checkpoint-")))[:-keep]:
-        shutil.rmtree(old)
+    rotate_checkpoints(out, step=step, keep=keep)
 
 
 def load_checkpoint(out: Path, *, model: DescoreModel, stateful: dict[str, Any]) -> tuple[int, MetricAccumulator]:
@@ -76,7 +75,7 @@ def load_checkpoint(out: Path, *, model: DescoreModel, stateful: dict[str, Any])
     states = torch.load(folder / OPTIMIZER_FILE, map_location=model.device, weights_only=True)
     for name, part in stateful.items():
         part.load_state_dict(states[name])
-    state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+    state = read_json_object(folder / STATE_FILE)
     return int(state["global_step"]), MetricAccumulator(**state["tally"])
 
 
@@ -155,6 +154,7 @@ class RlTrainer:
         """All remaining steps. `evaluate` is called every `run.eval_steps` steps, and at the end."""
         done, self.metrics = load_checkpoint(self.config.run.out, model=self.model, stateful=self.stateful)
         self.logger.progress = (done, self.steps)
+        self.logger.drop_redone(done)
         if done:
             self.logger.write_resumed(done)
         for step, items in enumerate(self._batches(done), start=done + 1):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tests.conftest import noise_clip
@@ -17,6 +18,7 @@ class FakeJudgements:
     clips: tuple[RatedClip, ...]
     pairs: tuple[Pair, ...]
     open: Callable[[str], Any] = lambda name: noise_clip(int(name.removeprefix("v")), width=64, height=32)
+    file: Callable[[str], Path | None] = lambda _: None
 
 
 @dataclass

@@ -24,11 +24,12 @@ from descore.data.schema import (
     parse_pair,
 )
 from descore.data.tables import Cells, columns_of, is_table, nearest, read_rows
-from descore.errors import ConfigError, DataError
+from descore.errors import ConfigError, DataError, VideoError
 from descore.evaluation.catalogue import PUBLIC
 from descore.evaluation.layouts import Benchmark
 from descore.synthetic.splits import Split, draw_pair
 from descore.types import Clip, Pair, Preference, RatedClip, Verdict
+from descore.video.reader import local_path
 
 DEFAULT_PAIRS = 500
 """Pairs of a generated benchmark without a limit."""
@@ -91,6 +92,8 @@ class Judgements:
     """Empty where no two rated clips have the same prompt."""
     open: Callable[[str], Any] = field(repr=False)
     """From a clip's `video` to what the scorer takes: a path, the bytes of a film, or a Clip."""
+    file: Callable[[str], Path | None] = field(default=lambda _: None, repr=False)
+    """From a clip's `video` to its file, or its folder of frames; None if it has none."""
 
 
 class LabelledClip(Protocol):
@@ -150,13 +153,14 @@ def load(benchmark: Benchmark, *, root: Path | None = None, limit: int | None = 
         return generated_judgements(benchmark.name, draw, count=DEFAULT_PAIRS if limit is None else limit)
     folder = _folder_of(benchmark, root)
     open_video = partial(_open, folder=folder, frames_per_second=benchmark.frames_per_second)
+    file = partial(_file, folder=folder)
     if isinstance(benchmark.columns, PairColumns):
         pairs = tuple(islice(_pairs(benchmark, benchmark.columns, folder), limit))
         both = (clip for pair in pairs for clip in _clips_of(pair))
-        return Judgements(clips=_each_once(both), pairs=pairs, open=open_video)
+        return Judgements(clips=_each_once(both), pairs=pairs, open=open_video, file=file)
     rated = _each_once(islice(_rated_clips(benchmark, folder), limit))
     pairs = tuple(pairs_within(rated, least_difference=benchmark.least_difference))
-    return Judgements(clips=rated, pairs=pairs, open=open_video)
+    return Judgements(clips=rated, pairs=pairs, open=open_video, file=file)
 
 
 def generated_judgements(name: str, draw: Callable[[int], LabelledPair], *, count: int) -> Judgements:
@@ -271,6 +275,15 @@ def _merged(same: list[RatedClip]) -> RatedClip:
 def _labelled(video: str, drawn: LabelledClip, group: str) -> RatedClip:
     ratings = {OVERALL: drawn.verdict.overall}
     return RatedClip(prompt=drawn.prompt, video=video, group=group, ratings=ratings, marks=drawn.verdict.marks)
+
+
+def _file(video: str, *, folder: Path) -> Path | None:
+    if "://" not in video:
+        return folder / video
+    try:
+        return local_path(video)
+    except VideoError:
+        return None  # it cannot be opened either
 
 
 def _open(video: str, *, folder: Path, frames_per_second: float | None) -> str | bytes:

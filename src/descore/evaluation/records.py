@@ -3,10 +3,12 @@
 In: a score or an error, with the clip it belongs to. Out: a dict of plain values, always with the same keys; an absent
 value is None."""
 
+import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from descore.errors import DescoreError, VideoError
@@ -32,8 +34,9 @@ KEYS = (
     "times",
     "error",
 )
-RUN_KEYS = (*KEYS, "rewards", "tokens", "seconds")
-"""A run's record also has the reward of each named dimension, the tokens of all chains, and the seconds it took."""
+RUN_KEYS = (*KEYS, "rewards", "tokens", "seconds", "file")
+"""A run's record also has the reward of each named dimension, the tokens of all chains, the seconds it took, and the
+`file_stamp` of what was read; None where no file was."""
 
 
 def to_record(result: Score | VideoError, *, video: str, prompt: str, model: str) -> Record:
@@ -83,6 +86,40 @@ def without_bad_reward(record: Record) -> Record:
         "rewards": None,
         "error": record.get("error") or f"its reward is {bad!r}, no number",
     }
+
+
+def file_stamp(path: Path) -> Record | None:
+    """By which a file that has changed is told: its size in bytes, the time of its last change in nanoseconds, and a
+    digest of its content. A folder's is of all files in it. None if there is no such file, or it cannot be read."""
+    try:
+        files, digest = _files_in(path), hashlib.sha256()
+        for file in files:
+            with file.open("rb") as opened:
+                content = hashlib.file_digest(opened, "sha256").hexdigest()
+            digest.update(f"{file.relative_to(path).as_posix()}\n{content}\n".encode("utf-8", "surrogateescape"))
+        return None if not files else {**_size_and_time(files), "digest": digest.hexdigest()[:16]}
+    except OSError:
+        return None
+
+
+def is_unchanged(path: Path, stamp: Mapping[str, Any]) -> bool:
+    """Whether a file is the one of a stamp. With the same size and time it is taken to be; else its content is read."""
+    try:
+        now = _size_and_time(_files_in(path))
+    except OSError:
+        return False
+    if all(stamp.get(key) == value for key, value in now.items()):
+        return True
+    return now["size"] == stamp.get("size") and (file_stamp(path) or {}).get("digest") == stamp.get("digest")
+
+
+def _files_in(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
+def _size_and_time(files: Sequence[Path]) -> dict[str, int]:
+    stats = [file.stat() for file in files]
+    return {"size": sum(s.st_size for s in stats), "mtime_ns": max((s.st_mtime_ns for s in stats), default=0)}
 
 
 def to_line(record: Mapping[str, Any]) -> str:

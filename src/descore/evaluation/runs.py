@@ -10,7 +10,8 @@ In: a judge, a benchmark's judgements, a folder. Out: a `Run`."""
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from descore.errors import ConfigError, DataError, DescoreError
+from descore.errors import ConfigError, DataError, DescoreError, DescoreWarning
 from descore.evaluation.judges import Judge, OpenVideo
-from descore.evaluation.records import Record, to_plain, without_bad_reward
-from descore.evaluation.results import ClipKey, results_of
+from descore.evaluation.records import Record, file_stamp, is_unchanged, to_plain, without_bad_reward
+from descore.evaluation.results import ClipKey, key_of, results_of
 from descore.io import (
     append_records,
     atomic_directory,
@@ -44,6 +45,9 @@ RESULTS_FILE, FRAMES_FOLDER = "results.json", "frames"
 
 _FRAMES, _HEIGHT, _GAP, _QUALITY = 4, 96, 4, 80
 """Frames in a thumbnail; its height and the space between frames, in pixels; JPEG quality of 100."""
+
+_NAMED = 4
+"""Files that a message names."""
 
 _THUMBNAIL_SAMPLING = VideoSampling(
     fps=0.01, min_frames=_FRAMES, max_frames=_FRAMES, min_pixels=1, max_pixels=512 * 512, size_multiple=1
@@ -87,8 +91,9 @@ def run_evaluation(
 ) -> Run:
     """Score the clips that have no score yet, and write the results.
 
-    A folder that holds a run of the same config is resumed; clips that failed are tried again. A folder of another
-    config, or one that another process is writing, raises ConfigError. `on_progress` is called with the number of clips
+    A folder that holds a run of the same config is resumed; clips that failed are tried again, and clips whose file has
+    changed are scored anew, with a warning. A folder of another config, one that another process is writing, or one
+    with scores of files that are gone, raises ConfigError. `on_progress` is called with the number of clips
     that have been tried and the number of all."""
     clips, pairs = judgements.clips, judgements.pairs
     labels = {"clips": [to_plain(clip) for clip in clips], "pairs": [_pair_record(pair) for pair in pairs]}
@@ -102,7 +107,7 @@ def run_evaluation(
     make_directory(folder)
     with lock_directory(folder):
         _start(folder, config, {"title": title, "licence": licence, "published": to_plain(list(published)), **labels})
-        _score(judge, clips, open_video=judgements.open, folder=folder, on_progress=on_progress)
+        _score(judge, judgements, folder=folder, on_progress=on_progress)
         _finish(folder, clips, pairs, open_video=judgements.open)
     return read_run(folder)
 
@@ -184,23 +189,64 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key != "versions"} | versions
 
 
-def _score(
-    judge: Judge,
-    clips: Sequence[RatedClip],
-    *,
-    open_video: OpenVideo,
-    folder: Path,
-    on_progress: Callable[[int, int], None],
-) -> None:
-    scored = {key for key, record in _last_records(folder).items() if record["error"] is None}
-    missing = [clip for clip in clips if (clip.video, clip.prompt) not in scored]
+def _score(judge: Judge, judgements: "Judgements", *, folder: Path, on_progress: Callable[[int, int], None]) -> None:
+    clips = judgements.clips
+    scored = {key: record for key, record in _last_records(folder).items() if record["error"] is None}
+    changed = _changed_clips(scored, judgements, folder=folder)
+    missing = [clip for clip in clips if key_of(clip) not in scored or key_of(clip) in changed]
     if missing:
         (folder / RESULTS_FILE).unlink(missing_ok=True)  # it is of fewer scores
     on_progress(len(clips) - len(missing), len(clips))
     for start in range(0, len(missing), judge.batch_size):
-        batch = missing[start : start + judge.batch_size]
-        append_records(folder / CLIPS_FILE, judge.judge(batch, open_video=open_video))
+        batch, opener = missing[start : start + judge.batch_size], _StampingOpener(judgements)
+        records = judge.judge(batch, open_video=opener.open)
+        append_records(folder / CLIPS_FILE, [r | {"file": opener.stamps.get(r["video"])} for r in records])
         on_progress(len(clips) - len(missing) + start + len(batch), len(clips))
+
+
+class _StampingOpener:
+    """Opens videos, and keeps the stamp that each one's file had before it was judged."""
+
+    def __init__(self, judgements: "Judgements") -> None:
+        self.judgements = judgements
+        self.stamps: dict[str, Record | None] = {}
+
+    def open(self, video: str) -> Any:  # noqa: ANN401  # whatever a benchmark opens
+        file = self.judgements.file(video)
+        if video not in self.stamps and file is not None:
+            self.stamps[video] = file_stamp(file)
+        return self.judgements.open(video)
+
+
+def _changed_clips(scored: Mapping[ClipKey, Record], judgements: "Judgements", *, folder: Path) -> set[ClipKey]:
+    """The clips whose file is another one than that which was scored. ConfigError if a file is gone."""
+    known = [clip for clip in judgements.clips if key_of(clip) in scored]
+    files = {clip.video: file for clip in known if (file := judgements.file(clip.video)) is not None}
+    records = [scored[key_of(clip)] for clip in known if clip.video in files]
+    stamped = [record for record in records if record.get("file")]  # a judge that opens no file leaves no stamp
+    if gone := [str(files[record["video"]]) for record in stamped if not files[record["video"]].exists()]:
+        clips = f"holds scores of files that are gone: {_some(gone)}"
+        raise ConfigError(f"{folder}: {clips}; bring them back, or choose another --out")
+    changed = [record for record in stamped if not is_unchanged(files[record["video"]], record["file"])]
+    _warn_of_files(changed, [r for r in records if "file" not in r and r.get("seconds") is not None], folder=folder)
+    return {(record["video"], record["prompt"]) for record in changed}
+
+
+def _warn_of_files(changed: Sequence[Record], unchecked: Sequence[Record], *, folder: Path) -> None:
+    """`unchecked`: records of an older version, which kept no stamps."""
+    if changed:
+        clips = f"files of its clips have changed since they were scored: {_some(r['video'] for r in changed)}"
+        warnings.warn(f"{folder}: {clips}; these are scored anew", DescoreWarning, stacklevel=2)
+    if unchecked:
+        clips = f"begun with an older version, which kept no digests: {_some(r['video'] for r in unchecked)}"
+        warnings.warn(f"{folder}: {clips}: whether they have changed is not checked", DescoreWarning, stacklevel=2)
+
+
+def _some(videos: Iterable[str]) -> str:
+    """The first names, and how many more there are."""
+    names = list(dict.fromkeys(videos))
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _finish(folder: Path, clips: Sequence[RatedClip], pairs: Sequence[Pair], *, open_video: OpenVideo) -> None:

@@ -76,7 +76,7 @@ def _check_fps(fps: float | None) -> float:
 
 def _read_file(name: str | Path, *, sampling: VideoSampling) -> Clip:
     source = str(name)
-    path = _local_path(source) if "://" in source else Path(name)
+    path = local_path(source) if "://" in source else Path(name)
     try:
         if not path.is_file():  # a pipe or a device could block the reader forever
             raise VideoError(source, "not a file" if path.exists() else "no such file")
@@ -88,8 +88,8 @@ def _read_file(name: str | Path, *, sampling: VideoSampling) -> Clip:
         raise VideoError(source, f"cannot be opened ({error.strerror or error})") from error
 
 
-def _local_path(address: str) -> Path:
-    """The path of a file:// address."""
+def local_path(address: str) -> Path:
+    """The path of a file:// address; VideoError for an address of another kind."""
     parts = urlsplit(address)
     if parts.scheme.casefold() != "file":
         line = f"urllib.request.urlretrieve({address!r}, 'clip.mp4')"

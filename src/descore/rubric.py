@@ -43,6 +43,9 @@ _OPEN, _CLOSE = "<answer>", "</answer>"
 _FENCE = re.compile(r"\s*```\w*\s*(.*)```\s*", re.DOTALL)
 _CANNOT_BE_KNOWN = re.compile(r"^[^\w\n]*(\w+)[^:\n]*:[^\n]*\bcannot be known\b", re.MULTILINE | re.IGNORECASE)
 """A chain's line on a dimension, as in 'Subject: cannot be known, N/A.'"""
+_SURROGATE, _NO_NAME = re.compile("[\ud800-\udfff]"), re.compile("[\ud800-\udc7f\udd00-\udfff]")
+_ESCAPED = re.compile("[\udc80-\udcff]")
+"""A byte of a file name or an argument that is not UTF-8, as Python shows it."""
 _QUOTED = 40
 """Characters of a wrong value that a message quotes."""
 _WEIGHT = {name: 2.0 if name in PRIMARY else 1.0 for name in DIMENSIONS}
@@ -53,6 +56,31 @@ def fill_rubric(rubric: str, *, prompt: str) -> str:
     if rubric.count(PLACEHOLDER) != 1:
         raise ConfigError(f"rubric: found {rubric.count(PLACEHOLDER)} times {PLACEHOLDER}; expected it exactly once")
     return rubric.replace(PLACEHOLDER, prompt)
+
+
+def check_prompt(prompt: object) -> str:
+    """The prompt as it is. ConfigError unless it is a text that is not blank and can be written as UTF-8."""
+    if not isinstance(prompt, str):
+        raise ConfigError(
+            f"the prompt is of type {type(prompt).__name__}; expected the text that the video was generated from"
+        )
+    if not prompt.strip():
+        raise ConfigError("the prompt is empty; give the text that the video was generated from")
+    if surrogate := lone_surrogate(prompt):
+        raise ConfigError(f"the prompt has {surrogate}; write it as UTF-8")
+    return prompt
+
+
+def lone_surrogate(text: str, *, file_name: bool = False) -> str | None:
+    """The first character that no encoding has, in words; None if there is none. It is half of a pair that stands for
+    one character, or a byte that was not UTF-8, which a `file_name` may have (PEP 383)."""
+    found = (_NO_NAME if file_name else _SURROGATE).search(text)
+    if found is None:
+        return None
+    code, place = ord(found[0]), found.start() + 1
+    if _ESCAPED.fullmatch(found[0]):
+        return f"byte 0x{code - 0xDC00:02x}, which is not UTF-8, as character {place}"
+    return f"U+{code:04X}, half a surrogate pair, as character {place}"
 
 
 def read_answer(chain: str) -> Verdict:

@@ -19,9 +19,10 @@ from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from descore.config_model import ConfigModel
 from descore.data.chat import Inputs
-from descore.errors import ConfigError, DescoreWarning, VideoError
+from descore.errors import ConfigError, DescoreError, DescoreWarning, VideoError
 from descore.model.generation import score_without_thinking, think_and_score
 from descore.model.modeling import DescoreModel
+from descore.rubric import check_prompt
 from descore.types import Clip, Comparison, Completion, Paradigm, Score, Think, preference_probability
 from descore.video.reader import read_clip
 
@@ -117,7 +118,8 @@ class Scorer:
 
         video: a path, bytes, frames with their `fps`, or PIL images with theirs. sampling_params: fields of
         `SamplingParams`.
-        A video that cannot be read raises VideoError."""
+        A video that cannot be read raises VideoError; a prompt that is no text, or an fps that is no number,
+        ConfigError."""
         [result] = self.score_batch([Request(video=video, prompt=prompt, fps=fps)], **sampling_params)
         return result
 
@@ -129,10 +131,11 @@ class Scorer:
         **sampling_params: Any,  # noqa: ANN401
     ) -> list[Score]:
         """Score many videos, each a Request or a (video, prompt). fps: of those that state none.
-        The first one that cannot be read raises VideoError; `score_each` goes on instead."""
+        The first one that cannot be scored raises its error; `score_each` goes on instead. Each score keeps its clip's
+        frames: for more videos than fit in memory take `score_each`."""
         results = []
         for result in self.score_each(requests, fps=fps, **sampling_params):
-            if isinstance(result, VideoError):
+            if isinstance(result, DescoreError):
                 raise result
             results.append(result)
         return results
@@ -143,14 +146,15 @@ class Scorer:
         *,
         fps: float | None = None,
         **sampling_params: Any,  # noqa: ANN401
-    ) -> Iterator[Score | VideoError]:
-        """Score many videos one batch at a time, in order, as results come. A video that cannot be read, whose reward
-        is not finite, or of which a generative model writes no answer that can be read, gives its VideoError in its
-        place, and the others go on. `requests` is read no further ahead than one batch."""
+    ) -> Iterator[Score | DescoreError]:
+        """Score many videos one batch at a time, in order, as results come. What cannot be scored gives its error in
+        its place, and the others go on: VideoError for a video that cannot be read, whose reward is not finite, or of
+        which a generative model writes no answer that can be read; ConfigError for a prompt, an fps or a request that
+        is none. `requests` is read no further ahead than one batch."""
         params = SamplingParams(**sampling_params).resolved(self.model.settings.paradigm)
-        stream = (_with_fps(r if isinstance(r, Request) else Request(video=r[0], prompt=r[1]), fps) for r in requests)
+        stream = iter(requests)
         while batch := list(islice(stream, self.batch_size)):
-            yield from self._score_one_batch(batch, params)
+            yield from self._score_one_batch(batch, params, fps=fps)
 
     def compare(self, a: Any, b: Any, *, prompt: str, fps: float | None = None, **sampling_params: Any) -> Comparison:  # noqa: ANN401
         """How probably people prefer video a to video b, both generated from `prompt`."""
@@ -163,18 +167,21 @@ class Scorer:
         """The clip of a request, sampled as the checkpoint says."""
         return read_clip(request.video, sampling=self.model.settings.sampling, fps=request.fps)
 
-    def _score_one_batch(self, batch: Sequence[Request], sampling_params: SamplingParams) -> list[Score | VideoError]:
-        clips: list[Clip | VideoError] = []
-        for request in batch:
-            if not request.prompt.strip():
-                raise ConfigError("the prompt is empty; give the text that the video was generated from")
-            try:
-                clips.append(self.read(request))
-            except VideoError as fault:
-                clips.append(fault)
-        readable = [(clip, r.prompt) for clip, r in zip(clips, batch, strict=True) if isinstance(clip, Clip)]
+    def _score_one_batch(
+        self, batch: Sequence[object], sampling_params: SamplingParams, *, fps: float | None
+    ) -> list[Score | DescoreError]:
+        inputs = [self._read_request(request, fps=fps) for request in batch]
+        readable = [each for each in inputs if not isinstance(each, DescoreError)]
         scores = iter(self._score_clips(readable, sampling_params) if readable else [])
-        return [next(scores) if isinstance(clip, Clip) else clip for clip in clips]
+        return [each if isinstance(each, DescoreError) else next(scores) for each in inputs]
+
+    def _read_request(self, given: object, *, fps: float | None) -> tuple[Clip, str] | DescoreError:
+        """The clip and the prompt of a request, or why it cannot be scored."""
+        try:
+            request = _request_of(given, fps=fps)
+            return self.read(request), request.prompt
+        except DescoreError as error:
+            return error
 
     def _score_clips(
         self, readable: Sequence[tuple[Clip, str]], sampling_params: SamplingParams
@@ -247,8 +254,15 @@ class Scorer:
         return fmean((fmean(c.rewards[name] for c in completions) - mean[name]) / std[name] for name in mean)
 
 
-def _with_fps(request: Request, fps: float | None) -> Request:
-    return replace(request, fps=fps) if request.fps is None else request
+def _request_of(given: object, *, fps: float | None) -> Request:
+    """The request, with its prompt checked and an fps that it does not state."""
+    if isinstance(given, tuple | list) and len(given) == 2:
+        given = Request(video=given[0], prompt=given[1])
+    if not isinstance(given, Request):
+        kind = f"{type(given).__name__} of {len(given)}" if isinstance(given, tuple | list) else type(given).__name__
+        raise ConfigError(f"a request is of type {kind}; expected a Request or a pair (video, prompt)")
+    check_prompt(given.prompt)
+    return replace(given, fps=fps) if given.fps is None else given
 
 
 def _no_reward(chains: int) -> str:

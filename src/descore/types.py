@@ -5,7 +5,7 @@ They hold numpy arrays and plain values only."""
 import math
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from io import BytesIO
 from statistics import fmean
@@ -65,6 +65,10 @@ class Clip:
     def size(self) -> tuple[int, int]:
         """Width and height of the frames, in pixels."""
         return self.frames.shape[2], self.frames.shape[1]
+
+    def without_frames(self) -> "Clip":
+        """The same clip with frames of shape (0, H, W, 3), for results that are kept."""
+        return replace(self, frames=self.frames[:0].copy())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +166,10 @@ class Score:
     def truncated(self) -> bool:
         """Whether any of the chains was cut at the token limit."""
         return any(completion.truncated for completion in self.completions)
+
+    def without_frames(self) -> "Score":
+        """The same score, whose clip holds no pixels."""
+        return replace(self, clip=self.clip.without_frames())
 
     def to_dict(self) -> dict[str, Any]:
         """The score as plain values, with the keys of --json; a number that is not finite is None."""
@@ -269,6 +277,8 @@ def _thumbnails(clip: Clip, *, count: int = 4, side: int = 160) -> str:
     """A few frames, from the first to the last, as images of HTML."""
     from PIL import Image
 
+    if not len(clip.frames):
+        return ""
     images = []
     for index in dict.fromkeys(np.linspace(0, len(clip.times) - 1, count).round().astype(int).tolist()):
         image, file = Image.fromarray(clip.frames[index]), BytesIO()

@@ -11,7 +11,7 @@ import typer
 
 from descore.cli import options as opt
 from descore.cli.errors import reported_errors
-from descore.errors import DescoreError, VideoError
+from descore.errors import DescoreError
 
 if TYPE_CHECKING:
     from descore.scorer import Scorer
@@ -146,10 +146,10 @@ def _check_scores(scorer: "Scorer") -> Iterator[Diagnosis]:
     yield _compare("seed = seed", first, second)
 
 
-def _compare(name: str, a: "Score | VideoError", b: "Score | VideoError") -> Diagnosis:
+def _compare(name: str, a: "Score | DescoreError", b: "Score | DescoreError") -> Diagnosis:
     """Whether two scores of one clip are equal. Of noise, a generative model may write what cannot be read; then the
     errors must be equal."""
-    if isinstance(a, VideoError) or isinstance(b, VideoError):
+    if isinstance(a, DescoreError) or isinstance(b, DescoreError):
         return Diagnosis(name=name, result=f"{a}; {b}", ok=str(a) == str(b))
     difference, same_chain = abs(a.reward - b.reward), a.thinking == b.thinking
     words = "the same words" if same_chain else "other words"

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from descore.cli.errors import print_error
 from descore.cli.scoring import Result
-from descore.errors import VideoError
-from descore.evaluation.records import to_line, to_record
+from descore.errors import DescoreError, VideoError
+from descore.evaluation.records import error_text, to_line, to_record
 from descore.report.text import chain_prose, clip_facts, completion_warnings, mark_word, one_line, plain, signed
 from descore.rubric import mark_text
 from descore.types import DIMENSIONS, Comparison, Mark, Score, Verdict, preference_probability
@@ -36,28 +36,30 @@ def console() -> Console:
 
 
 def print_scores(results: Iterable[Result], *, clips: Sequence[str], prompt: str, model: str, json: bool) -> None:
-    """Print each result when it comes. Clips without a score make the exit code 4."""
-    screen, printed = console(), []
+    """Print each result when it comes, and keep none. Clips without a score make the exit code 4."""
+    screen, errors = console(), list[str]()
     for clip, result in zip(clips, results, strict=True):
-        printed.append(result)
+        errors += [str(result)] if isinstance(result, DescoreError) else []
         if json:
             _print_json(to_record(result, video=clip, prompt=prompt, model=model))
         elif isinstance(result, Score):
             show_score(screen, result, name=clip)
         elif len(clips) > 1:  # for a single clip, the error line is enough
             show_failure(screen, result, name=clip)
-    _exit_on_failures(printed)
+    _exit_on_failures(errors, of=len(clips))
 
 
-def print_ranking(results: Sequence[Result], *, clips: Sequence[str], prompt: str, model: str, json: bool) -> None:
-    """Print the best clip first, equal ones in the order given, and clips without a score last."""
-    ranked = sorted(zip(clips, results, strict=True), key=lambda named: _sort_key(named[1]), reverse=True)
+def print_ranking(results: Iterable[Result], *, clips: Sequence[str], prompt: str, model: str, json: bool) -> None:
+    """Print the best clip first, equal ones in the order given, and clips without a score last. Until then results are
+    kept without their frames."""
+    kept = [result.without_frames() if isinstance(result, Score) else result for result in results]
+    ranked = sorted(zip(clips, kept, strict=True), key=lambda named: _sort_key(named[1]), reverse=True)
     if json:
         for clip, result in ranked:
             _print_json(to_record(result, video=clip, prompt=prompt, model=model))
     else:
         show_ranking(console(), ranked)
-    _exit_on_failures(results)
+    _exit_on_failures(_errors_of(kept), of=len(kept))
 
 
 def print_comparison(results: Sequence[Result], *, clips: tuple[str, str], prompt: str, model: str, json: bool) -> None:
@@ -76,7 +78,7 @@ def print_comparison(results: Sequence[Result], *, clips: tuple[str, str], promp
                 show_failure(screen, result, name=clip)
         if comparison is not None:
             _show_preference(screen, comparison, names=clips)
-    _exit_on_failures(results)
+    _exit_on_failures(_errors_of(results), of=len(results))
 
 
 def name_first(items: Sequence[str], *, limit: int = _MAX_NAMED, separator: str = "; ") -> str:
@@ -105,10 +107,12 @@ def show_score(screen: Console, score: Score, *, name: str) -> None:
     screen.print(_heading(name), Padding(Group(*blocks), (0, 0, 1, 1), expand=False))
 
 
-def show_failure(screen: Console, error: VideoError, *, name: str) -> None:
+def show_failure(screen: Console, error: DescoreError, *, name: str) -> None:
     """Show a clip without a score in its place."""
     screen.print(_heading(name))
-    screen.print(Padding(Text(f"not scored: {one_line(error.reason)}", style="bold red"), (0, 0, 1, 1), expand=False))
+    screen.print(
+        Padding(Text(f"not scored: {one_line(error_text(error))}", style="bold red"), (0, 0, 1, 1), expand=False)
+    )
 
 
 def show_ranking(screen: Console, ranked: Sequence[tuple[str, Result]]) -> None:
@@ -144,7 +148,7 @@ def _show_preference(screen: Console, comparison: Comparison, *, names: tuple[st
 
 def _compare(results: Sequence[Result]) -> Comparison | None:
     a, b = results
-    if isinstance(a, VideoError) or isinstance(b, VideoError):
+    if isinstance(a, DescoreError) or isinstance(b, DescoreError):
         return None
     return Comparison(a=a, b=b, probability=preference_probability(a.reward, b.reward))
 
@@ -157,12 +161,15 @@ def _print_json(record: dict[str, Any]) -> None:
     typer.echo(to_line(record))
 
 
-def _exit_on_failures(results: Sequence[Result]) -> None:
+def _errors_of(results: Iterable[Result]) -> list[str]:
+    return [str(result) for result in results if isinstance(result, DescoreError)]
+
+
+def _exit_on_failures(errors: Sequence[str], *, of: int) -> None:
     """Name the clips without a score on standard error, and leave with exit code 4; nothing where all have one."""
-    errors = [str(result) for result in results if isinstance(result, VideoError)]
     if not errors:
         return
-    scored = f"scored {len(results) - len(errors):,} of {len(results):,}; not scored: " if len(results) > 1 else ""
+    scored = f"scored {of - len(errors):,} of {of:,}; not scored: " if of > 1 else ""
     print_error(scored + name_first(errors))
     raise typer.Exit(VideoError.exit_code)
 
@@ -267,9 +274,9 @@ def _warnings(score: Score) -> list[str]:
 
 def _ranking_row(place: int, name: str, result: Result) -> list[Text]:
     """Place, reward, score, overall, a mark for each dimension, and the clip."""
-    if isinstance(result, VideoError):
+    if isinstance(result, DescoreError):
         blank = [Text("–", style="dim")] * (4 + len(DIMENSIONS))
-        return [*blank, Text.assemble(one_line(name), (f"  not scored: {one_line(result.reason)}", "bold red"))]
+        return [*blank, Text.assemble(one_line(name), (f"  not scored: {one_line(error_text(result))}", "bold red"))]
     verdict = result.verdict
     deviation = "" if result.std is None else f" ±{result.std:.2f}"
     row = [

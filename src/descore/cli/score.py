@@ -77,7 +77,7 @@ def rank(
             temperature=temperature,
             max_chain_tokens=max_chain_tokens,
         )
-        print_ranking(list(results), clips=clips, prompt=prompt, model=model, json=json)
+        print_ranking(results, clips=clips, prompt=prompt, model=model, json=json)
 
 
 def compare(

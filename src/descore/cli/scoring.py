@@ -17,7 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from descore.errors import VideoError
+from descore.errors import DescoreError
+from descore.rubric import check_prompt
 from descore.types import Paradigm, Score
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from descore.evaluation.judges import FeatureJudge, ModelJudge
     from descore.scorer import Scorer
 
-Result = Score | VideoError
+Result = Score | DescoreError
 
 _SPEED_PERIOD = 3600.0
 """Seconds of progress that the remaining time is estimated from: a batch may take minutes."""
@@ -94,8 +95,10 @@ def score_clips(
         task = bar.add_task(f"opening {model}", total=None)
         from descore.scorer import SamplingParams
 
-        # Options that exclude each other are refused before a large model is opened.
+        # What no model can score is refused before a large one is opened.
         SamplingParams(**sampling_params).resolved(paradigm)
+        for prompt in {prompt for _, prompt in requests}:
+            check_prompt(prompt)
         scorer = open_scorer(model, paradigm=paradigm, device=device, batch_size=batch_size)
         bar.update(task, description="watching and thinking", total=len(requests))
         for result in scorer.score_each(requests, **sampling_params):

@@ -105,6 +105,7 @@ def _load_clips(
 ) -> tuple[dict[str, Any], "Judgements"]:
     """The part of the config that names the clips, and the clips."""
     from descore.evaluation.benchmarks import Judgements, find_benchmark, load
+    from descore.rubric import check_prompt
     from descore.types import RatedClip
 
     if clips:
@@ -112,6 +113,7 @@ def _load_clips(
             raise ConfigError(f"found clips and --benchmark {benchmark}; give one of the two")
         if prompt is None or not prompt.strip():
             raise ConfigError("clips without a prompt; give the text that they were generated from with --prompt")
+        check_prompt(prompt)
         rated = tuple(RatedClip(prompt=prompt, video=clip, group=prompt) for clip in dict.fromkeys(clips))
         return {"benchmark": None, "limit": None}, Judgements(clips=rated, pairs=(), open=lambda video: video)
     if prompt is not None:

@@ -197,7 +197,7 @@ class ModelJudge:
             for clip, result in zip(clips, results, strict=True)
         ]
 
-    def _score(self, clips: Sequence[RatedClip], open_video: OpenVideo) -> list[Score | VideoError]:
+    def _score(self, clips: Sequence[RatedClip], open_video: OpenVideo) -> list[Score | DescoreError]:
         params = self.resolved
         try:
             requests = (request_of(open_video(clip.video), clip.prompt) for clip in clips)
@@ -214,7 +214,7 @@ class ModelJudge:
         except DescoreError as error:
             if len(clips) == 1:
                 return [VideoError(clips[0].video, error_text(error))]
-            # One of them cannot be opened, or its prompt is empty or too long. The others are scored all the same.
+            # One of them cannot be opened. The others are scored all the same.
             return [result for clip in clips for result in self._score([clip], open_video)]
 
 

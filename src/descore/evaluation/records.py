@@ -39,7 +39,7 @@ RUN_KEYS = (*KEYS, "rewards", "tokens", "seconds", "file")
 `file_stamp` of what was read; None where no file was."""
 
 
-def to_record(result: Score | VideoError, *, video: str, prompt: str, model: str) -> Record:
+def to_record(result: Score | DescoreError, *, video: str, prompt: str, model: str) -> Record:
     """The record of one clip. `fps` is the source's, `times` are the sampled frames', in seconds.
 
     A mark of None is N/A, and `unknown` names the dimensions where that is since they cannot be known;
@@ -47,16 +47,16 @@ def to_record(result: Score | VideoError, *, video: str, prompt: str, model: str
     counts a generative model's chains without an answer that can be read, which have no part in the reward; `error`
     says why there is no reward."""
     asked = {"video": video, "prompt": prompt, "model": model}
-    if isinstance(result, VideoError):
-        return dict.fromkeys(KEYS) | asked | {"error": result.reason}
+    if isinstance(result, DescoreError):
+        return dict.fromkeys(KEYS) | asked | {"error": error_text(result)}
     return result.to_dict() | asked
 
 
-def to_run_record(result: Score | VideoError, *, clip: RatedClip, model: str, seconds: float) -> Record:
+def to_run_record(result: Score | DescoreError, *, clip: RatedClip, model: str, seconds: float) -> Record:
     """The record of a benchmark's clip, with the keys of RUN_KEYS. `seconds` is its share of its batch's time."""
     record = dict.fromkeys(RUN_KEYS) | to_record(result, video=clip.video, prompt=clip.prompt, model=model)
     record["seconds"] = seconds
-    if isinstance(result, VideoError):
+    if isinstance(result, DescoreError):
         return record
     return record | {"rewards": dict(result.rewards), "tokens": sum(c.num_tokens for c in result.completions)}
 

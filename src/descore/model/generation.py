@@ -242,7 +242,10 @@ class SeededSampling(LogitsProcessor):  # type: ignore[misc]  # transformers is 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Minus infinity (R, V) everywhere but at the token drawn."""
         step = input_ids.shape[1] - self.start
-        cumulative_RV = (scores.double() / self.temperature).softmax(dim=-1).cumsum(dim=-1)
+        scores_RV = scores.double()
+        # Below the largest score none overflows, whatever the temperature: towards 0 it becomes the likeliest token.
+        below_RV = scores_RV - scores_RV.amax(dim=-1, keepdim=True)
+        cumulative_RV = (below_RV / self.temperature).softmax(dim=-1).cumsum(dim=-1)
         # Scaled by the last column, which rounding leaves a little off 1.
         target_R1 = self.uniform_RN[:, step : step + 1].to(scores.device) * cumulative_RV[:, -1:]
         drawn_R1 = torch.searchsorted(cumulative_RV, target_R1, right=True).clamp(max=scores.shape[1] - 1)

@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 
 __all__ = ["VideoSampling", "read_clip"]
 
+LOWEST_FPS, HIGHEST_FPS = 1e-6, 1e6
+"""Frames per second, from a frame in eleven days to high-speed footage."""
+SHORT = 40
+"""Characters of a wrong value that a message quotes."""
+
 
 def read_clip(video: "Video", *, sampling: VideoSampling, fps: float | None = None) -> Clip:
     """Sample a video into a clip.
@@ -61,17 +66,33 @@ def read_clip(video: "Video", *, sampling: VideoSampling, fps: float | None = No
     return _read_array(_as_array(video), fps=_check_fps(fps), sampling=sampling)
 
 
-def _refuse_fps(fps: float | None, reason: str) -> None:
+def _refuse_fps(fps: object, reason: str) -> None:
     if fps is not None:
-        raise ConfigError(f"fps={fps:g} given, but {reason}; to sample more or fewer frames set the sampling's fps")
+        given = _short(fps)
+        raise ConfigError(f"fps={given} given, but {reason}; to sample more or fewer frames set the sampling's fps")
 
 
-def _check_fps(fps: float | None) -> float:
+def _check_fps(fps: Any) -> float:  # noqa: ANN401  # whatever a user gives
     if fps is None:
         raise ConfigError("frames from memory have no times; give their fps, in frames per second")
-    if not (math.isfinite(fps) and fps > 0):
-        raise ConfigError(f"fps must be a positive number of frames per second, got {fps!r}")
-    return float(fps)
+    try:
+        rate = math.nan if isinstance(fps, str | bytes | bytearray | bool) else float(fps)
+    except (TypeError, ValueError, OverflowError):
+        rate = math.nan
+    if not LOWEST_FPS <= rate <= HIGHEST_FPS:
+        bounds = f"from {LOWEST_FPS:g} to {HIGHEST_FPS:g}"
+        raise ConfigError(f"fps must be a positive number of frames per second, {bounds}, got {_short(fps)}")
+    return rate
+
+
+def _short(value: object) -> str:
+    """A value in one line of few characters."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, int) and value.bit_length() > 64:  # Python writes no number of 4,300 digits
+        return f"a whole number of {value.bit_length()} bits"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= SHORT else f"{text[:SHORT]}..."
 
 
 def _read_file(name: str | Path, *, sampling: VideoSampling) -> Clip:

@@ -61,6 +61,7 @@ MAY_IMPORT = {
         "video",
         "model",
         "scorer",
+        "rewards",
     },  # for the type checker only; at run time they are loaded when used
 }
 

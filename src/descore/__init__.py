@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         VideoError,
     )
     from descore.model.modeling import DescoreModel
+    from descore.rewards.function import RewardFunction
     from descore.scorer import Request, SamplingParams, Scorer
     from descore.types import Clip, Comparison, Completion, Score
     from descore.video.reader import VideoSampling, read_clip
@@ -28,6 +29,7 @@ _HOME = {
     **dict.fromkeys(("DescoreError", "DescoreWarning", "ConfigError", "CheckpointError"), "descore.errors"),
     **dict.fromkeys(("VideoError", "DataError", "AnswerError"), "descore.errors"),
     "DescoreModel": "descore.model.modeling",
+    "RewardFunction": "descore.rewards.function",
     "VideoSampling": "descore.video.reader",
     "read_clip": "descore.video.reader",
 }
@@ -44,6 +46,7 @@ __all__ = [
     "DescoreModel",
     "DescoreWarning",
     "Request",
+    "RewardFunction",
     "SamplingParams",
     "Score",
     "Scorer",

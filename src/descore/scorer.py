@@ -5,6 +5,7 @@
 
 Takes videos with their prompts and gives `Score` records."""
 
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -85,7 +86,7 @@ class SamplingParams(ConfigModel):
 
 
 class Scorer:
-    """A reward model that is ready to judge videos."""
+    """A reward model that is ready to judge videos. Threads may share it: their batches take turns."""
 
     def __init__(self, model: DescoreModel, *, name: str, batch_size: int = 8) -> None:
         if batch_size < 1:
@@ -93,6 +94,7 @@ class Scorer:
         self.model = model.eval()
         self.name = name
         self.batch_size = batch_size
+        self._turn = threading.Lock()
         if model.settings.trained_on is None and model.settings.paradigm != "generative":
             warnings.warn(
                 f"{name}: query and head were never trained; its rewards are noise", DescoreWarning, stacklevel=2
@@ -172,7 +174,8 @@ class Scorer:
     ) -> list[Score | DescoreError]:
         inputs = [self._read_request(request, fps=fps) for request in batch]
         readable = [each for each in inputs if not isinstance(each, DescoreError)]
-        scores = iter(self._score_clips(readable, sampling_params) if readable else [])
+        with self._turn:
+            scores = iter(self._score_clips(readable, sampling_params) if readable else [])
         return [each if isinstance(each, DescoreError) else next(scores) for each in inputs]
 
     def _read_request(self, given: object, *, fps: float | None) -> tuple[Clip, str] | DescoreError:

@@ -11,7 +11,7 @@ Shapes: B sequences, T tokens."""
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import FrameType
 from typing import Any, TypeAlias
@@ -49,6 +49,14 @@ class Layout(StrEnum):
     USER_TURN = "chain and query in the user's turn"
     """The chain is generated as the assistant's and then read as the end of the user's turn, as in the official code's
     first stage and inference. The cache of the generation cannot be used for the score."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TensorClip(Clip):
+    """A clip whose pixels are read where they are. `frames` has the same on the host, for records and pages."""
+
+    pixels: Tensor = field(repr=False)
+    """(T, 3, H, W), uint8. The clips of one batch are on one device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +101,7 @@ class Chat:
         texts = [self._user_turn(prompt) for prompt in prompts]
         features = self.processor(
             text=texts,
-            videos=[torch.from_numpy(clip.frames).permute(0, 3, 1, 2) for clip in clips],
+            videos=[_pixels(clip) for clip in clips],
             video_metadata=[_metadata(clip) for clip in clips],
             do_sample_frames=False,  # the frames were sampled when the file was read
             do_resize=False,
@@ -188,6 +196,11 @@ class Chat:
     @property
     def _special_tokens(self) -> dict[int, str]:
         return {i: str(token) for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+
+
+def _pixels(clip: Clip) -> Tensor:
+    """The frames (T, 3, H, W) on the device that they are on."""
+    return clip.pixels if isinstance(clip, TensorClip) else torch.from_numpy(clip.frames).permute(0, 3, 1, 2)
 
 
 def _metadata(clip: Clip) -> dict[str, Any]:

@@ -6,13 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from descore.rewards.frames import FrameFormat
+    from descore.rewards.function import RewardFunction, Rewards
     from descore.rewards.groups import win_rates
 
 _HOME = {
+    "FrameFormat": "descore.rewards.frames",
+    **dict.fromkeys(("RewardFunction", "Rewards"), "descore.rewards.function"),
     "win_rates": "descore.rewards.groups",
 }
 
-__all__ = ["win_rates"]
+__all__ = ["FrameFormat", "RewardFunction", "Rewards", "win_rates"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  # whatever the name stands for

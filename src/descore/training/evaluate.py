@@ -30,7 +30,7 @@ from descore.training.collate import MISSING, TrainingPair, Unreadable, split_un
 from descore.training.config import ChainSource, EvaluateConfig
 from descore.training.dataset import JudgedPair, PairTable, end_with_parent
 
-Rewards = dict[ChainSource, NDArray[np.float64]]
+SourceRewards = dict[ChainSource, NDArray[np.float64]]
 """By chain source, the rewards of a and b (2, K); nan where there is none."""
 
 
@@ -109,7 +109,7 @@ class Evaluator:
         for items in self._batches(table, numbers):
             self.on_unreadable(split_unreadable(items)[1])
             pairs = [table.unjudged(number) for _, number in zip(items, remaining, strict=False)]
-            rewards: list[Rewards] = [{} for _ in pairs]
+            rewards: list[SourceRewards] = [{} for _ in pairs]
             for source in sources:
                 rows = [row for row, pair in enumerate(pairs) if self._judges(pair, source)]
                 for row, reward_2K in zip(rows, self._rewards([items[row] for row in rows], source), strict=True):

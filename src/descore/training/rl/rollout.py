@@ -29,7 +29,7 @@ from descore.training.collate import MISSING, TrainingExample, TrainingPair
 from descore.training.rl.config import Opponents, RlConfig
 from descore.types import DIMENSIONS, Completion, Mark, Verdict
 
-RewardFunction = Callable[[str, str, Mapping[str, Mark] | None], float]
+ChainFunction = Callable[[str, str, Mapping[str, Mark] | None], float]
 """A user's own part of the rollout reward: from a chain's text, the prompt and the reference marks."""
 
 _FUNCTION_ERRORS = (
@@ -86,7 +86,7 @@ def sample_rollout(
     *,
     config: RlConfig,
     step: int,
-    function: RewardFunction | None = None,
+    function: ChainFunction | None = None,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Rollout:
     """Sample and reward `num_generations` completions for each clip of these pairs. The model is left in evaluation
@@ -145,7 +145,7 @@ def correctness(overall_a: float, overall_b: float, preference: int) -> float:
     return 1 - abs(order - preference) / 2
 
 
-def load_function(name: str | None) -> RewardFunction | None:
+def load_function(name: str | None) -> ChainFunction | None:
     """The function that a config names as module:function, the module an installed one or a file of the working
     directory. ConfigError if there is none."""
     if name is None:
@@ -156,7 +156,7 @@ def load_function(name: str | None) -> RewardFunction | None:
         function = getattr(import_module(module), attribute, None)
     if not callable(function):
         raise ConfigError(f"rewards.function: {module} has no function {attribute!r}; expected module:function")
-    return cast(RewardFunction, function)
+    return cast(ChainFunction, function)
 
 
 def _import_from_working_directory() -> None:
@@ -182,7 +182,7 @@ def reward_groups(
     pairs: Sequence[TrainingPair],
     *,
     config: RlConfig,
-    function: RewardFunction | None,
+    function: ChainFunction | None,
 ) -> tuple[tuple[Completion, ...], ...]:
     """C groups of completions with their reward parts and rollout rewards. The opponents of a pair's one clip are the
     completions of its other.
@@ -224,7 +224,7 @@ class _Rewarder:
     """Rewards the completions of one clip."""
 
     config: RlConfig
-    function: RewardFunction | None
+    function: ChainFunction | None
     example: TrainingExample
     preference: int | None
 

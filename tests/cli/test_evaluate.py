@@ -144,6 +144,16 @@ def test_what_cannot_be_run_is_one_line(descore, tmp_path, options, message, cod
     assert not (tmp_path / "run").exists()
 
 
+def test_several_chains_say_what_their_spread_is_worth(run, descore, model, tmp_path, lines):
+    options = ("evaluate", "--model", model, *BENCHMARK, "--samples", 2, "--out", tmp_path / "run")
+    result = descore(*options)
+    assert "The spread of 2 chains: does it tell wrong pairs from right ones?" in result.words
+    assert "Accuracy on the surest share (by margin alone): 20%:" in result.words
+    [spread] = [figures["spread"] for figures in lines(descore(*options, "--json"))[0]["labels"].values()]
+    assert spread["shares"] == [0.2, 0.4, 0.6, 0.8, 1.0]
+    assert "The spread of" not in run[1].words
+
+
 def test_narrow_terminals_get_a_list(run, descore, model, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     printed = descore("evaluate", "--model", model, *BENCHMARK, "--out", run[0]).stdout

@@ -135,3 +135,33 @@ def test_a_mistake_is_listed_under_its_worst_label():
     rewards = {"v0": {"x": 1.0, "y": 1.0}, "v1": {"x": 0.0, "y": 0.0}, "v2": {"x": -7.0, "y": 0.0}}
     [mistake] = results(FakeJudgements(clips=tuple(clip(f"v{i}") for i in range(3)), pairs=pairs), rewards)["worst"]
     assert (mistake["pair"], mistake["label"], mistake["margin"]) == (0, "y", 1.0)  # under x 1 of 5
+
+
+def spread_of(rewards, *, label="overall", **more):
+    """The spread's worth where v0, v2 and v4 are preferred to the next clip; v4 is not sure of its reward."""
+    prompts = dict(zip("024", "pqr", strict=True))
+    clips = tuple(clip(f"v{i}", prompt="pqr"[i // 2]) for i in range(6))
+    pairs = tuple(pair(f"v{i}", f"v{int(i) + 1}", {label: "a"}, prompt=p) for i, p in prompts.items())
+    changes = {f"v{i}": {"std": 2.0 if i > 3 else 0.1, "samples": 4} | more for i in range(6)}
+    return results(FakeJudgements(clips=clips, pairs=pairs), rewards, **changes)["labels"][label]["spread"]
+
+
+WRONG_IN_THE_LAST = {"v0": 1.0, "v1": 0.0, "v2": 1.0, "v3": 0.0, "v4": 0.0, "v5": 1.0}
+
+
+def test_the_spread_of_several_chains_has_a_worth():
+    """All margins are 1; the error of the wrong one is twenty times as large."""
+    spread = spread_of(WRONG_IN_THE_LAST)
+    assert (spread["auroc"]["value"], spread["auroc_margin"]["value"]) == (1.0, 0.5)
+    assert (spread["clear"]["value"], spread["clear_accuracy"]["value"]) == (pytest.approx(2 / 3), 1.0)
+
+
+@pytest.mark.parametrize("more", [{"samples": 1, "std": None}, {"samples": None}])
+def test_single_chains_and_old_records_have_no_spread(more):
+    assert spread_of(WRONG_IN_THE_LAST, **more) is None
+
+
+def test_a_dimension_beside_others_has_no_spread_of_its_own():
+    rewards = {video: {"VQ": reward, "MQ": 0.0} for video, reward in WRONG_IN_THE_LAST.items()}
+    assert spread_of(rewards, label="VQ") is None
+    assert spread_of(rewards, label="both")["auroc"]["value"] == 1.0  # by the mean, whose deviation is recorded

@@ -8,7 +8,7 @@ import pytest
 from descore.evaluation.results import results_of
 from descore.evaluation.runs import Run
 from descore.report.findings import by_difference, by_generator, thinking_effect, worst_mistakes
-from descore.report.naming import by_benchmark, name_runs, thinking_pairs
+from descore.report.tables import by_benchmark, name_runs, thinking_pairs
 from descore.types import Pair, RatedClip
 
 

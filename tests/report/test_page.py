@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import pytest
 from tests.report.made_runs import HOSTILE, made_runs, made_stress, with_records
 
+from descore.evaluation.results import results_of
 from descore.report.page import render
 from descore.report.text import decimal, interval_text
 
@@ -190,6 +191,17 @@ def test_a_long_chain_is_cut(runs):
     page = render([with_records(runs[0], thinking="word " * 10_000)])
     assert "more letters)" in page
     assert len(page) < 400_000
+
+
+def test_the_spread_of_several_chains_has_a_section(runs):
+    run = runs[0]
+    records = {key: record | {"std": 0.4, "samples": 4} for key, record in run.records.items()}
+    html = render([replace(run, records=records, results=results_of(run.clips, run.pairs, records))])
+    Page(html)
+    spread = section(html, "spread")
+    assert "Margin alone" in words(spread)
+    assert spread.count('<svg viewBox="0 0 340') == len(run.results["labels"])
+    assert 'href="#spread"' in html
 
 
 def test_a_run_without_a_single_score_can_be_shown(tmp_path):

@@ -36,6 +36,12 @@ _EVALUATION_LEGEND = (
     "chance is 0.5. With ties: of all pairs, where a difference of rewards up to the threshold (below the share of "
     "ties) is a tie; the threshold is fitted on the same pairs, or, held out, on the other half of the prompts."
 )
+_SPREAD_TITLES = ("label", "AUROC", "margin alone", "gain", "clear", "right, if clear")
+_SPREAD_LEGEND = (
+    "AUROC: how well |margin| over its standard error tells wrong pairs from right ones; chance is 0.5. Margin alone: "
+    "the same by |margin|, without the spread; gain is the difference. Clear: the share of pairs whose 95 % interval "
+    "of the margin leaves out 0, and the accuracy on these."
+)
 _STRESS_TITLES = ("change", "should be", "as expected", "shift", "left out")
 _STRESS_LEGEND = (
     "As expected: the share of clips whose reward fell (lower), or shifted by at most {tolerance} deviations (same), "
@@ -120,6 +126,9 @@ def _show_run(screen: Console, run: "Run", folder: Path) -> None:
         screen.print(Text(f"! {warning}", style="bold yellow"))
     screen.print()
     _show_labels(screen, [_label_cells(label, figures) for label, figures in results["labels"].items()])
+    spreads = {label: s for label, figures in results["labels"].items() if (s := figures.get("spread")) is not None}
+    if spreads:
+        _show_spreads(screen, spreads, samples=run.config["samples"])
     if results["marks"]:
         screen.print(Text(f"\nMarks right: {_marks(results['marks'])}"))
     if results["scored"]:
@@ -154,19 +163,43 @@ def _label_cells(label: str, figures: Mapping[str, Any]) -> tuple[str, ...]:
 def _show_labels(screen: Console, rows: Sequence[tuple[str, ...]]) -> None:
     if not rows:
         screen.print("The benchmark has no labels; nothing to hold the rewards against.")
-    elif screen.width < _MIN_TABLE_WIDTH:
-        for label, *cells in rows:
-            named = zip(_EVALUATION_TITLES[1:], (cell.replace("\n", ", ") for cell in cells), strict=True)
-            screen.print(Text("\n".join([label, *(f"  {title} {cell}" for title, cell in named if cell != _NONE)])))
     else:
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-        table.add_column(_EVALUATION_TITLES[0], overflow="fold")
-        for title in _EVALUATION_TITLES[1:]:
-            table.add_column(title, justify="right", no_wrap=True)
-        for row in rows:
-            table.add_row(*map(Text, row))
-        screen.print(table)
+        _show_figures(screen, _EVALUATION_TITLES, rows)
     screen.print(Text(f"\n{_EVALUATION_LEGEND}", style="dim"))
+
+
+def _show_spreads(screen: Console, spreads: Mapping[str, Mapping[str, Any]], *, samples: int | None) -> None:
+    """What the spread of the chains is worth, by label."""
+    chains = "" if samples is None else f" of {samples} chains"
+    screen.print(Text(f"\nThe spread{chains}: does it tell wrong pairs from right ones?\n", style="bold"))
+    names = ("auroc", "auroc_margin", "gain", "clear", "clear_accuracy")
+    _show_figures(
+        screen,
+        _SPREAD_TITLES,
+        [(one_line(label), *(_figure(spread[name]) for name in names)) for label, spread in spreads.items()],
+    )
+    for label, spread in spreads.items():
+        shares = zip(spread["shares"], spread["accuracy"], spread["accuracy_margin"], strict=True)
+        parts = [f"{share:.0%}: {_share(sure)} ({_share(margin)})" for share, sure, margin in shares]
+        named = f", {one_line(label)}" if len(spreads) > 1 else ""
+        screen.print(f"\nAccuracy on the surest share (by margin alone){named}: {', '.join(parts)}")
+    screen.print(Text(f"\n{_SPREAD_LEGEND}", style="dim"))
+
+
+def _show_figures(screen: Console, titles: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
+    """A row for each label, as a table or, on a narrow terminal, as a list."""
+    if screen.width < _MIN_TABLE_WIDTH:
+        for label, *cells in rows:
+            named = zip(titles[1:], (cell.replace("\n", ", ") for cell in cells), strict=True)
+            screen.print(Text("\n".join([label, *(f"  {title} {cell}" for title, cell in named if cell != _NONE)])))
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column(titles[0], overflow="fold")
+    for title in titles[1:]:
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    screen.print(table)
 
 
 def _threshold(tied: Mapping[str, Any]) -> str:

@@ -34,9 +34,9 @@ KEYS = (
     "times",
     "error",
 )
-RUN_KEYS = (*KEYS, "rewards", "tokens", "seconds", "file")
-"""A run's record also has the reward of each named dimension, the tokens of all chains, the seconds it took, and the
-`file_stamp` of what was read; None where no file was."""
+RUN_KEYS = (*KEYS, "rewards", "samples", "tokens", "seconds", "file")
+"""A run's record also has the reward of each named dimension, how many chains gave one, the tokens of all chains, the
+seconds it took, and the `file_stamp` of what was read; None where no file was."""
 
 
 def to_record(result: Score | DescoreError, *, video: str, prompt: str, model: str) -> Record:
@@ -58,7 +58,8 @@ def to_run_record(result: Score | DescoreError, *, clip: RatedClip, model: str, 
     record["seconds"] = seconds
     if isinstance(result, DescoreError):
         return record
-    return record | {"rewards": dict(result.rewards), "tokens": sum(c.num_tokens for c in result.completions)}
+    tokens = sum(completion.num_tokens for completion in result.completions)
+    return record | {"rewards": dict(result.rewards), "samples": len(result.completions), "tokens": tokens}
 
 
 def plain_record(clip: RatedClip, *, model: str, rewards: Mapping[str, float] | None = None, **known: object) -> Record:

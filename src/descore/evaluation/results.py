@@ -24,6 +24,7 @@ from descore.stats.agreement import (
     share,
 )
 from descore.stats.correlation import correlations
+from descore.stats.uncertainty import SpreadValue, difference_error, spread_value
 from descore.types import DIMENSIONS, PREFERENCE_SIGN, Pair, RatedClip, preference_probability
 
 ClipKey = tuple[str, str]
@@ -52,9 +53,10 @@ def results_of(clips: Sequence[RatedClip], pairs: Sequence[Pair], records: Recor
     scored, of: clips with a score, and clips; failures: the others, with their `error`; truncated: chains that were cut
     at the limit; unreadable: chains without a verdict; partial_overall: verdicts that leave out the subject or the
     dynamics, which cannot be known; left_out: a generative model's chains without an answer, beside others that have
-    one; seconds: the total time. Per label in `labels`, the agreement with people; per dimension in `marks`, how often
-    the written mark is the true one; by_source, by_aspect; and `worst`: the decided pairs whose order is most wrong,
-    `margin` in root mean squares of the label's margins."""
+    one; seconds: the total time. Per label in `labels`, the agreement with people, and with several chains the worth of
+    their `spread` (see `SpreadValue`); per dimension in `marks`, how often the written mark is the true one; by_source,
+    by_aspect; and `worst`: the decided pairs whose order is most wrong, `margin` in root mean squares of the label's
+    margins."""
     records = {key: without_bad_reward(dict(record)) for key, record in records.items()}
     counted = [records[key_of(clip)] for clip in clips if key_of(clip) in records]
     scored = [record for record in counted if record["reward"] is not None]
@@ -141,7 +143,29 @@ def _agreement(label: str, margins: Margins, clips: Sequence[RatedClip], records
         "compatible": accuracy_with_ties_compatible(margin_B, preference_B),
         "calibration": measure_calibration(probability_B, preference_B, group_B),
         "correlation": _correlation(label, clips, records),
+        "spread": _spread(label, margins, records),
     }
+
+
+def _spread(label: str, margins: Margins, records: Records) -> SpreadValue | None:
+    """What the spread of several chains is worth; None for a single one. A named dimension beside others has no spread
+    in the records, which hold that of their mean."""
+    sides = [
+        [records.get((video, pair.prompt)) or {} for pair, video in each]
+        for each in (((p, p.video_a) for p in margins.pairs), ((p, p.video_b) for p in margins.pairs))
+    ]
+    if any(label in (record.get("rewards") or {}) and len(record["rewards"]) > 1 for side in sides for record in side):
+        return None
+    (std_a_B, chains_a_B), (std_b_B, chains_b_B) = (
+        (
+            np.asarray([math.nan if r.get("std") is None else r["std"] for r in side], np.float64),
+            np.asarray([r.get("samples") or 1 for r in side], np.int64),
+        )
+        for side in sides
+    )
+    error_B, freedom_B = difference_error(std_a_B, chains_a_B, std_b_B, chains_b_B)
+    known_B = np.where((chains_a_B > 1) | (chains_b_B > 1), error_B, np.nan)  # records of old runs count no chains
+    return spread_value(margins.margin_B, known_B, freedom_B, margins.preference_B, margins.group_B)
 
 
 def _correlation(label: str, clips: Sequence[RatedClip], records: Records) -> dict[str, Any] | None:

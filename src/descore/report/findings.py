@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from descore.evaluation.results import Margins, key_of, margins_of, reward_of
-from descore.report.naming import NamedRun
+from descore.report.tables import NamedRun
 from descore.report.text import partial_warning
 from descore.rubric import unknown_of
 from descore.stats.agreement import MarginBin, accuracy_by_margin

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from descore.evaluation.runs import Run
 from descore.report import charts, findings, plots, tables, text
 from descore.report.findings import ThinkingEffect
-from descore.report.naming import NamedRun, by_benchmark, name_runs, thinking_pairs
+from descore.report.tables import NamedRun, by_benchmark, name_runs, thinking_pairs
 from descore.types import DIMENSIONS
 
 MAX_PAIRS = 12
@@ -49,6 +49,7 @@ def render(runs: Sequence[Run], *, stress: Sequence[Mapping[str, Any]] = ()) -> 
         reward_charts=[plots.reward_charts(group) for group in groups],
         difference_charts=[charts for group in groups for charts in plots.difference_charts(group)],
         reliability_charts=[charts for group in groups for charts in plots.reliability_charts(group)],
+        spread_charts=[charts for group in groups for charts in plots.spread_charts(group)],
         correlations=[group for table in agreement for group in tables.correlation_groups(table)],
         overview=tables.overview(agreement),
         effects=effects,

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from descore.report import charts
 from descore.report.charts import Point, Series
 from descore.report.findings import ByDifference, by_difference, rewards
-from descore.report.naming import NamedRun
+from descore.report.tables import NamedRun
 from descore.report.text import decimal, interval_text, number
 from descore.stats.bootstrap import Floats
 
@@ -71,6 +71,33 @@ def reliability_charts(runs: Sequence[NamedRun]) -> list[ChartGroup]:
 def _spread(values: Floats) -> str:
     mean, deviation = number(float(values.mean())), number(float(values.std()))
     return f"mean {mean}, standard deviation {deviation}, {values.size:,} clips"
+
+
+def spread_charts(runs: Sequence[NamedRun]) -> list[ChartGroup]:
+    """Accuracy over the share of pairs that are decided, a chart for each run of several chains and label."""
+    drawn = [
+        Chart(title=f"{named.name}: {label}", drawing=_spread_drawing(named, label, figures["spread"]))
+        for named in runs
+        for label, figures in named.run.results["labels"].items()
+        if figures.get("spread") is not None
+    ]
+    return [ChartGroup(title=runs[0].run.title, runs=(), charts=tuple(drawn))] if drawn else []
+
+
+def _spread_drawing(named: NamedRun, label: str, spread: Mapping[str, Any]) -> Markup:
+    shares = [f"{share:.0%}" for share in spread["shares"]]
+    series = [
+        Series(name=name, style=style, points=tuple(map(_spread_point, range(len(shares)), shares, spread[key])))
+        for style, (name, key) in enumerate((("margin over error", "accuracy"), ("margin alone", "accuracy_margin")))
+    ]
+    title = f"Accuracy on the surest pairs, {named.name}, {label}"
+    return charts.category_chart(series, shares, title=title, x_title="share of the pairs, the surest first")
+
+
+def _spread_point(x: int, share: str, figure: Mapping[str, Any]) -> Point:
+    low, high, value = (math.nan if figure[key] is None else figure[key] for key in ("low", "high", "value"))
+    note = f"{share}: {decimal(value)} {interval_text(figure)} of {figure['n']:,} pairs"
+    return Point(x=x, y=value, low=low, high=high, note=note)
 
 
 def _by_label(runs: Sequence[NamedRun], draw: _Draw) -> list[ChartGroup]:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -361,6 +362,44 @@ def test_the_paradigm_follows_whether_chains_were_trained(cold_start, rl_refuses
     cold_start(tmp_path / "with", *options, f"model.checkpoint={without}")
     assert trained(tmp_path / "with").settings.paradigm == "descore"
     assert "It writes a chain of thought before it scores" in (tmp_path / "with" / "model" / "README.md").read_text()
+
+
+@pytest.fixture
+def pairs_only(data):
+    """The pairs without their chains: empty cells, and no such columns."""
+    bare = [{k: v for k, v in row.items() if not k.startswith("chain")} for row in pair_rows()]
+    write_table(data / "bare.csv", bare)
+    write_table(data / "empty.csv", [{**row, "chain_a": "", "chain_b": " "} for row in bare])
+    return [data / "empty.csv", data / "bare.csv"]
+
+
+def test_a_table_without_chains_trains_a_model_that_scores_at_once(cold_start, pairs_only, tmp_path):
+    empty, bare = pairs_only
+    options = ("loss.chain_weight=0", "optim.max_steps=1", FROZEN)
+    with pytest.warns(DescoreWarning, match=rf"{empty}: no row has a chain: trains on pairs only, and the model will"):
+        cold_start(tmp_path / "run", *options, f"data.train={empty}", "data.chain_drop=0.5", f"data.calibration={bare}")
+    settings = trained(tmp_path / "run").settings
+    assert settings.paradigm == "discriminative"
+    assert Scorer.from_pretrained(tmp_path / "run" / "model").score(bare.parent / "0.mp4", prompt="p").thinking == ""
+    # The mean of its score is over rewards at once, not behind chains that it never learned to read.
+    scorer = Scorer.from_pretrained(tmp_path / "run" / "model")
+    clips = {(row["prompt"], row[f"video_{side}"]) for row in pair_rows() for side in "ab"}
+    rewards = torch.tensor([scorer.score(bare.parent / v, prompt=p, think="off").reward for p, v in clips])
+    assert settings.reward_mean["overall"] == pytest.approx(rewards.mean().item(), rel=1e-3)
+
+
+def test_what_was_asked_for_is_not_warned_of(cold_start, pairs_only, tmp_path):
+    options = ("loss.chain_weight=0", "optim.max_steps=1", FROZEN, f"data.train={pairs_only[1]}", "data.chain_drop=1")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*no row has a chain")
+        cold_start(tmp_path / "run", *options)
+    assert trained(tmp_path / "run").settings.paradigm == "discriminative"
+
+
+def test_chains_cannot_be_learned_from_a_table_without_any(cold_start, pairs_only, tmp_path):
+    expected = r"bare\.csv:1: no row has a chain, and loss\.chain_weight=0\.5 learns from them; fill .* or set it to 0"
+    with pytest.raises(DataError, match=expected):
+        cold_start(tmp_path / "run", "loss.chain_weight=0.5", f"data.train={pairs_only[1]}")
 
 
 @pytest.fixture

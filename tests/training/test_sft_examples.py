@@ -50,8 +50,18 @@ def test_an_empty_cell_is_refused_with_its_line(tmp_path, column):
 
 def test_a_table_without_chains_says_what_it_lacks(tmp_path):
     table = write_table(tmp_path / "t.csv", [{"prompt": "p", "video": "v"}])
-    with pytest.raises(DataError, match=r"expected video and chain, or video_a, .*, found prompt, video"):
+    with pytest.raises(DataError, match=r"expected video and chain, or video_a, .*, found prompt, video; this stage"):
         list(read_examples(table))
+
+
+@pytest.mark.parametrize("side", ["", "_a"])
+def test_an_empty_chain_says_what_to_do(tmp_path, side):
+    rows = [{"prompt": "p", f"video{side}": "v", f"chain{side}": chain} for chain in ("A", " ")]
+    advice = (
+        r"t\.csv:3: chain\S* is empty; this stage learns to write chains: leave rows without one out, or train cold-"
+    )
+    with pytest.raises(DataError, match=advice):
+        list(read_examples(write_table(tmp_path / "t.csv", rows)))
 
 
 def test_an_index_that_was_not_written_to_its_end_is_none(tmp_path):

@@ -87,7 +87,7 @@ def cold_start(config: Config, overrides: Overrides = None, debug: opt.Debug = F
             from descore.training.cold_start import train_cold_start
 
             trained = train_cold_start(settings, on_progress=on_progress)
-        next_step = _NEXT_WITHOUT_CHAINS if settings.data.chain_drop == 1 else _NEXT_WITH_CHAINS
+        next_step = _NEXT_WITHOUT_CHAINS if _scores_at_once(trained) else _NEXT_WITH_CHAINS
         _print_summary(trained, figures=_pair_accuracy, held_out=_held_out_pairs, next_step=next_step)
 
 
@@ -113,6 +113,12 @@ def rl(config: Config, overrides: Overrides = None, debug: opt.Debug = False) ->
         _print_summary(
             trained, figures=_chain_rewards, held_out=_held_out_pairs, next_step=_NEXT_WITH_CHAINS, loss=False
         )
+
+
+def _scores_at_once(trained: "TrainingResult") -> bool:
+    from descore.model.checkpoint import read_settings
+
+    return trained.model is not None and read_settings(trained.model).paradigm == "discriminative"
 
 
 def _with_chains_page(

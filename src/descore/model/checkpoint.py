@@ -224,7 +224,7 @@ _NOT_OTHERWISE: Mapping[Paradigm, str] = {
     "descore": "was trained with chains; open it as it is: with think off it scores at once",
     "discriminative": (
         "is discriminative: it was trained without chains, and its rewards behind one mean nothing; open it as it is, "
-        "or train it on with descore train cold-start and data.chain_drop below 1"
+        "or train it on with descore train cold-start, on pairs with chains and with data.chain_drop below 1"
     ),
     "generative": "is generative and has no head; open it as it is, or train one",
 }

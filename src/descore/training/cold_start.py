@@ -5,6 +5,7 @@
 Takes a `ColdStartConfig`, gives a run directory (see `descore.training.runs`) with a model that a Scorer opens. Both
 clips of a pair go through one forward; the random mask drops both chains of a pair together."""
 
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import TrainingArguments
 
+from descore.errors import DataError, DescoreWarning
 from descore.model.modeling import DescoreModel
 from descore.training.collate import PairCollator
 from descore.training.config import ColdStartConfig, LossConfig
@@ -85,6 +87,8 @@ def _build_pair_trainer(
         for name, (table, index) in tables.items()
     }
     pairs = data["train"]
+    if not pairs.has_chains:
+        _check_pairs_only(config, is_main_process=args.process_index == 0)
     sampler = EpochSampler(
         len(pairs),
         seed=optim.seed,
@@ -109,9 +113,24 @@ def _build_pair_trainer(
     )
 
 
+def _check_pairs_only(config: ColdStartConfig, *, is_main_process: bool) -> None:
+    """Where no row has a chain: DataError if chains are to be learned, or else a warning of what the model becomes."""
+    table, chain_drop = str(config.data.train), config.data.chain_drop
+    if config.loss.chain_weight:
+        reason = f"no row has a chain, and loss.chain_weight={config.loss.chain_weight:g} learns from them"
+        raise DataError(table, 1, f"{reason}; fill chain_a and chain_b, or set it to 0 to train on pairs only")
+    if chain_drop < 1 and is_main_process:
+        message = (
+            f"{table}: no row has a chain: trains on pairs only, and the model will score at once (discriminative)"
+        )
+        warnings.warn(f"{message}; for one that thinks, fill chain_a and chain_b", DescoreWarning, stacklevel=2)
+
+
 def _finalize(trainer: PairTrainer) -> None:
-    """A model that thinks is calibrated on chains of its own, since it will score with these."""
-    config, without_chains = trainer.config, trainer.config.data.chain_drop == 1
+    """A model that thinks is calibrated on chains of its own, since it will score with these. One whose head never saw
+    a chain is discriminative: all were dropped, or the table has none."""
+    config = trainer.config
+    without_chains = config.data.chain_drop == 1 or not trainer.data["train"].has_chains
     finalize_pair_run(
         trainer.descore_model,
         config,

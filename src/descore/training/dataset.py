@@ -216,6 +216,11 @@ class PairTable(Dataset):  # type: ignore[type-arg]  # torch's Dataset is generi
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def has_chains(self) -> bool:
+        """Whether any pair has chains. A pair has both or neither."""
+        return bool(self.rows.column("chain_a").null_count < len(self))
+
     def __getitem__(self, key: Key) -> TrainingPair | Unreadable:
         epoch, number = key if isinstance(key, tuple) else (0, key)
         cells = self.rows[number]

@@ -35,6 +35,7 @@ from descore.video.sampling import VideoSampling
 
 _SCHEMA = pa.schema([("line", pa.int64()), ("prompt", pa.string()), ("video", pa.string()), ("chain", pa.string())])
 _SIDES = ("", "_a", "_b")
+_WITHOUT_CHAINS = "this stage learns to write chains: leave rows without one out, or train cold-start on pairs only"
 
 
 def train_sft(config: SftConfig, *, on_progress: ProgressCallback = ignore_progress) -> TrainingResult:
@@ -120,6 +121,8 @@ def read_examples(table: Path) -> Iterator[dict[str, Any]]:
         cells = Cells(file=str(table), line=line, row=row)
         sides = sides or _sides_of(cells)
         for side in sides:
+            if cells.text("chain" + side) is None:
+                raise cells.error(f"chain{side} is empty; {_WITHOUT_CHAINS}")
             texts = {name: cells.required(name + side) for name in ("video", "chain")}
             yield {"line": line, "prompt": cells.required("prompt"), **texts}
 
@@ -130,5 +133,7 @@ def _sides_of(cells: Cells) -> tuple[str, ...]:
     if not sides:
         columns = ", ".join(cells.row)
         expected = "video and chain, or video_a, chain_a, video_b, chain_b"
-        raise DataError(cells.file, 1, f"no columns to learn from; expected {expected}, found {columns}")
+        raise DataError(
+            cells.file, 1, f"no columns to learn from; expected {expected}, found {columns}; {_WITHOUT_CHAINS}"
+        )
     return sides

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         VideoError,
     )
     from descore.model.modeling import DescoreModel
+    from descore.rewards.bulk import score_table
     from descore.rewards.function import RewardFunction
     from descore.scorer import Request, SamplingParams, Scorer
     from descore.types import Clip, Comparison, Completion, Score
@@ -30,6 +31,7 @@ _HOME = {
     **dict.fromkeys(("VideoError", "DataError", "AnswerError"), "descore.errors"),
     "DescoreModel": "descore.model.modeling",
     "RewardFunction": "descore.rewards.function",
+    "score_table": "descore.rewards.bulk",
     "VideoSampling": "descore.video.reader",
     "read_clip": "descore.video.reader",
 }
@@ -54,6 +56,7 @@ __all__ = [
     "VideoSampling",
     "__version__",
     "read_clip",
+    "score_table",
 ]
 
 

@@ -10,6 +10,7 @@ import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,12 +34,22 @@ def make_directory(folder: Path) -> None:
 def lock_directory(folder: Path) -> Iterator[None]:
     """Hold a directory for this process. The system releases the lock when the process ends, however it ends, so a
     killed run leaves none behind. ConfigError if another process holds it."""
-    with (folder / LOCK_FILE).open("a") as file:
+    with lock_file(folder / LOCK_FILE, name=folder):
+        yield
+
+
+@contextmanager
+def lock_file(path: Path, *, name: Path) -> Iterator[None]:
+    """Hold a file for this process, as `lock_directory` does; it is made if it is not there. `name` is what an error
+    names. ConfigError if another process holds it, or it cannot be opened."""
+    with _report_os_errors(path):
+        file = path.open("a")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(
-                f"{folder}: another process is writing this run; wait for it, or choose another --out"
+                f"{name}: another process is writing this run; wait for it, or choose another --out"
             ) from None
         yield
 
@@ -99,16 +110,18 @@ def read_records(path: Path, *, last: int | None = None) -> list[dict[str, Any]]
     return [parse_json_object(line.rstrip(), file=path, line=number) for number, line in kept]
 
 
-def append_records(path: Path, records: Iterable[Mapping[str, Any]], *, allow_nan: bool = False) -> None:
-    """Append records to a journal as lines of ASCII, and return once they are on the disk.
+def append_records(path: Path, records: Iterable[Mapping[str, Any]], *, allow_nan: bool = False) -> list[int]:
+    """Append records to a journal as lines of ASCII, and return once they are on the disk: the place that each begins
+    at, in bytes.
 
-    Without `allow_nan`, a number that is not finite raises ValueError."""
-    lines = "".join(json.dumps(record, allow_nan=allow_nan) + "\n" for record in records)
-    with path.open("a+b") as file:
-        _cut_unfinished_line(file)
-        file.write(lines.encode("ascii"))
+    Without `allow_nan`, a number that is not finite raises ValueError. ConfigError if the disk is full."""
+    lines = [json.dumps(record, allow_nan=allow_nan) + "\n" for record in records]
+    with _report_os_errors(path), path.open("a+b") as file:
+        start = _cut_unfinished_line(file)
+        file.write("".join(lines).encode("ascii"))
         file.flush()
         os.fsync(file.fileno())
+    return list(accumulate(map(len, lines), initial=start))[:-1]
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
@@ -181,7 +194,8 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _cut_unfinished_line(file: BinaryIO) -> None:
+def _cut_unfinished_line(file: BinaryIO) -> int:
+    """Cut off a last line without its end, and return where the file ends."""
     end = size = file.seek(0, os.SEEK_END)
     while end:
         begin = max(0, end - (1 if end == size else _BLOCK))
@@ -193,3 +207,4 @@ def _cut_unfinished_line(file: BinaryIO) -> None:
         end = begin
     if end < size:
         file.truncate(end)
+    return end

@@ -5,7 +5,7 @@ Heavy packages are imported when a verb runs, so that --help and --version are q
 import gc
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,7 +14,7 @@ from descore.cli.convert_checkpoint import convert_checkpoint
 from descore.cli.data import data_app
 from descore.cli.demo import demo
 from descore.cli.doctor import doctor
-from descore.cli.errors import print_error
+from descore.cli.errors import USAGE_ERROR, print_error
 from descore.cli.evaluate import benchmarks, evaluate_judge, report
 from descore.cli.score import compare, rank, score
 from descore.cli.stress import stress_test
@@ -46,9 +46,6 @@ app.add_typer(train_app)
 app.add_typer(world_app)
 
 
-_USAGE_ERROR: Any = typer.BadParameter.__base__  # Typer exports no name for this base class
-
-
 def _print_version(requested: bool) -> None:
     if requested:
         typer.echo(f"descore {__version__}")
@@ -69,7 +66,7 @@ def main() -> None:
     gc.set_threshold(100_000, 20, 20)  # at the default, a tenth of the start-up searches imports for garbage
     try:
         sys.exit(app(prog_name="descore", standalone_mode=False))
-    except _USAGE_ERROR as error:
+    except USAGE_ERROR as error:
         message, command = error.format_message(), error.ctx.command_path if error.ctx else "descore"
         if "\n" in message:  # the help, where arguments are missing
             typer.echo(message, err=True)

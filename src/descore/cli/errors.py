@@ -6,12 +6,14 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any, TextIO
 
 import typer
 
 from descore.errors import DescoreError, DescoreWarning
 
+USAGE_ERROR: Any = typer.BadParameter.__base__
+"""Typer exports no name for this base class."""
 INTERRUPTED = 130
 """128 + SIGINT, as in shells."""
 PIPE_CLOSED = 141

@@ -6,14 +6,32 @@ from typing import Annotated, Literal
 import typer
 
 
-def _not_empty(prompt: str) -> str:
-    if not prompt.strip():
+def _not_empty(prompt: str | None) -> str | None:
+    if prompt is not None and not prompt.strip():
         raise typer.BadParameter("the prompt is empty; give the text that the video was generated from")
     return prompt
 
 
 Clips = Annotated[list[str], typer.Argument(metavar="CLIP", help="Video files: mp4, mov, mkv, webm, avi, gif.")]
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="CLIP...|TABLE|FOLDER",
+        help="Video files (mp4, mov, mkv, webm, avi, gif); or one table with the columns prompt, video or prompt, "
+        "video_a, video_b; or one folder.",
+    ),
+]
 Prompt = Annotated[str, typer.Option("--prompt", "-p", help="The text they were generated from.", callback=_not_empty)]
+PromptOfAll = Annotated[
+    str | None,
+    typer.Option(
+        "--prompt",
+        "-p",
+        help="The text that all clips were generated from. Not for a table with a column prompt, nor for a folder with "
+        "a text file beside each clip (clip.mp4, clip.txt).",
+        callback=_not_empty,
+    ),
+]
 Model = Annotated[str, typer.Option("--model", "-m", help="A checkpoint: folder, hub id, or the bundled 'tiny'.")]
 ParadigmChoice = Annotated[
     Literal["descore", "discriminative", "generative"] | None,

@@ -4,7 +4,7 @@ In: results of the scorer. Out: standard output, failures on standard error, and
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console, Group, RenderableType
@@ -20,6 +20,9 @@ from descore.evaluation.records import error_text, to_line, to_record
 from descore.report.text import chain_prose, clip_facts, completion_warnings, mark_word, one_line, plain, signed
 from descore.rubric import mark_text
 from descore.types import DIMENSIONS, Comparison, Mark, Score, Verdict, preference_probability
+
+if TYPE_CHECKING:
+    from descore.rewards.bulk import ScoringSummary
 
 MARK_STYLES: Mapping[Mark, str] = {2: "green", 1: "yellow", 0: "red", None: "dim"}
 
@@ -79,6 +82,46 @@ def print_comparison(results: Sequence[Result], *, clips: tuple[str, str], promp
         if comparison is not None:
             _show_preference(screen, comparison, names=clips)
     _exit_on_failures(_errors_of(results), of=len(results))
+
+
+def print_summary(summary: "ScoringSummary", *, json: bool) -> None:
+    """Print what a run of bulk scoring has scored: failures first, on standard error, and then the table. Rows without
+    a reward make the exit code 4."""
+    if summary.failed:
+        kinds = [f"{count:,} {kind}" for kind, count in summary.kinds.most_common(_MAX_NAMED)]
+        named = [f"{video}: {reason}" for video, reason in summary.failures]
+        more = summary.failed - len(named)
+        first = name_first(named) + (f"; and {more:,} more" if more else "")
+        counts = f"scored {summary.scored:,} of {summary.total:,}; {summary.failed:,} failed"
+        print_error(f"{counts} ({', '.join(kinds)}): {first}")
+    if json:
+        _print_json(_summary_record(summary))
+    else:
+        typer.echo(_summary_text(summary))
+    if summary.failed:
+        raise typer.Exit(VideoError.exit_code)
+
+
+def _summary_text(summary: "ScoringSummary") -> str:
+    facts = [f"scored {summary.scored:,} of {summary.total:,}"]
+    if summary.mean_reward is not None:
+        facts.append(f"mean reward {signed(summary.mean_reward)}")
+    if summary.truncated:
+        facts.append(f"{with_count(summary.truncated, 'chain')} cut off")
+    share = summary.model_seconds / summary.seconds if summary.seconds else 0.0
+    now = f"{summary.computed:,} now in {summary.seconds:.1f} s, {share:.0%} of it the model's"
+    facts.append(now if summary.computed else "none of them now")
+    return f"{one_line(str(summary.out))}: {'; '.join(facts)}"
+
+
+def _summary_record(summary: "ScoringSummary") -> dict[str, Any]:
+    names = ("total", "scored", "failed", "truncated", "mean_reward", "computed", "seconds", "model_seconds")
+    return {
+        "out": str(summary.out),
+        **{name: getattr(summary, name) for name in names},
+        "kinds": dict(summary.kinds),
+        "failures": [{"video": video, "error": reason} for video, reason in summary.failures],
+    }
 
 
 def name_first(items: Sequence[str], *, limit: int = _MAX_NAMED, separator: str = "; ") -> str:

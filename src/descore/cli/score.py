@@ -1,17 +1,42 @@
-"""`descore score`, `descore compare` and `descore rank`: score clips of one prompt."""
+"""`descore score`, `descore compare` and `descore rank`: score clips of one prompt, tables and folders."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from descore.cli import options as opt
 from descore.cli.errors import reported_errors
 
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        help="The scored table: .csv, .jsonl or .parquet. Default: beside the source, clips.csv to clips.scores.csv. "
+        "What is scored so far is kept in a .journal beside it.",
+    ),
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Of a table or folder, only so many rows.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=0,
+        help="Of a table or folder: processes that read clips ahead; 0 reads them in this one. Default: the cores but "
+        "one, at most 8.",
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin anew, and replace the scored table that is there.")]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Score a scored table again: its reward, chain and so on are replaced.")
+]
+
 
 def score(
     *,
-    clips: opt.Clips,
-    prompt: opt.Prompt,
+    sources: opt.Sources,
+    prompt: opt.PromptOfAll = None,
     model: opt.Model = "tiny",
     paradigm: opt.ParadigmChoice = None,
     think: opt.ThinkChoice = None,
@@ -21,27 +46,46 @@ def score(
     max_chain_tokens: opt.MaxChainTokens = None,
     batch_size: opt.BatchSize = 8,
     device: opt.Device = None,
+    out: Out = None,
+    limit: Limit = None,
+    workers: Workers = None,
+    replace: Replace = False,
+    overwrite: Overwrite = False,
     json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Write a chain of thought about each clip of one prompt, and score it."""
+    """Write a chain of thought about each clip, and score it: clips of one prompt, or all of a table or a folder.
+
+    A table or folder becomes a scored table: its columns, and reward, marks, chain and others. Clips are read in other
+    processes while the model thinks. A clip that cannot be scored is a row with an error, and makes the exit code 4.
+    The same command goes on with a run that was interrupted, and tries rows without a score again."""
     with reported_errors(debug=debug):
         from descore.cli.output import print_scores
-        from descore.cli.scoring import score_clips
+        from descore.cli.scoring import check_bulk_options, score_clips, score_source
+        from descore.rewards.sources import is_source
 
-        results = score_clips(
-            [(clip, prompt) for clip in clips],
-            model=model,
-            paradigm=paradigm,
-            device=device,
-            batch_size=batch_size,
-            think=think,
-            samples=samples,
-            seed=seed,
-            temperature=temperature,
-            max_chain_tokens=max_chain_tokens,
-        )
-        print_scores(results, clips=clips, prompt=prompt, model=model, json=json)
+        parameters: dict[str, Any] = {
+            "think": think,
+            "samples": samples,
+            "seed": seed,
+            "temperature": temperature,
+            "max_chain_tokens": max_chain_tokens,
+        }
+        opened: dict[str, Any] = {"model": model, "paradigm": paradigm, "device": device, "batch_size": batch_size}
+        bulk: dict[str, Any] = {
+            "out": out,
+            "limit": limit,
+            "workers": workers,
+            "replace": replace,
+            "overwrite": overwrite,
+        }
+        check_bulk_options(sources, prompt=prompt, bulk=bulk)
+        if is_source(sources[0]):
+            score_source(sources[0], prompt=prompt, json=json, **bulk, **opened, **parameters)
+            return
+        assert prompt is not None
+        results = score_clips([(clip, prompt) for clip in sources], **opened, **parameters)
+        print_scores(results, clips=sources, prompt=prompt, model=model, json=json)
 
 
 def rank(

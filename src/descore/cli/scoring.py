@@ -1,10 +1,13 @@
-"""Open scorers and judges, and score clips under a progress bar.
+"""Open scorers and judges, and score clips, tables and folders under a progress bar.
 
 In: options as the command line gives them. Out: a scorer, a judge, or results as they come."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -12,12 +15,14 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
-from descore.errors import DescoreError
+from descore.cli.errors import USAGE_ERROR
+from descore.errors import ConfigError, DescoreError
 from descore.rubric import check_prompt
 from descore.types import Paradigm, Score
 
@@ -25,12 +30,16 @@ if TYPE_CHECKING:
     import torch
 
     from descore.evaluation.judges import FeatureJudge, ModelJudge
+    from descore.rewards.bulk import BulkProgress
     from descore.scorer import Scorer
 
 Result = Score | DescoreError
 
 _SPEED_PERIOD = 3600.0
 """Seconds of progress that the remaining time is estimated from: a batch may take minutes."""
+
+_LINE_PERIOD = 30.0
+"""Seconds between lines of progress where there is no terminal."""
 
 
 def open_scorer(
@@ -106,6 +115,119 @@ def score_clips(
             bar.stop()
             yield result
             bar.start()
+
+
+def check_bulk_options(sources: Sequence[str], *, prompt: str | None, bulk: Mapping[str, Any]) -> None:
+    """Refuse options that do not fit what is scored: several clips, or one table or folder."""
+    from descore.rewards.sources import is_source
+
+    many = [name for name in sources if is_source(name)]
+    if many and len(sources) > 1:
+        raise ConfigError(f"{many[0]}: a table or folder among clips; score it by itself")
+    if many:
+        return
+    given = [name for name, value in bulk.items() if value not in (None, False)]
+    if given:
+        raise ConfigError(f"--{given[0]}: for a table or a folder; for clips use --json, a line for each")
+    if prompt is None:
+        raise USAGE_ERROR("Missing option '--prompt' / '-p'")
+
+
+def score_source(
+    source: str,
+    *,
+    prompt: str | None,
+    out: Path | None,
+    limit: int | None,
+    workers: int | None,
+    replace: bool,
+    overwrite: bool,
+    json: bool,
+    model: str,
+    paradigm: Paradigm | None,
+    device: str | None,
+    batch_size: int,
+    **sampling_params: Any,  # noqa: ANN401  # fields of `SamplingParams`
+) -> None:
+    """Score a table or a folder into a scored table, and print what came of it. Rows without a reward make the exit
+    code 4; an interrupted run says how to go on."""
+    from descore.cli.output import print_summary
+    from descore.rewards.journal import check_out, default_out
+    from descore.rewards.sources import open_source
+
+    with progress_bar(time_remaining=True) as bar:
+        task = bar.add_task(f"reading {source}", total=None)
+        opened = open_source(source, prompt=prompt, limit=limit, replace=replace)
+        target = default_out(opened.path) if out is None else out
+        check_out(target, overwrite=overwrite)
+        bar.update(task, description=f"opening {model}")
+        from descore.scorer import SamplingParams
+
+        SamplingParams(**sampling_params).resolved(paradigm)
+        scorer = open_scorer(model, paradigm=paradigm, device=device, batch_size=batch_size)
+        from descore.rewards.bulk import write_scores
+
+        show = BulkDisplay(bar, task)
+        try:
+            summary = write_scores(
+                opened,
+                target,
+                scorer=scorer,
+                overwrite=overwrite,
+                workers=workers,
+                on_progress=show,
+                **sampling_params,
+            )
+        except KeyboardInterrupt:
+            show.explain_interrupt()
+            raise
+    print_summary(summary, json=json)
+
+
+class BulkDisplay:
+    """Shows how far a run is: in a bar, or without a terminal in a line on standard error now and then."""
+
+    def __init__(self, bar: Progress, task: TaskID, *, period: float = _LINE_PERIOD) -> None:
+        self._bar = bar
+        self._task = task
+        self._period = period
+        self._start: tuple[float, int] | None = None
+        self._shown = time.monotonic()
+        self._last: BulkProgress | None = None
+
+    def __call__(self, progress: "BulkProgress") -> None:
+        """Show it."""
+        now = time.monotonic()
+        self._start = self._start or (now, progress.done)
+        self._last = progress
+        failed = f" ({progress.failed:,} failed)" if progress.failed else ""
+        if not self._bar.disable:
+            self._bar.update(self._task, description=f"scoring{failed}", completed=progress.done, total=progress.total)
+        elif now - self._shown >= self._period:
+            self._shown = now
+            left = self._left(now, progress)
+            typer.echo(f"scored {progress.done:,} of {progress.total:,}{failed}{left}", err=True)
+
+    def _left(self, now: float, progress: "BulkProgress") -> str:
+        assert self._start is not None
+        begin, before = self._start
+        if progress.done <= before:
+            return ""
+        seconds = (now - begin) * (progress.total - progress.done) / (progress.done - before)
+        return f", about {_duration(seconds)} left"
+
+    def explain_interrupt(self) -> None:
+        """Say how to go on."""
+        done = "" if self._last is None else f"; {self._last.done:,} of {self._last.total:,} rows are kept"
+        typer.echo(f"stopped{done}: the same command goes on from there", err=True)
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as people say them: '40 s', '12 min', '3 h 20 min'."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def progress_bar(*, time_remaining: bool = False) -> Progress:

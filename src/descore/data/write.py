@@ -71,41 +71,62 @@ def _column_name(stem: str, label: str) -> str:
 
 
 @contextmanager
-def table_writer(out: Path, columns: Sequence[str]) -> Iterator[WriteRow]:
+def table_writer(
+    out: Path,
+    columns: Sequence[str],
+    *,
+    schema: Any = None,  # noqa: ANN401  # pyarrow is not typed
+    overwrite: bool = False,
+) -> Iterator[WriteRow]:
     """Yield a function that writes a row. The table is at `out` once the block has ended without an error.
 
-    ConfigError if it cannot be written, its suffix is none of .csv, .jsonl and .parquet, or it is there already."""
-    make = _WRITERS.get(out.suffix.lower())
-    if make is None:
-        raise ConfigError(f"{out}: unknown suffix {out.suffix!r}; expected one of {', '.join(_WRITERS)}")
-    if out.exists():
+    schema: the columns' types in Parquet, a pyarrow schema; without it ratings are numbers and all others texts.
+    overwrite: replace a table that is there. ConfigError if it cannot be written, its suffix is none of .csv, .jsonl
+    and .parquet, or it is there already."""
+    check_writable(out)
+    if out.exists() and not overwrite:
         raise ConfigError(f"{out}: exists already; choose another name with --out, or remove it")
-    with atomic_path(out) as aside, make(aside, columns) as write:
+    with atomic_path(out) as aside, _WRITERS[out.suffix.lower()](aside, columns, schema) as write:
         yield write
 
 
+def check_writable(out: Path) -> None:
+    """ConfigError if no table is written under a name of this suffix."""
+    if out.suffix.lower() not in _WRITERS:
+        raise ConfigError(f"{out}: unknown suffix {out.suffix!r}; expected one of {', '.join(_WRITERS)}")
+
+
 @contextmanager
-def _csv_writer(path: Path, columns: Sequence[str]) -> Iterator[WriteRow]:
+def _csv_writer(path: Path, columns: Sequence[str], _schema: object) -> Iterator[WriteRow]:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        yield lambda row: writer.writerow([row.get(column) for column in columns])
+        yield lambda row: writer.writerow([_csv_cell(row.get(column)) for column in columns])
+
+
+def _csv_cell(value: object) -> object:
+    """A cell as `Cells` reads it back: lists, objects and truth values as JSON."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, bool | list | dict) else value
 
 
 @contextmanager
-def _json_lines_writer(path: Path, columns: Sequence[str]) -> Iterator[WriteRow]:
+def _json_lines_writer(path: Path, columns: Sequence[str], _schema: object) -> Iterator[WriteRow]:
     with path.open("w", encoding="utf-8") as file:
         # Every row has every column, since readers take the columns from the first row.
-        yield lambda row: file.write(json.dumps({c: row.get(c) for c in columns}, ensure_ascii=False) + "\n")
+        yield lambda row: file.write(
+            # Dates and decimals, which a Parquet table may have, as texts.
+            json.dumps({c: row.get(c) for c in columns}, ensure_ascii=False, default=str) + "\n"
+        )
 
 
 @contextmanager
-def _parquet_writer(path: Path, columns: Sequence[str]) -> Iterator[WriteRow]:
+def _parquet_writer(path: Path, columns: Sequence[str], schema: Any) -> Iterator[WriteRow]:  # noqa: ANN401
     try:
         arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError:
         raise ConfigError(f"{path}: Parquet needs pyarrow; {how_to_install('tables')}") from None
-    schema = arrow.schema([(c, arrow.float64() if c.startswith("rating_") else arrow.string()) for c in columns])
+    types = [(c, arrow.float64() if c.startswith("rating_") else arrow.string()) for c in columns]
+    schema = arrow.schema(types) if schema is None else schema
     rows: list[dict[str, Any]] = []
     with parquet.ParquetWriter(path, schema) as writer:
 

@@ -6,17 +6,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from descore.rewards.bulk import ScoringSummary, score_table, write_scores
     from descore.rewards.frames import FrameFormat
     from descore.rewards.function import RewardFunction, Rewards
     from descore.rewards.groups import win_rates
+    from descore.rewards.scored import ScoredRow, read_scored
 
 _HOME = {
     "FrameFormat": "descore.rewards.frames",
     **dict.fromkeys(("RewardFunction", "Rewards"), "descore.rewards.function"),
+    **dict.fromkeys(("ScoringSummary", "score_table", "write_scores"), "descore.rewards.bulk"),
+    **dict.fromkeys(("ScoredRow", "read_scored"), "descore.rewards.scored"),
     "win_rates": "descore.rewards.groups",
 }
 
-__all__ = ["FrameFormat", "RewardFunction", "Rewards", "win_rates"]
+__all__ = [
+    "FrameFormat",
+    "RewardFunction",
+    "Rewards",
+    "ScoredRow",
+    "ScoringSummary",
+    "read_scored",
+    "score_table",
+    "win_rates",
+    "write_scores",
+]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  # whatever the name stands for

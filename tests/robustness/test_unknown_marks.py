@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 
 import pytest
-from descore.report.naming import name_runs
 from rich.console import Console
 
 from descore.cli.output import show_ranking, show_score
@@ -13,6 +12,7 @@ from descore.evaluation.results import results_of
 from descore.evaluation.score_tables import read_scores
 from descore.report.cards import score_card
 from descore.report.findings import mistake_view, worst_mistakes
+from descore.report.tables import name_runs
 from descore.rubric import read_answer, unknown_of
 from descore.types import Verdict
 from tests.evaluation.cases import FixedJudge, clip, four_clips

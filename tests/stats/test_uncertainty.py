@@ -7,25 +7,26 @@ import pytest
 from scipy import integrate, stats
 from scipy.special import expit
 
-from descore.stats.uncertainty import SHARES, difference_error, expected_preference, half_width, spread_value
+from descore.stats.uncertainty import SHARES, difference_error, half_width, spread_value
+from descore.types import preference_probability
 
 
 @pytest.mark.parametrize("difference", [-4.0, -1.0, 0.0, 0.3, 2.5, 8.0])
 @pytest.mark.parametrize("error", [0.0, 0.4, 1.0, 3.0])
-def test_expected_preference_is_near_the_integral(difference, error):
+def test_an_uncertain_preference_is_near_the_integral(difference, error):
     """MacKay's approximation is off by .018 at the most, near |d| = 2.5 and e = 2."""
 
     def weighted(noise):
         return expit(difference + error * noise) * stats.norm.pdf(noise)
 
     exact, _ = integrate.quad(weighted, -12, 12, limit=200)
-    assert expected_preference(difference, error) == pytest.approx(exact, abs=0.02)
+    assert preference_probability(difference, 0, variance=error**2) == pytest.approx(exact, abs=0.02)
 
 
 def test_noise_draws_a_preference_towards_one_half():
     """sigmoid(2) = .881; with e^2 = 8 / pi the difference is divided by sqrt(2): sigmoid(1.414) = .804."""
-    assert expected_preference(2.0, 0.0) == pytest.approx(0.8808, abs=1e-4)
-    assert expected_preference(2.0, math.sqrt(8 / math.pi)) == pytest.approx(0.8044, abs=1e-4)
+    assert preference_probability(2.0, 0.0) == pytest.approx(0.8808, abs=1e-4)
+    assert preference_probability(2.0, 0.0, variance=8 / math.pi) == pytest.approx(0.8044, abs=1e-4)
 
 
 def test_the_interval_is_that_of_welchs_test():

@@ -1,12 +1,11 @@
-"""What the spread of several chains says: the interval of a difference, the probability of a preference, and whether
-small margins for their spread are the wrong ones.
+"""What the spread of several chains says: the interval of a difference of rewards, and whether margins that are small for
+their spread are the wrong ones.
 
 In: rewards as means over chains with their sample deviations and numbers of chains; or margins, their standard errors,
 preferences and groups, as in `agreement`. Out: numbers, and figures with intervals.
 
 Keywords `resamples`, `level`, `seed`: see `bootstrap_interval`. Shapes: B pairs, G groups, R resamples, V values."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Unpack
@@ -26,7 +25,6 @@ from descore.stats.bootstrap import (
     bootstrap_interval,
     number_groups,
 )
-from descore.types import preference_probability
 
 LEVEL = 0.95
 """Of the intervals that decide whether one clip is better than another."""
@@ -58,14 +56,6 @@ class SpreadValue:
     """The share of pairs whose interval of the difference, at LEVEL, leaves out 0."""
     clear_accuracy: Figure
     """Accuracy on these."""
-
-
-def expected_preference(difference: float, error: float) -> float:
-    """That a is preferred to b where the difference of their rewards is known up to normal noise.
-
-    E[sigmoid(d + e n)] for n ~ N(0, 1), by MacKay (1992, Neural Computation 4(5), 720-736): sigmoid(d / sqrt(1 + pi
-    e^2 / 8)), within .02 of the integral. error 0 gives the model of Bradley & Terry."""
-    return preference_probability(difference / math.sqrt(1 + math.pi * error**2 / 8), 0.0)
 
 
 def difference_error(

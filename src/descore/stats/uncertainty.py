@@ -1,5 +1,5 @@
-"""What the spread of several chains says: the interval of a difference of rewards, and whether margins that are small for
-their spread are the wrong ones.
+"""What the spread of several chains says: the interval of a difference of rewards, and whether margins that are small
+for their spread are the wrong ones.
 
 In: rewards as means over chains with their sample deviations and numbers of chains; or margins, their standard errors,
 preferences and groups, as in `agreement`. Out: numbers, and figures with intervals.

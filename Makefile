@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 # glibc gives large blocks back to the system after each step; asking for them again can cost more than the step.
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456
 
-.PHONY: help setup demo test test-slow check bench zoo grow evaluate wheel clean
+.PHONY: help setup demo test test-slow check floors newest bench zoo grow evaluate wheel clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -40,6 +40,32 @@ check: $(READY)  ## style, types, direction of imports
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
 
+# What breaks first with other versions: reading, rendering, adapters, a step of each stage. About a minute.
+SMOKE := tests/cli tests/model tests/robustness/test_videos.py tests/training/test_models.py tests/report/test_page.py \
+	tests/video/test_reader.py
+
+# smoke,ENVIRONMENT,CONSTRAINTS: install into a clean environment and try it.
+# torch and torchvision stay at the tested version, so their own floors are untested: the other versions come only with
+# gigabytes of CUDA, or from an index of their own. There: make floors TORCH='torch==2.9.0 torchvision==0.24.0'
+TORCH ?= $$(grep -E '^torch(vision)?==' constraints.txt)
+define smoke
+	$(PYTHON) -m venv --clear $(1)
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2) --editable '.[train,tables,tensorboard]' \
+		pytest pytest-xdist hypothesis
+	$(1)/bin/descore doctor
+	$(1)/bin/descore score src/descore/bundled/clips/rabbit.mp4 --prompt 'a rabbit sniffs a flower'
+	$(1)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m 'not slow' $(SMOKE)
+endef
+
+floors:          ## the oldest versions that pyproject.toml allows: a clean environment, and a smoke test
+	mkdir -p build
+	$(PYTHON) -m tests.floors > build/floors.txt
+	$(call smoke,.venv-floors,--constraint build/floors.txt)
+
+newest:          ## the newest version of everything: a clean environment, and a smoke test
+	$(call smoke,.venv-newest,)
+
 bench: $(READY)  ## every benchmark: our way beside the other way
 	@for script in $$(grep -l '^if __name__' benchmarks/*.py); do module=benchmarks.$$(basename $$script .py); \
 		echo; echo "== python -m $$module"; $(BIN)/python -m $$module || exit 1; done
@@ -60,4 +86,4 @@ wheel: $(READY)  ## build the wheel
 	$(BIN)/python -m build --wheel
 
 clean:           ## remove what was built, not the runs
-	rm -rf $(VENV) build dist demo src/*.egg-info
+	rm -rf $(VENV) .venv-floors .venv-newest build dist demo src/*.egg-info

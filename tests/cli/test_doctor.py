@@ -1,5 +1,7 @@
 """`descore doctor`, end to end on a micro model."""
 
+from descore.errors import VideoError
+
 
 def test_doctor_finds_all_well(descore, lines, model):
     result = descore("doctor", "--model", model, "--json")
@@ -8,6 +10,7 @@ def test_doctor_finds_all_well(descore, lines, model):
     assert diagnoses["ok"] is True
     assert diagnoses["faults"] == []
     assert {"python", "descore", "torch", "torchvision", "transformers", "av", "device", "model"} <= set(diagnoses)
+    assert diagnoses["H.264"] == "60 frames of 320x180 decoded, 5 sampled"
     assert "the same words" in diagnoses["alone = batch"]
     assert "the same words" in diagnoses["seed = seed"]
 
@@ -19,3 +22,13 @@ def test_doctor_says_what_is_wrong_and_goes_on(descore, lines, tmp_path):
     assert diagnoses["faults"] == ["model"]
     assert "no such folder" in diagnoses["model"]
     assert "FAIL  model" in descore("doctor", "--model", tmp_path / "absent").stdout
+
+
+def test_a_build_without_h264_is_a_fault(descore, lines, model, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise VideoError("rabbit.mp4", "this FFmpeg has no decoder for h264")
+
+    monkeypatch.setattr("descore.video.reader.read_clip", refuse)
+    [diagnoses] = lines(descore("doctor", "--model", model, "--json"))
+    assert diagnoses["faults"][0] == "H.264"
+    assert "no decoder for h264" in diagnoses["H.264"]

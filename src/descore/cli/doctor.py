@@ -1,4 +1,5 @@
-"""`descore doctor`: show what is installed and which device is used, and test that a model scores reproducibly."""
+"""`descore doctor`: show what is installed and which device is used, and test that a bundled H.264 clip is decoded and
+that a model scores reproducibly."""
 
 import json as json_lines
 from collections.abc import Callable, Iterator
@@ -39,7 +40,7 @@ def doctor(
     json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Show versions and device, open the model, and test that it scores a small clip reproducibly."""
+    """Show versions and device, decode H.264, open the model, and test that it scores a small clip reproducibly."""
     with reported_errors(debug=debug):
         diagnoses = []
         for diagnosis in _diagnose(model, paradigm, device):
@@ -72,6 +73,7 @@ def _diagnose(model: str, paradigm: "Paradigm | None", device: str | None) -> It
     imports = _run_check("imports", _import_all)
     yield imports
     if imports.ok:
+        yield _run_check("H.264", _decode_h264)
         yield Diagnosis(name="device", result=_describe_device(device))
         yield from _check_model(model, paradigm, device)
 
@@ -100,6 +102,19 @@ def _import_all() -> str:
     for name in ("transformers", "av", "PIL", "descore.scorer"):
         import_module(name)
     return "torch, torchvision, transformers, av and pillow work together"
+
+
+def _decode_h264() -> str:
+    """Decode a bundled clip whole, since some builds of FFmpeg come without H.264."""
+    from importlib.resources import as_file, files
+
+    from descore.video.reader import read_clip
+    from descore.video.sampling import VideoSampling
+
+    with as_file(files("descore").joinpath("bundled", "clips", "rabbit.mp4")) as file:
+        clip = read_clip(file, sampling=VideoSampling())
+    width, height = clip.source_size
+    return f"{clip.source_frames} frames of {width}x{height} decoded, {len(clip.times)} sampled"
 
 
 def _describe_device(device: str | None) -> str:

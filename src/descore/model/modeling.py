@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -59,9 +60,8 @@ def open_backbone(source: Any, *, dtype: torch.dtype) -> Any:  # noqa: ANN401  #
     named = isinstance(source, str | os.PathLike)
     if named:
         check_folder(Path(source))
-    # Without PEFT, transformers passes an adapter over and opens the weights beside it.
-    if named and (Path(source) / ADAPTER_CONFIG).is_file() and find_spec("peft") is None:
-        raise ConfigError(f"{source}: has an adapter, which needs peft; {how_to_install('train')}")
+    if named and (Path(source) / ADAPTER_CONFIG).is_file():
+        check_peft(f"{source}: has an adapter, which")
     name, loading = source if named else "the config", dict[str, Any]()
     with RefuseBroken(name, "transformers cannot open the backbone"):
         config = AutoConfig.from_pretrained(source, trust_remote_code=False) if named else source
@@ -94,6 +94,22 @@ def _check_attention(source: object, config: Any) -> None:  # noqa: ANN401
     if missing or chosen == "flex_attention":
         reason = "is not installed" if missing else "does not take the masks that chains need"
         raise ConfigError(f"{source}: attn_implementation is {chosen}, which {reason}; set it to sdpa")
+
+
+def check_peft(what: str) -> None:
+    """ConfigError, which begins with `what`, unless PEFT is there and as new as this transformers needs it.
+
+    Without PEFT, transformers passes an adapter over and opens the weights beside it."""
+    if find_spec("peft") is None:
+        raise ConfigError(f"{what} needs peft; {how_to_install('train')}")
+    from packaging.version import Version
+    from transformers.integrations.peft import MIN_PEFT_VERSION
+
+    if Version(version("peft")) < Version(MIN_PEFT_VERSION):
+        raise ConfigError(
+            f"{what} needs peft {MIN_PEFT_VERSION} with transformers {version('transformers')}, found "
+            f"{version('peft')}; install that, or an older transformers"
+        )
 
 
 def _check_tensors(source: object, loading: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 from descore.errors import CheckpointError, ConfigError, DataError, DescoreWarning
 from descore.io import atomic_directory, read_json_object
 from descore.model.checkpoint import CheckpointSettings, find_checkpoint, read_head, read_settings
-from descore.model.modeling import DescoreModel, RewardHead, has_adapters, is_adapter, merge_adapters
+from descore.model.modeling import DescoreModel, RewardHead, check_peft, has_adapters, is_adapter, merge_adapters
 from descore.rubric import DEFAULT_RUBRIC, fill_rubric
 from descore.training.config import ColdStartConfig, OptimConfig, TrainableConfig, TrainingConfig
 from descore.training.model_card import CARD_FILE
@@ -94,6 +94,7 @@ def _rows(model: DescoreModel) -> dict[str, nn.Parameter]:
 
 
 def _add_adapters(model: DescoreModel, trainable: TrainableConfig) -> None:
+    check_peft("trainable: lora")
     import peft
 
     lora, source = trainable.lora, model.backbone.config._name_or_path

@@ -373,7 +373,7 @@ def pairs_only(data):
     return [data / "empty.csv", data / "bare.csv"]
 
 
-def test_a_table_without_chains_trains_a_model_that_scores_at_once(cold_start, pairs_only, tmp_path):
+def test_a_table_without_chains_trains_one_that_scores_at_once(cold_start, pairs_only, tmp_path):
     empty, bare = pairs_only
     options = ("loss.chain_weight=0", "optim.max_steps=1", FROZEN)
     with pytest.warns(DescoreWarning, match=rf"{empty}: no row has a chain: trains on pairs only, and the model will"):

@@ -2,6 +2,7 @@
 measured on, and make a page of runs."""
 
 import json as json_lines
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,6 +41,14 @@ ScoreTable = Annotated[
         "dimensions. The lines of descore score --json will do.",
     ),
 ]
+TieMargin = Annotated[
+    float | None,
+    typer.Option(
+        "--tie-margin",
+        help="Count ties by a fixed rule too: a difference of rewards under this is a tie. VideoScore's is 0.5. It "
+        "changes no score: the same run can be counted again with another one.",
+    ),
+]
 RunFolder = Annotated[
     Path | None, typer.Option("--out", "-o", help="The run's folder. Default: runs/ and a name made of the options.")
 ]
@@ -70,6 +79,7 @@ def evaluate_judge(
     batch_size: opt.BatchSize = 8,
     device: opt.Device = None,
     limit: opt.Limit = None,
+    tie_margin: TieMargin = None,
     out: RunFolder = None,
     json: opt.Json = False,
     debug: opt.Debug = False,
@@ -86,6 +96,8 @@ def evaluate_judge(
         from descore.evaluation.runs import run_evaluation
         from descore.evaluation.score_tables import read_scores
 
+        if tie_margin is not None and not 0 < tie_margin < math.inf:
+            raise ConfigError(f"--tie-margin is {tie_margin:g}; expected a positive number, such as VideoScore's 0.5")
         row = find_benchmark(benchmark)
         with progress_bar(time_remaining=True) as bar:
             task = bar.add_task(f"reading {row.name}", total=None)
@@ -120,6 +132,7 @@ def evaluate_judge(
                 licence=row.licence,
                 published=row.published,
                 limit=limit,
+                tie_margin=tie_margin,
                 on_progress=lambda done, total: bar.update(
                     task, completed=done, description="scoring" if done < total else "counting"
                 ),

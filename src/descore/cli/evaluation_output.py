@@ -30,6 +30,9 @@ _MAX_NAMED = 4
 _MIN_TABLE_WIDTH = 72
 """Columns, below which a table is a list."""
 
+_CELL_WIDTH = 12
+"""Columns that a figure needs."""
+
 _EVALUATION_TITLES = ("label", "accuracy", "with ties", "held out", "ties", "Spearman")
 _EVALUATION_LEGEND = (
     "Values with the number of pairs, and below them 95 % intervals drawn by prompt. Accuracy: of the decided pairs; "
@@ -42,6 +45,7 @@ _SPREAD_LEGEND = (
     "the same by |margin|, without the spread; gain is the difference. Clear: the share of pairs whose 95 % interval "
     "of the margin leaves out 0, and the accuracy on these."
 )
+_MARGIN_LEGEND = " Margin: of all pairs, where a difference of rewards under {margin:g} is a tie."
 _STRESS_TITLES = ("change", "should be", "as expected", "shift", "left out")
 _STRESS_LEGEND = (
     "As expected: the share of clips whose reward fell (lower), or shifted by at most {tolerance} deviations (same), "
@@ -125,7 +129,7 @@ def _show_run(screen: Console, run: "Run", folder: Path) -> None:
     for warning in _run_warnings(results):
         screen.print(Text(f"! {warning}", style="bold yellow"))
     screen.print()
-    _show_labels(screen, [_label_cells(label, figures) for label, figures in results["labels"].items()])
+    _show_labels(screen, results["labels"])
     spreads = {label: s for label, figures in results["labels"].items() if (s := figures.get("spread")) is not None}
     if spreads:
         _show_spreads(screen, spreads, samples=run.config["samples"])
@@ -133,7 +137,7 @@ def _show_run(screen: Console, run: "Run", folder: Path) -> None:
         screen.print(Text(f"\nMarks right: {_marks(results['marks'])}"))
     if results["scored"]:
         screen.print(f"\n{results['seconds'] / results['of']:.2f} s a clip, {results['seconds']:,.0f} s in all")
-    screen.print(Text(f"The run: {folder}\nNext: descore report {folder}"), soft_wrap=True)
+    screen.print(Text(plain(f"The run: {folder}\nNext: descore report {folder}")), soft_wrap=True)
 
 
 def _run_warnings(results: Mapping[str, Any]) -> list[str]:
@@ -146,26 +150,37 @@ def _run_warnings(results: Mapping[str, Any]) -> list[str]:
     return [f"{count:,} {text}" for text, count in counts.items() if count]
 
 
+def _tie_margin(labels: Mapping[str, Any]) -> float | None:
+    """That the run was counted with, if with any."""
+    counted = (figures.get("with_tie_margin") for figures in labels.values())
+    return next((figure["threshold"] for figure in counted if figure), None)
+
+
 def _label_cells(label: str, figures: Mapping[str, Any]) -> tuple[str, ...]:
     """The label, then a cell for each title after it."""
     tied, held_out, correlation = figures["with_ties"], figures["with_ties_held_out"], figures["correlation"]
     has_ties = bool(tied["tie_rate"])
+    by_margin = figures.get("with_tie_margin")
     return (
         one_line(label),
         _figure(figures["accuracy"]),
         _figure(tied["figure"]) if has_ties else _NONE,
         _figure(held_out["figure"]) if has_ties else _NONE,
+        *([_figure(by_margin["figure"])] if by_margin else []),
         f"{tied['tie_rate']:.0%}\n{_threshold(tied)}" if has_ties else "0%" if tied["figure"]["n"] else _NONE,
         _NONE if correlation is None else _figure(correlation["all"]["spearman"]),
     )
 
 
-def _show_labels(screen: Console, rows: Sequence[tuple[str, ...]]) -> None:
+def _show_labels(screen: Console, labels: Mapping[str, Any]) -> None:
+    rows, margin = [_label_cells(label, figures) for label, figures in labels.items()], _tie_margin(labels)
+    titles = [*_EVALUATION_TITLES[:4], *([f"margin {margin:g}"] if margin else []), *_EVALUATION_TITLES[4:]]
     if not rows:
         screen.print("The benchmark has no labels; nothing to hold the rewards against.")
     else:
-        _show_figures(screen, _EVALUATION_TITLES, rows)
-    screen.print(Text(f"\n{_EVALUATION_LEGEND}", style="dim"))
+        _show_figures(screen, titles, rows)
+    legend = _EVALUATION_LEGEND + (_MARGIN_LEGEND.format(margin=margin) if margin else "")
+    screen.print(Text(f"\n{legend}", style="dim"))
 
 
 def _show_spreads(screen: Console, spreads: Mapping[str, Mapping[str, Any]], *, samples: int | None) -> None:
@@ -188,7 +203,7 @@ def _show_spreads(screen: Console, spreads: Mapping[str, Mapping[str, Any]], *, 
 
 def _show_figures(screen: Console, titles: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
     """A row for each label, as a table or, on a narrow terminal, as a list."""
-    if screen.width < _MIN_TABLE_WIDTH:
+    if screen.width < max(_MIN_TABLE_WIDTH, _CELL_WIDTH * len(titles)):
         for label, *cells in rows:
             named = zip(titles[1:], (cell.replace("\n", ", ") for cell in cells), strict=True)
             screen.print(Text("\n".join([label, *(f"  {title} {cell}" for title, cell in named if cell != _NONE)])))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from descore.evaluation.records import to_plain, without_bad_reward
 from descore.stats.agreement import (
+    accuracy_with_tie_margin,
     accuracy_with_ties,
     accuracy_with_ties_compatible,
     accuracy_without_ties,
@@ -47,8 +48,10 @@ class Margins:
     group_B: NDArray[np.str_]
 
 
-def results_of(clips: Sequence[RatedClip], pairs: Sequence[Pair], records: Records) -> dict[str, Any]:
-    """All figures of a run.
+def results_of(
+    clips: Sequence[RatedClip], pairs: Sequence[Pair], records: Records, *, tie_margin: float | None = None
+) -> dict[str, Any]:
+    """All figures of a run. tie_margin: also count ties by this fixed margin, in units of the reward.
 
     scored, of: clips with a score, and clips; failures: the others, with their `error`; truncated: chains that were cut
     at the limit; unreadable: chains without a verdict; partial_overall: verdicts that leave out the subject or the
@@ -71,7 +74,9 @@ def results_of(clips: Sequence[RatedClip], pairs: Sequence[Pair], records: Recor
             "partial_overall": sum(bool(record.get("partial_overall")) for record in scored),
             "left_out": sum(record.get("left_out") or 0 for record in scored),
             "seconds": sum(record.get("seconds") or 0.0 for record in counted),
-            "labels": {label: _agreement(label, own, clips, records) for label, own in margins.items()},
+            "labels": {
+                label: _agreement(label, own, clips, records, tie_margin=tie_margin) for label, own in margins.items()
+            },
             "marks": _marks(clips, records),
             "by_source": _by_source(clips, records),
             "by_aspect": {label: by for label, own in margins.items() if (by := _by_aspect(own))},
@@ -132,7 +137,9 @@ def _failures(clips: Sequence[RatedClip], records: Records) -> list[dict[str, st
     return failures
 
 
-def _agreement(label: str, margins: Margins, clips: Sequence[RatedClip], records: Records) -> dict[str, Any]:
+def _agreement(
+    label: str, margins: Margins, clips: Sequence[RatedClip], records: Records, *, tie_margin: float | None
+) -> dict[str, Any]:
     margin_B, preference_B, group_B = margins.margin_B, margins.preference_B, margins.group_B
     probability_B = np.asarray([preference_probability(margin, 0.0) for margin in margin_B], np.float64)
     return {
@@ -140,6 +147,9 @@ def _agreement(label: str, margins: Margins, clips: Sequence[RatedClip], records
         "accuracy": accuracy_without_ties(margin_B, preference_B, group_B),
         "with_ties": accuracy_with_ties(margin_B, preference_B, group_B),
         "with_ties_held_out": accuracy_with_ties(margin_B, preference_B, group_B, held_out=True),
+        "with_tie_margin": None
+        if tie_margin is None
+        else accuracy_with_tie_margin(margin_B, preference_B, group_B, tie_margin=tie_margin),
         "compatible": accuracy_with_ties_compatible(margin_B, preference_B),
         "calibration": measure_calibration(probability_B, preference_B, group_B),
         "correlation": _correlation(label, clips, records),

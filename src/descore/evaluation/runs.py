@@ -87,6 +87,7 @@ def run_evaluation(
     licence: str = "",
     published: Sequence[Any] = (),
     limit: int | None = None,
+    tie_margin: float | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
 ) -> Run:
     """Score the clips that have no score yet, and write the results.
@@ -94,7 +95,8 @@ def run_evaluation(
     A folder that holds a run of the same config is resumed; clips that failed are tried again, and clips whose file has
     changed are scored anew, with a warning. A folder of another config, one that another process is writing, or one
     with scores of files that are gone, raises ConfigError. `on_progress` is called with the number of clips
-    that have been tried and the number of all."""
+    that have been tried and the number of all. `tie_margin`: see `results_of`; of the statistics alone, so a run can be
+    counted again with another one."""
     clips, pairs = judgements.clips, judgements.pairs
     labels = {"clips": [to_plain(clip) for clip in clips], "pairs": [_pair_record(pair) for pair in pairs]}
     config = {
@@ -108,7 +110,7 @@ def run_evaluation(
     with lock_directory(folder):
         _start(folder, config, {"title": title, "licence": licence, "published": to_plain(list(published)), **labels})
         _score(judge, judgements, folder=folder, on_progress=on_progress)
-        _finish(folder, clips, pairs, open_video=judgements.open)
+        _finish(folder, judgements, tie_margin=tie_margin)
     return read_run(folder)
 
 
@@ -249,10 +251,11 @@ def _some(videos: Iterable[str]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
-def _finish(folder: Path, clips: Sequence[RatedClip], pairs: Sequence[Pair], *, open_video: OpenVideo) -> None:
-    results = results_of(clips, pairs, _last_records(folder))
+def _finish(folder: Path, judgements: "Judgements", *, tie_margin: float | None) -> None:
+    clips, pairs = judgements.clips, judgements.pairs
+    results = results_of(clips, pairs, _last_records(folder), tie_margin=tie_margin)
     worst = [pairs[mistake["pair"]] for mistake in results["worst"]]
-    write_thumbnails(folder / FRAMES_FOLDER, clips, pairs=worst, open_video=open_video)
+    write_thumbnails(folder / FRAMES_FOLDER, clips, pairs=worst, open_video=judgements.open)
     atomic_write(folder / RESULTS_FILE, _json(results))
 
 

@@ -63,6 +63,8 @@ class AgreementRow:
     """Accuracy with ties, likewise."""
     held_out: Mapping[str, Any] | None = None
     compatible: float | None = None
+    by_margin: Mapping[str, Any] | None = None
+    """Accuracy with ties by a fixed margin, where it was asked for."""
     source: str = ""
     """Of a published figure."""
 
@@ -76,6 +78,11 @@ class AgreementTable:
     rows: Mapping[str, tuple[AgreementRow, ...]]
     same_pairs: bool
     """All runs were judged on the same pairs, so that their figures can be compared."""
+
+    @property
+    def has_margins(self) -> bool:
+        """Whether any run was counted with a fixed tie margin."""
+        return any(row.by_margin is not None for rows in self.rows.values() for row in rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +243,7 @@ def _measured(named: NamedRun, label: str) -> AgreementRow:
         tied=figures["with_ties"],
         held_out=figures.get("with_ties_held_out"),
         compatible=figures.get("compatible"),
+        by_margin=figures.get("with_tie_margin"),
     )
 
 

@@ -40,13 +40,15 @@ class TiedAccuracy:
     figure: Figure
     threshold: float
     """|margin| <= threshold means a tie; -1.0 means no predicted ties. It is fitted on all pairs, even if the figure
-    comes from thresholds fitted on halves, which measures how well such a threshold generalizes."""
+    comes from thresholds fitted on halves, which measures how well such a threshold generalizes. A given one is
+    another rule: |margin| < threshold."""
     tie_rate: float
     """The share of ties among people's preferences."""
     predicted_tie_rate: float
     """The share of ties among the predictions."""
-    fitted_on: Literal["the same pairs", "the other half"]
-    """The pairs that a pair's threshold was fitted on. Fitted on the same pairs, the figure is slightly too high."""
+    fitted_on: Literal["the same pairs", "the other half", "nothing"]
+    """The pairs that a pair's threshold was fitted on. Fitted on the same pairs, the figure is slightly too high;
+    nothing: it was given."""
 
 
 class MarginBin(NamedTuple):
@@ -148,6 +150,27 @@ def accuracy_with_ties(
         tie_rate=float((preference_B == 0).mean()) if n else math.nan,
         predicted_tie_rate=_predicted_ties(searches, once_1G) / n if known else math.nan,
         fitted_on="the other half" if held_out else "the same pairs",
+    )
+
+
+def accuracy_with_tie_margin(
+    margin_B: Floats, preference_B: Integers, group_B: Labels, *, tie_margin: float, **resampling: Unpack[Resampling]
+) -> TiedAccuracy:
+    """Accuracy in three classes where |margin| < tie_margin says tie: VideoScore's rule, with .5 (He et al. 2024,
+    arXiv 2406.15252). In units of the reward, so it says little of a model whose rewards have another spread.
+    ConfigError unless tie_margin is positive and finite."""
+    if not 0 < tie_margin < math.inf:
+        raise ConfigError(f"tie margin: found {tie_margin:g}, expected a positive number; VideoScore has 0.5")
+    predicted_B = np.where(np.abs(margin_B) < tie_margin, 0, np.sign(margin_B))
+    scored_B = ~np.isnan(margin_B)
+    hit_B = np.where(scored_B, predicted_B == preference_B, np.nan)
+    any_scored = bool(scored_B.any())
+    return TiedAccuracy(
+        figure=share(hit_B, group_B, **resampling),
+        threshold=tie_margin,
+        tie_rate=float((preference_B[scored_B] == 0).mean()) if any_scored else math.nan,
+        predicted_tie_rate=float((predicted_B[scored_B] == 0).mean()) if any_scored else math.nan,
+        fitted_on="nothing",
     )
 
 

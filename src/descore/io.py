@@ -104,9 +104,12 @@ def read_records(path: Path, *, last: int | None = None) -> list[dict[str, Any]]
     DataError."""
     if not path.is_file():
         return []
-    with path.open("rb") as file:
-        whole = ((number, line) for number, line in enumerate(file, start=1) if line.endswith(b"\n"))
-        kept = deque(whole, maxlen=last)
+    try:
+        with path.open("rb") as file:
+            whole = ((number, line) for number, line in enumerate(file, start=1) if line.endswith(b"\n"))
+            kept = deque(whole, maxlen=last)
+    except OSError as error:
+        raise DataError(str(path), 1, f"cannot be read: {error.strerror or error}") from None
     return [parse_json_object(line.rstrip(), file=path, line=number) for number, line in kept]
 
 

@@ -71,11 +71,11 @@ FAULTS = {
     "short.csv": (b"a,b\n1\n", "short.csv:2: 1 cells; expected 2"),
     "quote.csv": (b'a,b\n1,"2\n3,4\n', "quote.csv:2: no CSV (unexpected end of data); check the quotes"),
     "twice.csv": (b"a,b,a\n1,2,3\n", "twice.csv:1: column 'a' is there twice"),
-    "bad.jsonl": (b'{"a": 1}\n{"a": }\n', "bad.jsonl:2: no JSON: Expecting value at character 7"),
+    "bad.jsonl": (b'{"a": 1}\n{"a": }\n', "bad.jsonl:2: is not JSON: Expecting value at character 7"),
     "list.jsonl": (b"[1]\n", "list.jsonl:1: found list, expected an object"),
     "object.json": (b'{"a": 1}', "object.json:1: expected an array of objects"),
-    "open.json": (b'[{"a": 1},\n{"a": 2}', "open.json:2: no JSON"),
-    "bad.json": (b'[{"a": 1},\n\n{"a": x}]', "bad.json:3: no JSON: Expecting value at character 7"),
+    "open.json": (b'[{"a": 1},\n{"a": 2}', "open.json:2: is not JSON"),
+    "bad.json": (b'[{"a": 1},\n\n{"a": x}]', "bad.json:3: is not JSON: Expecting value at character 7"),
     "fake.parquet": (b"no parquet at all", "fake.parquet:1: no readable Parquet"),
 }
 
@@ -169,7 +169,7 @@ def test_cells_are_read_by_type():
         (lambda: CELLS.number("word"), "t.csv:7: word is 'a'; expected a number"),
         (lambda: CELLS.number("inf"), "t.csv:7: inf is 'inf'; expected a number"),
         (lambda: CELLS.choice("word", {"b": 1, "c": 2, "d": 3}), "t.csv:7: word is 'a'; expected b, c or d"),
-        (lambda: CELLS.marks("word"), "t.csv:7: word is no JSON: Expecting value at character 2"),
+        (lambda: CELLS.marks("word"), "t.csv:7: word is not JSON: Expecting value at character 2"),
         (lambda: CELLS.marks("few"), "t.csv:7: few has subject; expected a mark for each of subject, dynamics,"),
         (lambda: CELLS.marks("odd"), 't.csv:7: odd.subject is 3; expected 0, 1, 2 or "N/A"'),
     ],

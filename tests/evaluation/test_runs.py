@@ -188,11 +188,11 @@ def test_thumbnails_of_short_clips_show_each_frame_once():
         ("run.json", None, r"run\.json:1: is not there"),
         ("labels.json", "{", r"labels\.json:1: is not JSON"),
         ("labels.json", "[]", r"labels\.json:1: found list"),
-        ("labels.json", '{"title": "t", "licence": ""}', r"labels\.json:1: has no 'published'"),
+        ("labels.json", '{"title": "t", "licence": ""}', r"labels\.json:1: has no published"),
         (
             "labels.json",
             '{"title": "", "licence": "", "published": [], "clips": [{"x": 1}], "pairs": []}',
-            r"holds no RatedClip",
+            r"labels\.json:1: has no 0\.prompt, 0\.video, 0\.group",
         ),
         ("results.json", '{\n "scored": }', r"results\.json:2: is not JSON"),
         ("clips.jsonl", '{"video": "v0"}\n', r"clips\.jsonl:1: has no prompt, reward, error"),

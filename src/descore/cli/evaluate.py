@@ -12,7 +12,7 @@ import typer
 
 from descore.cli import options as opt
 from descore.cli.errors import reported_errors
-from descore.errors import ConfigError, DataError
+from descore.errors import ConfigError
 
 if TYPE_CHECKING:
     from descore.evaluation.judges import Judge
@@ -194,10 +194,9 @@ def _benchmark_record(row: "Benchmark") -> dict[str, object]:
 
 
 def _read_stress(path: Path) -> dict[str, Any]:
-    try:
-        record = json_lines.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError(str(path), 1, f"is not JSON ({error}); give the command of the stress test again") from None
-    if not isinstance(record, dict) or not {"model", "rows"} <= record.keys():
-        raise DataError(str(path), 1, "has no model and rows; expected what descore stress has written")
+    from descore.evaluation.records import StressFields, check_fields
+    from descore.io import read_json_object
+
+    record = read_json_object(path)
+    check_fields(record, StressFields, file=path, advice="expected what descore stress has written")
     return record

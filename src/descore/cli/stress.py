@@ -10,7 +10,7 @@ import typer
 from descore.cli import options as opt
 from descore.cli.errors import reported_errors
 from descore.cli.evaluate import STRESS_FILE
-from descore.errors import ConfigError
+from descore.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from descore.evaluation.benchmarks import Judgements
@@ -152,8 +152,9 @@ def _read_config(path: Path) -> dict[str, Any] | None:
     """The object in a JSON file; None where there is no file."""
     if not path.is_file():
         return None
+    from descore.io import read_json_object
+
     try:
-        config = json_text.loads(path.read_bytes())
-    except ValueError as error:  # neither JSON nor UTF-8
-        raise ConfigError(f"{path}: is not JSON ({error}); choose another --out, or remove it") from None
-    return config if isinstance(config, dict) else {}
+        return read_json_object(path)
+    except DataError as error:
+        raise DataError(error.file, error.line, f"{error.reason}; choose another --out, or remove it") from None

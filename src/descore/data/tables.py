@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from descore.errors import ConfigError, DataError, how_to_install
+from descore.io import JSON_ERRORS, json_error, parse_json
 from descore.types import DIMENSIONS, NOT_APPLICABLE, Mark
 
 TableRow = dict[str, Any]
@@ -170,11 +171,7 @@ def _read_json_lines(path: Path) -> TableRows:
     for line, text in _lines(path):
         if not text.strip():
             continue
-        try:
-            row = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DataError(str(path), line, f"no JSON: {error.msg} at character {error.pos + 1}") from None
-        yield line, _object(row, path, line)
+        yield line, _object(parse_json(text.rstrip(), file=path, line=line), path, line)
 
 
 def _read_json(path: Path) -> TableRows:
@@ -189,7 +186,9 @@ def _read_json(path: Path) -> TableRows:
         try:
             row, at = decoder.raw_decode(text, at)
         except json.JSONDecodeError as error:
-            raise DataError(str(path), error.lineno, f"no JSON: {error.msg} at character {error.colno}") from None
+            raise json_error(error, file=path) from None
+        except JSON_ERRORS as error:
+            raise json_error(error, file=path, line=line) from None
         yield line, _object(row, path, line)
         at = _skip(text, at)
         at = _skip(text, at + 1) if text[at : at + 1] == "," else at
@@ -296,9 +295,9 @@ class Cells:
             return None
         if isinstance(value, str):
             try:
-                value = json.loads(value)
-            except json.JSONDecodeError as error:
-                raise self.error(f"{column} is no JSON: {error.msg} at character {error.pos + 1}") from None
+                value = parse_json(value, file=self.file, line=self.line)
+            except DataError as error:
+                raise self.error(f"{column} {error.reason}") from None
         if not isinstance(value, Mapping) or set(value) != set(DIMENSIONS):
             given = ", ".join(value) if isinstance(value, Mapping) else repr(value)
             raise self.error(f"{column} has {given or 'nothing'}; expected a mark for each of {', '.join(DIMENSIONS)}")

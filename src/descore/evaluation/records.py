@@ -1,7 +1,7 @@
-"""Results as the JSON objects that --json prints and that runs keep.
+"""Results as the JSON objects that --json prints and that runs keep, and what a run's files must hold.
 
 In: a score or an error, with the clip it belongs to. Out: a dict of plain values, always with the same keys; an absent
-value is None."""
+value is None. What is read back is checked against a model of its file (`check_fields`)."""
 
 import hashlib
 import json
@@ -11,8 +11,10 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from descore.errors import DescoreError, VideoError
-from descore.types import RatedClip, Score
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from descore.errors import DataError, DescoreError, VideoError
+from descore.types import Mark, RatedClip, Score
 
 Record = dict[str, Any]
 
@@ -142,6 +144,182 @@ def to_plain(value: object) -> Any:  # noqa: ANN401
 def error_text(error: DescoreError) -> str:
     """Why a clip has no score, as its record's `error` says it."""
     return error.reason if isinstance(error, VideoError) else str(error)
+
+
+_NAMED = 4
+"""Missing fields that a message names."""
+
+
+class _Fields(BaseModel):
+    """The fields that a file must have, of just these types; others may stand beside them."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class _Marks(_Fields):
+    subject: Mark
+    dynamics: Mark
+    camera: Mark
+    environment: Mark
+    style: Mark
+
+
+class ClipFields(_Fields):
+    """A line of clips.jsonl. Rewards that are no numbers are failures: see `without_bad_reward`."""
+
+    video: str
+    prompt: str
+    reward: object
+    error: str | None
+    rewards: dict[str, object] | None = None
+    thinking: str | None = None
+    marks: _Marks | None = None
+    unknown: list[str] | None = None
+    overall: float | None = None
+    truncated: bool | None = None
+    left_out: int | None = None
+    seconds: float | None = None
+    file: dict[str, object] | None = None
+
+
+class _Figure(_Fields):
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    failed: int
+
+
+class _Tied(_Fields):
+    figure: _Figure
+    threshold: float | None
+    tie_rate: float | None
+    predicted_tie_rate: float | None = None
+    fitted_on: str | None = None
+
+
+class _Bin(_Fields):
+    mean_probability: float | None
+    share: float | None
+    share_low: float | None
+    share_high: float | None
+    n: int
+
+
+class _Calibration(_Fields):
+    bins: list[_Bin]
+    brier: _Figure | None = None
+    ece: _Figure | None = None
+
+
+class _Agreement(_Fields):
+    accuracy: _Figure
+    with_ties: _Tied
+    with_ties_held_out: _Tied | None = None
+    compatible: float | None = None
+    calibration: _Calibration | None = None
+    correlation: dict[str, dict[str, _Figure | None] | None] | None = None
+
+
+class _MarkFigures(_Fields):
+    subject: _Figure
+    dynamics: _Figure
+    camera: _Figure
+    environment: _Figure
+    style: _Figure
+    all: _Figure
+    asked: _Figure
+
+
+class _Failure(_Fields):
+    video: str
+    prompt: str
+    error: str
+
+
+class _Worst(_Fields):
+    pair: int
+    label: str
+    margin: float
+
+
+class ResultFields(_Fields):
+    """The contents of results.json."""
+
+    scored: int
+    of: int
+    failures: list[_Failure]
+    truncated: int
+    unreadable: int
+    left_out: int | None = None
+    partial_overall: int | None = None
+    seconds: float | None
+    labels: dict[str, _Agreement]
+    marks: _MarkFigures | None
+    by_source: dict[str, dict[str, object]] | None = None
+    by_aspect: dict[str, dict[str, _Figure]] | None = None
+    worst: list[_Worst]
+
+
+class _StressRowFields(_Fields):
+    perturbation: str
+    expected: str
+    why: str
+    figure: _Figure
+    shift: float | None
+    n: int
+
+
+class StressFields(_Fields):
+    """The contents of stress.json."""
+
+    model: str
+    think: str | None = None
+    tolerance: float | None = None
+    failures: list[dict[str, str]] = []
+    rows: list[_StressRowFields]
+
+
+class ConfigFields(_Fields):
+    """The contents of run.json."""
+
+    model: str
+    benchmark: str
+    digest: str | None = None
+    paradigm: str | None = None
+    think: str | None = None
+    versions: dict[str, str] | None = None
+
+
+class _Published(_Fields):
+    model: str
+    label: str
+    figure: str
+    value: float
+    source: str
+
+
+class LabelFields(_Fields):
+    """The contents of labels.json, but for clips and pairs."""
+
+    title: str
+    licence: str
+    published: list[_Published]
+    clips: list[dict[str, object]]
+    pairs: list[dict[str, object]]
+
+
+def check_fields(value: object, kind: Any, *, file: Path, line: int = 1, advice: str) -> None:  # noqa: ANN401
+    """Refuse a record of a file that lacks fields of a kind, or has them of other types. DataError with the first."""
+    try:
+        TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        faults = [(".".join(map(str, fault["loc"])), fault) for fault in error.errors(include_url=False)]
+        missing = [place for place, fault in faults if fault["type"] == "missing"]
+        reason = f"has no {', '.join(missing[:_NAMED])}" if missing else f"{faults[0][0]}: {faults[0][1]['msg']}"
+        raise DataError(str(file), line, f"{reason}; {advice}") from None
+    except RecursionError:
+        raise DataError(str(file), line, f"has too many brackets inside each other; {advice}") from None
 
 
 def _is_finite(value: object) -> bool:

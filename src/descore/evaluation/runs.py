@@ -22,7 +22,18 @@ from PIL import Image
 
 from descore.errors import ConfigError, DataError, DescoreError, DescoreWarning
 from descore.evaluation.judges import Judge, OpenVideo
-from descore.evaluation.records import Record, file_stamp, is_unchanged, to_plain, without_bad_reward
+from descore.evaluation.records import (
+    ClipFields,
+    ConfigFields,
+    LabelFields,
+    Record,
+    ResultFields,
+    check_fields,
+    file_stamp,
+    is_unchanged,
+    to_plain,
+    without_bad_reward,
+)
 from descore.evaluation.results import ClipKey, key_of, results_of
 from descore.io import (
     append_records,
@@ -30,9 +41,10 @@ from descore.io import (
     atomic_write,
     lock_directory,
     make_directory,
+    read_json_object,
     read_records,
 )
-from descore.types import Clip, Pair, RatedClip
+from descore.types import DIMENSIONS, Clip, Pair, RatedClip
 from descore.video.reader import read_clip
 from descore.video.sampling import VideoSampling
 
@@ -116,23 +128,26 @@ def run_evaluation(
 
 def read_run(folder: Path) -> Run:
     """The run in a folder. A file that is missing or broken, or a run that is not finished, raises DataError."""
-    config, labels = _read_json(folder / RUN_FILE), _read_json(folder / LABELS_FILE)
+    config, labels = _read_json(folder / RUN_FILE, ConfigFields), _read_labels(folder)
     if not (folder / RESULTS_FILE).is_file():
         raise DataError(
             str(folder / RESULTS_FILE), 1, "is not there: the run is not finished; give its command again to go on"
         )
-    thumbnails = sorted((folder / FRAMES_FOLDER).glob("*.jpg"))
+    thumbnails = [path for path in sorted((folder / FRAMES_FOLDER).glob("*.jpg")) if path.is_file()]
+    frames = {int(path.stem): path.read_bytes() for path in thumbnails if path.stem.isdecimal()}
+    records, results = _last_records(folder), _read_json(folder / RESULTS_FILE, ResultFields)
+    _check_results(results, labels, records=records, file=folder / RESULTS_FILE)
     return Run(
         folder_name=folder.resolve().name,
         config=config,
-        title=_label(labels, "title", folder),
-        licence=_label(labels, "licence", folder),
-        published=_label(labels, "published", folder),
-        clips=tuple(_rows(RatedClip, _label(labels, "clips", folder), folder)),
-        pairs=tuple(_rows(Pair, _label(labels, "pairs", folder), folder)),
-        records=_last_records(folder),
-        results=_read_json(folder / RESULTS_FILE),
-        frames={int(path.stem): path.read_bytes() for path in thumbnails if path.stem.isdecimal()},
+        title=labels["title"],
+        licence=labels["licence"],
+        published=labels["published"],
+        clips=labels["clips"],
+        pairs=labels["pairs"],
+        records=records,
+        results=results,
+        frames=frames,
     )
 
 
@@ -170,6 +185,7 @@ def _start(folder: Path, config: Mapping[str, Any], labels: Mapping[str, Any]) -
     """Begin a run, or check that the run in the folder has the same config."""
     if (folder / RUN_FILE).is_file():
         _check_same_config(folder, config)
+        _mend_labels(folder, labels)
         return
     if (folder / CLIPS_FILE).exists():
         raise ConfigError(f"{folder}: has {CLIPS_FILE} but no {RUN_FILE} to say of which run; choose another --out")
@@ -177,8 +193,16 @@ def _start(folder: Path, config: Mapping[str, Any], labels: Mapping[str, Any]) -
     atomic_write(folder / RUN_FILE, _json({**config, "started": datetime.now(UTC).isoformat(timespec="seconds")}))
 
 
+def _mend_labels(folder: Path, labels: Mapping[str, Any]) -> None:
+    """Write labels.json anew if it cannot be read: it is of the same labels, since the config has their digest."""
+    try:
+        _read_labels(folder)
+    except DataError:
+        atomic_write(folder / LABELS_FILE, _json(labels))
+
+
 def _check_same_config(folder: Path, config: Mapping[str, Any]) -> None:
-    there, here = _flat(_read_json(folder / RUN_FILE)), _flat(config)
+    there, here = _flat(_read_json(folder / RUN_FILE, ConfigFields)), _flat(config)
     unequal = [key for key in {**there, **here} if there.get(key) != here.get(key) and key != "started"]
     if unequal:
         values = "; ".join(f"{key} is {there.get(key)!r} there, {here.get(key)!r} here" for key in unequal)
@@ -262,8 +286,7 @@ def _finish(folder: Path, judgements: "Judgements", *, tie_margin: float | None)
 def _last_records(folder: Path) -> dict[ClipKey, Record]:
     path, records = folder / CLIPS_FILE, {}
     for number, record in enumerate(read_records(path), start=1):
-        if lacking := [key for key in ("video", "prompt", "reward", "error") if key not in record]:
-            raise DataError(str(path), number, f"has no {', '.join(lacking)}; expected a record of a run")
+        check_fields(record, ClipFields, file=path, line=number, advice="delete the line to score its clip again")
         records[record["video"], record["prompt"]] = without_bad_reward(record)
     return records
 
@@ -272,28 +295,43 @@ def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, kind: type[Any]) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(str(path), 1, "is not there; expected a folder that descore evaluate has written")
+    advice = "choose another --out" if path.name == RUN_FILE else "give the run's command again"
     try:
-        content = json.loads(path.read_bytes())
-    except json.JSONDecodeError as error:
-        raise DataError(str(path), error.lineno, f"is not JSON: {error.msg}; give the run's command again") from None
-    except UnicodeDecodeError as error:
-        raise DataError(str(path), 1, f"is not UTF-8 at byte {error.start}; give the run's command again") from None
-    if not isinstance(content, dict):
-        raise DataError(str(path), 1, f"found {type(content).__name__}, expected a JSON object")
+        content = read_json_object(path)
+    except DataError as error:
+        raise DataError(error.file, error.line, f"{error.reason}; {advice}") from None
+    check_fields(content, kind, file=path, advice=advice)
     return content
 
 
-def _label(labels: Mapping[str, Any], key: str, folder: Path) -> Any:  # noqa: ANN401
-    if key not in labels:
-        raise DataError(str(folder / LABELS_FILE), 1, f"has no {key!r}; expected the labels of a run")
-    return labels[key]
+def _read_labels(folder: Path) -> dict[str, Any]:
+    """The contents of labels.json, with clips and pairs in place of their fields."""
+    labels = _read_json(folder / LABELS_FILE, LabelFields)
+    return labels | {name: _rows(kind, labels[name], folder) for name, kind in (("clips", RatedClip), ("pairs", Pair))}
 
 
-def _rows(kind: type[Any], rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Any]:
+def _rows(kind: type[Any], rows: Sequence[Mapping[str, Any]], folder: Path) -> tuple[Any, ...]:
+    file = folder / LABELS_FILE
+    check_fields(rows, list[kind], file=file, advice="give the run's command again")  # type: ignore[valid-type]
+    if any(row.get("marks") is not None and row["marks"].keys() != set(DIMENSIONS) for row in rows):
+        raise DataError(str(file), 1, f"has other marks than {', '.join(DIMENSIONS)}; give the run's command again")
     try:
-        return [kind(**row) for row in rows]
+        return tuple(kind(**row) for row in rows)
     except TypeError as error:
-        raise DataError(str(folder / LABELS_FILE), 1, f"holds no {kind.__name__} ({error})") from None
+        raise DataError(str(file), 1, f"holds no {kind.__name__} ({error})") from None
+
+
+def _check_results(
+    results: Mapping[str, Any], labels: Mapping[str, Any], *, records: Mapping[ClipKey, Record], file: Path
+) -> None:
+    """Refuse results of other records or labels than those in the folder."""
+    scored = {key for clip in labels["clips"] if records.get(key := key_of(clip), {}).get("reward") is not None}
+    pairs, worst = labels["pairs"], results["worst"]
+    if len(scored) < results["scored"] or any(not 0 <= each["pair"] < len(pairs) for each in worst):
+        reason = f"counts {results['scored']:,} clips with a score, {CLIPS_FILE} has {len(scored):,}"
+        raise DataError(str(file), 1, f"{reason}; give the run's command again")
+    if any(each["label"] not in pairs[each["pair"]].preference for each in worst):
+        raise DataError(str(file), 1, "names a label that its pair does not have; give the run's command again")

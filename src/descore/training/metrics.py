@@ -173,6 +173,18 @@ class UnreadableVideos:
             warnings.warn(f"left out: {table}:{example.line}: {where}", DescoreWarning, stacklevel=2)
 
 
+def check_journals(out: Path) -> None:
+    """Refuse a run one of whose journals was damaged before hours are spent on it. DataError with file and line."""
+    metrics, unreadable = out / METRICS_FILE, out / UNREADABLE_FILE
+    for number, line in enumerate(read_records(metrics), start=1):
+        values = [each for value in line.values() for each in (value.values() if isinstance(value, dict) else [value])]
+        if odd := [value for value in values if not isinstance(value, int | float)]:
+            raise DataError(str(metrics), number, f"found {str(odd[0])[:40]!r}, expected numbers; delete the line")
+    for number, line in enumerate(read_records(unreadable), start=1):
+        if not all(isinstance(line.get(name), str) for name in ("table", "video")):
+            raise DataError(str(unreadable), number, "has no table and video; delete the line")
+
+
 def last_metrics(out: Path) -> dict[str, Any]:
     """The last line on training with the figures of the last evaluation; nothing where there is no such line.
 

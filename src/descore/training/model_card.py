@@ -37,7 +37,10 @@ _ROWS = {
 
 
 def chain_metrics_section(metrics: Mapping[str, Any]) -> str:
-    """The section on chains, with an empty line at its end. metrics: the last line on training."""
+    """The section on chains, with an empty line at its end. metrics: the last line on training; without one, as where
+    metrics.jsonl was lost, there is no section."""
+    if "step" not in metrics:
+        return ""
     rows = [row.format(**metrics) for name, row in _ROWS.items() if name in metrics]
     head = f"Means over the last rollouts on training pairs, up to step {metrics['step']:,}."
     return "\n".join(["## How its chains came out", "", head, "", "| | |", "|---|---|", *rows, "", ""])

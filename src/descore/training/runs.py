@@ -30,7 +30,7 @@ from descore.model.modeling import DescoreModel, merge_adapters
 from descore.training.config import WITHOUT_EFFECT, ChainSource, TrainingConfig
 from descore.training.config_file import differences, read_config, write_config
 from descore.training.dataset import ArrowTable, PairTable
-from descore.training.metrics import last_metrics, unreadable_in, write_versions
+from descore.training.metrics import check_journals, last_metrics, unreadable_in, write_versions
 from descore.training.model_card import CardTable, render_card
 from descore.training.models import (
     dtype_of,
@@ -102,6 +102,7 @@ def can_resume(config: TrainingConfig) -> bool:
     if unlike:
         named = "; ".join(f"{d.key} is {d.there} there, {d.here} here" for d in unlike)
         raise ConfigError(f"run.out: {out} holds another run: {named}; choose another, or set these back")
+    check_journals(out)
     return True
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from descore.errors import ConfigError
+from descore.errors import ConfigError, DataError
 from descore.io import append_records, atomic_write, read_records
 from descore.training.collate import TrainingPair
 from descore.training.metrics import METRICS_FILE, MetricAccumulator, ProgressCallback
@@ -25,6 +25,14 @@ from descore.training.runs import TENSORBOARD, need_tensorboard
 from descore.types import PREFERENCE_SIGN, Completion
 
 CHAINS_FILE = "chains.jsonl"
+_RECORD: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("step", "pair", "sample"), int),
+    **dict.fromkeys(("side", "prompt", "video", "chain"), str),
+    **dict.fromkeys(("marks", "reference_marks"), (dict, type(None))),
+    "parts": dict,
+    "rollout_reward": (int, float, type(None)),
+}
+"""Fields of a line of chains.jsonl that its page reads."""
 _PREFERENCE = {sign: preference for preference, sign in PREFERENCE_SIGN.items()}
 
 
@@ -151,7 +159,10 @@ class RlLogger:
         """Take later steps out of chains.jsonl: a run that resumes after `step` samples their completions anew."""
         file = self.out / CHAINS_FILE
         records = read_records(file) if self.is_main_process else []
-        kept = [record for record in records if not record.get("step", 0) > step]
+        for number, record in enumerate(records, start=1):
+            if lacking := [name for name, kind in _RECORD.items() if not isinstance(record.get(name), kind)]:
+                raise DataError(str(file), number, f"has no {lacking[0]} that can be read; delete the line")
+        kept = [record for record in records if record["step"] <= step]
         if len(kept) < len(records):
             atomic_write(file, "".join(json.dumps(record) + "\n" for record in kept))
 

@@ -16,6 +16,7 @@ from descore.cli.demo import demo
 from descore.cli.doctor import doctor
 from descore.cli.errors import USAGE_ERROR, print_error
 from descore.cli.evaluate import benchmarks, evaluate_judge, report
+from descore.cli.pairs import pairs
 from descore.cli.score import compare, rank, score
 from descore.cli.stress import stress_test
 from descore.cli.train import train_app
@@ -31,6 +32,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "score": score,
     "compare": compare,
     "rank": rank,
+    "pairs": pairs,
     "evaluate": evaluate_judge,
     "stress": stress_test,
     "report": report,

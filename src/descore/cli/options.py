@@ -21,6 +21,14 @@ Sources = Annotated[
         "video_a, video_b; or one folder.",
     ),
 ]
+RankedClips = Annotated[
+    list[str],
+    typer.Argument(metavar="CLIP...|TABLE", help="Video files; or one scored table, as descore score TABLE writes it."),
+]
+RankedBy = Annotated[
+    str | None,
+    typer.Option("--by", help="Of a scored table: a named dimension or a mark in place of the reward."),
+]
 Prompt = Annotated[str, typer.Option("--prompt", "-p", help="The text they were generated from.", callback=_not_empty)]
 PromptOfAll = Annotated[
     str | None,

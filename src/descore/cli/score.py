@@ -32,6 +32,12 @@ Replace = Annotated[
     bool, typer.Option("--replace", help="Score a scored table again: its reward, chain and so on are replaced.")
 ]
 
+Keep = Annotated[int | None, typer.Option("--keep", min=1, help="Of a scored table: so many clips. Default: 1.")]
+BestTable = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Of a scored table: where the best rows go, .jsonl, .csv or .parquet."),
+]
+
 
 def score(
     *,
@@ -90,8 +96,8 @@ def score(
 
 def rank(
     *,
-    clips: opt.Clips,
-    prompt: opt.Prompt,
+    clips: opt.RankedClips,
+    prompt: opt.PromptOfAll = None,
     model: opt.Model = "tiny",
     paradigm: opt.ParadigmChoice = None,
     think: opt.ThinkChoice = None,
@@ -101,14 +107,24 @@ def rank(
     max_chain_tokens: opt.MaxChainTokens = None,
     batch_size: opt.BatchSize = 8,
     device: opt.Device = None,
+    keep: Keep = None,
+    by: opt.RankedBy = None,
+    out: BestTable = None,
     json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Score clips of one prompt, and list them best first."""
+    """Score clips of one prompt, and list them best first; or find the best clips of each prompt in a scored table.
+
+    Of a table: with several chains a lead whose 95 % interval includes 0 is no clear winner."""
     with reported_errors(debug=debug):
         from descore.cli.output import print_ranking
-        from descore.cli.scoring import score_clips
+        from descore.cli.pairs import rank_table
+        from descore.cli.scoring import check_ranked, score_clips
 
+        check_ranked(clips, prompt=prompt, of_table={"keep": keep, "by": by, "out": out})
+        if prompt is None:
+            rank_table(Path(clips[0]), keep=keep or 1, by=by, out=out, json=json)
+            return
         results = score_clips(
             [(clip, prompt) for clip in clips],
             model=model,

@@ -133,6 +133,22 @@ def check_bulk_options(sources: Sequence[str], *, prompt: str | None, bulk: Mapp
         raise USAGE_ERROR("Missing option '--prompt' / '-p'")
 
 
+def check_ranked(names: Sequence[str], *, prompt: str | None, of_table: Mapping[str, Any]) -> None:
+    """Refuse options that do not fit what is ranked: clips of one prompt, or one scored table, which has prompts."""
+    from descore.data.tables import is_table
+
+    tables = [name for name in names if is_table(name)]
+    if tables and len(names) > 1:
+        raise ConfigError(f"{tables[0]}: a table among clips; rank it by itself")
+    if tables and prompt is not None:
+        raise ConfigError(f"{tables[0]}: --prompt is for clips; a scored table has its prompts")
+    given = [name for name, value in of_table.items() if value is not None]
+    if not tables and given:
+        raise ConfigError(f"--{given[0]}: for a scored table; score the clips into one with descore score TABLE")
+    if not tables and prompt is None:
+        raise USAGE_ERROR("Missing option '--prompt' / '-p'")
+
+
 def score_source(
     source: str,
     *,

@@ -83,11 +83,16 @@ def table_writer(
     schema: the columns' types in Parquet, a pyarrow schema; without it ratings are numbers and all others texts.
     overwrite: replace a table that is there. ConfigError if it cannot be written, its suffix is none of .csv, .jsonl
     and .parquet, or it is there already."""
+    check_target(out, overwrite=overwrite)
+    with atomic_path(out) as aside, _WRITERS[out.suffix.lower()](aside, columns, schema) as write:
+        yield write
+
+
+def check_target(out: Path, *, overwrite: bool = False) -> None:
+    """ConfigError if a table cannot have this name, or there is a file already."""
     check_writable(out)
     if out.exists() and not overwrite:
         raise ConfigError(f"{out}: exists already; choose another name with --out, or remove it")
-    with atomic_path(out) as aside, _WRITERS[out.suffix.lower()](aside, columns, schema) as write:
-        yield write
 
 
 def check_writable(out: Path) -> None:

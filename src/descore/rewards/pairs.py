@@ -190,11 +190,8 @@ def _written(cells: TableRow, schema: Any) -> TableRow:  # noqa: ANN401
     """The cells as Parquet's columns take them: a value of a column of texts is its JSON."""
     if schema is None:
         return cells
-    texts = {name for name in cells if str(schema.field(name).type) == "string"}
-    return {
-        c: json.dumps(v, default=str) if c in texts and not isinstance(v, str | type(None)) else v
-        for c, v in cells.items()
-    }
+    texts = {name for name, value in cells.items() if value is not None and str(schema.field(name).type) == "string"}
+    return {c: json.dumps(v, default=str) if c in texts and not isinstance(v, str) else v for c, v in cells.items()}
 
 
 def _check_rules(*, per_prompt: int | None, min_margin: float, min_probability: float) -> None:

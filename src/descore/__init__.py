@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from descore.model.modeling import DescoreModel
     from descore.rewards.bulk import score_table
     from descore.rewards.function import RewardFunction
+    from descore.rewards.pairs import preference_pairs
+    from descore.rewards.ranking import rank
+    from descore.rewards.scored import read_scored
     from descore.scorer import Request, SamplingParams, Scorer
     from descore.types import Clip, Comparison, Completion, Score
     from descore.video.reader import VideoSampling, read_clip
@@ -31,6 +34,9 @@ _HOME = {
     **dict.fromkeys(("VideoError", "DataError", "AnswerError"), "descore.errors"),
     "DescoreModel": "descore.model.modeling",
     "RewardFunction": "descore.rewards.function",
+    "preference_pairs": "descore.rewards.pairs",
+    "rank": "descore.rewards.ranking",
+    "read_scored": "descore.rewards.scored",
     "score_table": "descore.rewards.bulk",
     "VideoSampling": "descore.video.reader",
     "read_clip": "descore.video.reader",
@@ -55,7 +61,10 @@ __all__ = [
     "VideoError",
     "VideoSampling",
     "__version__",
+    "preference_pairs",
+    "rank",
     "read_clip",
+    "read_scored",
     "score_table",
 ]
 

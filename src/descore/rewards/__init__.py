@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from descore.rewards.frames import FrameFormat
     from descore.rewards.function import RewardFunction, Rewards
     from descore.rewards.groups import win_rates
+    from descore.rewards.pairs import preference_pairs, write_best, write_pairs
+    from descore.rewards.ranking import rank
     from descore.rewards.scored import ScoredRow, read_scored
 
 _HOME = {
@@ -17,6 +19,8 @@ _HOME = {
     **dict.fromkeys(("RewardFunction", "Rewards"), "descore.rewards.function"),
     **dict.fromkeys(("ScoringSummary", "score_table", "write_scores"), "descore.rewards.bulk"),
     **dict.fromkeys(("ScoredRow", "read_scored"), "descore.rewards.scored"),
+    **dict.fromkeys(("preference_pairs", "write_best", "write_pairs"), "descore.rewards.pairs"),
+    "rank": "descore.rewards.ranking",
     "win_rates": "descore.rewards.groups",
 }
 
@@ -26,9 +30,13 @@ __all__ = [
     "Rewards",
     "ScoredRow",
     "ScoringSummary",
+    "preference_pairs",
+    "rank",
     "read_scored",
     "score_table",
     "win_rates",
+    "write_best",
+    "write_pairs",
     "write_scores",
 ]
 

@@ -5,6 +5,9 @@ A message is one line: what was found and where, what was expected, and what to 
 import copyreg
 from typing import Any, ClassVar
 
+_QUOTED, _BITS = 40, 128
+"""Characters of a value that a message quotes, and bits of a whole number that it does."""
+
 
 class DescoreError(ValueError):
     """An error that a user can correct. Its message is one line that is shown as it is."""
@@ -60,6 +63,31 @@ class AnswerError(DescoreError):
     """A chain whose answer block is missing or cannot be read. It never becomes a number; there is no verdict."""
 
     exit_code = 6
+
+
+class RepeatedKeyError(ValueError):
+    """An object of JSON that has a key twice, of which Python's parser would take the last."""
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these keys and values, for `object_pairs_hook` of the json module. RepeatedKeyError if one is there
+    twice."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in value if keys.count(key) > 1)
+        raise RepeatedKeyError(f"has the key {short_repr(repeated)} twice")
+    return value
+
+
+def short_repr(value: object) -> str:
+    """A value that a message quotes, in one line of few characters."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, int) and value.bit_length() > _BITS:  # Python writes no number of 4,300 digits
+        return f"a whole number of {value.bit_length()} bits"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
 
 
 def how_to_install(extra: str) -> str:

@@ -14,7 +14,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from descore.errors import ConfigError, DataError
+from descore.errors import ConfigError, DataError, RepeatedKeyError, unique_keys
 
 LOCK_FILE = ".lock"
 
@@ -60,7 +60,7 @@ JSON_ERRORS = (ValueError, RecursionError)
 
 def json_error(error: ValueError | RecursionError, *, file: str | Path, line: int = 1) -> DataError:
     """The DataError for a text that begins on this line of a file and is no JSON that can be read: malformed, not
-    UTF-8, nested too deeply, or with a number of more digits than Python reads."""
+    UTF-8, nested too deeply, with a number of more digits than Python reads, or with a key twice."""
     if isinstance(error, json.JSONDecodeError):
         at_line = line + error.lineno - 1
         return DataError(str(file), at_line, f"is not JSON: {error.msg} at character {error.colno}")
@@ -68,6 +68,8 @@ def json_error(error: ValueError | RecursionError, *, file: str | Path, line: in
         return DataError(
             str(file), line, f"byte 0x{error.object[error.start]:02x} is not UTF-8; expected JSON in UTF-8"
         )
+    if isinstance(error, RepeatedKeyError):
+        return DataError(str(file), line, f"{error}; expected each once")
     if isinstance(error, RecursionError):
         return DataError(str(file), line, "has too many brackets inside each other; expected JSON of a few levels")
     return DataError(str(file), line, "has a number of too many digits; expected one that fits a float")
@@ -76,7 +78,7 @@ def json_error(error: ValueError | RecursionError, *, file: str | Path, line: in
 def parse_json(text: str | bytes, *, file: str | Path, line: int = 1) -> Any:  # noqa: ANN401  # whatever it holds
     """The value of a JSON text that begins on this line of a file. DataError with file and line if there is none."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=unique_keys)
     except JSON_ERRORS as error:
         raise json_error(error, file=file, line=line) from None
 

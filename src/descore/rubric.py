@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from descore.errors import AnswerError, ConfigError
+from descore.errors import AnswerError, ConfigError, RepeatedKeyError, short_repr, unique_keys
 from descore.types import DIMENSIONS, NOT_APPLICABLE, PRIMARY, Mark, Verdict
 
 PLACEHOLDER = "{prompt}"
@@ -46,8 +46,6 @@ _CANNOT_BE_KNOWN = re.compile(r"^[^\w\n]*(\w+)[^:\n]*:[^\n]*\bcannot be known\b"
 _SURROGATE, _NO_NAME = re.compile("[\ud800-\udfff]"), re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _ESCAPED = re.compile("[\udc80-\udcff]")
 """A byte of a file name or an argument that is not UTF-8, as Python shows it."""
-_QUOTED = 40
-"""Characters of a wrong value that a message quotes."""
 _WEIGHT = {name: 2.0 if name in PRIMARY else 1.0 for name in DIMENSIONS}
 
 
@@ -136,18 +134,15 @@ def _last_block(chain: str) -> str:
 def _parse(block: str) -> object:
     fenced = _FENCE.fullmatch(block)
     try:
-        return json.loads(block if fenced is None else fenced[1])
+        return json.loads(block if fenced is None else fenced[1], object_pairs_hook=unique_keys)
     except json.JSONDecodeError as fault:
         raise AnswerError(f"the answer is not JSON: {fault.msg} at character {fault.pos}") from None
+    except RepeatedKeyError as fault:
+        raise AnswerError(f"the answer {fault}; expected each once") from None
     except ValueError:  # Python's limit of 4,300 digits
         raise AnswerError("the answer has a number of too many digits; expected marks and an overall score") from None
     except RecursionError:
         raise AnswerError("the answer has too many brackets inside each other; expected an object") from None
-
-
-def _quoted(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
 
 
 def _read_mark(name: str, marks: dict[str, Any]) -> Mark:
@@ -157,7 +152,7 @@ def _read_mark(name: str, marks: dict[str, Any]) -> Mark:
     if isinstance(mark, str) and mark.strip().upper() in {NOT_APPLICABLE, "NA"}:
         return None
     if isinstance(mark, bool) or mark not in (0, 1, 2):
-        raise AnswerError(f"the mark for '{name}' is {_quoted(mark)}; expected 0, 1, 2 or \"N/A\"")
+        raise AnswerError(f"the mark for '{name}' is {short_repr(mark)}; expected 0, 1, 2 or \"N/A\"")
     return int(mark)  # type: ignore[return-value]  # one of 0, 1, 2 by the line above
 
 
@@ -165,9 +160,9 @@ def _read_overall(answer: dict[str, Any]) -> float:
     overall = answer.get("overall_score")
     # An int is finite, and one of 400 digits cannot be asked: math.isfinite makes a float of it.
     if isinstance(overall, bool) or not isinstance(overall, int | float):
-        raise AnswerError(f"'overall_score' is {_quoted(overall)}; expected a number from 1.00 to 5.00")
+        raise AnswerError(f"'overall_score' is {short_repr(overall)}; expected a number from 1.00 to 5.00")
     if isinstance(overall, float) and not math.isfinite(overall):
         raise AnswerError(f"'overall_score' is {overall}; expected a number from 1.00 to 5.00")
     if not 1 <= overall <= 5:
-        raise AnswerError(f"'overall_score' is {_quoted(overall)}; expected 1.00 to 5.00")
+        raise AnswerError(f"'overall_score' is {short_repr(overall)}; expected 1.00 to 5.00")
     return float(overall)

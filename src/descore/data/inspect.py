@@ -72,7 +72,7 @@ def parse_row(cells: Cells, *, columns: PairColumns, name_of: NameResolver) -> P
     """Read every cell of a row, whatever is wrong with the others. `name_of` makes a path of a video's cell."""
     read = _CellReader()
     prompt = read(cells.required, columns.prompt)
-    video_a, video_b = (read(cells.required, column) for column in (columns.video_a, columns.video_b))
+    video_a, video_b = (read(cells.video, column) for column in (columns.video_a, columns.video_b))
     labels = {label: read(cells.choice, column, columns.values) for label, column in columns.preference.items()}
     chains = tuple(read(cells.text, side.chain) for side in (columns.a, columns.b))
     marked = rated = 0

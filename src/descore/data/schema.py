@@ -152,8 +152,8 @@ def parse_pair(cells: Cells, *, columns: PairColumns, name_of: NameResolver = st
     }
     return Pair(
         prompt=prompt,
-        video_a=name_of(cells.required(columns.video_a)),
-        video_b=name_of(cells.required(columns.video_b)),
+        video_a=name_of(cells.video(columns.video_a)),
+        video_b=name_of(cells.video(columns.video_b)),
         preference={label: choice for label, choice in chosen.items() if choice is not None},
         group=cells.text(columns.group) or prompt,
         source_a=cells.text(columns.source_a),
@@ -170,7 +170,7 @@ def parse_clip(cells: Cells, *, columns: ClipColumns, name_of: NameResolver = st
     prompt = cells.required(columns.prompt)
     return RatedClip(
         prompt=prompt,
-        video=name_of(cells.required(columns.video)),
+        video=name_of(cells.video(columns.video)),
         group=cells.text(columns.group) or prompt,
         ratings=_numbers(cells, columns.ratings, unrated=columns.unrated),
         marks=None if columns.marks is None else cells.marks(columns.marks),

@@ -14,8 +14,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
-from descore.errors import ConfigError, DataError, how_to_install
+from descore.errors import ConfigError, DataError, how_to_install, short_repr, unique_keys
 from descore.io import JSON_ERRORS, json_error, parse_json
+from descore.rubric import lone_surrogate
 from descore.types import DIMENSIONS, NOT_APPLICABLE, Mark
 
 TableRow = dict[str, Any]
@@ -179,7 +180,7 @@ def _read_json(path: Path) -> TableRows:
     at, line = _skip(text, 0), 1
     if text[at : at + 1] != "[":
         raise DataError(str(path), 1, "expected an array of objects; for one object a line, name the file .jsonl")
-    decoder, start = json.JSONDecoder(), 0
+    decoder, start = json.JSONDecoder(object_pairs_hook=unique_keys), 0
     at = _skip(text, at + 1)
     while text[at : at + 1] != "]":
         line, start = line + text.count("\n", start, at), at
@@ -243,21 +244,29 @@ class Cells:
         """An error that names this row's file and line."""
         return DataError(self.file, self.line, reason)
 
-    def text(self, column: str | None) -> str | None:
-        """The cell as text without white space around it; None if it is empty, or there is no such column."""
+    def text(self, column: str | None, *, file_name: bool = False) -> str | None:
+        """The cell as text without white space around it; None if it is empty, or there is no such column. Only a
+        `file_name` may hold bytes that are not UTF-8 (as surrogates, PEP 383)."""
         value = None if column is None else value_at(self.row, column)
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return None
         if isinstance(value, Mapping | list):
             raise self.error(f"{column} is a {type(value).__name__}; expected a single value")
-        return str(value).strip() or None
+        text = str(value).strip()
+        if surrogate := lone_surrogate(text, file_name=file_name):
+            raise self.error(f"{column} has {surrogate}; {'rename the file' if file_name else 'write it as UTF-8'}")
+        return text or None
 
-    def required(self, column: str) -> str:
+    def required(self, column: str, *, file_name: bool = False) -> str:
         """The cell as text. DataError if it is empty."""
-        text = self.text(column)
+        text = self.text(column, file_name=file_name)
         if text is None:
             raise self.error(f"{column} is empty; expected a text")
         return text
+
+    def video(self, column: str) -> str:
+        """The path of a video, whose bytes need not be UTF-8. DataError if it is empty."""
+        return self.required(column, file_name=True)
 
     def number(self, column: str) -> float | None:
         """The cell as a finite number; None if it is empty."""
@@ -269,7 +278,7 @@ class Cells:
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
-            raise self.error(f"{column} is {text!r}; expected a number")
+            raise self.error(f"{column} is {short_repr(text)}; expected a number")
         return number
 
     def choice(self, column: str, values: Mapping[str, _T | None]) -> _T | None:
@@ -284,7 +293,7 @@ class Cells:
         if text.casefold() not in folded:
             synonym = _SYNONYMS.get(text.casefold())
             hint = f"; write {synonym!r}" if synonym in values else ""
-            raise self.error(f"{column} is {text!r}; expected {_alternatives(list(values))}{hint}")
+            raise self.error(f"{column} is {short_repr(text)}; expected {_alternatives(list(values))}{hint}")
         return folded[text.casefold()]
 
     def marks(self, column: str) -> dict[str, Mark] | None:
@@ -299,7 +308,7 @@ class Cells:
             except DataError as error:
                 raise self.error(f"{column} {error.reason}") from None
         if not isinstance(value, Mapping) or set(value) != set(DIMENSIONS):
-            given = ", ".join(value) if isinstance(value, Mapping) else repr(value)
+            given = _listed(map(str, value)) if isinstance(value, Mapping) else short_repr(value)
             raise self.error(f"{column} has {given or 'nothing'}; expected a mark for each of {', '.join(DIMENSIONS)}")
         return {name: self._mark(f"{column}.{name}", value[name]) for name in DIMENSIONS}
 
@@ -308,7 +317,7 @@ class Cells:
             return None
         whole: tuple[Mark, ...] = (0, 1, 2)
         if isinstance(value, bool) or value not in whole:
-            raise self.error(f'{column} is {value!r}; expected 0, 1, 2 or "N/A"')
+            raise self.error(f'{column} is {short_repr(value)}; expected 0, 1, 2 or "N/A"')
         return whole[whole.index(value)]  # type: ignore[arg-type]  # 1.0, as some tables have it, becomes 1
 
 

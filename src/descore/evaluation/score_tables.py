@@ -66,13 +66,13 @@ def read_scores(
         cells = Cells(file=str(file), line=line, row=row)
         _check_columns(cells, labels)
         names.add(cells.text("model"))
-        keys = index.find(cells.required("video"), cells.text("prompt"))
+        keys = index.find(cells.video("video"), cells.text("prompt"))
         if twice := next((key for key in keys if key in values), None):
             raise cells.error(f"a second score of {twice[0]!r}; the first is in line {line_of[twice]}: keep one")
         values |= dict.fromkeys(keys, _values_of(cells, labels))
         line_of |= dict.fromkeys(keys, line)
         unmatched += [] if keys else [line]
-        by_name += [f"line {line}: {keys[0][0]}"] if keys and index.only_by_name(cells.required("video")) else []
+        by_name += [f"line {line}: {keys[0][0]}"] if keys and index.only_by_name(cells.video("video")) else []
     _check_matches(unmatched, matched=len(values), file=file, example=clips[0].video if clips else "")
     _warn_of_names(by_name, file=file)
     own_name = next(iter(names)) if len(names) == 1 else None

@@ -18,7 +18,7 @@ from av import VideoFrame
 from numpy.typing import NDArray
 from PIL import Image
 
-from descore.errors import ConfigError, VideoError
+from descore.errors import ConfigError, VideoError, short_repr
 from descore.types import Clip
 from descore.video.decoder import FrameConverter, clip_of, decode_clip, fitting_size, over_white
 from descore.video.sampling import Timeline, VideoSampling, choose_frames
@@ -34,8 +34,6 @@ __all__ = ["VideoSampling", "read_clip"]
 
 LOWEST_FPS, HIGHEST_FPS = 1e-6, 1e6
 """Frames per second, from a frame in eleven days to high-speed footage."""
-SHORT = 40
-"""Characters of a wrong value that a message quotes."""
 
 
 def read_clip(video: "Video", *, sampling: VideoSampling, fps: float | None = None) -> Clip:
@@ -68,7 +66,7 @@ def read_clip(video: "Video", *, sampling: VideoSampling, fps: float | None = No
 
 def _refuse_fps(fps: object, reason: str) -> None:
     if fps is not None:
-        given = _short(fps)
+        given = short_repr(fps)
         raise ConfigError(f"fps={given} given, but {reason}; to sample more or fewer frames set the sampling's fps")
 
 
@@ -81,18 +79,8 @@ def _check_fps(fps: Any) -> float:  # noqa: ANN401  # whatever a user gives
         rate = math.nan
     if not LOWEST_FPS <= rate <= HIGHEST_FPS:
         bounds = f"from {LOWEST_FPS:g} to {HIGHEST_FPS:g}"
-        raise ConfigError(f"fps must be a positive number of frames per second, {bounds}, got {_short(fps)}")
+        raise ConfigError(f"fps must be a positive number of frames per second, {bounds}, got {short_repr(fps)}")
     return rate
-
-
-def _short(value: object) -> str:
-    """A value in one line of few characters."""
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, int) and value.bit_length() > 64:  # Python writes no number of 4,300 digits
-        return f"a whole number of {value.bit_length()} bits"
-    text = " ".join(repr(value).split())
-    return text if len(text) <= SHORT else f"{text[:SHORT]}..."
 
 
 def _read_file(name: str | Path, *, sampling: VideoSampling) -> Clip:

@@ -24,7 +24,7 @@ from descore.rewards.scored import ScoredRow
 from descore.stats.uncertainty import LEVEL, difference_error, half_width
 from descore.types import DIMENSIONS, preference_probability
 
-REWARD = "reward"
+_REWARD = "reward"
 """What clips are ranked by, unless a dimension or a mark is named."""
 
 _T = TypeVar("_T")
@@ -126,7 +126,7 @@ class RankedTable:
 def require_scored(table: str | Path) -> None:
     """ConfigError for a table of prompts and videos without rewards."""
     columns = columns_of(table)
-    if REWARD not in columns and "prompt" in columns:
+    if _REWARD not in columns and "prompt" in columns:
         raise ConfigError(f"{table}: no column 'reward'; score it first: descore score {table} --out scores.jsonl")
 
 
@@ -154,7 +154,7 @@ class Collected:
     """The clips of a table by prompt and group, each prompt's best first, and what their values have in common."""
 
     def __init__(self, *, by: str | None, file: str | Path) -> None:
-        self.by = by or REWARD
+        self.by = by or _REWARD
         self.is_mark = self.by in DIMENSIONS
         self.file = str(file)
         self.left_out: list[LeftOut] = []
@@ -172,7 +172,7 @@ class Collected:
     @property
     def standardized(self) -> bool:
         """Whether differences of scores are margins in deviations: for the reward of a head of one dimension."""
-        return self.first is not None and self.by == REWARD and self.first.score is not None and not self.first.rewards
+        return self.first is not None and self.by == _REWARD and self.first.score is not None and not self.first.rewards
 
     def add(self, number: int, row: ScoredRow) -> None:
         """Take a row, or note why it is left out."""
@@ -219,12 +219,12 @@ class Collected:
             value=value,
             reward=row.reward,
             score=row.score,
-            std=row.std if self.by == REWARD else None,
+            std=row.std if self.by == _REWARD else None,
             samples=row.samples or 1,
         )
 
     def _value(self, row: ScoredRow) -> float | None:
-        if self.by == REWARD or (self.by == OVERALL and not row.rewards):
+        if self.by == _REWARD or (self.by == OVERALL and not row.rewards):
             return row.reward
         if self.by in row.rewards:
             return row.rewards[self.by]
@@ -308,7 +308,7 @@ def _named(row: ScoredRow) -> str:
 
 
 def _unknown(by: str, row: ScoredRow, file: str) -> ConfigError:
-    known = [REWARD, *row.rewards, *DIMENSIONS]
+    known = [_REWARD, *row.rewards, *DIMENSIONS]
     close = nearest(by, known)
     hint = f" (is it {close!r}?)" if close else ""
     return ConfigError(f"{file}: nothing is named {by!r}{hint}; it has {', '.join(known)}")

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -139,8 +140,12 @@ def atomic_write(path: Path, content: str | bytes) -> None:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a path to write a file to, which replaces `path` when the block ends; its parents are made.
 
-    After an error in the block the partial file is removed and `path` is as it was. ConfigError if it cannot be
-    written."""
+    After an error in the block the partial file is removed and `path` is as it was. A link stays, and what it leads to
+    is replaced. ConfigError if it cannot be written, or is a device or a pipe."""
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device or a pipe"
+        raise ConfigError(f"{path}: is {kind}, which a file cannot replace; choose another name")
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     aside = path.with_name(path.name + ".partial")
     with _report_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,15 +184,23 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _report_os_errors(path: Path) -> Iterator[None]:
-    """Raise a ConfigError of one line in place of an OSError, except where the reader of a pipe has gone."""
+    """Raise a ConfigError of one line in place of an OSError, or of what safetensors raises for one, except where the
+    reader of a pipe has gone."""
     try:
         yield
     except BrokenPipeError:
         raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        where = "" if error.filename is None else f": {error.filename}"
+    except _write_errors() as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        name = getattr(error, "filename", None)
+        where = "" if name is None else f": {name}"
         raise ConfigError(f"{path}: cannot be written ({reason}{where}); choose another place, or make room") from error
+
+
+def _write_errors() -> tuple[type[Exception], ...]:
+    """OSError, and what safetensors raises in its place, if that is loaded."""
+    safetensors: Any = sys.modules.get("safetensors")
+    return (OSError,) if safetensors is None else (OSError, safetensors.SafetensorError)
 
 
 def _flush(path: Path) -> None:

@@ -1,16 +1,17 @@
 """Errors and warnings on the terminal: each is one line on standard error, and an error sets the exit code."""
 
+import errno
 import io
 import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 import typer
 
-from descore.errors import DescoreError, DescoreWarning
+from descore.errors import ConfigError, DescoreError, DescoreWarning
 
 USAGE_ERROR: Any = typer.BadParameter.__base__
 """Typer exports no name for this base class."""
@@ -18,11 +19,14 @@ INTERRUPTED = 130
 """128 + SIGINT, as in shells."""
 PIPE_CLOSED = 141
 """128 + SIGPIPE."""
+_LOST = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF)
+"""Errors of a standard output that cannot be written."""
 
 
 @contextmanager
 def reported_errors(*, debug: bool) -> Iterator[None]:
     """Run the body of a verb. With `debug`, errors and warnings are left to Python."""
+    _open_standard_streams()
     _replace_unencodable_characters()
     try:
         with warnings.catch_warnings():
@@ -32,9 +36,17 @@ def reported_errors(*, debug: bool) -> Iterator[None]:
             yield
         sys.stdout.flush()
     except BrokenPipeError:
-        # The interpreter flushes standard output when it exits, which would fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         raise typer.Exit(PIPE_CLOSED) from None
+    except OSError as error:
+        if debug:
+            raise
+        where = error.filename
+        if where is None and error.errno in _LOST:  # what writes to files names them
+            _discard_output()
+            where = "standard output"
+        print_error(f"{'' if where is None else f'{where}: '}{error.strerror or error}; make room, or choose another")
+        raise typer.Exit(ConfigError.exit_code) from None
     except KeyboardInterrupt:
         if debug:
             raise
@@ -47,12 +59,29 @@ def reported_errors(*, debug: bool) -> Iterator[None]:
         raise typer.Exit(error.exit_code) from None
 
 
+def _discard_output() -> None:
+    """Discard what is left for standard output: the interpreter flushes it when it exits, which would fail again."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_standard_streams() -> None:
+    """Give a process that was started with closed streams open ones: else the next file that it opens would get what is
+    written to standard output or error."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            mode = os.O_RDONLY if number == 0 else os.O_WRONLY
+            os.dup2(os.open(os.devnull, mode), number)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+
+
 def print_error(message: str, *, kind: str = "error") -> None:
     """Print one line on standard error."""
     from descore.report.text import one_line
 
     colour = typer.colors.RED if kind == "error" else typer.colors.YELLOW
-    typer.echo(f"{typer.style(f'{kind}:', fg=colour)} {one_line(message)}", err=True)
+    with suppress(OSError):  # the reader of standard error has gone, or its disk is full
+        typer.echo(f"{typer.style(f'{kind}:', fg=colour)} {one_line(message)}", err=True)
 
 
 def _print_own_warning(

@@ -33,9 +33,15 @@ _MAX_NAMED = 5
 _SHORT = {"subject": "subj", "dynamics": "dyn", "camera": "cam", "environment": "env", "style": "sty"}
 
 
+class _PipedConsole(Console):
+    def on_broken_pipe(self) -> None:
+        """Let the error through to `reported_errors`, where Rich would exit with 1."""
+        raise  # Rich calls this while it handles a BrokenPipeError
+
+
 def console() -> Console:
     """Standard output. Colours only on a terminal; file names and numbers are not highlighted."""
-    return Console(highlight=False, markup=False, emoji=False)
+    return _PipedConsole(highlight=False, markup=False, emoji=False)
 
 
 def print_scores(results: Iterable[Result], *, clips: Sequence[str], prompt: str, model: str, json: bool) -> None:

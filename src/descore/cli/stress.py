@@ -1,7 +1,8 @@
 """`descore stress`: change clips and prompts, and see whether the reward changes as it should."""
 
 import json as json_text
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from descore.evaluation.benchmarks import Judgements
 
 STRESS_SCHEMA = 1
+JOURNAL_FILE = "stress.jsonl"
+"""Beside stress.json, until that is written: the config, then a line for each trial with a reward."""
 
 DRAWN_PAIRS = 12
 """Drawn where no clips are given: some 300 chains, minutes on two cores."""
@@ -62,7 +65,8 @@ def stress_test(
     """Change clips and prompts, and measure whether the reward falls or stays as it should.
 
     The frames are shuffled, frozen, greyed; the prompt is another clip's, or has praise and commands in it; and so on.
-    Clips come from the command line, from a benchmark, or, without either, from a dozen pairs of drawn scenes."""
+    Clips come from the command line, from a benchmark, or, without either, from a dozen pairs of drawn scenes. With
+    --out, the same command goes on with a test that was interrupted."""
     with reported_errors(debug=debug):
         from descore.cli.evaluation_output import print_stress
         from descore.cli.scoring import open_judge, progress_bar
@@ -84,19 +88,21 @@ def stress_test(
             )
             sampling = FEATURE_SAMPLING if isinstance(judge, FeatureJudge) else judge.scorer.model.settings.sampling
             config = {"schema": STRESS_SCHEMA, **judge.config, "seed": seed, **source, "asked": _digest(judgements)}
-            if out is not None:
-                _prepare_folder(out, config)
-            bar.update(task, description="changing and scoring")
-            results = run_stress(
-                judge,
-                judgements,
-                sampling=sampling,
-                seed=seed,
-                on_progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )
-        file = None if out is None else out / STRESS_FILE
-        if file is not None:
-            atomic_write(file, json_text.dumps({**config, **to_plain(results)}, indent=1, allow_nan=False) + "\n")
+            with _open_folder(out, config) as journal:
+                bar.update(task, description="changing and scoring")
+                results = run_stress(
+                    judge,
+                    judgements,
+                    sampling=sampling,
+                    seed=seed,
+                    journal=journal,
+                    on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+                )
+                file = None if out is None else out / STRESS_FILE
+                if file is not None and journal is not None:
+                    text = json_text.dumps({**config, **to_plain(results)}, indent=1, allow_nan=False)
+                    atomic_write(file, text + "\n")
+                    journal.unlink(missing_ok=True)
         print_stress(results, config, file=file, json=json)
 
 
@@ -115,7 +121,9 @@ def _load_clips(
             raise ConfigError("clips without a prompt; give the text that they were generated from with --prompt")
         check_prompt(prompt)
         rated = tuple(RatedClip(prompt=prompt, video=clip, group=prompt) for clip in dict.fromkeys(clips))
-        return {"benchmark": None, "limit": None}, Judgements(clips=rated, pairs=(), open=lambda video: video)
+        return {"benchmark": None, "limit": None}, Judgements(
+            clips=rated, pairs=(), open=lambda video: video, file=Path
+        )
     if prompt is not None:
         raise ConfigError("--prompt without clips; name the clips, or leave it out: a benchmark has its own prompts")
     if benchmark is None:
@@ -132,13 +140,29 @@ def _digest(judgements: "Judgements") -> str:
     return hashlib.sha256(json_text.dumps(requests).encode()).hexdigest()[:16]
 
 
-def _prepare_folder(out: Path, config: Mapping[str, Any]) -> None:
-    """Make the folder. An evaluation in it must be of the same model, and a stress test in it of the same options."""
-    from descore.evaluation.runs import RUN_FILE
-    from descore.io import make_directory
+@contextmanager
+def _open_folder(out: Path | None, config: Mapping[str, Any]) -> Iterator[Path | None]:
+    """Make the folder and hold it; its journal. None without a folder."""
+    if out is None:
+        yield None
+        return
+    from descore.io import append_records, lock_directory, make_directory
 
     make_directory(out)
-    for name, keys in {RUN_FILE: ("digest", "paradigm", "think"), STRESS_FILE: tuple(config)}.items():
+    with lock_directory(out):
+        _check_folder(out, config)
+        if _read_config(out / JOURNAL_FILE) is None:
+            append_records(out / JOURNAL_FILE, [config])
+        yield out / JOURNAL_FILE
+
+
+def _check_folder(out: Path, config: Mapping[str, Any]) -> None:
+    """An evaluation in the folder must be of the same model, and a stress test in it, ended or not, of the same
+    options."""
+    from descore.evaluation.runs import RUN_FILE
+
+    kept = {RUN_FILE: ("digest", "paradigm", "think"), STRESS_FILE: tuple(config), JOURNAL_FILE: tuple(config)}
+    for name, keys in kept.items():
         existing = _read_config(out / name)
         unequal = [] if existing is None else [key for key in keys if existing.get(key) != config[key]]
         if existing is not None and unequal:
@@ -149,12 +173,12 @@ def _prepare_folder(out: Path, config: Mapping[str, Any]) -> None:
 
 
 def _read_config(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None where there is no file."""
+    """The object in a JSON file, or in the first line of a journal; None where there is no file, or no whole line."""
     if not path.is_file():
         return None
-    from descore.io import read_json_object
+    from descore.io import read_json_object, read_records
 
     try:
-        return read_json_object(path)
+        return next(iter(read_records(path)), None) if path.name == JOURNAL_FILE else read_json_object(path)
     except DataError as error:
         raise DataError(error.file, error.line, f"{error.reason}; choose another --out, or remove it") from None

@@ -2,23 +2,25 @@
 
 In: a judge, clips with their prompts, and how clips are sampled. Out: for each perturbation how often the reward moved
 as it should, and how far, each changed clip compared with itself unchanged. Clips are read, changed and judged a batch
-at a time.
+at a time. A journal keeps the rewards so far, so that an interrupted test goes on where it was.
 
 Shapes: N clips that a perturbation applies to."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from descore.errors import ConfigError, DescoreError
+from descore.errors import ConfigError, DataError, DescoreError
 from descore.evaluation.judges import Judge
 from descore.evaluation.perturbations import PERTURBATIONS, Case, Expected, Perturbation, perturb, read
-from descore.evaluation.records import error_text
+from descore.evaluation.records import error_text, file_stamp, is_unchanged
+from descore.io import append_records, read_records
 from descore.stats.agreement import share
 from descore.stats.bootstrap import Figure
 from descore.types import RatedClip
@@ -85,28 +87,67 @@ def run_stress(
     *,
     sampling: VideoSampling,
     seed: int = 0,
+    journal: Path | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
 ) -> StressResults:
-    """Judge every clip unchanged and with each perturbation. `sampling`: how the judge samples clips. `on_progress` is
-    called with the number of clips done and of all. A clip that cannot be read or judged is counted and named, and the
-    others go on; ConfigError for fewer than two clips, since shifts are in standard deviations of their rewards."""
+    """Judge every clip unchanged and with each perturbation. `sampling`: how the judge samples clips. `journal`: a file
+    of the rewards so far, which are not asked for again unless their clip's file has changed. `on_progress` is called
+    with the number of clips done and of all. A clip that cannot be read or judged is counted and named, and the others
+    go on; ConfigError for fewer than two clips, since shifts are in standard deviations of their rewards."""
     clips = judgements.clips
     if len(clips) < 2:
         raise ConfigError(f"stress: found {len(clips)} clip, expected 2 or more: shifts are in deviations")
-    outcomes = _Outcomes()
-    trials = _trials(judgements, sampling=sampling, seed=seed)
-    on_progress(0, len(clips))
+    outcomes = _Outcomes() if journal is None else _read_journal(journal, judgements)
+    done = max((trial.clip for trial in outcomes.rewards), default=0)
+    trials = _trials(judgements, known=frozenset(outcomes.rewards), sampling=sampling, seed=seed)
+    on_progress(done, len(clips))
     while batch := list(islice(trials, judge.batch_size)):
         _judge(judge, batch, outcomes)
+        if journal is not None:
+            append_records(journal, _journal_records(batch, outcomes, judgements))
         on_progress(batch[-1][0].clip, len(clips))
     on_progress(len(clips), len(clips))
     return _results(clips, outcomes)
 
 
+def _journal_records(
+    batch: Sequence[tuple[_Trial, Case | DescoreError]], outcomes: _Outcomes, judgements: "Judgements"
+) -> list[dict[str, Any]]:
+    """A record for each trial of a batch that has a reward; the others are tried again when the test is resumed."""
+    stamps = {clip: _stamp(judgements, clip) for clip in {trial.clip for trial, _ in batch}}
+    return [
+        {**trial._asdict(), "reward": outcomes.rewards[trial], "file": stamps[trial.clip]}
+        for trial, _ in batch
+        if trial in outcomes.rewards
+    ]
+
+
+def _stamp(judgements: "Judgements", clip: int) -> dict[str, Any] | None:
+    file = judgements.file(judgements.clips[clip].video)
+    return None if file is None else file_stamp(file)
+
+
+def _read_journal(journal: Path, judgements: "Judgements") -> _Outcomes:
+    """The rewards so far, without those of clips whose file has changed."""
+    outcomes, unchanged = _Outcomes(), dict[int, bool]()
+    for number, record in enumerate(read_records(journal), start=1):
+        if "reward" not in record:  # the config
+            continue
+        clip, name, reward = (record.get(key) for key in ("clip", "perturbation", "reward"))
+        if not isinstance(clip, int) or clip >= len(judgements.clips) or not isinstance(reward, int | float):
+            raise DataError(str(journal), number, "holds no clip and reward; delete the line to judge it again")
+        file, stamp = judgements.file(judgements.clips[clip].video), record.get("file")
+        if clip not in unchanged:
+            unchanged[clip] = file is None or (isinstance(stamp, dict) and is_unchanged(file, stamp))
+        if unchanged[clip]:
+            outcomes.rewards[_Trial(clip, str(name))] = reward
+    return outcomes
+
+
 def _trials(
-    judgements: "Judgements", *, sampling: VideoSampling, seed: int
+    judgements: "Judgements", *, known: Collection[_Trial], sampling: VideoSampling, seed: int
 ) -> Iterator[tuple[_Trial, Case | DescoreError]]:
-    """Each clip unchanged, then with each perturbation that applies to it."""
+    """Each clip unchanged, then with each perturbation that applies to it, but for the trials that are known."""
     prompts = dict.fromkeys(clip.prompt for clip in judgements.clips)
     for index, rated in enumerate(judgements.clips):
         try:
@@ -114,8 +155,11 @@ def _trials(
         except DescoreError as error:
             yield _Trial(index), error
             continue
-        yield _Trial(index), case
+        if _Trial(index) not in known:
+            yield _Trial(index), case
         for name, row in PERTURBATIONS.items():
+            if _Trial(index, name) in known:
+                continue
             try:
                 changed: Case | DescoreError | None = perturb(case, row)
             except DescoreError as error:

@@ -91,7 +91,7 @@ REFUSED = {
     "no folder": (("t.jsonl", "--out", "no/x.csv"), 3, "there is no folder no; make it"),
     "the source": (("t.jsonl", "--out", "t.jsonl"), 3, "exists already; choose another --out"),
     "no column": (("bad.csv",), 5, "no column 'video' (is it 'vidoe'?)"),
-    "scored": (("scored.csv",), 5, "has the column 'reward', which a scored table has"),
+    "scored": (("scored.csv",), 5, "has the column 'reward', which scoring writes"),
     "several chains off": (("t.jsonl", "--samples", "3", "--think", "off"), 3, "samples"),
 }
 

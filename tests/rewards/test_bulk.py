@@ -1,17 +1,22 @@
 """Bulk scoring: the rewards of `Scorer.score`, in order, with failures in their places, and resumed after a kill."""
 
 import json
+import signal
+import subprocess
+import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from descore.errors import ConfigError
 from descore.rewards import ScoredRow, read_scored, score_table, write_scores
-from descore.rewards.journal import journal_of
+from descore.rewards.journal import Journal, journal_of
 from descore.types import DIMENSIONS
 from descore.video.reader import read_clip
 from descore.video.sampling import VideoSampling
 from tests.rewards.bulk_case import SAMPLED, CountingScorer, make_films, make_table, prompt_of, write_rows
+from tests.robustness.test_workers import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -221,3 +226,81 @@ def test_several_chains_give_a_deviation(folder, scorer):
     assert row.std == pytest.approx(one.std, abs=1e-5)
     assert row.samples == 3
     assert row.chain == one.completions[0].text
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_table(folder):
+    """Rows without a video need no model; what grows with them is a key of 8 bytes, and 16 bytes in the index."""
+    scorer = CountingScorer(batch_size=64)
+    peaks = {}
+    for count in (2_000, 20_000):
+        table = folder / f"{count}.csv"
+        with table.open("w") as file:
+            file.write("prompt,video,note\n")
+            file.writelines(f"prompt {number},absent.mp4,{'x' * 100}\n" for number in range(count))
+        tracemalloc.start()
+        summary = write_scores(table, scorer=scorer, workers=0)
+        peaks[count] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert (summary.total, summary.failed, summary.kinds) == (count, count, {"no such file": count})
+    assert peaks[20_000] - peaks[2_000] < 18_000 * 100  # bytes; a row alone has 400
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "micro"
+    CountingScorer().model.save_pretrained(path)
+    return path
+
+
+def run_score(table, checkpoint, *options):
+    command = [sys.executable, "-m", "descore", "score", str(table), "--model", str(checkpoint), "--batch-size", "2"]
+    return [*command, "--max-chain-tokens", "6", "--workers", "1", *map(str, options)]
+
+
+def results_in(journal):
+    return [json.loads(line) for line in journal.read_text().splitlines()[1:]] if journal.is_file() else []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_killed_command_goes_on(folder, checkpoint, sent):
+    table = make_table(folder, count=60, films=6)
+    write_rows(table, [{"prompt": f"ball {n}", "video": f"clips/{n % 6}.mp4"} for n in range(60)])
+    out = folder / "clips.scores.csv"
+    with subprocess.Popen(run_score(table, checkpoint), stderr=subprocess.PIPE, text=True) as process:
+        assert wait_for(lambda: len(results_in(journal_of(out))) >= 8)
+        process.send_signal(sent)
+        _, errors = process.communicate()
+    assert not out.exists()
+    kept = results_in(journal_of(out))
+    assert 8 <= len(kept) < 60
+    if sent == signal.SIGINT:
+        assert process.returncode == 130
+        assert "of 60 rows are kept: the same command goes on from there" in errors
+    done = subprocess.run(run_score(table, checkpoint), capture_output=True, text=True, check=True)
+    assert f"{60 - len(kept)} now in" in done.stdout
+    keys = [record["key"] for record in results_in(journal_of(out))]
+    assert len(keys) == len(set(keys)) == 60
+    subprocess.run(run_score(table, checkpoint, "--out", folder / "whole.csv"), capture_output=True, check=True)
+    resumed, whole = (list(read_scored(path)) for path in (out, folder / "whole.csv"))
+    assert [row.reward for row in resumed] == pytest.approx([row.reward for row in whole], abs=1e-5)
+    assert [row.chain for row in resumed] == [row.chain for row in whole]
+
+
+def test_two_runs_do_not_share_a_table(folder, scorer):
+    table = make_table(folder, count=1)
+    refused = pytest.raises(ConfigError, match=r"clips\.scores\.csv: another process is writing this run")
+    with Journal.open(folder / "clips.scores.csv", settings={}), refused:
+        write_scores(table, scorer=scorer, workers=0, **SAMPLED)
+
+
+def test_a_source_that_changes_meanwhile_is_refused(folder, scorer):
+    table = make_table(folder, count=4)
+
+    def change(_):
+        write_rows(table, [{"prompt": "other", "video": "clips/1.mp4", "take": "0"}] * 4)
+
+    with pytest.raises(ConfigError, match="changed while it was scored; give the same command again"):
+        write_scores(table, scorer=scorer, workers=0, on_progress=change, **SAMPLED)
+    assert not (folder / "clips.scores.csv").exists()

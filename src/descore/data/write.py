@@ -19,6 +19,9 @@ from descore.types import Pair, SideAnnotations
 
 WriteRow = Callable[[TableRow], object]
 
+_NO_CHARACTER = "backslashreplace"
+"""Half of a pair of surrogates, which JSON may hold and UTF-8 may not, is written as JSON's own escape."""
+
 _ROWS = 1024
 """Rows that are written to a Parquet file at a time."""
 
@@ -103,7 +106,7 @@ def check_writable(out: Path) -> None:
 
 @contextmanager
 def _csv_writer(path: Path, columns: Sequence[str], _schema: object) -> Iterator[WriteRow]:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors=_NO_CHARACTER) as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         yield lambda row: writer.writerow([_csv_cell(row.get(column)) for column in columns])
@@ -116,7 +119,7 @@ def _csv_cell(value: object) -> object:
 
 @contextmanager
 def _json_lines_writer(path: Path, columns: Sequence[str], _schema: object) -> Iterator[WriteRow]:
-    with path.open("w", encoding="utf-8") as file:
+    with path.open("w", encoding="utf-8", errors=_NO_CHARACTER) as file:
         # Every row has every column, since readers take the columns from the first row.
         yield lambda row: file.write(
             # Dates and decimals, which a Parquet table may have, as texts.

@@ -174,7 +174,7 @@ def _outcome(read: ReadClip, video: str) -> Clip | VideoError:
     try:
         return read(video)
     except VideoError as error:
-        return error
+        return error.with_traceback(None)  # which would keep the frames of its calls, and what they hold
     except DescoreError as error:
         return VideoError(video, str(error))
 

@@ -21,7 +21,7 @@ from descore.io import append_records, lock_file, parse_json_object
 
 JOURNAL_SUFFIX = ".journal"
 
-_RECENT = 8192
+_RECENT = 4096
 """Keys that are kept in a dict, which takes ten times the memory, before they are sorted in."""
 
 

@@ -107,7 +107,9 @@ def _table_reader(path: Path, prompt: str | None, *, replace: bool) -> Callable[
     written = [name for name in names if is_written_column(name)]
     if written and not replace:
         raise DataError(
-            str(path), 1, f"has the column {written[0]!r}, which a scored table has; rename it, or give --replace"
+            str(path),
+            1,
+            f"has the column {written[0]!r}, which scoring writes; rename it, or let it be replaced: --replace",
         )
     if prompt is not None and "prompt" in names:
         raise ConfigError(f"{path}: has a column 'prompt', and --prompt is given; leave --prompt out")
@@ -212,15 +214,25 @@ def _arrow_schema(source: OpenedSource, *, out: Path) -> Any:  # noqa: ANN401
         types = {name: stored.field(name).type for name in stored.names}
         types |= {"video": types.get("video", types.get(_SIDES["a"])), PAIR_COLUMN: arrow.int64()}
         return arrow.schema([(name, types.get(name, arrow.string())) for name in source.columns])
-    rows, schema = source.rows(), arrow.schema([])
     try:
-        while chunk := [row.cells for row in islice(rows, _CHUNK)]:
+        schema = arrow.schema([])
+        for chunk in _chunks(source):
             inferred = [(name, arrow.infer_type([row.get(name) for row in chunk])) for name in source.columns]
             schema = arrow.unify_schemas([schema, arrow.schema(inferred)], promote_options="permissive")
-    except (arrow.ArrowException, TypeError) as error:
+        text = [field.with_type(arrow.string()) if field.type == arrow.null() else field for field in schema]
+        schema = arrow.schema(text)
+        for chunk in _chunks(source):  # now, and not when all is scored
+            arrow.Table.from_pylist(chunk, schema=schema)
+    except (arrow.ArrowException, TypeError, OverflowError, UnicodeEncodeError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"{out}: a column has values of several types ({reason}); write a .jsonl table") from None
-    return arrow.schema([field.with_type(arrow.string()) if field.type == arrow.null() else field for field in schema])
+        raise ConfigError(f"{out}: a column cannot be written ({reason}); write a .jsonl table") from None
+    return schema
+
+
+def _chunks(source: OpenedSource) -> Iterator[list[dict[str, Any]]]:
+    rows = source.rows()
+    while chunk := [{name: row.cells.get(name) for name in source.columns} for row in islice(rows, _CHUNK)]:
+        yield chunk
 
 
 def rebased(source: OpenedSource, *, folder: Path) -> Callable[[SourceRow], Mapping[str, Any]]:

@@ -2,13 +2,14 @@
 
 import itertools
 
+import av
 import numpy as np
 import pytest
 import torch
 from av import VideoFrame
 from PIL import Image
 
-from descore.errors import ConfigError, VideoError
+from descore.errors import ConfigError, DescoreWarning, VideoError
 from descore.rewards.frames import LAYOUT, FrameFormat, check_layout, grey_levels, prepare, resize, split_videos
 from descore.types import Clip
 from descore.video.decoder import FrameConverter
@@ -45,6 +46,17 @@ def scaled_by_reader(frame_HWC, size):
 def scaled_by_torch(frame_HWC, size):
     frames_TCHW = torch.from_numpy(frame_HWC).permute(2, 0, 1)[None]
     return resize(frames_TCHW, size=size)[0].permute(1, 2, 0).numpy()
+
+
+def write_rgb(path, frames_THWC, *, fps):
+    """A file without loss, in RGB."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream("ffv1", rate=fps)
+        stream.height, stream.width = frames_THWC.shape[1:3]
+        stream.pix_fmt = "bgr0"
+        for frame in frames_THWC:
+            container.mux(stream.encode(VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
 
 
 @pytest.mark.parametrize("layout", ["".join(p) for p in itertools.permutations(LAYOUT)])
@@ -146,6 +158,13 @@ def test_values_beyond_the_overshoot_are_refused(value, form, message):
         grey_levels(frames, form=FrameFormat(**form), source="clip")
 
 
+@pytest.mark.parametrize("black_white", [(-1, 1), (0, 255)])
+def test_frames_of_0_to_1_under_another_range_warn(black_white):
+    frames = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(DescoreWarning, match=r"if its frames are 0 to 1, write range=\(0, 1\)"):
+        grey_levels(frames, form=FrameFormat(range=black_white), source="clip")
+
+
 def test_floats_without_a_range_and_other_types_are_refused():
     with pytest.raises(ConfigError, match=r"write their black and white: range=\(0, 1\)"):
         grey_levels(torch.zeros(1, 3, 4, 4), form=FrameFormat(), source="clip")
@@ -171,19 +190,55 @@ def test_floats_give_the_frames_that_the_reader_makes_of_them():
     assert np.array_equal(prepared(video, range=(0, 1)).clip.frames, read_clip(video, sampling=SMALL, fps=8).frames)
 
 
-@pytest.mark.parametrize(
-    ("source", "target"),
-    [
-        ((480, 832), (576, 320)),
-        ((100, 90), (64, 96)),
-        ((97, 131), (64, 64)),
-    ],
-)
-def test_scaling_is_that_of_the_reader_within_a_level(source, target):
-    frame = smooth_frame(*source)
+SIZES = [  # of a source, height first, and the width and height that it is scaled to
+    ((480, 832), (576, 320)),
+    ((64, 64), (128, 128)),
+    ((256, 256), (128, 128)),  # a width that is halved: colours are averaged first
+    ((720, 1280), (576, 320)),
+    ((100, 90), (64, 96)),
+    ((97, 131), (64, 64)),  # an odd one: they are not
+    ((58, 150), (544, 544)),
+    ((8, 8), (64, 64)),
+]
+
+
+@pytest.mark.parametrize(("source", "target"), SIZES)
+@pytest.mark.parametrize("content", ["picture", "noise"])
+def test_scaling_is_that_of_the_reader_within_a_level(source, target, content):
+    noise = np.random.default_rng(0).integers(0, 256, (*source, 3), dtype=np.uint8)
+    frame = noise if content == "noise" else smooth_frame(*source)
     apart = scaled_by_torch(frame, target).astype(int) - scaled_by_reader(frame, target)
     assert np.abs(apart).max() <= 1
-    assert np.abs(apart).mean() < 0.2  # neither side is brighter or sharper
+    assert np.abs(apart).mean() < 0.05  # nearly all are equal, and neither side is brighter
+
+
+def test_torchs_own_bicubic_is_further_off():
+    frame = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    frames_TCHW = torch.from_numpy(frame).permute(2, 0, 1)[None].float()
+    other = torch.nn.functional.interpolate(frames_TCHW, (128, 128), mode="bicubic", antialias=True)
+    apart = other[0].permute(1, 2, 0).round().numpy() - scaled_by_reader(frame, (128, 128))
+    assert np.abs(apart).max() > 10
+
+
+def test_floats_keep_fractions_and_gradients():
+    frames = made_videos(frames=1, height=64, width=64)[0]
+    floats = frames.double().requires_grad_()
+    scaled = resize(floats, size=(32, 32))
+    assert torch.equal(scaled.detach().round().to(torch.uint8), resize(frames, size=(32, 32)))
+    scaled.mean().backward()
+    assert float(floats.grad.sum()) == pytest.approx(1, abs=1e-6)  # a brighter clip is as much brighter when scaled
+
+
+@pytest.mark.parametrize(("width", "height"), [(416, 240), (832, 480)])
+def test_a_file_of_rgb_gives_the_frames_that_its_pixels_give(tmp_path, width, height):
+    sampling = VideoSampling(max_pixels=128 * 128, max_frames=4)
+    frames = np.stack([smooth_frame(height, width, seed=seed) for seed in range(5)])
+    write_rgb(tmp_path / "clip.mkv", frames, fps=8)
+    read = read_clip(tmp_path / "clip.mkv", sampling=sampling)
+    [video] = split_videos(frames[None], layout="BTHWC")
+    clip = prepared(video, fps=8, sampling=sampling).clip
+    assert clip.times == pytest.approx(read.times, abs=1e-3)  # Matroska states milliseconds
+    assert np.abs(clip.frames.astype(int) - read.frames).max() <= 1
 
 
 def test_files_images_lists_and_clips_are_read_too(tmp_path):

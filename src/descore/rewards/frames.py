@@ -6,6 +6,7 @@ clip that `read_clip` makes of the same frames: the same ones are chosen, and sc
 Shapes: B videos, T frames, C = 3 colours, H and W pixels; the letters of a layout."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from descore.data.chat import TensorClip
-from descore.errors import ConfigError, VideoError
+from descore.errors import ConfigError, DescoreWarning, VideoError
 from descore.types import Clip
 from descore.video.decoder import fitting_size
 from descore.video.reader import VideoSampling, read_clip
@@ -41,6 +42,9 @@ OVERSHOOT = 0.02
 
 BICUBIC = -0.6
 """The cubic's slope at distance 1 as FFmpeg's scaler has it; Pillow's and torch's is -0.5, OpenCV's -0.75."""
+
+RGB_LUMA = (0.299, 0.587, 0.114)
+"""The brightness of red, green and blue (ITU-R BT.601)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,21 +239,44 @@ def grey_levels(frames: Tensor, *, form: FrameFormat, source: str) -> tuple[Tens
     if least < black - margin or most > white + margin:
         reason = f"values from {least:g} to {most:g}, beyond range=({black:g}, {white:g}) by over {margin:g}"
         raise VideoError(source, f"{reason}; give the range that they have, or clamp them")
+    _warn_of_another_range(least, most, form.range)
     clamped = int(((wide < black) | (wide > white)).sum()) if least < black or most > white else 0
     unit = wide if black == 0 else wide / 2 + 0.5
     scaled = (unit if white == 255 else unit * 255).clamp(0, 255)
     return scaled.round().to(torch.uint8), clamped
 
 
+def _warn_of_another_range(least: float, most: float, black_white: Range) -> None:
+    """Frames of 0 to 1 lie within the wider ranges too: they would be taken for bright or for black ones."""
+    if black_white[0] < 0 <= least or (black_white[1] > 1 >= most > 0):
+        shown = f"a clip has values from {least:.3g} to {most:.3g} only, though range={black_white}"
+        warnings.warn(f"{shown}; if its frames are 0 to 1, write range=(0, 1)", DescoreWarning, stacklevel=2)
+
+
 def resize(frames_TCHW: Tensor, *, size: tuple[int, int]) -> Tensor:
     """Frames of uint8 or floats at another size (width, height), on their device: bicubic, antialiased, as the file
-    reader scales. uint8 is rounded to uint8, floats of 0 to 255 are clamped and keep their fractions and gradients."""
+    reader scales, within a level where no edge is under 8 pixels.
+
+    uint8 is rounded to uint8, floats of 0 to 255 are clamped and keep their fractions and gradients."""
     width, height = size
     if (width, height) == (frames_TCHW.shape[3], frames_TCHW.shape[2]):
         return frames_TCHW
     levels = frames_TCHW.float() if frames_TCHW.dtype == torch.uint8 else frames_TCHW
-    scaled = _along(_along(levels, axis=3, length=width), axis=2, length=height).clamp(0, 255)
+    scaled = _along(_across(levels, width=width), axis=2, length=height).clamp(0, 255)
     return scaled.round().to(torch.uint8) if frames_TCHW.dtype == torch.uint8 else scaled
+
+
+def _across(frames_TCHW: Tensor, *, width: int) -> Tensor:
+    """The rows resampled. Where an even width is at least halved, FFmpeg's scaler first takes the mean colour of each
+    two neighbours, and only the brightness at full width."""
+    source = frames_TCHW.shape[3]
+    if source % 2 or 2 * width > source:
+        return _along(frames_TCHW, axis=3, length=width)
+    weight_C = torch.tensor(RGB_LUMA, device=frames_TCHW.device, dtype=frames_TCHW.dtype)
+    luma_T1HW = (frames_TCHW * weight_C.view(3, 1, 1)).sum(dim=1, keepdim=True)
+    colour_TCHW = frames_TCHW - luma_T1HW
+    colour_TCHW = (colour_TCHW[..., ::2] + colour_TCHW[..., 1::2]) / 2
+    return _along(luma_T1HW, axis=3, length=width) + _along(colour_TCHW, axis=3, length=width)
 
 
 def _along(frames: Tensor, *, axis: int, length: int) -> Tensor:
@@ -270,22 +297,16 @@ def _along(frames: Tensor, *, axis: int, length: int) -> Tensor:
 
 
 def _taps(source: int, target: int) -> tuple[Tensor, Tensor]:
-    """Indices and weights (K, target) of the inputs that make each output; the filter widens where it shrinks."""
-    step = source / target
-    wide = max(step, 1.0)
+    """Indices and weights (K, target) of the inputs that make each output: the cubic convolution kernel (Keys 1981),
+    which widens where it shrinks. Beyond an edge the last pixel is repeated; K, the first index, cut
+    towards 0, which drops a tap beside the left edge, and the step in 1/65536 of a pixel are FFmpeg's."""
+    wide = max(source / target, 1.0)
+    taps = max(min(1 + math.ceil(4 * wide), source - 2), 1) if wide > 1 else 5
+    step = ((source << 16) + target // 2) // target / (1 << 16)
     center_L = (np.arange(target) + 0.5) * step - 0.5
-    reach = math.ceil(2 * wide)
-    index_KL = np.floor(center_L)[None] + np.arange(-reach, reach + 1)[:, None]
-    weight_KL = _cubic(np.abs(index_KL - center_L) / wide)
+    index_KL = np.trunc(center_L - (taps - 2) / 2) + np.arange(taps)[:, None]
+    a, d = BICUBIC, np.abs(index_KL - center_L) / wide
+    near, far = (a + 2) * d**3 - (a + 3) * d**2 + 1, a * (d**3 - 5 * d**2 + 8 * d - 4)
+    weight_KL = np.where(d < 1, near, np.where(d < 2, far, 0.0))
     weight_KL /= weight_KL.sum(axis=0)
-    used = np.any(weight_KL != 0, axis=1)
-    index_KL = index_KL.clip(0, source - 1)[used].astype(np.int64)
-    return torch.from_numpy(index_KL), torch.from_numpy(weight_KL[used])
-
-
-def _cubic(distance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The cubic convolution kernel (Keys 1981) with slope BICUBIC."""
-    a, d = BICUBIC, distance
-    near = (a + 2) * d**3 - (a + 3) * d**2 + 1
-    far = a * (d**3 - 5 * d**2 + 8 * d - 4)
-    return np.where(d < 1, near, np.where(d < 2, far, 0.0))
+    return torch.from_numpy(index_KL.clip(0, source - 1).astype(np.int64)), torch.from_numpy(weight_KL)

@@ -113,6 +113,7 @@ class Scorer:
         """Open a checkpoint: a folder, a hub id, or the bundled name `tiny`; with `paradigm` "generative" also a plain
         Qwen3-VL, as a zero-shot judge. See DescoreModel.from_pretrained."""
         model = DescoreModel.from_pretrained(source, paradigm=paradigm, device=device, dtype=dtype)
+        model.check_kernels()
         return cls(model, name=str(source), batch_size=batch_size)
 
     def score(self, video: Any, *, prompt: str, fps: float | None = None, **sampling_params: Any) -> Score:  # noqa: ANN401

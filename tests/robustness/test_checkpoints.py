@@ -259,14 +259,22 @@ def test_an_index_names_no_file_outside_its_folder(tmp_path):
         weight_files(tmp_path)
 
 
+@pytest.mark.parametrize("part", ["config", "text_config"])
 @pytest.mark.parametrize(
-    ("attention", "reason"), [("flash_attention_2", "is not installed"), ("flex_attention", "does not take the masks")]
+    ("attention", "reason"),
+    [
+        ("flash_attention_2", "is not installed"),
+        ("flash_attention_3", "is not installed"),
+        ("flex_attention", "does not take the masks"),
+        ("kernels-community/flash-attn2", "is code of a hub"),
+    ],
 )
-def test_an_attention_that_cannot_be_used_is_refused(monkeypatch, attention, reason):
-    monkeypatch.setattr("transformers.utils.is_flash_attn_2_available", lambda: False)
+def test_an_attention_that_cannot_be_used_is_refused(monkeypatch, attention, reason, part):
+    for version in (2, 3):
+        monkeypatch.setattr(f"transformers.utils.is_flash_attn_{version}_available", lambda: False)
     processor = small.small_processor(["a"], vocabulary=300)
     config = small.small_config(processor, vocabulary=320, width=64, layers=2, vision_width=48, vision_layers=2)
-    config._attn_implementation = attention
+    getattr(config, part, config)._attn_implementation = attention
     with pytest.raises(ConfigError, match=f"{attention}, which {reason}.*; set it to sdpa"):
         open_backbone(config, dtype=torch.float32)
 

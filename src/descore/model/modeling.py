@@ -86,14 +86,21 @@ def open_backbone(source: Any, *, dtype: torch.dtype) -> Any:  # noqa: ANN401  #
 
 
 def _check_attention(source: object, config: Any) -> None:  # noqa: ANN401
-    """ConfigError for an attention that cannot be used here, before transformers imports it."""
-    from transformers.utils import is_flash_attn_2_available
+    """ConfigError for an attention that cannot be used here, before transformers imports or fetches it."""
+    from transformers import utils
 
-    chosen = config._attn_implementation
-    missing = chosen == "flash_attention_2" and not is_flash_attn_2_available()
-    if missing or chosen == "flex_attention":
-        reason = "is not installed" if missing else "does not take the masks that chains need"
-        raise ConfigError(f"{source}: attn_implementation is {chosen}, which {reason}; set it to sdpa")
+    parts = (config, *(getattr(config, name) for name in config.sub_configs))
+    for chosen in sorted({str(part._attn_implementation) for part in parts}):
+        version = chosen.removeprefix("flash_attention_")
+        reason = None
+        if version in ("2", "3", "4") and not getattr(utils, f"is_flash_attn_{version}_available")():
+            reason = "is not installed"
+        elif chosen.endswith("flex_attention"):
+            reason = "does not take the masks that chains need"
+        elif "/" in chosen or "|" in chosen:
+            reason = "is code of a hub, or for a server"
+        if reason:
+            raise ConfigError(f"{source}: attn_implementation is {chosen}, which {reason}; set it to sdpa")
 
 
 def check_peft(what: str) -> None:
@@ -320,6 +327,13 @@ class DescoreModel(nn.Module):
     def family(self) -> ModuleType:
         """The module that knows the backbone's family. Looked up, since a kept module could not be copied."""
         return family_of(self.backbone.config.model_type)
+
+    def check_kernels(self) -> None:
+        """ConfigError for flash attention on a CPU or in float32, where it does not run."""
+        chosen = self.backbone.config.get_text_config()._attn_implementation
+        if "flash" in chosen and (self.device.type == "cpu" or self.backbone.dtype == torch.float32):
+            found = f"{self.backbone.dtype} on {self.device.type}".removeprefix("torch.")
+            raise ConfigError(f"attn_implementation is {chosen}, which has no kernel for {found}; set it to sdpa")
 
     @property
     def device(self) -> torch.device:

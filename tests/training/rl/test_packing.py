@@ -249,5 +249,5 @@ def test_a_chain_in_the_users_turn_is_refused(micro):
 def test_attention_that_takes_no_mask_is_refused(micro, monkeypatch):
     [pack] = pack_groups(micro, prompts_of(micro, [0]), chains_of(micro, [4]))
     monkeypatch.setattr(micro.backbone.config.get_text_config(), "_attn_implementation_internal", "flash_attention_2")
-    with pytest.raises(ConfigError, match=r"attention: found 'flash_attention_2'.*expected 'sdpa' or 'eager'"):
+    with pytest.raises(ConfigError, match=r"flash_attention_2, which takes no mask, .* set it to sdpa"):
         forward_pack(micro, pack)

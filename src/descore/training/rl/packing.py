@@ -156,11 +156,19 @@ def _mask(part_PT: Tensor, dtype: torch.dtype) -> Tensor:
     )[:, None]
 
 
-def _attention_dtype(model: DescoreModel) -> torch.dtype:
-    """The type of attention's scores. ConfigError for kernels that take no mask."""
+def check_attention(model: DescoreModel) -> None:
+    """ConfigError for kernels that take no mask, such as flash attention's."""
     kernel = model.backbone.config.get_text_config()._attn_implementation
     if kernel not in ("sdpa", "eager"):
-        raise ConfigError(f"attention: found {kernel!r}, which takes no mask; expected 'sdpa' or 'eager', open it so")
+        raise ConfigError(
+            f"attn_implementation is {kernel}, which takes no mask, and stage 2 packs chains behind one prompt with a "
+            "mask; set it to sdpa"
+        )
+
+
+def _attention_dtype(model: DescoreModel) -> torch.dtype:
+    """The type of attention's scores."""
+    check_attention(model)
     kind = model.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.backbone.dtype
 

@@ -24,6 +24,7 @@ from descore.training.metrics import ProgressCallback, UnreadableVideos, ignore_
 from descore.training.model_card import chain_metrics_section
 from descore.training.rl.config import RlConfig
 from descore.training.rl.logging import RlLogger
+from descore.training.rl.packing import check_attention
 from descore.training.rl.rollout import max_chain_tokens
 from descore.training.rl.trainer import RlTrainer
 from descore.training.runs import (
@@ -118,6 +119,7 @@ def train_rl(config: RlConfig, *, on_progress: ProgressCallback = ignore_progres
         is_main_process=accelerator.is_main_process,
         paradigm=config.paradigm,
     )
+    check_attention(model)
     if accelerator.is_main_process:
         claim_directory(config)
     data = {

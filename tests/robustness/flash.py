@@ -1,8 +1,8 @@
 """A stand-in for the flash_attn package that computes on the CPU, in any precision, what its kernels compute.
 
-It has the names that transformers imports and takes what the kernels take: sequences without padding, end to end or of
-one length. There is no place for a mask, so all that reaches it comes from a padding mask (B, T) or from none. As in the
-package since 2.1, a causal query of fewer tokens than there are keys stands at their end.
+It has the names that transformers imports and takes what the kernels take: sequences without padding, end to end or
+of one length. There is no place for a mask, so all that reaches it comes from a padding mask (B, T) or from none. As
+in the package since 2.1, a causal query of fewer tokens than there are keys stands at their end.
 
 Shapes: B sequences, T tokens of all or of each, H heads, D width."""
 
@@ -31,9 +31,7 @@ class StandIn:
     def __init__(self) -> None:
         self.calls = {"equal lengths": 0, "without padding": 0}
 
-    def flash_attn_func(
-        self, q_BTHD, k_BTHD, v_BTHD, dropout_p=0.0, softmax_scale=None, causal=False, deterministic=False
-    ):
+    def flash_attn_func(self, q_BTHD, k_BTHD, v_BTHD, dropout_p=0.0, softmax_scale=None, causal=False):
         assert dropout_p == 0
         self.calls["equal lengths"] += 1
         rows = zip(q_BTHD, k_BTHD, v_BTHD, strict=True)
@@ -41,7 +39,7 @@ class StandIn:
 
     def flash_attn_varlen_func(
         self, q_THD, k_THD, v_THD, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
-        dropout_p=0.0, softmax_scale=None, causal=False, deterministic=False,
+        dropout_p=0.0, softmax_scale=None, causal=False,
     ):  # fmt: skip
         assert dropout_p == 0
         assert cu_seqlens_q.dtype == cu_seqlens_k.dtype == torch.int32

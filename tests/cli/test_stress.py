@@ -31,8 +31,14 @@ def test_people_see_each_change_and_what_to_do_next(test):
     folder, result = test
     assert result.exit_code == 0
     assert all(name in result.stdout for name in PERTURBATIONS)
-    for text in ("without thinking, on drawn", "scored 4 of 4", "Not as expected for most clips:", "in deviations"):
+    for text in (
+        "without thinking, on drawn",
+        "scored 4 of 4",
+        "Too few clips to conclude from (under 5):",
+        "in deviations",
+    ):
         assert text in result.words
+    assert "Not as expected" not in result.words  # four clips are too few for any change
     assert f"Next: descore report {folder}" in result.stdout
     short = [line for line in result.stdout.splitlines() if str(folder) not in line]
     assert max(map(len, short)) <= 80

@@ -14,6 +14,7 @@ from descore.cli.errors import print_error
 from descore.cli.output import console, key_value_grid, name_first
 from descore.errors import VideoError
 from descore.evaluation.records import to_line, to_plain
+from descore.evaluation.results import LEAST_CLIPS
 from descore.report.text import mode_suffix, one_line, plain, signed
 from descore.types import DIMENSIONS
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from descore.evaluation.stress import StressResults, StressRow
 
 _NONE = "–"
-LEAST_CLIPS = 5
-"""Clips of a perturbation that a stress test concludes from."""
 _MAX_NAMED = 4
 """Failed clips that an error line names."""
 _MIN_TABLE_WIDTH = 72
@@ -249,9 +248,9 @@ def _show_stress(screen: Console, results: "StressResults", config: Mapping[str,
     screen.print()
     _show_perturbations(screen, results.rows)
     screen.print(Text(f"\n{_STRESS_LEGEND.format(tolerance=results.tolerance)}", style="dim"))
-    wrong = [row.perturbation for row in results.rows if _is_wrong(row)]
-    few = [row.perturbation for row in results.rows if 0 < row.n < LEAST_CLIPS]
-    if len(few) < len(results.rows):
+    wrong = [row.perturbation for row in results.rows if row.as_expected is False]
+    few = [row.perturbation for row in results.rows if row.n and row.as_expected is None]
+    if any(row.as_expected is not None for row in results.rows):
         screen.print(Text(f"\nNot as expected for most clips: {', '.join(wrong) or 'nothing'}."))
     if few:
         screen.print(Text(f"\nToo few clips to conclude from (under {LEAST_CLIPS}): {', '.join(few)}."))
@@ -259,16 +258,12 @@ def _show_stress(screen: Console, results: "StressResults", config: Mapping[str,
         screen.print(Text(plain(f"Written: {file}\nNext: descore report {file.parent}")), soft_wrap=True)
 
 
-def _is_wrong(row: "StressRow") -> bool:
-    return row.n >= LEAST_CLIPS and row.figure.value < 0.5
-
-
 def _show_perturbations(screen: Console, rows: Sequence["StressRow"]) -> None:
     if screen.width < _MIN_TABLE_WIDTH:
         for row in rows:
             figure, shift, left_out = (cell.replace("\n", ", ") for cell in _stress_cells(row))
             text = f"  {row.expected}: {figure}\n  shift {shift}" + (f"\n  left out {left_out}" if left_out else "")
-            screen.print(Text.assemble(f"{row.perturbation}\n", (text, "bold red" if _is_wrong(row) else "")))
+            screen.print(Text.assemble(f"{row.perturbation}\n", (text, "bold red" if row.as_expected is False else "")))
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for title in _STRESS_TITLES[:2]:
@@ -280,7 +275,7 @@ def _show_perturbations(screen: Console, rows: Sequence["StressRow"]) -> None:
         table.add_row(
             Text.assemble(row.perturbation, "\n", (row.why, "dim")),
             row.expected,
-            Text(figure, style="bold red" if _is_wrong(row) else ""),
+            Text(figure, style="bold red" if row.as_expected is False else ""),
             shift,
             left_out,
         )

@@ -32,6 +32,9 @@ ClipKey = tuple[str, str]
 """A clip's video and prompt."""
 Records = Mapping[ClipKey, Mapping[str, Any]]
 
+LEAST_CLIPS = 5
+"""Clips of a perturbation below which a stress test concludes nothing."""
+
 WORST = 12
 """Mistakes that are listed at most."""
 

@@ -20,6 +20,7 @@ from descore.errors import ConfigError, DataError, DescoreError
 from descore.evaluation.judges import Judge
 from descore.evaluation.perturbations import PERTURBATIONS, Case, Expected, Perturbation, perturb, read
 from descore.evaluation.records import error_text, file_stamp, is_unchanged
+from descore.evaluation.results import LEAST_CLIPS
 from descore.io import append_records, read_records
 from descore.stats.agreement import share
 from descore.stats.bootstrap import Figure
@@ -47,6 +48,8 @@ class StressRow:
     """Mean shift, in deviations of the unchanged clips' rewards; nan where these do not differ."""
     n: int
     """Clips compared: those of the figure."""
+    as_expected: bool | None
+    """Whether the reward moved as expected for half of the clips or more; None below LEAST_CLIPS clips."""
     left_out: int
     """Clips that the perturbation does not apply to: see `perturb`."""
     failures: tuple[Mapping[str, str], ...]
@@ -231,6 +234,7 @@ def _row(row: Perturbation, clips: Sequence[RatedClip], outcomes: _Outcomes, *, 
         figure=figure,
         shift=fmean(known) / deviation if len(known) and deviation > 0 else math.nan,
         n=figure.n,
+        as_expected=figure.value >= 0.5 if figure.n >= LEAST_CLIPS else None,
         left_out=len(clips) - len(tried),
         failures=_failures(clips, outcomes, perturbation=row.name),
     )

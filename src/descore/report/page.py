@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from descore.evaluation.results import LEAST_CLIPS
 from descore.evaluation.runs import Run
 from descore.report import charts, findings, plots, tables, text
 from descore.report.findings import ThinkingEffect
@@ -59,6 +60,7 @@ def render(runs: Sequence[Run], *, stress: Sequence[Mapping[str, Any]] = ()) -> 
         aspect_tables=aspect_tables,
         grouped=bool(aspect_tables) or any(figures for *_, figures in generators),
         stress=stress,
+        least_clips=LEAST_CLIPS,
         max_pairs=MAX_PAIRS,
         max_rows=MAX_ROWS,
         dimensions=DIMENSIONS,

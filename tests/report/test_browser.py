@@ -57,13 +57,19 @@ frame.onload = () => {{
   const sticksOut = (one) => one.getBoundingClientRect().right > {width} && !one.closest(".scroll");
   const loaded = frame.contentWindow.performance.getEntriesByType("resource");
   table?.tHead.rows[0].cells[1].querySelector("button").click();
+  const hidden = [...page.querySelectorAll(".scroll")].flatMap((box) => {{
+    box.scrollLeft = box.scrollWidth;
+    const edge = box.getBoundingClientRect().left;
+    const names = box.querySelectorAll("tbody th[scope='row'], tr.band bdi:first-child");
+    return [...names].filter((one) => one.getBoundingClientRect().left < edge - 1).map((one) => one.textContent.trim());
+  }});
   document.querySelector("pre").textContent = JSON.stringify({{
     wide: [...page.querySelectorAll("body *")].filter(sticksOut).map((one) => one.outerHTML.slice(0, 200)),
     nodes: page.querySelectorAll("*").length,
     requests: loaded.filter((one) => !one.name.startsWith("data:")).length,
     broken: [...page.images].filter((image) => image.complete && !image.naturalWidth).length,
     alarmed: frame.contentWindow.alarmed === true,
-    before, after: column(),
+    before, after: column(), hidden,
   }});
 }};
 </script>"""
@@ -119,6 +125,7 @@ def test_nothing_scrolls_sideways_loads_or_breaks(chromium, page, width):
     assert result["broken"] == 0
     assert not result["alarmed"]
     assert result["nodes"] < 8000
+    assert result["hidden"] == []  # the names of rows stay in view beside the figures that are scrolled to
 
 
 def test_a_click_on_a_head_sorts(chromium, page):

@@ -60,6 +60,9 @@ class Clip:
     """Frames in the source."""
     duration: float
     """Seconds that the source lasts."""
+    frame_numbers: tuple[int, ...] | None = None
+    """Numbers of the frames in the source, where the sampling rule states a frame's time as its number over
+    `source_fps`; None: as `times`."""
 
     @property
     def size(self) -> tuple[int, int]:

@@ -66,6 +66,8 @@ class Chat:
     processor: Any
     rubric: str
     layout: Layout = Layout.QUERY_LAST
+    resize: bool = False
+    """Let the processor scale a clip whose frames have more pixels in all than its bound, as the official code does."""
 
     def __post_init__(self) -> None:
         if QUERY_TOKEN not in self.tokenizer.get_vocab():
@@ -99,12 +101,14 @@ class Chat:
     def lay_out_prompts(self, clips: Sequence[Clip], prompts: Sequence[str]) -> Inputs:
         """The user turns, up to where the assistant's chain begins. One prompt for each clip."""
         texts = [self._user_turn(prompt) for prompt in prompts]
+        videos = [_pixels(clip) for clip in clips]
         features = self.processor(
             text=texts,
-            videos=[_pixels(clip) for clip in clips],
+            # Floats that are scaled a second time are not rounded to whole levels, as in the official code.
+            videos=[video.float() for video in videos] if self.resize else videos,
             video_metadata=[_metadata(clip) for clip in clips],
             do_sample_frames=False,  # the frames were sampled when the file was read
-            do_resize=False,
+            do_resize=self.resize,
             padding=True,
             padding_side="left",
             return_tensors="pt",
@@ -206,14 +210,16 @@ def _pixels(clip: Clip) -> Tensor:
 def _metadata(clip: Clip) -> dict[str, Any]:
     """The clip's times in the form of transformers' VideoMetadata: frame numbers at a frame rate.
 
-    The numbers are fractions where the frame rate varies, so that the times stay exact."""
+    The numbers are fractions where the frame rate varies, so that the times stay exact, unless the clip's sampling rule
+    numbers frames."""
+    numbers = clip.frame_numbers or [time * clip.source_fps for time in clip.times]
     return {
         "total_num_frames": clip.source_frames,
         "fps": clip.source_fps,
         "width": clip.size[0],
         "height": clip.size[1],
         "duration": clip.duration,
-        "frames_indices": [time * clip.source_fps for time in clip.times],
+        "frames_indices": list(numbers),
     }
 
 

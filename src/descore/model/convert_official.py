@@ -36,6 +36,11 @@ from descore.video.sampling import VideoSampling
 
 MAX_CHAIN_TOKENS = 4096
 """The limit of the official code, in training and inference."""
+SAMPLING = VideoSampling(
+    rule="qwen_vl_utils", fps=2.0, min_frames=4, max_frames=768, min_pixels=56 * 56, max_pixels=448 * 448
+)
+"""How the official code reads a video for its reward (`inference.py`), where it gives no bound the default of
+qwen-vl-utils."""
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 _OFFICIAL_VIDEO_PLACE = "<video>"
 
@@ -170,7 +175,7 @@ def _settings(read: _Source, *, source: str, layout: str, dimensions: Sequence[s
     return CheckpointSettings(
         dimensions=tuple(dimensions),
         layout=Layout(layout),
-        sampling=VideoSampling(size_multiple=videos.patch_size * videos.merge_size),
+        sampling=SAMPLING.model_copy(update={"size_multiple": videos.patch_size * videos.merge_size}),
         max_chain_tokens=MAX_CHAIN_TOKENS,
         trained_on=f"by the official DeScore code; converted from {source}",
     )
@@ -188,6 +193,8 @@ def _write(
         if (backbone / name).is_file():
             shutil.copyfile(backbone / name, folder / name)
     read.config.save_pretrained(folder)
+    # Newer versions of transformers bound each frame by itself, which the official code's do not.
+    read.processor.video_processor.cap_pixels_per_frame = False
     read.processor.save_pretrained(folder)
     _rename_token(folder, query_token)
     if read.adapter is not None:

@@ -275,7 +275,7 @@ class DescoreModel(nn.Module):
         if len(processor.tokenizer) > backbone.get_input_embeddings().weight.shape[0]:
             backbone.resize_token_embeddings(len(processor.tokenizer), pad_to_multiple_of=64)
         settings = settings or CheckpointSettings()
-        chat = Chat(processor, rubric, settings.layout)
+        chat = _chat(processor, rubric, settings)
         _check_fit(source if isinstance(source, str | Path) else "the config", backbone, chat)
         return cls(backbone, chat=chat, settings=settings)
 
@@ -299,7 +299,7 @@ class DescoreModel(nn.Module):
         dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
         if settings.paradigm == "generative":
             return cls.from_backbone(folder, settings=settings, rubric=rubric, dtype=dtype).to(device).eval()
-        chat = Chat(open_processor(folder), rubric, settings.layout)
+        chat = _chat(open_processor(folder), rubric, settings)
         backbone = open_backbone(folder, dtype=dtype)
         _check_fit(folder, backbone, chat)
         model = cls(backbone, chat=chat, settings=settings)
@@ -359,6 +359,10 @@ class DescoreModel(nn.Module):
     def _insert_query(self, _embedding: nn.Module, args: tuple[Tensor, ...], embedded_BTD: Tensor) -> Tensor:
         is_query_BT1 = (args[0] == self.query_id).unsqueeze(-1)
         return torch.where(is_query_BT1, self.query.to(embedded_BTD.dtype), embedded_BTD)
+
+
+def _chat(processor: Any, rubric: str, settings: CheckpointSettings) -> Chat:  # noqa: ANN401
+    return Chat(processor, rubric, settings.layout, resize=settings.sampling.rule == "qwen_vl_utils")
 
 
 def _check_fit(source: object, backbone: Any, chat: Chat) -> None:  # noqa: ANN401

@@ -25,8 +25,10 @@ from descore.types import Clip
 from descore.video.packets import PacketRow, PacketTable, VideoFile, ffmpeg_error_text, open_video
 from descore.video.sampling import (
     MAX_ASPECT,
+    PAIR,
     DamagedError,
     DecodeJob,
+    SamplingRule,
     Timeline,
     VideoSampling,
     choose_frames,
@@ -87,8 +89,12 @@ def clip_of(
     timeline: Timeline,
     source: str,
     source_size: tuple[int, int],
+    sampling: VideoSampling,
 ) -> Clip:
     """The clip of the chosen frames of a timeline, each picture (H, W, 3)."""
+    numbered = sampling.rule == "qwen_vl_utils"
+    if numbered and len(chosen) < PAIR:
+        raise VideoError(source, f"one frame; the checkpoint's rule {sampling.rule} takes pairs of them")
     return Clip(
         frames=np.stack(pictures),
         times=tuple(timeline.seconds(index) for index in chosen),
@@ -97,6 +103,7 @@ def clip_of(
         source_size=source_size,
         source_frames=len(timeline.ticks),
         duration=timeline.duration,
+        frame_numbers=tuple(chosen) if numbered else None,
     )
 
 
@@ -242,8 +249,15 @@ class _FrameCollector:
 
     def clip(self, chosen: Sequence[int], timeline: Timeline) -> Clip:
         """The clip, once every wanted frame is there."""
-        source = self.video.job.source
-        return clip_of(self.pictures, chosen=chosen, timeline=timeline, source=source, source_size=self.source_size)
+        job = self.video.job
+        return clip_of(
+            self.pictures,
+            chosen=chosen,
+            timeline=timeline,
+            source=job.source,
+            source_size=self.source_size,
+            sampling=job.sampling,
+        )
 
     def _add(self, frame: VideoFrame) -> None:
         if self._converter is None:
@@ -256,11 +270,11 @@ class _FrameCollector:
     def _converter_for(self, frame: VideoFrame) -> "FrameConverter":
         orientation = orientation_of(frame)
         self._stored_size = (frame.width, frame.height)
-        aspect = self.video.stream.sample_aspect_ratio
-        self.source_size = _shown_size(frame, orientation=orientation, pixel_aspect=aspect)
         job = self.video.job
+        aspect = None if job.sampling.rule == "qwen_vl_utils" else self.video.stream.sample_aspect_ratio
+        self.source_size = _shown_size(frame, orientation=orientation, pixel_aspect=aspect)
         size = fitting_size(*self.source_size, source=job.source, sampling=job.sampling)
-        return FrameConverter(size, orientation=orientation)
+        return FrameConverter(size, orientation=orientation, rule=job.sampling.rule)
 
 
 class Orientation(NamedTuple):
@@ -315,15 +329,23 @@ class FrameConverter:
     """Scales, converts and turns frames of one video to one size.
 
     Colours follow the frame's own tags for matrix and range. An untagged matrix is taken for BT.601, whatever the
-    size: the usual writers of generated clips convert from RGB so, and tag nothing."""
+    size: the usual writers of generated clips convert from RGB so, and tag nothing. With the rule qwen_vl_utils pixels
+    are those of torchcodec and decord, scaled by torch."""
 
-    def __init__(self, size: tuple[int, int], *, orientation: Orientation = UPRIGHT) -> None:
+    def __init__(
+        self, size: tuple[int, int], *, orientation: Orientation = UPRIGHT, rule: SamplingRule = "uniform"
+    ) -> None:
         self.size = size
         self.orientation = orientation
+        self.rule = rule
         self._scaler = VideoReformatter()
 
     def convert(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """The frame's picture, (H, W, 3), on white where it is transparent."""
+        if self.rule == "qwen_vl_utils":
+            from descore.video import pictures
+
+            return pictures.resized_by_torch(frame, self.size, orientation=self.orientation)
         if _may_be_transparent(frame):
             # Before scaling, or the hidden colour of transparent pixels would bleed into their neighbours.
             rgba = frame.reformat(format="rgba", dst_color_range=ColorRange.JPEG)

@@ -5,7 +5,9 @@ AVIF; out, a Clip, or a VideoError of one line. Sizes are checked before anythin
 cannot: animated WebP, and AVIF with transparency.
 
 Broadcast footage: in, a decoded frame that is interlaced, or scaled pictures in PQ or HLG; out, the same as progressive
-frames and as SDR."""
+frames and as SDR.
+
+Pictures of checkpoints that the official code trained: scaled by torch, as there."""
 
 import struct
 from collections.abc import Iterator, Sequence
@@ -22,7 +24,7 @@ from PIL import Image, UnidentifiedImageError
 
 from descore.types import Clip
 from descore.video.containers import jpeg_pictures
-from descore.video.decoder import FrameConverter, clip_of, decode_video, fitting_size, over_white
+from descore.video.decoder import FrameConverter, Orientation, clip_of, decode_video, fitting_size, over_white
 from descore.video.packets import PacketTable, open_video
 from descore.video.sampling import DecodeJob, Timeline, choose_frames
 
@@ -146,12 +148,13 @@ def _decode_avif(file: BinaryIO, *, job: DecodeJob) -> Clip:
 
 def _decode_with_pillow(file: BinaryIO, timeline: Timeline, *, size: tuple[int, int], job: DecodeJob) -> Clip:
     chosen = choose_frames(timeline, sampling=job.sampling)
-    converter = FrameConverter(fitting_size(*size, source=job.source, sampling=job.sampling))
+    sampling = job.sampling
+    converter = FrameConverter(fitting_size(*size, source=job.source, sampling=sampling), rule=sampling.rule)
     pictures = [
         converter.convert(VideoFrame.from_ndarray(over_white(rgba_HWC), format="rgb24"))
         for rgba_HWC in _pillow_frames(file, chosen, job=job)
     ]
-    return clip_of(pictures, chosen=chosen, timeline=timeline, source=job.source, source_size=size)
+    return clip_of(pictures, chosen=chosen, timeline=timeline, source=job.source, source_size=size, sampling=sampling)
 
 
 def _pillow_frames(file: BinaryIO, chosen: Sequence[int], *, job: DecodeJob) -> Iterator[NDArray[np.uint8]]:
@@ -169,20 +172,37 @@ def _pillow_frames(file: BinaryIO, chosen: Sequence[int], *, job: DecodeJob) -> 
         raise job.error(f"damaged: a frame cannot be decoded ({error})") from error
 
 
+def resized_by_torch(frame: VideoFrame, size: tuple[int, int], *, orientation: Orientation) -> NDArray[np.uint8]:
+    """The picture (H, W, 3) of a frame, turned, then scaled to a width and height: pixels as torchcodec and decord give
+    them, and torchvision's antialiased bicubic resize of uint8."""
+    import torch  # who scores with a checkpoint of the official code has it
+
+    rgb_HWC = np.asarray(_filtered(frame, "format", "rgb24").to_ndarray(), np.uint8)
+    picture_1CHW = torch.from_numpy(orientation.apply(rgb_HWC).copy()).permute(2, 0, 1)[None].float()
+    scaled_1CHW = torch.nn.functional.interpolate(picture_1CHW, size=size[::-1], mode="bicubic", antialias=True)
+    return np.asarray(scaled_1CHW[0].clamp(0, 255).round().byte().permute(1, 2, 0).contiguous().numpy())
+
+
 def deinterlaced(frame: VideoFrame) -> VideoFrame:
     """The first field of a frame, its missing lines drawn along edges."""
+    progressive = _filtered(frame, "estdif", "mode=frame:deint=all")
+    progressive.colorspace, progressive.color_range = frame.colorspace, frame.color_range
+    return progressive
+
+
+def _filtered(frame: VideoFrame, name: str, options: str) -> VideoFrame:
+    """A frame behind one of FFmpeg's filters."""
     graph = Graph()
     source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000))
-    filter_, sink = graph.add("estdif", "mode=frame:deint=all"), graph.add("buffersink")
+    filter_, sink = graph.add(name, options), graph.add("buffersink")
     source.link_to(filter_)
     filter_.link_to(sink)
     graph.configure()
     graph.push(frame)
     graph.push(None)
-    progressive = graph.pull()
-    assert isinstance(progressive, VideoFrame)
-    progressive.colorspace, progressive.color_range = frame.colorspace, frame.color_range
-    return progressive
+    result = graph.pull()
+    assert isinstance(result, VideoFrame)
+    return result
 
 
 def tone_mapped(picture_HWC: NDArray[np.uint16], *, transfer: int) -> NDArray[np.uint8]:

@@ -21,7 +21,7 @@ from PIL import Image
 from descore.errors import ConfigError, VideoError, short_repr
 from descore.types import Clip
 from descore.video.decoder import FrameConverter, clip_of, decode_clip, fitting_size, over_white
-from descore.video.sampling import Timeline, VideoSampling, choose_frames
+from descore.video.sampling import PAIR, Timeline, VideoSampling, choose_frames
 
 if TYPE_CHECKING:
     import torch
@@ -161,9 +161,9 @@ def _sample(
     """Choose frames from memory and scale them."""
     timeline = Timeline.of(range(len(frames)), tick=1 / Fraction(fps), last=1)
     chosen = choose_frames(timeline, sampling=sampling)
-    converter = FrameConverter(fitting_size(*size, source=source, sampling=sampling))
+    converter = FrameConverter(fitting_size(*size, source=source, sampling=sampling), rule=sampling.rule)
     pictures = [converter.convert(VideoFrame.from_ndarray(rgb_of(frames[index]), format="rgb24")) for index in chosen]
-    return clip_of(pictures, chosen=chosen, timeline=timeline, source=source, source_size=size)
+    return clip_of(pictures, chosen=chosen, timeline=timeline, source=source, source_size=size, sampling=sampling)
 
 
 def _rgb_of_image(image: Image.Image) -> NDArray[np.uint8]:
@@ -229,6 +229,8 @@ def _check_fit(clip: Clip, *, sampling: VideoSampling) -> Clip:
         most = sampling.max_pixels
         expected = f"multiples of {multiple}, at most {most} pixels"
         raise VideoError(clip.source, f"a clip of {width}x{height} pixels; expected {expected}: read its video again")
+    if sampling.rule == "qwen_vl_utils" and count < PAIR:
+        raise VideoError(clip.source, f"a clip of one frame; the rule {sampling.rule} takes pairs of them")
     if count > sampling.max_frames:
         raise VideoError(clip.source, f"a clip of {count} frames; expected at most {sampling.max_frames}")
     return clip

@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Literal
 
 from pydantic import ConfigDict, PositiveFloat, PositiveInt
 
@@ -25,6 +26,11 @@ NEARLY = 10
 """A frame counts as shown at a time if it starts at most 1/10 of the shortest frame later: containers round times,
 Matroska to milliseconds, so a frame that is due at a time may be stated to start just after it."""
 
+SamplingRule = Literal["uniform", "qwen_vl_utils"]
+
+PAIR = 2
+"""Frames that Qwen's models merge to one; qwen-vl-utils takes whole pairs."""
+
 
 class VideoSampling(ConfigModel):
     """How a video becomes a clip, and the bounds within which a file is worth decoding.
@@ -33,6 +39,10 @@ class VideoSampling(ConfigModel):
 
     model_config = ConfigDict(title="video sampling")
 
+    rule: SamplingRule = "uniform"
+    """How frames and their size are chosen: uniform, at evenly spaced times, scaled as they are decoded; or
+    qwen_vl_utils, as version 0.0.14 of that package has it, which the official code reads videos with: an even count,
+    at evenly spaced frame numbers, without regard to pixel aspect, HDR, interlacing or transparency."""
     fps: PositiveFloat = 2.0
     """Frames per second of video to aim for."""
     min_frames: PositiveInt = 4
@@ -57,7 +67,9 @@ class VideoSampling(ConfigModel):
     """Seconds that reading one video may take. Looked at between packets, so a single packet may overrun it."""
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        """No upper bound below its lower one."""
+        """No upper bound below its lower one; a pair of frames at least, where they are taken in pairs."""
+        if self.rule == "qwen_vl_utils" and self.max_frames < PAIR:
+            yield "max_frames", f"must be at least {PAIR} with the rule qwen_vl_utils, got {self.max_frames}"
         if self.max_frames < self.min_frames:
             yield "max_frames", f"must be at least min_frames ({self.min_frames}), got {self.max_frames}"
         for name, least in (("min_pixels", self.min_pixels), ("size_multiple squared", self.size_multiple**2)):
@@ -134,7 +146,9 @@ def choose_frames(timeline: Timeline, *, sampling: VideoSampling) -> tuple[int, 
 
     There are floor(duration * fps) times, within min_frames and max_frames. A frame shown at several times is taken
     once, so a video with long frames may give fewer frames than times; if fewer than min_frames, frames evenly spaced
-    by number are taken instead."""
+    by number are taken instead. With the rule qwen_vl_utils, frames are evenly spaced by number."""
+    if sampling.rule == "qwen_vl_utils":
+        return _evenly_numbered(len(timeline.ticks), fps=timeline.fps, sampling=sampling)
     count = len(timeline.ticks)
     # 5 s at 2 fps are 10 frames, also where the container rounds the duration down to 4.999 s.
     wanted = math.floor(timeline.duration * sampling.fps + GRACE)
@@ -149,12 +163,27 @@ def choose_frames(timeline: Timeline, *, sampling: VideoSampling) -> tuple[int, 
     return tuple(sorted(shown))
 
 
+def _evenly_numbered(count: int, *, fps: float, sampling: VideoSampling) -> tuple[int, ...]:
+    """Indices of an even number of frames: `smart_nframes` of qwen-vl-utils 0.0.14, and its rounded linspace. In
+    floating point and with torch as there, since both decide where a fraction is close. A video of one frame, which
+    the package refuses, gives that."""
+    import torch  # reading by the other rule needs no torch
+
+    least, most = -(-sampling.min_frames // PAIR) * PAIR, sampling.max_frames // PAIR * PAIR
+    wanted = min(max(count / fps * sampling.fps, least), most, count)
+    wanted = max(math.floor(wanted / PAIR) * PAIR, 1)
+    return tuple(torch.linspace(0, count - 1, wanted).round().long().tolist())
+
+
 def fit_size(width: int, height: int, *, sampling: VideoSampling) -> tuple[int, int]:
     """Width and height in multiples of size_multiple, with the aspect of a picture as far as these permit.
 
     A picture within min_pixels and max_pixels keeps its size, and any other is scaled to the nearer of the two. Of the
     four grid points around that size, the best within the bounds is taken: its cost is the change of the aspect plus
-    half the change of the area, both as logarithms. No edge is below one multiple."""
+    half the change of the area, both as logarithms. No edge is below one multiple. With the rule qwen_vl_utils, each
+    edge is rounded by itself."""
+    if sampling.rule == "qwen_vl_utils":
+        return _edges_rounded(width, height, sampling=sampling)
     multiple = sampling.size_multiple
     area = min(max(width * height, sampling.min_pixels), sampling.max_pixels)
     scale = max(math.sqrt(area / (width * height)), multiple / min(width, height))
@@ -171,6 +200,21 @@ def fit_size(width: int, height: int, *, sampling: VideoSampling) -> tuple[int, 
 
     allowed = [(w, h) for w, h in small if w * h >= sampling.min_pixels] or small
     return min(allowed, key=lambda size: (cost(size), size))
+
+
+def _edges_rounded(width: int, height: int, *, sampling: VideoSampling) -> tuple[int, int]:
+    """Each edge to its nearest multiple (halves to even), or, where the area leaves the bounds, the picture scaled to
+    the bound and each edge to the multiple inside of it: `smart_resize` of qwen-vl-utils 0.0.14, save that no edge
+    becomes 0."""
+    multiple = sampling.size_multiple
+    edges = [max(multiple, round(edge / multiple) * multiple) for edge in (width, height)]
+    if math.prod(edges) > sampling.max_pixels:
+        shrink = math.sqrt(width * height / sampling.max_pixels)
+        edges = [max(1, math.floor(edge / shrink / multiple)) * multiple for edge in (width, height)]
+    elif math.prod(edges) < sampling.min_pixels:
+        grow = math.sqrt(sampling.min_pixels / (width * height))
+        edges = [math.ceil(edge * grow / multiple) * multiple for edge in (width, height)]
+    return edges[0], edges[1]
 
 
 def _neighbours(length: float, multiple: int) -> set[int]:

@@ -14,7 +14,7 @@ from descore.cli.convert_checkpoint import convert_checkpoint
 from descore.cli.data import data_app
 from descore.cli.demo import demo
 from descore.cli.doctor import doctor
-from descore.cli.errors import USAGE_ERROR, print_error
+from descore.cli.errors import USAGE_ERROR, echo, print_error
 from descore.cli.evaluate import benchmarks, evaluate_judge, report
 from descore.cli.pairs import pairs
 from descore.cli.score import compare, rank, score
@@ -50,7 +50,7 @@ app.add_typer(world_app)
 
 def _print_version(requested: bool) -> None:
     if requested:
-        typer.echo(f"descore {__version__}")
+        echo(f"descore {__version__}")
         raise typer.Exit
 
 
@@ -71,7 +71,7 @@ def main() -> None:
     except USAGE_ERROR as error:
         message, command = error.format_message(), error.ctx.command_path if error.ctx else "descore"
         if "\n" in message:  # the help, where arguments are missing
-            typer.echo(message, err=True)
+            echo(message, err=True)
         else:
             print_error(f"{message.rstrip('.')}; see {command} --help")
         sys.exit(error.exit_code)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from descore.cli import options as opt
-from descore.cli.errors import reported_errors
+from descore.cli.errors import echo, reported_errors
 from descore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def convert_checkpoint(
             dimensions=dimension or ["overall"],
             merge=merge,
         )
-        typer.echo(_summary(converted))
+        echo(_summary(converted))
 
 
 def _read_text(rubric: Path) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from descore.cli import options as opt
-from descore.cli.errors import reported_errors
+from descore.cli.errors import echo, reported_errors
 from descore.errors import DataError
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def convert_tables(
                 on_progress=lambda: bar.advance(task),
             )
         for line in _conversion_summary(converted):
-            typer.echo(line)
+            echo(line)
 
 
 def _probe_videos(tables: Sequence[Path], *, workers: int | None) -> "Probes":
@@ -173,23 +173,24 @@ def _print_summaries(summaries: Iterable[Mapping[str, Any]], counts: Mapping[str
 
     rest = [with_count(count - MAX_SHOWN, kind) for kind, count in counts.items() if count > MAX_SHOWN]
     if hidden and rest:
-        typer.echo(f"and {' and '.join(rest)} more; --all shows them")
+        echo(f"and {' and '.join(rest)} more; --all shows them")
     for summary in summaries:
         _show_table(summary)
     faults, warnings = counts["fault"], counts["warning"]
-    text = with_count(faults, "fault") if faults else typer.style("no faults", fg=typer.colors.GREEN)
-    typer.echo(text + (f", {with_count(warnings, 'warning')}" if warnings else ""))
+    mark = "" if faults else typer.style("no faults", fg=typer.colors.GREEN)
+    text = with_count(faults, "fault") if faults else ""
+    echo(text + (f", {with_count(warnings, 'warning')}" if warnings else ""), mark=mark)
 
 
 def _print_json(record: Mapping[str, Any]) -> None:
-    typer.echo(json_lines.dumps(record, ensure_ascii=False))
+    echo(json_lines.dumps(record))
 
 
 def _print_finding(finding: "Finding", *, kind: str) -> None:
     from descore.report.text import one_line
 
     mark = typer.style("warning: ", fg=typer.colors.YELLOW) if kind == "warning" else ""
-    typer.echo(f"{mark}{one_line(str(finding))}")
+    echo(one_line(str(finding)), mark=mark)
 
 
 def _show_table(summary: Mapping[str, Any]) -> None:

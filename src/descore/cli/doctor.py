@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from descore.cli import options as opt
-from descore.cli.errors import reported_errors
+from descore.cli.errors import echo, reported_errors
 from descore.errors import DescoreError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def doctor(
         faults = [diagnosis.name for diagnosis in diagnoses if not diagnosis.ok]
         if json:
             results = {diagnosis.name: diagnosis.result for diagnosis in diagnoses}
-            typer.echo(json_lines.dumps({**results, "faults": faults, "ok": not faults}))
+            echo(json_lines.dumps({**results, "faults": faults, "ok": not faults}))
         if faults:
             raise typer.Exit(DescoreError.exit_code)
 
@@ -59,7 +59,7 @@ def _print_diagnosis(diagnosis: Diagnosis) -> None:
     from descore.report.text import one_line
 
     sign = typer.style("ok  ", fg=typer.colors.GREEN) if diagnosis.ok else typer.style("FAIL", fg=typer.colors.RED)
-    typer.echo(f"{sign}  {diagnosis.name:<14} {one_line(diagnosis.result)}")
+    echo(f"  {diagnosis.name:<14} {one_line(diagnosis.result)}", mark=sign)
 
 
 def _diagnose(model: str, paradigm: "Paradigm | None", device: str | None) -> Iterator[Diagnosis]:

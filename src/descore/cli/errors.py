@@ -75,13 +75,21 @@ def _open_standard_streams() -> None:
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
 
 
+def echo(text: str, *, mark: str = "", err: bool = False) -> None:
+    """Print text that may hold names of files, prompts or chains: no control character and no bidirectional override
+    reaches the terminal. `mark`, before it, is ours and may be coloured."""
+    from descore.report.text import plain
+
+    typer.echo(mark + plain(text), err=err)
+
+
 def print_error(message: str, *, kind: str = "error") -> None:
     """Print one line on standard error."""
     from descore.report.text import one_line
 
     colour = typer.colors.RED if kind == "error" else typer.colors.YELLOW
     with suppress(OSError):  # the reader of standard error has gone, or its disk is full
-        typer.echo(f"{typer.style(f'{kind}:', fg=colour)} {one_line(message)}", err=True)
+        echo(one_line(message), mark=f"{typer.style(f'{kind}:', fg=colour)} ", err=True)
 
 
 def _print_own_warning(

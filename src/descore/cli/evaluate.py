@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from descore.cli import options as opt
-from descore.cli.errors import reported_errors
+from descore.cli.errors import echo, reported_errors
 from descore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def benchmarks(*, name: BenchmarkArgument = None, json: opt.Json = False, debug:
         rows = list(BENCHMARKS.values()) if name is None else [find_benchmark(name)]
         if json:
             for row in rows:
-                typer.echo(json_lines.dumps(_benchmark_record(row)))
+                echo(json_lines.dumps(_benchmark_record(row)))
         elif name is None:
             show_benchmarks(rows)
         else:
@@ -175,7 +175,7 @@ def report(*, folders: RunFolders, out: ReportFile = Path("report.html"), debug:
         atomic_write(out, page)
         counts = {"run": len(runs), "stress test": len(stress)}
         contents = " and ".join(with_count(count, name) for name, count in counts.items() if count)
-        typer.echo(f"{out}: {contents}, {len(page) / 1e6:.1f} MB; open it in a browser")
+        echo(f"{out}: {contents}, {len(page) / 1e6:.1f} MB; open it in a browser")
 
 
 def _default_folder(config: Mapping[str, Any], benchmark: "Benchmark", limit: int | None) -> Path:

@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from descore.cli.errors import print_error
+from descore.cli.errors import echo, print_error
 from descore.cli.output import console, key_value_grid, name_first
 from descore.errors import VideoError
 from descore.evaluation.records import to_line, to_plain
@@ -61,7 +61,7 @@ def print_run(run: "Run", *, folder: Path, json: bool) -> None:
     if results["failures"]:
         _print_failures(results["failures"], scored=results["scored"], of=results["of"])
     if json:
-        typer.echo(to_line(results))
+        echo(to_line(results))
     else:
         _show_run(console(), run, folder)
     if results["failures"]:
@@ -78,7 +78,7 @@ def print_stress(results: "StressResults", config: Mapping[str, Any], *, file: P
             print_error(f"{row.perturbation}: {len(row.failures):,} clips not scored: {_named(row.failures)}")
     if json:
         for row in results.rows:
-            typer.echo(to_line(to_plain(row)))
+            echo(to_line(to_plain(row)))
     else:
         _show_stress(console(), results, config, file)
     if results.failures or any(row.failures for row in results.rows):

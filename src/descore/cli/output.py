@@ -3,17 +3,18 @@
 In: results of the scorer. Out: standard output, failures on standard error, and the exit code."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, Group, RenderableType, RenderHook
 from rich.padding import Padding
 from rich.rule import Rule
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from descore.cli.errors import print_error
+from descore.cli.errors import echo, print_error
 from descore.cli.scoring import Result
 from descore.errors import DescoreError, VideoError
 from descore.evaluation.records import error_text, to_line, to_record
@@ -41,7 +42,26 @@ class _PipedConsole(Console):
 
 def console() -> Console:
     """Standard output. Colours only on a terminal; file names and numbers are not highlighted."""
-    return _PipedConsole(highlight=False, markup=False, emoji=False)
+    screen = _PipedConsole(highlight=False, markup=False, emoji=False)
+    screen.push_render_hook(_PlainTexts())
+    return screen
+
+
+class _PlainTexts(RenderHook):
+    """Makes `plain` of every text that a console prints, whoever wrote it."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """Called by rich with what is printed."""
+        return [_PlainText(renderable) for renderable in renderables]
+
+
+class _PlainText:
+    def __init__(self, renderable: ConsoleRenderable) -> None:
+        self._renderable = renderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for segment in console.render(self._renderable, options):
+            yield segment if segment.control else Segment(plain(segment.text), segment.style)
 
 
 def print_scores(results: Iterable[Result], *, clips: Sequence[str], prompt: str, model: str, json: bool) -> None:
@@ -103,7 +123,7 @@ def print_summary(summary: "ScoringSummary", *, json: bool) -> None:
     if json:
         _print_json(_summary_record(summary))
     else:
-        typer.echo(_summary_text(summary))
+        echo(_summary_text(summary))
     if summary.failed:
         raise typer.Exit(VideoError.exit_code)
 
@@ -207,7 +227,7 @@ def _sort_key(result: Result) -> float:
 
 
 def _print_json(record: dict[str, Any]) -> None:
-    typer.echo(to_line(record))
+    echo(to_line(record))
 
 
 def _errors_of(results: Iterable[Result]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from descore.cli import options as opt
-from descore.cli.errors import reported_errors
+from descore.cli.errors import echo, reported_errors
 from descore.errors import VideoError
 
 if TYPE_CHECKING:
@@ -88,14 +88,14 @@ def pairs(
         )
         _name_left_out(selection.left_out)
         write_pairs(selection, table, out=out, form=form, seed=seed)
-        typer.echo(f"{out}: {with_count(len(selection.pairs), 'pair')} of {with_count(selection.prompts, 'prompt')}")
+        echo(f"{out}: {with_count(len(selection.pairs), 'pair')} of {with_count(selection.prompts, 'prompt')}")
         dropped = [f"{count:,} {_RULES[rule]}" for rule, count in selection.dropped.items()]
         if dropped:
-            typer.echo(f"dropped: {', '.join(dropped)}")
+            echo(f"dropped: {', '.join(dropped)}")
         if selection.single:
-            typer.echo(f"without a pair: {with_count(selection.single, 'prompt')} with a single clip")
+            echo(f"without a pair: {with_count(selection.single, 'prompt')} with a single clip")
         if form == "descore":
-            typer.echo("next: name it as data.train of a configuration, and run descore train cold-start")
+            echo("next: name it as data.train of a configuration, and run descore train cold-start")
 
 
 def rank_table(table: Path, *, keep: int, by: str | None, out: Path | None, json: bool) -> None:
@@ -139,9 +139,9 @@ def _print_records(ranked: "RankedTable") -> None:
     from descore.evaluation.records import to_line, to_plain
 
     for one in ranked.left_out:
-        typer.echo(to_line({"prompt": one.prompt, "video": one.video, "left_out": one.reason}))
+        echo(to_line({"prompt": one.prompt, "video": one.video, "left_out": one.reason}))
     for ranking in ranked.rankings:
-        typer.echo(to_line(to_plain(_record(ranking, ranked))))
+        echo(to_line(to_plain(_record(ranking, ranked))))
 
 
 def _record(ranking: "Ranking", ranked: "RankedTable") -> dict[str, Any]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -15,14 +14,16 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskID,
-    TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
-from descore.cli.errors import USAGE_ERROR
+from descore.cli.errors import USAGE_ERROR, echo
 from descore.errors import ConfigError, DescoreError
+from descore.report.text import one_line
 from descore.rubric import check_prompt
 from descore.types import Paradigm, Score
 
@@ -222,7 +223,7 @@ class BulkDisplay:
         elif now - self._shown >= self._period:
             self._shown = now
             left = self._left(now, progress)
-            typer.echo(f"scored {progress.done:,} of {progress.total:,}{failed}{left}", err=True)
+            echo(f"scored {progress.done:,} of {progress.total:,}{failed}{left}", err=True)
 
     def _left(self, now: float, progress: "BulkProgress") -> str:
         assert self._start is not None
@@ -235,7 +236,7 @@ class BulkDisplay:
     def explain_interrupt(self) -> None:
         """Say how to go on."""
         done = "" if self._last is None else f"; {self._last.done:,} of {self._last.total:,} rows are kept"
-        typer.echo(f"stopped{done}: the same command goes on from there", err=True)
+        echo(f"stopped{done}: the same command goes on from there", err=True)
 
 
 def _duration(seconds: float) -> str:
@@ -246,12 +247,20 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
+class _PlainDescription(ProgressColumn):
+    """What is done, which may name a file; on one line."""
+
+    def render(self, task: Task) -> Text:
+        """Called by rich."""
+        return Text(one_line(task.description))
+
+
 def progress_bar(*, time_remaining: bool = False) -> Progress:
     """A progress bar on standard error that is erased at the end. Without a terminal nothing is shown."""
     screen = Console(stderr=True)
     columns: list[ProgressColumn] = [
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        _PlainDescription(),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

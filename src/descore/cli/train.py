@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from descore.cli import options as opt
-from descore.cli.errors import reported_errors
+from descore.cli.errors import echo, reported_errors
 
 if TYPE_CHECKING:
     from descore.training.config import ModelConfig, RunConfig
@@ -165,7 +165,7 @@ def _reported_settings_errors(*, debug: bool) -> Iterator[None]:
 
         if debug or not isinstance(error, SettingsError):
             raise
-        typer.echo(error.page, err=True)
+        echo(error.page, err=True)
         raise typer.Exit(error.exit_code) from None
 
 
@@ -224,10 +224,10 @@ def _print_summary(
     evaluation = held_out(metrics)
     summary = ", ".join(parts) + (f"; held out: {evaluation}" if evaluation else "")
     state = "was trained before" if trained.already_trained else "trained"
-    typer.echo(f"{state}: {trained.model or 'the last checkpoint has it all'} ({summary})")
+    echo(f"{state}: {trained.model or 'the last checkpoint has it all'} ({summary})")
     if trained.unreadable:
-        typer.echo(f"left out {trained.unreadable:,} unreadable examples, named in unreadable.jsonl")
-    typer.echo("next: " + (next_step.format(model=trained.model) if trained.model else _NEXT_IF_SHARDED))
+        echo(f"left out {trained.unreadable:,} unreadable examples, named in unreadable.jsonl")
+    echo("next: " + (next_step.format(model=trained.model) if trained.model else _NEXT_IF_SHARDED))
 
 
 def _token_accuracy(metrics: Mapping[str, Any]) -> str:

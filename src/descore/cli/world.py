@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from descore.cli import options as opt
-from descore.cli.errors import reported_errors
+from descore.cli.errors import echo, reported_errors
 from descore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def draw_sample(
                 on_pair=lambda: bar.advance(task),
             )
         counts = ", ".join(f"{name} {preferences.count(name)}" for name in ("a", "b", "tie"))
-        typer.echo(f"{out}: {count:,} pairs of the split {split} ({counts}): pairs.csv, clips/, contact.html")
+        echo(f"{out}: {count:,} pairs of the split {split} ({counts}): pairs.csv, clips/, contact.html")
 
 
 def _refuse_loose_wordings(split: SplitName, *, loose: bool) -> None:

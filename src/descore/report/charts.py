@@ -11,6 +11,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from descore.report.text import plain
+
 STYLES = 6
 """Markers and colours that are easy to tell apart; a chart has at most this many series."""
 
@@ -75,8 +77,9 @@ class _Frame:
 def element(name: str, *content: str, **attributes: object) -> Markup:
     """One element. `class_` becomes class and `stroke_width` stroke-width; text and values are escaped."""
     given = [(key.rstrip("_").replace("_", "-"), _value(value)) for key, value in attributes.items()]
-    inside = Markup("").join(Markup(' {}="{}"').format(key, value) for key, value in given)
-    return Markup("<{0}{1}>{2}</{0}>").format(Markup(name), inside, Markup("").join(content))
+    inside = Markup("").join(Markup(' {}="{}"').format(key, plain(value)) for key, value in given)
+    texts = (plain(text) if type(text) is str else text for text in content)  # what is markup is made here
+    return Markup("<{0}{1}>{2}</{0}>").format(Markup(name), inside, Markup("").join(texts))
 
 
 def legend_key(style: int) -> Markup:

@@ -36,7 +36,7 @@ def test_the_best_of_each_prompt_and_how_sure(descore, table):
     assert "1 +2.000 ± 0.10 c2.mp4" in result.words
     assert "ahead by 1.500" in result.words
     assert "preferred with probability 0.82" in result.words
-    assert "no clear winner: the 95% interval is -2.46 to +4.46" in result.words
+    assert "no clear winner: its 95 % interval includes 0 (-2.46 to +4.46)" in result.words
     assert "Clear winners: 1 of 2 prompts with two clips or more." in result.words
     assert "A single clip, and nothing to rank it against: 1 prompt." in result.words
     assert "c1.mp4" not in result.words
@@ -130,3 +130,28 @@ def test_scored_ranked_paired_and_checked(descore, model, films, tmp_path, monke
     assert made.exit_code == 0, made.stderr
     assert len(list(read_pairs(tmp_path / "p" / "pairs.csv"))) == 2
     assert descore("data", "check", "p/pairs.csv").exit_code == 0
+
+
+def test_a_scored_table_is_a_page(descore, table):
+    result = descore("report", table, "--out", "page.html")
+    assert result.exit_code == 0, result.stderr
+    assert "page.html: 5 clips, 3 of 3 prompts with frames" in result.words
+    assert "Scored clips: scores.csv" in Path("page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("scores.csv", "scores.csv"), "a page shows one scored table, or folders of runs"),
+        (("scores.csv", "--column", "model_"), "no column 'model_' (is it 'model'?)"),
+        ((".", "--column", "model"), "--column: for a scored table; leave it out"),
+        (("plain.csv",), "no column 'reward'; score it first"),
+    ],
+)
+def test_what_makes_no_page_is_one_line(descore, table, args, message):
+    Path("plain.csv").write_text("prompt,video\np,a.mp4\n")
+    result = descore("report", *args)
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert message in " ".join(result.stderr.split())
+    assert not Path("report.html").exists()
+    assert table

@@ -4,7 +4,7 @@ measured on, and make a page of runs."""
 import json as json_lines
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,7 +57,18 @@ BenchmarkArgument = Annotated[
     typer.Argument(metavar="NAME", help="One benchmark, or a table of your own: .csv, .jsonl, .json, .parquet."),
 ]
 RunFolders = Annotated[
-    list[Path], typer.Argument(metavar="DIR", help="Folders that descore evaluate or descore stress has written.")
+    list[Path],
+    typer.Argument(
+        metavar="DIR...|TABLE",
+        help="Folders that descore evaluate or descore stress has written; or one scored table, as descore score "
+        "TABLE writes it.",
+    ),
+]
+MAX_REPORTED = 12
+"""Prompts of a scored table whose best and worst clips a page shows."""
+ReportColumn = Annotated[
+    str | None,
+    typer.Option("--column", help="Of a scored table: the column to divide the rewards by. Default: source."),
 ]
 ReportFile = Annotated[
     Path, typer.Option("--out", "-o", help="Where the page is written; a page that is there is replaced.")
@@ -156,17 +167,31 @@ def benchmarks(*, name: BenchmarkArgument = None, json: opt.Json = False, debug:
             show_benchmark(rows[0])
 
 
-def report(*, folders: RunFolders, out: ReportFile = Path("report.html"), debug: opt.Debug = False) -> None:
+def report(
+    *,
+    folders: RunFolders,
+    out: ReportFile = Path("report.html"),
+    column: ReportColumn = None,
+    debug: opt.Debug = False,
+) -> None:
     """Make one self-contained page of HTML out of evaluation runs: agreement with people, beside published figures;
-    reliability; what thinking changes; the worst mistakes with frames and chains. The page needs no network."""
+    reliability; what thinking changes; the worst mistakes with frames and chains. Of a scored table: failures, the best
+    and worst clip of each prompt, and the rewards of each source. The page needs no network."""
     with reported_errors(debug=debug):
         from descore.cli.output import with_count
+        from descore.data.tables import is_table
         from descore.evaluation.runs import RUN_FILE, read_run
         from descore.io import atomic_write
         from descore.report.page import render
 
         if out.is_dir() or not out.absolute().parent.is_dir():
             raise ConfigError(f"--out: found {out}, expected a file in a folder that is there, such as report.html")
+        tables = [folder for folder in folders if is_table(folder) and not folder.is_dir()]
+        if column is not None and not tables:
+            raise ConfigError("--column: for a scored table; leave it out")
+        if tables:
+            _report_table(folders, out=out, column=column)
+            return
         unique = list({folder.resolve(): folder for folder in folders}.values())
         stress = [_read_stress(folder / STRESS_FILE) for folder in unique if (folder / STRESS_FILE).is_file()]
         # A folder with stress results alone is no run.
@@ -176,6 +201,22 @@ def report(*, folders: RunFolders, out: ReportFile = Path("report.html"), debug:
         counts = {"run": len(runs), "stress test": len(stress)}
         contents = " and ".join(with_count(count, name) for name, count in counts.items() if count)
         echo(f"{out}: {contents}, {len(page) / 1e6:.1f} MB; open it in a browser")
+
+
+def _report_table(tables: Sequence[Path], *, out: Path, column: str | None) -> None:
+    """Write the page of a scored table."""
+    from descore.cli.output import with_count
+    from descore.io import atomic_write
+    from descore.report.cards import render_scored
+    from descore.rewards.overview import read_overview
+
+    if len(tables) > 1:
+        raise ConfigError(f"found {', '.join(map(str, tables))}; a page shows one scored table, or folders of runs")
+    overview = read_overview(tables[0], prompts=MAX_REPORTED, column=column)
+    page = render_scored(overview).encode()
+    atomic_write(out, page)
+    shown = f"{len(overview.prompts):,} of {with_count(overview.of_prompts, 'prompt')} with frames"
+    typer.echo(f"{out}: {with_count(overview.rows, 'clip')}, {shown}, {len(page) / 1e6:.1f} MB; open it in a browser")
 
 
 def _default_folder(config: Mapping[str, Any], benchmark: "Benchmark", limit: int | None) -> Path:

@@ -21,6 +21,8 @@ _MAX_PROMPTS = 10
 """Prompts that are shown without --out or --json."""
 _MAX_NAMED = 4
 """Clips left out that a line names."""
+_PROMPT = 100
+"""Letters of a prompt that are shown."""
 _RULES: Mapping[str, str] = {
     "equal": "of equal clips",
     "min_margin": "by --min-margin",
@@ -222,15 +224,17 @@ def _show_ranking(screen: "Console", ranking: "Ranking") -> None:
     from descore.cli.output import with_count
     from descore.report.text import one_line, signed
 
+    prompt = one_line(ranking.prompt)
+    prompt = prompt if len(prompt) <= _PROMPT else f"{prompt[: _PROMPT - 1]}…"
     group = f" [{one_line(ranking.group)}]" if ranking.group and ranking.group != ranking.prompt else ""
     screen.print()
-    screen.print(Text.assemble(one_line(ranking.prompt), (f"{group}  {with_count(ranking.clips, 'clip')}", "dim")))
+    screen.print(Text.assemble(prompt, (f"{group}  {with_count(ranking.clips, 'clip')}", "dim")))
     for place, clip in enumerate(ranking.places):
         spread = "" if clip.std is None else f" ± {clip.std:.2f}"
-        row = Text.assemble(
-            (f"{place + 1}  ", "dim"), (signed(clip.value) + spread, "bold"), f"  {one_line(clip.name)}"
-        )
-        screen.print(Padding(row, (0, 0, 0, 2), expand=False))
+        value = (signed(clip.value) + spread, "bold")
+        # A path is not broken into lines, so that it can be copied.
+        row = Text.assemble((f"  {place + 1}  ", "dim"), value, f"  {one_line(clip.name)}")
+        screen.print(row, soft_wrap=True)
         if place < len(ranking.leads):
             screen.print(Padding(_lead_text(ranking.leads[place]), (0, 0, 0, 5), expand=False))
 
@@ -244,6 +248,8 @@ def _lead_text(lead: "Lead") -> Any:  # noqa: ANN401  # Rich is imported when a 
     probability = "" if lead.probability is None else f", preferred with probability {lead.probability:.2f}"
     text = Text(f"ahead by {lead.margin:.3f}{deviations}{probability}", style="dim")
     if not lead.clear:
-        interval = "equal" if lead.low is None else f"the {LEVEL:.0%} interval is {lead.low:+.2f} to {lead.high:+.2f}"
+        interval = "equal"
+        if lead.low is not None:
+            interval = f"its {LEVEL * 100:.0f} % interval includes 0 ({lead.low:+.2f} to {lead.high:+.2f})"
         text.append(f"; no clear winner: {interval}", style="bold yellow")
     return text

@@ -111,12 +111,15 @@ def interval_chart(
     return element("svg", *drawn, **size, class_="inline", aria_hidden="true")
 
 
-def histogram(values: NDArray[np.floating], *, name: str, style: int, unit: str) -> Markup:
-    """A histogram with the mean as a line. Values that are not finite are left out."""
+def histogram(
+    values: NDArray[np.floating], *, name: str, style: int, unit: str, over: NDArray[np.floating] | None = None
+) -> Markup:
+    """A histogram with the mean as a line. Values that are not finite are left out. over: the values whose range the
+    axis has, so that several histograms share one."""
     kept = values[np.isfinite(values)]
     if kept.size == 0:
         return Markup("")
-    counts, edges = np.histogram(kept, bins=_edges(kept))
+    counts, edges = np.histogram(kept, bins=_edges(kept if over is None else over[np.isfinite(over)]))
     frame = _Frame(height=170, x_range=(float(edges[0]), float(edges[-1])), y_range=(0, float(counts.max())))
     bars = [_bar(frame, a, b, n) for a, b, n in zip(edges[:-1], edges[1:], counts, strict=True) if n]
     mean, deviation = float(kept.mean()), float(kept.std())

@@ -115,7 +115,7 @@ def test_a_line_that_is_wrong_is_reported_before_scoring(descore, folder, model)
         file.write("{]\n")
     result = descore("score", table, "--model", model, *FAST)
     assert result.exit_code == 5
-    assert f"{table}:4: no JSON" in result.stderr
+    assert f"{table}:4: is not JSON" in result.stderr
     assert not (folder / "t.scores.jsonl.journal").exists()
 
 

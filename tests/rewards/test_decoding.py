@@ -17,8 +17,8 @@ from tests.robustness.test_workers import assert_all_end, wait_for
 
 
 def outcomes(videos, *, workers, ahead=4, **options):
-    with DecodingPool(options.pop("read", read_stub), workers=workers, **options) as pool:
-        read = pool.read_ahead(videos, video_of=lambda video: video, ahead=ahead)
+    with DecodingPool(workers=workers, **options) as pool:
+        read = pool.read_ahead(videos, read=read_stub, video_of=lambda video: video, ahead=ahead)
         return [(video, clip.source if isinstance(clip, Clip) else clip.reason) for video, clip in read]
 
 
@@ -46,8 +46,9 @@ def test_a_decoder_that_hangs_is_ended():
 
 def test_no_more_is_read_than_was_asked_for(tmp_path):
     log = tmp_path / "log"
-    with DecodingPool(partial(read_stub, log=str(log)), workers=1) as pool:
-        read = pool.read_ahead(map(str, range(100)), video_of=lambda video: video, ahead=3)
+    stub = partial(read_stub, log=str(log))
+    with DecodingPool(workers=1) as pool:
+        read = pool.read_ahead(map(str, range(100)), read=stub, video_of=lambda video: video, ahead=3)
         next(read)
         wait_for(lambda: len(log.read_text().splitlines()) == 4)
         time.sleep(0.2)
@@ -55,8 +56,8 @@ def test_no_more_is_read_than_was_asked_for(tmp_path):
 
 
 def test_a_row_without_a_video_passes_through():
-    with DecodingPool(read_stub, workers=1) as pool:
-        read = pool.read_ahead(["0", ""], video_of=lambda video: video or None, ahead=2)
+    with DecodingPool(workers=1) as pool:
+        read = pool.read_ahead(["0", ""], read=read_stub, video_of=lambda video: video or None, ahead=2)
         assert [clip is None for _, clip in read] == [False, True]
 
 
@@ -78,8 +79,8 @@ SCRIPT = """
 from descore.rewards.decoding import DecodingPool
 from tests.rewards.read_stub import read_stub
 
-pool = DecodingPool(read_stub, workers=2)  # without `if __name__ == "__main__"`, as many scripts are
-read = pool.read_ahead(["0", "1", "hang", "hang"], video_of=lambda video: video, ahead=2)
+pool = DecodingPool(workers=2)  # without `if __name__ == "__main__"`, as many scripts are
+read = pool.read_ahead(["0", "1", "hang", "hang"], read=read_stub, video_of=lambda video: video, ahead=2)
 next(read), next(read)
 print(*(worker._process.pid for worker in pool._workers), flush=True)
 next(read)

@@ -169,6 +169,7 @@ def score_source(
     """Score a table or a folder into a scored table, and print what came of it. Rows without a reward make the exit
     code 4; an interrupted run says how to go on."""
     from descore.cli.output import print_summary
+    from descore.rewards.decoding import DecodingPool, default_workers
     from descore.rewards.journal import check_out, default_out
     from descore.rewards.sources import open_source
 
@@ -178,26 +179,28 @@ def score_source(
         target = default_out(opened.path) if out is None else out
         check_out(target, overwrite=overwrite)
         bar.update(task, description=f"opening {model}")
-        from descore.scorer import SamplingParams
+        with DecodingPool(workers=default_workers() if workers is None else workers) as pool:
+            from descore.scorer import SamplingParams
 
-        SamplingParams(**sampling_params).resolved(paradigm)
-        scorer = open_scorer(model, paradigm=paradigm, device=device, batch_size=batch_size)
-        from descore.rewards.bulk import write_scores
+            SamplingParams(**sampling_params).resolved(paradigm)
+            pool.start()
+            scorer = open_scorer(model, paradigm=paradigm, device=device, batch_size=batch_size)
+            from descore.rewards.bulk import write_scores
 
-        show = BulkDisplay(bar, task)
-        try:
-            summary = write_scores(
-                opened,
-                target,
-                scorer=scorer,
-                overwrite=overwrite,
-                workers=workers,
-                on_progress=show,
-                **sampling_params,
-            )
-        except KeyboardInterrupt:
-            show.explain_interrupt()
-            raise
+            show = BulkDisplay(bar, task)
+            try:
+                summary = write_scores(
+                    opened,
+                    target,
+                    scorer=scorer,
+                    overwrite=overwrite,
+                    workers=pool,
+                    on_progress=show,
+                    **sampling_params,
+                )
+            except KeyboardInterrupt:
+                show.explain_interrupt()
+                raise
     print_summary(summary, json=json)
 
 

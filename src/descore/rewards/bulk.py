@@ -9,6 +9,7 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -125,17 +126,17 @@ def score_table(
     prompt: str | None = None,
     limit: int | None = None,
     replace: bool = False,
-    workers: int | None = None,
+    workers: int | DecodingPool | None = None,
     **sampling_params: Any,  # noqa: ANN401  # fields of `SamplingParams`
 ) -> Iterator[ScoredRow]:
     """The scored rows of a table or a folder, lazily and in its order; nothing is written.
 
-    prompt, limit, replace: see `open_source`. workers: processes that read clips ahead; None: by the number of cores, 0
-    reads them in this process. A row that cannot be scored has an `error`. ConfigError or DataError, at the first row
-    asked for, if the source cannot be used at all."""
+    prompt, limit, replace: see `open_source`. workers: processes that read clips ahead, or a pool of them that is not
+    closed; None: by the number of cores; 0 reads clips in this process. A row that cannot be scored has an `error`.
+    ConfigError or DataError, at the first row asked for, if the source cannot be used at all."""
     opened = _opened(source, prompt=prompt, limit=limit, replace=replace)
     params = SamplingParams(**sampling_params).resolved(scorer.model.settings.paradigm)
-    with _pool(scorer, workers) as pool:
+    with _pool(workers) as pool:
         for window in _windows(opened.rows(), scorer=scorer, pool=pool):
             results = {
                 row.number: result for batch in _batches(window, scorer, params, _Clock()) for row, result in batch
@@ -153,7 +154,7 @@ def write_scores(
     limit: int | None = None,
     replace: bool = False,
     overwrite: bool = False,
-    workers: int | None = None,
+    workers: int | DecodingPool | None = None,
     on_progress: Callable[[BulkProgress], object] = lambda progress: None,  # noqa: ARG005
     **sampling_params: Any,  # noqa: ANN401  # fields of `SamplingParams`
 ) -> ScoringSummary:
@@ -175,7 +176,7 @@ def write_scores(
     settings = {"source": opened.path.name, **_settings(scorer, params)}
     with Journal.open(target, settings=settings, overwrite=overwrite) as journal:
         run = _JournalledRun(journal, total=opened.count, on_progress=on_progress)
-        with _pool(scorer, workers) as pool:
+        with _pool(workers) as pool:
             for window in _windows(run.unscored(opened.rows()), scorer=scorer, pool=pool):
                 for batch in _batches(window, scorer, params, clock):
                     run.keep(batch, scorer)
@@ -191,15 +192,17 @@ def _opened(source: str | Path | OpenedSource, *, prompt: str | None, limit: int
     return open_source(source, prompt=prompt, limit=limit, replace=replace)
 
 
-def _pool(scorer: Scorer, workers: int | None) -> DecodingPool:
-    read = partial(read_clip, sampling=scorer.model.settings.sampling)
-    return DecodingPool(read, workers=default_workers() if workers is None else workers)
+def _pool(workers: int | DecodingPool | None) -> AbstractContextManager[DecodingPool]:
+    if isinstance(workers, DecodingPool):
+        return nullcontext(workers)
+    return DecodingPool(workers=default_workers() if workers is None else workers)
 
 
 def _windows(rows: Iterable[SourceRow], *, scorer: Scorer, pool: DecodingPool) -> Iterator[list[Decoded]]:
     """Rows with their clips, as many as are sorted together, while those of the next window are read."""
     size, most = scorer.batch_size, WINDOW * scorer.batch_size
-    decoded = pool.read_ahead(rows, video_of=lambda row: None if row.error else row.path, ahead=most)
+    read = partial(read_clip, sampling=scorer.model.settings.sampling)
+    decoded = pool.read_ahead(rows, read=read, video_of=lambda row: None if row.error else row.path, ahead=most)
     while window := [
         (row, VideoError(row.video, row.error or "") if clip is None else clip) for row, clip in islice(decoded, size)
     ]:

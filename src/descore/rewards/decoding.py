@@ -43,8 +43,7 @@ def default_workers() -> int:
 class DecodingPool:
     """Processes that read videos; with no workers, they are read in this process when they are asked for."""
 
-    def __init__(self, read: ReadClip, *, workers: int, patience: float = _PATIENCE) -> None:
-        self._read = read
+    def __init__(self, *, workers: int, patience: float = _PATIENCE) -> None:
         self._patience = patience
         self._count = workers
         self._workers: list[_Worker] = []
@@ -64,37 +63,38 @@ class DecodingPool:
             self._threads.shutdown()
 
     def read_ahead(
-        self, rows: Iterable[_Row], *, video_of: Callable[[_Row], str | None], ahead: int
+        self, rows: Iterable[_Row], *, read: ReadClip, video_of: Callable[[_Row], str | None], ahead: int
     ) -> Iterator[tuple[_Row, Clip | VideoError | None]]:
         """Each row with its clip, in order. At most `ahead` clips beyond the one that is given are read or kept; rows
         without a video are passed through with None. ConfigError if no process can be started."""
         waiting: deque[tuple[_Row, Future[Clip | VideoError] | None]] = deque()
         for row in rows:
             video = video_of(row)
-            waiting.append((row, None if video is None else self._submit(video)))
+            waiting.append((row, None if video is None else self._submit(read, video)))
             if len(waiting) > ahead:
                 yield _first(waiting)
         while waiting:
             yield _first(waiting)
 
-    def _submit(self, video: str) -> "Future[Clip | VideoError]":
+    def start(self) -> None:
+        """Start the processes now, rather than with the first video: while a model is opened, say."""
+        if not self._workers:
+            self._workers = [_Worker() for _ in range(self._count)]
+            for worker in self._workers:
+                self._idle.put(worker)
+
+    def _submit(self, read: ReadClip, video: str) -> "Future[Clip | VideoError]":
         if self._threads is not None:
-            if not self._workers:  # and not before, since a run may have nothing left to read
-                self._start()
-            return self._threads.submit(self._read_elsewhere, video)
+            self.start()
+            return self._threads.submit(self._read_elsewhere, read, video)
         done: Future[Clip | VideoError] = Future()
-        done.set_result(_outcome(self._read, video))
+        done.set_result(_outcome(read, video))
         return done
 
-    def _start(self) -> None:
-        self._workers = [_Worker() for _ in range(self._count)]
-        for worker in self._workers:
-            self._idle.put(worker)
-
-    def _read_elsewhere(self, video: str) -> Clip | VideoError:
+    def _read_elsewhere(self, read: ReadClip, video: str) -> Clip | VideoError:
         worker = self._idle.get()
         try:
-            return worker.read(self._read, video, patience=self._patience)
+            return worker.read(read, video, patience=self._patience)
         finally:
             self._idle.put(worker)
 

@@ -194,13 +194,13 @@ class _Tied(_Fields):
     figure: _Figure
     threshold: float | None
     tie_rate: float | None
-    predicted_tie_rate: float | None = None
+    predicted_tie_rate: float | None
     fitted_on: str | None = None
 
 
 class _Bin(_Fields):
-    mean_probability: float | None
-    share: float | None
+    mean_probability: float
+    share: float
     share_low: float | None
     share_high: float | None
     n: int
@@ -208,17 +208,30 @@ class _Bin(_Fields):
 
 class _Calibration(_Fields):
     bins: list[_Bin]
-    brier: _Figure | None = None
-    ece: _Figure | None = None
+    brier: _Figure
+    ece: _Figure
+
+
+class _Correlation(_Fields):
+    all: dict[str, _Figure | None] | None
+    within: dict[str, _Figure | None] | None
+
+
+class _Spread(_Fields):
+    shares: list[float]
+    accuracy: list[_Figure]
+    accuracy_margin: list[_Figure]
 
 
 class _Agreement(_Fields):
     accuracy: _Figure
     with_ties: _Tied
     with_ties_held_out: _Tied | None = None
+    with_tie_margin: _Tied | None = None
+    spread: _Spread | None = None
     compatible: float | None = None
-    calibration: _Calibration | None = None
-    correlation: dict[str, dict[str, _Figure | None] | None] | None = None
+    calibration: _Calibration | None
+    correlation: _Correlation | None = None
 
 
 class _MarkFigures(_Fields):
@@ -252,7 +265,7 @@ class ResultFields(_Fields):
     truncated: int
     unreadable: int
     left_out: int | None = None
-    partial_overall: int | None = None
+    partial_overall: int = 0
     seconds: float | None
     labels: dict[str, _Agreement]
     marks: _MarkFigures | None

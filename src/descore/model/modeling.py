@@ -318,6 +318,8 @@ class DescoreModel(nn.Module):
             if has_adapters(self.backbone):
                 sort_targets(aside / ADAPTER_CONFIG)
                 save_base_weights(self.backbone, aside)
+            if backend := getattr(self.chat.processor.tokenizer, "backend_tokenizer", None):
+                backend.no_padding(), backend.no_truncation()  # of the last call: equal models have equal files
             self.chat.processor.save_pretrained(aside)
             write_descore_files(
                 aside, settings=self.settings, rubric=self.chat.rubric, query=self.query, head=self.head.weight

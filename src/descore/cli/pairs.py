@@ -213,7 +213,8 @@ def _summary(ranked: "RankedTable") -> list[str]:
     if unknown and not all(lead.probability is None for lead in leads):
         lines.append("With single chains only equal clips tie; descore score --samples 4 says how sure a lead is.")
     if leads:
-        lines.append(f"Deviations are the {ranked.deviation}'s.")
+        whose = "the checkpoint's calibration" if ranked.deviation == "checkpoint" else "this table's values"
+        lines.append(f"Deviations are those of {whose}.")
     return lines
 
 

@@ -1,9 +1,14 @@
-"""A scorer of the micro model that counts as trained."""
+"""A scorer of the micro model that counts as trained, and what trainers hand to a reward."""
 
 import pytest
+import torch
 
-from descore import Scorer
+from descore import RewardFunction, Scorer
+from descore.rewards.adapter import ENVIRONMENT, AdapterSettings
 from tests.conftest import build_micro
+from tests.rewards.test_frames import made_videos
+
+PROMPTS = ["a red ball", "a blue box", "a dog"]
 
 
 def build_scorer(**settings):
@@ -17,3 +22,37 @@ def build_scorer(**settings):
 @pytest.fixture(scope="session")
 def scorer():
     return build_scorer()
+
+
+@pytest.fixture(scope="session")
+def checkpoint(scorer, tmp_path_factory):
+    """The scorer's model as a folder, for what is opened by name."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "micro"
+    scorer.model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch):
+    for name in AdapterSettings.model_fields:
+        monkeypatch.delenv(ENVIRONMENT + name.upper(), raising=False)
+
+
+@pytest.fixture(scope="session")
+def unit_videos():
+    """Three videos as a pipeline has them: floats in [0, 1], (B, T, C, H, W)."""
+    return made_videos(count=3).float() / 255
+
+
+@pytest.fixture(scope="session")
+def expected(scorer, unit_videos):
+    """Their rewards at 8 frames a second."""
+    return RewardFunction(scorer, fps=8, range=(0, 1))(videos=unit_videos, prompts=PROMPTS).rewards
+
+
+@pytest.fixture
+def broken_videos(unit_videos):
+    """The same, the second of which has no reward."""
+    videos = unit_videos.clone()
+    videos[1, 0, 0, 0, 0] = torch.nan
+    return videos

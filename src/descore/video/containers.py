@@ -1,7 +1,9 @@
 """Check that a file is whole by what its container states: lengths, page numbers, checksums, end marks.
 
 In: an open binary file and FFmpeg's name of its format. Out: its fault in a few words, or None. Nothing is decoded.
-What a container does not state cannot be checked: docs/data.md lists it."""
+What a container does not state cannot be checked: docs/data.md lists it.
+
+Also what an HEVC packet states of itself: whether it can be left out."""
 
 import io
 import re
@@ -36,6 +38,9 @@ PICTURE_START, PICTURE_END = b"\xff\xd8\xff", b"\xff\xd9"
 
 FFV1_TRAILER = 8
 """Bytes behind a slice: three of length, one of state, four of checksum."""
+
+LAST_NON_REFERENCE, LAST_HEVC_SLICE = 14, 31
+"""Types of units in HEVC, of which the even ones up to the first hold pictures that are no reference."""
 
 TS_PACKET = 188
 TS_SYNC = 0x47
@@ -329,3 +334,19 @@ def jpeg_pictures(content: bytes) -> int:
         at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
     end = re.compile(rb"\xff\xd9").search(content, at)
     return 2 if end and content[end.end() :].lstrip(b"\0")[:3] == PICTURE_START else 1
+
+
+def is_non_reference_hevc(packet: memoryview, *, length_bytes: int, layers: int) -> bool:
+    """Whether no other picture is predicted from an HEVC picture, whose units have their lengths before them.
+
+    All its slices are then of the even types up to 14, and of the highest of the stream's temporal layers (ITU-T H.265,
+    7.4.2.2)."""
+    at, slices = 0, 0
+    while at + length_bytes + 1 < len(packet):
+        kind, layer = packet[at + length_bytes] >> 1 & 63, packet[at + length_bytes + 1] & 7
+        if kind <= LAST_HEVC_SLICE:
+            slices += 1
+            if kind % 2 or kind > LAST_NON_REFERENCE or layer != layers:
+                return False
+        at += length_bytes + int.from_bytes(packet[at : at + length_bytes], "big")
+    return slices > 0

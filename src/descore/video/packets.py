@@ -48,11 +48,12 @@ STRICT = frozenset({"mjpeg"})
 NO_VIDEO = frozenset({"image2", "tty", "ico", "alias_pix", "brender_pix", "fits", "bin", "xbin", "adf", "idf"})
 """Formats of still images and text. None is opened: FFmpeg decodes a picture of any size to learn its format."""
 
-PROGRESSIVE = 1
-"""FFmpeg's number for a stream without fields."""
+PROGRESSIVE, UNSTATED = 1, 0
+"""FFmpeg's numbers for a stream without fields, and for one that may have some."""
 
-LENGTHS_FIRST = b"\x01"
-"""How an H.264 header begins if each unit has its length before it (ISO/IEC 14496-15)."""
+LENGTHS_FIRST, HEADS = b"\x01", {"h264": 4, "hevc": 21}
+"""How a header begins if each unit has its length before it, and which byte states the bytes of a length, in HEVC also
+the number of temporal layers (ISO/IEC 14496-15)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -363,20 +364,23 @@ class VideoFile:
                 raise self.job.error(fault)
 
     def _non_reference_test(self) -> "Callable[[VideoPacket], bool]":
-        """The function that tells whether no frame is predicted from a packet's: for H.264 only, whose standard has a
-        flag for it."""
-        head = self.decoder.extradata or b""
+        """The function that tells whether no frame is predicted from a packet's: for H.264 and HEVC, which state it."""
+        head, name = self.decoder.extradata or b"", self.decoder.name
         # A second field can have a packet of its own, which may be non-reference although its frame is wanted.
-        if self.decoder.name != "h264" or head[:1] != LENGTHS_FIRST or self.decoder.field_order != PROGRESSIVE:
+        fields = self.decoder.field_order not in (PROGRESSIVE, UNSTATED if name == "hevc" else PROGRESSIVE)
+        if fields or head[:1] != LENGTHS_FIRST or name not in HEADS or len(head) <= HEADS[name]:
             return lambda _: False
-        length_bytes = (head[4] & 3) + 1
-        return lambda packet: is_non_reference_h264(memoryview(packet), length_bytes=length_bytes)
+        length_bytes, layers = (head[HEADS[name]] & 3) + 1, head[HEADS[name]] >> 3 & 7
+        if name == "h264":
+            return lambda packet: is_non_reference_h264(memoryview(packet), length_bytes=length_bytes)
+        from descore.video.containers import is_non_reference_hevc
+
+        return lambda packet: is_non_reference_hevc(memoryview(packet), length_bytes=length_bytes, layers=layers)
 
 
 def is_non_reference_h264(packet: memoryview, *, length_bytes: int) -> bool:
-    """Whether no other picture is predicted from an H.264 picture, whose units have their lengths before them.
-
-    nal_ref_idc is then 0 in all its slices (ITU-T H.264, 7.4.1)."""
+    """Whether no other picture is predicted from an H.264 picture, whose units have their lengths before them: all its
+    slices have nal_ref_idc 0 (ITU-T H.264, 7.4.1)."""
     at, slices = 0, 0
     while at + length_bytes < len(packet):
         header = packet[at + length_bytes]

@@ -52,8 +52,7 @@ PROGRESSIVE, UNSTATED = 1, 0
 """FFmpeg's numbers for a stream without fields, and for one that may have some."""
 
 LENGTHS_FIRST, HEADS = b"\x01", {"h264": 4, "hevc": 21}
-"""How a header begins if each unit has its length before it, and which byte states the bytes of a length, in HEVC also
-the number of temporal layers (ISO/IEC 14496-15)."""
+"""How a header begins if units have their lengths before them, and where it states a length's bytes (ISO 14496-15)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -374,7 +373,6 @@ class VideoFile:
         if name == "h264":
             return lambda packet: is_non_reference_h264(memoryview(packet), length_bytes=length_bytes)
         from descore.video.containers import is_non_reference_hevc
-
         return lambda packet: is_non_reference_hevc(memoryview(packet), length_bytes=length_bytes, layers=layers)
 
 

@@ -373,6 +373,7 @@ class VideoFile:
         if name == "h264":
             return lambda packet: is_non_reference_h264(memoryview(packet), length_bytes=length_bytes)
         from descore.video.containers import is_non_reference_hevc
+
         return lambda packet: is_non_reference_hevc(memoryview(packet), length_bytes=length_bytes, layers=layers)
 
 

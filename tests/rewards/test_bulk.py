@@ -8,6 +8,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+import torch
 
 from descore.errors import ConfigError
 from descore.rewards import ScoredRow, read_scored, score_table, write_scores
@@ -286,6 +287,24 @@ def test_a_killed_command_goes_on(folder, checkpoint, sent):
     resumed, whole = (list(read_scored(path)) for path in (out, folder / "whole.csv"))
     assert [row.reward for row in resumed] == pytest.approx([row.reward for row in whole], abs=1e-5)
     assert [row.chain for row in resumed] == [row.chain for row in whole]
+
+
+def test_a_full_device_says_how_to_go_on(folder):
+    class FullScorer(CountingScorer):
+        def score_each(self, *_, **__):
+            raise torch.OutOfMemoryError
+
+    refused = pytest.raises(ConfigError, match="2 clips at a time are too many for the memory of cpu; give the same")
+    with refused:
+        write_scores(make_table(folder, count=4), scorer=FullScorer(), workers=0, **SAMPLED)
+
+
+def test_progress_counts_what_is_known_already(folder, scorer):
+    table, seen = make_table(folder, count=6), []
+    write_scores(table, scorer=scorer, workers=0, limit=4, **SAMPLED)
+    write_rows(table, [*({"prompt": prompt_of(n), "video": f"clips/{n}.mp4", "take": str(n)} for n in range(6))])
+    write_scores(table, scorer=scorer, workers=0, on_progress=seen.append, **SAMPLED)
+    assert [(progress.done, progress.total, progress.failed) for progress in seen] == [(4, 6, 0), (4, 6, 0), (6, 6, 0)]
 
 
 def test_two_runs_do_not_share_a_table(folder, scorer):

@@ -218,7 +218,10 @@ class BulkDisplay:
     def __call__(self, progress: "BulkProgress") -> None:
         """Show it."""
         now = time.monotonic()
-        self._start = self._start or (now, progress.done)
+        if self._start is None:
+            self._start = now, progress.done
+            # What an earlier run has done says nothing of this one's speed.
+            self._bar.reset(self._task, total=progress.total, completed=progress.done)
         self._last = progress
         failed = f" ({progress.failed:,} failed)" if progress.failed else ""
         if not self._bar.disable:

@@ -103,8 +103,8 @@ class ScoringSummary:
 
 
 def _kind_of(reason: str) -> str:
-    """A reason without what differs from clip to clip: what stands before its first colon, semicolon or bracket."""
-    return min((reason.partition(mark)[0] for mark in (":", ";", "(")), key=len).strip()
+    """A reason without what differs from clip to clip: what stands before the first of these marks."""
+    return min((reason.partition(mark)[0] for mark in ":;,("), key=len).strip()
 
 
 @dataclass(slots=True)
@@ -223,7 +223,13 @@ def _batches(
         batch = readable[start : start + scorer.batch_size]
         begin = time.perf_counter()
         requests = [Request(video=clip, prompt=row.prompt) for row, clip in batch]
-        results = list(scorer.score_each(requests, **params.model_dump()))
+        try:
+            results = list(scorer.score_each(requests, **params.model_dump()))
+        except torch.OutOfMemoryError:
+            raise ConfigError(
+                f"{len(batch)} clips at a time are too many for the memory of {scorer.model.device}; give the same "
+                "command with a smaller --batch-size, and it goes on from here"
+            ) from None
         clock.model_seconds += time.perf_counter() - begin
         yield [(row, result) for (row, _), result in zip(batch, results, strict=True)]
 
@@ -255,8 +261,11 @@ class _JournalledRun:
         """The rows that have no result yet, and are not being scored in another row of the same clip and prompt."""
         for row in rows:
             key = result_key(prompt=row.prompt, video=row.video, path=row.path)
+            is_new = key not in self._pending and key not in self.journal
+            if is_new and not self._pending:
+                self._report()
             self.keys.append(key)
-            if key not in self._pending and key not in self.journal:
+            if is_new:
                 self._pending.add(key)
                 self._key_of[row.number] = key
                 yield row

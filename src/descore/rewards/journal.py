@@ -53,8 +53,10 @@ def default_out(source: Path) -> Path:
 def check_out(out: Path, *, overwrite: bool) -> None:
     """ConfigError if scores cannot be written there, as far as is known without the model."""
     check_writable(out)
-    if not out.absolute().parent.is_dir():
+    if not out.parent.is_dir():
         raise ConfigError(f"{out}: there is no folder {out.parent}; make it, or choose another --out")
+    if not os.access(out.parent, os.W_OK):
+        raise ConfigError(f"{out}: the folder {out.parent} cannot be written to; choose another --out")
     if not overwrite and out.exists() and not journal_of(out).exists():
         raise ConfigError(f"{out}: exists already; choose another --out, or write over it with --overwrite")
 

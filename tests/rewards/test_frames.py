@@ -229,6 +229,19 @@ def test_floats_keep_fractions_and_gradients():
     assert float(floats.grad.sum()) == pytest.approx(1, abs=1e-6)  # a brighter clip is as much brighter when scaled
 
 
+@pytest.mark.parametrize("size", [(4, 3), (12, 9)])
+def test_gradients_of_scaling_are_those_of_finite_differences(size):
+    frames = torch.rand(1, 3, 6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 100 + 50
+    assert torch.autograd.gradcheck(lambda x: resize(x, size=size), frames.requires_grad_())
+
+
+def test_scaling_is_as_exact_under_a_trainers_autocast():
+    frames = made_videos(frames=1, height=64, width=64)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        lowered = resize(frames, size=(32, 32))
+    assert torch.equal(lowered, resize(frames, size=(32, 32)))
+
+
 @pytest.mark.parametrize(("width", "height"), [(416, 240), (832, 480)])
 def test_a_file_of_rgb_gives_the_frames_that_its_pixels_give(tmp_path, width, height):
     sampling = VideoSampling(max_pixels=128 * 128, max_frames=4)

@@ -136,6 +136,17 @@ def test_threads_get_the_rewards_that_one_thread_gets(scorer, videos):
     assert got == expected * 2
 
 
+def test_the_reward_is_the_same_under_a_trainers_modes(scorer, videos):
+    function = RewardFunction(scorer, fps=8)
+    expected = function(videos=videos, prompts=PROMPTS).rewards
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(function(videos=videos, prompts=PROMPTS).rewards, expected)
+    with torch.inference_mode():
+        assert torch.equal(function(videos=videos, prompts=PROMPTS).rewards, expected)
+    unit = (videos / 255).requires_grad_()
+    assert torch.allclose(function(videos=unit, prompts=PROMPTS, range=(0, 1)).rewards, expected, atol=1e-5)
+
+
 def test_threads_lose_nothing_of_the_running_mean(scorer, videos):
     function = RewardFunction(scorer, fps=8, normalize="running", think="off")
     with ThreadPoolExecutor(6) as pool:

@@ -10,13 +10,13 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import reduce
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from descore.data.chat import TensorClip
 from descore.errors import ConfigError, DescoreWarning, VideoError
@@ -232,7 +232,7 @@ def grey_levels(frames: Tensor, *, form: FrameFormat, source: str) -> tuple[Tens
         )
     wide = frames.detach().float() if frames.element_size() < 4 else frames.detach()
     black, white = form.range
-    least, most = float(wide.min()), float(wide.max())
+    least, most = torch.stack(torch.aminmax(wide)).tolist()
     if not (math.isfinite(least) and math.isfinite(most)):
         raise VideoError(source, "frames with values that are not finite")
     margin = form.overshoot * (white - black)
@@ -242,8 +242,8 @@ def grey_levels(frames: Tensor, *, form: FrameFormat, source: str) -> tuple[Tens
     _warn_of_another_range(least, most, form.range)
     clamped = int(((wide < black) | (wide > white)).sum()) if least < black or most > white else 0
     unit = wide if black == 0 else wide / 2 + 0.5
-    scaled = (unit if white == 255 else unit * 255).clamp(0, 255)
-    return scaled.round().to(torch.uint8), clamped
+    levels = unit.clamp(0, white) if clamped else unit
+    return (levels if white == 255 else levels * 255).round().to(torch.uint8), clamped
 
 
 def _warn_of_another_range(least: float, most: float, black_white: Range) -> None:
@@ -262,17 +262,18 @@ def resize(frames_TCHW: Tensor, *, size: tuple[int, int]) -> Tensor:
     if (width, height) == (frames_TCHW.shape[3], frames_TCHW.shape[2]):
         return frames_TCHW
     levels = frames_TCHW.float() if frames_TCHW.dtype == torch.uint8 else frames_TCHW
-    scaled = _along(_across(levels, width=width), axis=2, length=height).clamp(0, 255)
+    scaled = _both_ways(levels, width=width, height=height).clamp(0, 255)
     return scaled.round().to(torch.uint8) if frames_TCHW.dtype == torch.uint8 else scaled
 
 
-def _across(frames_TCHW: Tensor, *, width: int) -> Tensor:
-    """The rows resampled. Where an even width is at least halved, FFmpeg's scaler first takes the mean colour of each
-    two neighbours, and only the brightness at full width."""
+def _both_ways(frames_TCHW: Tensor, *, width: int, height: int) -> Tensor:
+    """Columns, then rows resampled. Where an even width is at least halved, FFmpeg's scaler first takes the mean colour
+    of each two neighbours, and only the brightness at full width."""
     source = frames_TCHW.shape[3]
     if source % 2 or 2 * width > source:
-        return _along(frames_TCHW, axis=3, length=width)
+        return _along(_along(frames_TCHW, axis=2, length=height), axis=3, length=width)
     weight_C = torch.tensor(RGB_LUMA, device=frames_TCHW.device, dtype=frames_TCHW.dtype)
+    frames_TCHW = _along(frames_TCHW, axis=2, length=height)
     luma_T1HW = (frames_TCHW * weight_C.view(3, 1, 1)).sum(dim=1, keepdim=True)
     colour_TCHW = frames_TCHW - luma_T1HW
     colour_TCHW = (colour_TCHW[..., ::2] + colour_TCHW[..., 1::2]) / 2
@@ -280,24 +281,23 @@ def _across(frames_TCHW: Tensor, *, width: int) -> Tensor:
 
 
 def _along(frames: Tensor, *, axis: int, length: int) -> Tensor:
-    """One axis resampled: each output is a weighted sum of a few inputs. Not a matrix product, whose precision trainers
-    lower."""
+    """One axis resampled: each output is a weighted sum of a few inputs. An embedding bag sums so, in full precision,
+    where trainers lower that of matrix products."""
     if frames.shape[axis] == length:
         return frames
-    index_KL, weight_KL = _taps(frames.shape[axis], length)
-    shape = [1] * frames.ndim
-    shape[axis] = length
-    index_KL, weight_KL = index_KL.to(frames.device), weight_KL.to(frames.device, frames.dtype)
-    parts = (
-        frames.index_select(axis, index_L) * weight_L.view(shape)
-        for index_L, weight_L in zip(index_KL, weight_KL, strict=True)
+    index_LK, weight_LK = _taps(frames.shape[axis], length)
+    rows = frames.movedim(axis, 0)
+    summed = embedding_bag(
+        index_LK.to(frames.device),
+        rows.flatten(1),
+        per_sample_weights=weight_LK.to(frames.device, frames.dtype),
+        mode="sum",
     )
-    total: Tensor = reduce(torch.add, parts)
-    return total
+    return summed.view(length, *rows.shape[1:]).movedim(0, axis)
 
 
 def _taps(source: int, target: int) -> tuple[Tensor, Tensor]:
-    """Indices and weights (K, target) of the inputs that make each output: the cubic convolution kernel (Keys 1981),
+    """Indices and weights (target, K) of the inputs that make each output: the cubic convolution kernel (Keys 1981),
     which widens where it shrinks. Beyond an edge the last pixel is repeated; K, the first index, cut
     towards 0, which drops a tap beside the left edge, and the step in 1/65536 of a pixel are FFmpeg's."""
     wide = max(source / target, 1.0)
@@ -309,4 +309,5 @@ def _taps(source: int, target: int) -> tuple[Tensor, Tensor]:
     near, far = (a + 2) * d**3 - (a + 3) * d**2 + 1, a * (d**3 - 5 * d**2 + 8 * d - 4)
     weight_KL = np.where(d < 1, near, np.where(d < 2, far, 0.0))
     weight_KL /= weight_KL.sum(axis=0)
-    return torch.from_numpy(index_KL.clip(0, source - 1).astype(np.int64)), torch.from_numpy(weight_KL)
+    index_LK = index_KL.clip(0, source - 1).astype(np.int64).T
+    return torch.from_numpy(index_LK.copy()), torch.from_numpy(weight_KL.T.copy())

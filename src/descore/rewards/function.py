@@ -199,8 +199,10 @@ class RewardFunction:
             for one, prompt in zip(ready, prompts, strict=True)
             if isinstance(one, PreparedClip)
         ]
-        results = self.scorer.score_each(requests, **self.sampling_params.model_dump())
-        scores = [next(results) if isinstance(one, PreparedClip) else one for one in ready]
+        # A trainer calls from within its own autocast; the reward is the same as outside.
+        with torch.autocast(self.scorer.model.device.type, enabled=False):
+            results = self.scorer.score_each(requests, **self.sampling_params.model_dump())
+            scores = [next(results) if isinstance(one, PreparedClip) else one for one in ready]
         faults = [score for score in scores if isinstance(score, DescoreError)]
         if faults and self.on_error == "raise":
             raise faults[0]

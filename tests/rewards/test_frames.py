@@ -292,3 +292,13 @@ def test_frames_need_their_fps(fps):
 def test_frames_without_pixels_have_no_clip(shape):
     with pytest.raises(VideoError, match="no frames, or frames without pixels"):
         prepared(torch.zeros(shape, dtype=torch.uint8))
+
+
+def test_frames_for_a_converted_checkpoint_are_the_readers():
+    """The rule of qwen-vl-utils: frame numbers and pixels equal, whichever way the frames come."""
+    sampling = SMALL.model_copy(update={"rule": "qwen_vl_utils"})
+    video = np.stack([smooth_frame(90, 120, seed=k) for k in range(9)])
+    own = prepared(torch.from_numpy(video).permute(0, 3, 1, 2), sampling=sampling).clip
+    reader = read_clip(video, sampling=sampling, fps=8.0)
+    assert own.frame_numbers == reader.frame_numbers == (0, 3, 5, 8)
+    assert np.array_equal(own.frames, reader.frames)

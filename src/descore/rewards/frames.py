@@ -21,7 +21,8 @@ from torch.nn.functional import embedding_bag
 from descore.data.chat import TensorClip
 from descore.errors import ConfigError, DescoreWarning, VideoError
 from descore.types import Clip
-from descore.video.decoder import fitting_size
+from descore.video.decoder import clip_of, fitting_size
+from descore.video.pictures import antialiased
 from descore.video.reader import VideoSampling, read_clip
 from descore.video.sampling import Timeline, choose_frames
 
@@ -184,15 +185,15 @@ def _prepare_frames(
     levels_TCHW, clamped = grey_levels(_pick(video, chosen), form=form, source=source)
     height, width = levels_TCHW.shape[2:]
     size = fitting_size(width, height, source=source, sampling=sampling)
-    pixels_TCHW = resize(levels_TCHW, size=size).to(device)
-    clip = Clip(
-        frames=pixels_TCHW.permute(0, 2, 3, 1).cpu().numpy(),
-        times=tuple(timeline.seconds(index) for index in chosen),
+    scale = antialiased if sampling.rule == "qwen_vl_utils" else resize
+    pixels_TCHW = scale(levels_TCHW, size=size).to(device)
+    clip = clip_of(
+        list(pixels_TCHW.permute(0, 2, 3, 1).cpu().numpy()),
+        chosen=chosen,
+        timeline=timeline,
         source=source,
-        source_fps=timeline.fps,
         source_size=(width, height),
-        source_frames=len(timeline.ticks),
-        duration=timeline.duration,
+        sampling=sampling,
     )
     return PreparedClip(clip=_with_pixels(clip, pixels_TCHW), clamped=clamped)
 

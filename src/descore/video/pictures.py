@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from av import VideoFrame
@@ -27,6 +27,9 @@ from descore.video.containers import jpeg_pictures
 from descore.video.decoder import FrameConverter, Orientation, clip_of, decode_video, fitting_size, over_white
 from descore.video.packets import PacketTable, open_video
 from descore.video.sampling import DecodeJob, Timeline, choose_frames
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MILLISECOND = Fraction(1, 1000)
 
@@ -178,9 +181,17 @@ def resized_by_torch(frame: VideoFrame, size: tuple[int, int], *, orientation: O
     import torch  # who scores with a checkpoint of the official code has it
 
     rgb_HWC = np.asarray(_filtered(frame, "format", "rgb24").to_ndarray(), np.uint8)
-    picture_1CHW = torch.from_numpy(orientation.apply(rgb_HWC).copy()).permute(2, 0, 1)[None].float()
-    scaled_1CHW = torch.nn.functional.interpolate(picture_1CHW, size=size[::-1], mode="bicubic", antialias=True)
-    return np.asarray(scaled_1CHW[0].clamp(0, 255).round().byte().permute(1, 2, 0).contiguous().numpy())
+    picture_1CHW = torch.from_numpy(orientation.apply(rgb_HWC).copy()).permute(2, 0, 1)[None]
+    return np.asarray(antialiased(picture_1CHW, size=size)[0].permute(1, 2, 0).contiguous().numpy())
+
+
+def antialiased(frames_TCHW: "Tensor", *, size: tuple[int, int]) -> "Tensor":
+    """Frames of uint8 at another width and height, as torchvision's antialiased bicubic resize gives them."""
+    from torch.nn.functional import interpolate
+
+    return (
+        interpolate(frames_TCHW.float(), size=size[::-1], mode="bicubic", antialias=True).clamp(0, 255).round().byte()
+    )
 
 
 def deinterlaced(frame: VideoFrame) -> VideoFrame:

@@ -229,8 +229,7 @@ def test_half_a_line_of_chains_is_cut_off_on_resuming(descore, films, model, tmp
     (out / "chains.html").unlink()
     again = descore(*command)
     assert again.exit_code == 0, again.stderr
-    kept = whole.splitlines()[:-1] + whole.splitlines()
-    assert (out / "chains.jsonl").read_text().splitlines() == kept
+    assert (out / "chains.jsonl").read_text() == whole  # the step is done again, and its chains are there once
     assert (out / "chains.html").is_file()
 
 

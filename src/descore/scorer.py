@@ -54,7 +54,7 @@ class SamplingParams(ConfigModel):
     temperature: NonNegativeFloat | None = None
     """0 always takes the likeliest token. None: 0 for one sample, 1 for several."""
     seed: NonNegativeInt = 0
-    """The same seed gives the same chains, alone or in a batch."""
+    """The same seed gives the same chains, alone or in a batch; in bfloat16 see docs/architecture.md, "Precision"."""
     max_chain_tokens: PositiveInt | None = None
     """Tokens after which a chain is ended and flagged `truncated`. None: as the checkpoint says."""
 
@@ -111,7 +111,9 @@ class Scorer:
         batch_size: int = 8,
     ) -> Self:
         """Open a checkpoint: a folder, a hub id, or the bundled name `tiny`; with `paradigm` "generative" also a plain
-        Qwen3-VL, as a zero-shot judge. See DescoreModel.from_pretrained."""
+        Qwen3-VL, as a zero-shot judge. See DescoreModel.from_pretrained.
+
+        In bfloat16 a reward depends a little on the clips beside it; `batch_size` 1, or `dtype` float32, ends that."""
         model = DescoreModel.from_pretrained(source, paradigm=paradigm, device=device, dtype=dtype)
         model.check_kernels()
         return cls(model, name=str(source), batch_size=batch_size)

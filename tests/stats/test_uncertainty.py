@@ -96,6 +96,14 @@ def test_accuracy_on_a_share_is_that_of_a_plain_loop():
     assert [f.value for f in value_of(margin, np.ones(50), preference).accuracy] == pytest.approx(expected)
 
 
+def test_a_share_without_mistakes_has_an_exact_interval():
+    """The surest 20 % of 50 pairs are right; of 10 that are, one in three may be wrong: .025^(1 / 10) = .69."""
+    margin = np.concatenate([np.full(10, 2.0), np.full(40, 1.0)])
+    surest = value_of(margin, np.ones(50), np.where(np.arange(50) < 40, 1, -1)).accuracy[0]
+    assert (surest.value, surest.n, surest.groups) == (1, 10, 10)
+    assert surest.low == pytest.approx(0.6915, abs=1e-4)
+
+
 def test_ties_failures_and_single_chains_are_left_out():
     found = value_of([1, 2, math.nan, 3, 1], [1, 1, 1, math.nan, 1], [1, -1, 1, 1, 0])
     assert (found.auroc.n, found.auroc.failed) == (2, 2)

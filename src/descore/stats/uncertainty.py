@@ -7,7 +7,8 @@ preferences and groups, as in `agreement`. Out: numbers, and figures with interv
 Keywords `resamples`, `level`, `seed`: see `bootstrap_interval`. Shapes: B pairs, G groups, R resamples, V values."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Unpack
 
 import numpy as np
@@ -24,6 +25,7 @@ from descore.stats.bootstrap import (
     Statistic,
     bootstrap_interval,
     number_groups,
+    with_exact_interval,
 )
 
 LEVEL = 0.95
@@ -49,7 +51,7 @@ class SpreadValue:
     """SHARES."""
     accuracy: tuple[Figure, ...]
     """Accuracy on each share of the pairs, those with the largest |margin| / standard error (El-Yaniv & Wiener 2010).
-    `n` counts the pairs of the share."""
+    `n` counts the pairs of the share, `groups` as many of all groups."""
     accuracy_margin: tuple[Figure, ...]
     """Accuracy on the shares with the largest |margin|."""
     clear: Figure
@@ -125,13 +127,12 @@ class _Pairs:
         self.right_B, self.failed, self.resampling = right_B, failed, resampling
         self.index_B, self.groups = number_groups(group_B)
 
-    def figure(self, statistic: Statistic, *, n: int | None = None) -> Figure:
+    def figure(self, statistic: Statistic) -> Figure:
         """The statistic of the pairs, and its interval."""
         low, high = bootstrap_interval(statistic, self.groups, items=len(self.right_B), **self.resampling)
         with np.errstate(invalid="ignore", divide="ignore"):
             value = float(statistic(np.ones((1, self.groups)))[0])
-        n = len(self.right_B) if n is None else n
-        return Figure(value=value, low=low, high=high, n=n, failed=self.failed, groups=self.groups)
+        return Figure(value=value, low=low, high=high, n=len(self.right_B), failed=self.failed, groups=self.groups)
 
     def auroc(self, sure_B: Floats) -> Statistic:
         """The probability that a right pair is surer than a wrong one, where equal ones count one half: the area under
@@ -160,10 +161,19 @@ class _Pairs:
         def accuracy(part: float, count_RG: NDArray[np.float64]) -> Floats:
             weight_RB = count_RG[:, index_B]
             all_RV, hit_RV = (
-                np.add.reduceat(each, start_V, axis=1).cumsum(axis=1) for each in (weight_RB, weight_RB * right_B)
+                np.pad(np.add.reduceat(each, start_V, axis=1).cumsum(axis=1), ((0, 0), (1, 0)))
+                for each in (weight_RB, weight_RB * right_B)
             )
             rows = zip(all_RV, hit_RV, strict=True)
-            return np.array([np.interp(part * a[-1], [0, *a], [0, *h]) / (part * a[-1]) for a, h in rows])
+            share_R = np.array(
+                [np.interp(part * all_V[-1], all_V, hit_V) / (part * all_V[-1]) for all_V, hit_V in rows]
+            )
+            return share_R.round(12)  # so that all is 1
 
-        n = len(self.right_B)
-        return [self.figure(lambda count_RG, s=s: accuracy(s, count_RG), n=round(s * n)) for s in shares]  # type: ignore[misc]
+        return [self._share_figure(partial(accuracy, part), part) for part in shares]
+
+    def _share_figure(self, statistic: Statistic, part: float) -> Figure:
+        """The figure of a share of the pairs, with an exact interval where all of them are right or none is."""
+        figure = self.figure(statistic)
+        own = replace(figure, n=round(part * figure.n), groups=max(1, round(part * figure.groups)))
+        return with_exact_interval(own, level=self.resampling.get("level", 0.95))

@@ -137,3 +137,16 @@ def test_without_a_terminal_a_line_now_and_then(capsys, monkeypatch):
         for done in (100, 150, 400, 450):
             display(BulkProgress(done=done, total=1000, failed=3))
     assert capsys.readouterr().err == "scored 400 of 1,000 (3 failed), about 60 s left\n"
+
+
+@pytest.mark.parametrize(("overwrite", "command"), [(False, ""), (True, ", without --overwrite,")])
+def test_ctrl_c_says_how_to_go_on(descore, folder, model, monkeypatch, overwrite, command):
+    def interrupted(*_, on_progress, **__):
+        on_progress(BulkProgress(done=3, total=9, failed=0))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("descore.rewards.bulk.write_scores", interrupted)
+    options = ("--overwrite",) if overwrite else ()
+    result = descore("score", table_of(folder, ["clips/0.mp4"]), "--model", model, *options, *FAST)
+    assert result.exit_code == 130
+    assert f"stopped; 3 of 9 rows are kept: the same command{command} goes on from there\n" in result.stderr

@@ -199,7 +199,7 @@ def score_source(
                     **sampling_params,
                 )
             except KeyboardInterrupt:
-                show.explain_interrupt()
+                show.explain_interrupt(overwrite=overwrite)
                 raise
     print_summary(summary, json=json)
 
@@ -239,10 +239,11 @@ class BulkDisplay:
         seconds = (now - begin) * (progress.total - progress.done) / (progress.done - before)
         return f", about {_duration(seconds)} left"
 
-    def explain_interrupt(self) -> None:
+    def explain_interrupt(self, *, overwrite: bool) -> None:
         """Say how to go on."""
         done = "" if self._last is None else f"; {self._last.done:,} of {self._last.total:,} rows are kept"
-        echo(f"stopped{done}: the same command goes on from there", err=True)
+        command = "the same command, without --overwrite," if overwrite else "the same command"
+        echo(f"stopped{done}: {command} goes on from there", err=True)
 
 
 def _duration(seconds: float) -> str:

@@ -149,6 +149,11 @@ def test_mixed_rewards_are_refused(tmp_path, second, message):
     assert error.value.line == 3
 
 
+def test_a_deviation_below_zero_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"scores\.jsonl:1: std is -2; expected a deviation of 0 or more"):
+        ranked(tmp_path, [scored("p", "a", 1.0, std=-2.0, samples=3)])
+
+
 def test_nothing_is_kept_of_zero():
     with pytest.raises(ConfigError, match="keep is 0; expected 1 or more"):
         rank([], keep=0)

@@ -123,13 +123,14 @@ def render_scored(overview: ScoredOverview) -> str:
     """The page of a scored table: failures first, the distribution of rewards for each source, and the best and the
     worst clip of each prompt."""
     left_out, shown, of = overview.left_out, len(overview.prompts), overview.of_prompts
+    model = f" by {overview.model}" if overview.model else ""
     which = "" if shown == of else f" The best and worst clips of the first {shown:,} of {of:,} prompts are shown."
     failed = sum(overview.failed.values())
     return fill(
         "scored.html.j2",
         generator="descore report",
         title=f"Scored clips: {overview.table}",
-        note=f"{overview.rows:,} clips of {of:,} prompts{f', by {overview.model}' if overview.model else ''}.{which}",
+        note=f"{overview.rows:,} clips{model}; {of:,} prompts with a reward.{which}",
         footer="Made by descore report from the scored table and its clips.",
         sections=[_prompt_section(number, prompt) for number, prompt in enumerate(overview.prompts, start=1)],
         dimensions=DIMENSIONS,

@@ -126,7 +126,7 @@ def write_pairs(
     ConfigError if `out` is there or cannot be written; DataError if there are no pairs."""
     table, out = Path(table), Path(out)
     if not selection.pairs:
-        raise DataError(str(table), 1, f"no pair is left ({_why_none(selection)}); relax the rules")
+        raise DataError(str(table), 1, f"no pair is left: {_why_none(selection)}")
     columns, make = _FORMATS[form]
     with table_writer(out, columns, schema=_arrow_schema(out, columns)) as write:
         for row in make(selection.pairs, table, seed):

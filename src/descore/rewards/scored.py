@@ -144,7 +144,7 @@ def read_scored(file: str | Path, *, resolve: bool = True) -> Iterator[ScoredRow
             video=name_of(video) if video else "",
             reward=reward,
             score=cells.number("score"),
-            std=cells.number("std"),
+            std=_deviation(cells),
             samples=_samples(cells, reward),
             rewards=_rewards(cells),
             marks=marks if any(mark is not None for mark in marks.values()) else {},
@@ -161,6 +161,13 @@ def _rewards(cells: Cells) -> dict[str, float]:
     columns = [name for name in cells.row if name.startswith(REWARD_PREFIX)]
     numbers = {name.removeprefix(REWARD_PREFIX): cells.number(name) for name in columns}
     return {name: number for name, number in numbers.items() if number is not None}
+
+
+def _deviation(cells: Cells) -> float | None:
+    std = cells.number("std")
+    if std is not None and std < 0:
+        raise cells.error(f"std is {std:g}; expected a deviation of 0 or more")
+    return std
 
 
 def _samples(cells: Cells, reward: float | None) -> int:

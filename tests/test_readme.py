@@ -1,5 +1,6 @@
 """The README's own code and commands run as they stand there, on files of the names that it uses."""
 
+import doctest
 import re
 import shlex
 import shutil
@@ -48,6 +49,19 @@ def test_starting_from_a_backbone(folder, micro):
     micro.chat.processor.save_pretrained(backbone)
     exec(compile(example.replace("Qwen/Qwen3-VL-8B-Instruct", str(backbone)), "README.md", "exec"), {})
     assert (folder / "my-reward-model" / "descore.json").is_file()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/rewards.md"])
+def test_the_reward_of_frames_in_memory(page):
+    """The session prints what stands there. Its numbers are those of one processor, so the last digits may differ."""
+    [session] = re.findall(r"```pycon\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    names = {}
+    for example in doctest.DocTestParser().get_examples(session):
+        if not example.want:
+            exec(example.source, names)
+            continue
+        expected = [float(number) for number in re.findall(r"-?\d+\.\d*", example.want)]
+        assert eval(example.source, names).tolist() == pytest.approx(expected, abs=1e-3)
 
 
 def commands():

@@ -44,6 +44,9 @@ def hostile(films, model, tmp_path_factory):  # noqa: F811
     write(folder / f"pairs{EVIL}.jsonl", rows)
     write(folder / f"good{EVIL}.jsonl", rows[:2])
     write(folder / f"scores{EVIL}.jsonl", [{"video": clip_a, "reward": 1}, {"video": gone, "error": EVIL}])
+    scored = [{"prompt": PROMPT, "video": v, "group": EVIL, "model": EVIL, "error": None} for v in (clip_a, clip_b)]
+    scored = [row | {"reward": reward, "source": EVIL} for row, reward in zip(scored, (1.0, 2.0), strict=True)]
+    write(folder / f"ranked{EVIL}.jsonl", [*scored, scored[0] | {"video": gone, "reward": None, "error": EVIL}])
     write(folder / f"ratings{EVIL}.jsonl", [{"prompt": PROMPT, "video": v, "rating": 1} for v in (clip_a, clip_b)])
     (folder / f"run{EVIL}.yaml").write_text(json.dumps({f"data{EVIL}": {"train": f"gone{EVIL}.csv"}}))
     return folder
@@ -64,7 +67,8 @@ def commands(folder):
     settings = [(at("run*.yaml"),), (at("gone*.yaml"),), (at("run*.yaml"), f"a{EVIL}=1")]
     return {
         "score": [(*clips, "-p", PROMPT, *tiny), (*clips, "-p", PROMPT, *tiny, "--json"), (clips[0], "-p", "", *tiny)],
-        "rank": [(*clips, "-p", PROMPT, *tiny), (clips[0], "-p", "p", "-m", at("gone*")), (at("scores*.jsonl"),)],
+        "rank": [(*clips, "-p", PROMPT, *tiny), (clips[0], "-p", "p", "-m", at("gone*")), (at("scores*.jsonl"),)]
+        + [(at("ranked*.jsonl"), *more) for more in ((), ("--by", EVIL), ("--json",), ("--out", at("best*.csv")))],
         "compare": [(clips[0], clips[2], "-p", PROMPT, *tiny), (*clips[:2], "-p", PROMPT, *tiny)],
         "evaluate": [
             ("-b", at("good*.jsonl"), "-o", at("run*"), *tiny),
@@ -73,7 +77,8 @@ def commands(folder):
             ("-b", EVIL),
         ],
         "benchmarks": [(EVIL,), (at("good*.jsonl"),)],
-        "report": [(at("run*"), "-o", at("page*.html")), (at("gone*"),), (at("run*"), "-o", at("no*/page.html"))],
+        "report": [(at("run*"), "-o", at("page*.html")), (at("gone*"),), (at("run*"), "-o", at("no*/page.html"))]
+        + [(at("ranked*.jsonl"), "-o", at("page*.html"), *more) for more in ((), ("--column", EVIL))],
         "stress": [
             (*clips, "-p", PROMPT, "-m", "sharpness", "-o", at("stress*")),
             (clips[0], "-p", PROMPT, "-m", at("gone*")),
@@ -89,7 +94,8 @@ def commands(folder):
         "train rl": settings,
         "world sample": [("--count", 1, "--out", at("world*")), ("--split", EVIL, "--out", at("world*"))],
         "doctor": [()],
-        "pairs": [(at("scores*.jsonl"), "-o", at("out*.csv")), (at("gone*.jsonl"), "-o", at("out*.csv"))],
+        "pairs": [(at("scores*.jsonl"), "-o", at("out*.csv")), (at("gone*.jsonl"), "-o", at("out*.csv"))]
+        + [(at("ranked*.jsonl"), "-o", at(f"{form}*.csv"), "--format", form) for form in ("trl", "descore", EVIL)],
     }
 
 

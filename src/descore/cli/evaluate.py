@@ -216,7 +216,7 @@ def _report_table(tables: Sequence[Path], *, out: Path, column: str | None) -> N
     page = render_scored(overview).encode()
     atomic_write(out, page)
     shown = f"{len(overview.prompts):,} of {with_count(overview.of_prompts, 'prompt')} with frames"
-    typer.echo(f"{out}: {with_count(overview.rows, 'clip')}, {shown}, {len(page) / 1e6:.1f} MB; open it in a browser")
+    echo(f"{out}: {with_count(overview.rows, 'clip')}, {shown}, {len(page) / 1e6:.1f} MB; open it in a browser")
 
 
 def _default_folder(config: Mapping[str, Any], benchmark: "Benchmark", limit: int | None) -> Path:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from descore.rewards.frames import FrameFormat
     from descore.rewards.function import RewardFunction, Rewards
     from descore.rewards.groups import win_rates
+    from descore.rewards.monitor import RewardMonitor, WarningLimits
     from descore.rewards.pairs import preference_pairs, write_best, write_pairs
     from descore.rewards.ranking import rank
     from descore.rewards.scored import ScoredRow, read_scored
@@ -19,6 +20,7 @@ _HOME = {
     **dict.fromkeys(("RewardFunction", "Rewards"), "descore.rewards.function"),
     **dict.fromkeys(("ScoringSummary", "score_table", "write_scores"), "descore.rewards.bulk"),
     **dict.fromkeys(("ScoredRow", "read_scored"), "descore.rewards.scored"),
+    **dict.fromkeys(("RewardMonitor", "WarningLimits"), "descore.rewards.monitor"),
     **dict.fromkeys(("preference_pairs", "write_best", "write_pairs"), "descore.rewards.pairs"),
     "rank": "descore.rewards.ranking",
     "win_rates": "descore.rewards.groups",
@@ -27,9 +29,11 @@ _HOME = {
 __all__ = [
     "FrameFormat",
     "RewardFunction",
+    "RewardMonitor",
     "Rewards",
     "ScoredRow",
     "ScoringSummary",
+    "WarningLimits",
     "preference_pairs",
     "rank",
     "read_scored",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -31,6 +31,9 @@ from descore.rewards.terms import (
 )
 from descore.scorer import Request, SamplingParams, Scorer
 from descore.types import Clip, Score
+
+if TYPE_CHECKING:
+    from descore.rewards.monitor import RewardMonitor
 
 OnError: TypeAlias = Literal["nan", "raise"]
 """What a clip without a score gives: NaN in its place, or its error."""
@@ -92,6 +95,7 @@ class RewardFunction:
         normalize: Normalize = "checkpoint",
         weights: Mapping[str, float] | None = None,
         terms: Mapping[str, Term] | None = None,
+        monitor: "RewardMonitor | None" = None,
         on_error: OnError = "nan",
         allow_untrained: bool = False,
         batch_size: int | None = None,
@@ -103,6 +107,7 @@ class RewardFunction:
         fps, layout, range, overshoot: of frames in memory, see `FrameFormat`; no trainer's tensors state them.
         normalize: of the head's rewards, by dimension. weights: of terms by name, `{"reward": 1}` by default; see
         docs/rewards.md. terms: further terms, each a callable; each needs a weight, 0 to be reported only.
+        monitor: counts the rewards of every call, for `report`.
         allow_untrained: accept a head that was never trained, whose rewards are noise.
         batch_size, device: of the checkpoint to open. sampling_params: fields of `SamplingParams`.
         What cannot be used raises ConfigError."""
@@ -120,7 +125,7 @@ class RewardFunction:
         self.sampling_params = SamplingParams(**sampling_params).resolved(settings.paradigm)
         check_normalization(normalize, settings)
         self.moments = RunningMoments(settings.dimensions)
-        self.terms = dict(terms or {})
+        self.terms, self.monitor = dict(terms or {}), monitor
         self._known = known_terms(settings, thinks=self.sampling_params.think != "off")
         self.weights = self._check_weights(weights)
         self._lock = threading.Lock()
@@ -153,17 +158,29 @@ class RewardFunction:
             name: _own_term(name, term(videos=videos, prompts=prompts, fps=fps), len(items))
             for name, term in self.terms.items()
         }
-        return self._rewards(scores, own, [one.clamped if isinstance(one, PreparedClip) else 0 for one in ready])
+        rewards = self._rewards(scores, own, [one.clamped if isinstance(one, PreparedClip) else 0 for one in ready])
+        if self.monitor is not None:
+            self.monitor.add(rewards, groups=prompts)
+        return rewards
+
+    def report(self) -> dict[str, float]:
+        """What the calls since the last report gave, as flat figures for a logger: see `RewardMonitor.report`."""
+        if self.monitor is None:
+            raise ConfigError("no monitor; write RewardFunction(..., monitor=RewardMonitor())")
+        return self.monitor.report()
 
     def state_dict(self) -> dict[str, object]:
-        """What a trainer saves to go on with: the running mean and deviation."""
+        """What a trainer saves to go on with: the running mean and deviation, and the monitor's earlier steps."""
         with self._lock:
-            return self.moments.state_dict()
+            state = self.moments.state_dict()
+        return state if self.monitor is None else {**state, "monitor": self.monitor.state_dict()}
 
-    def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Go on from a state."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state. One that was saved without a monitor leaves the monitor as it is."""
         with self._lock:
             self.moments.load_state_dict(state)
+        if self.monitor is not None and "monitor" in state:
+            self.monitor.load_state_dict(state["monitor"])
 
     def _check_weights(self, weights: Mapping[str, float] | None) -> dict[str, float]:
         taken = sorted(set(self.terms) & set(self._known))

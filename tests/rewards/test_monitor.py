@@ -5,6 +5,7 @@ import math
 import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import torch
 from descore import RewardFunction
 from descore.errors import ConfigError, DescoreWarning, VideoError
 from descore.rewards import RewardMonitor, Rewards, WarningLimits
+from descore.rewards.flow_grpo import descore_scorer
 from descore.rewards.monitor import distance_to, variance_split
 from descore.types import DIMENSIONS, Completion, Score, Verdict
 from tests.conftest import noise_clip
@@ -239,6 +241,29 @@ def test_the_state_of_a_reward_function_has_its_monitors(scorer):
     assert resumed.monitor.state_dict() == reward.monitor.state_dict()
     resumed.load_state_dict(RewardFunction(scorer).state_dict())  # of a run without a monitor
     assert resumed.monitor.state_dict() == reward.monitor.state_dict()
+
+
+def test_the_adapters_take_a_monitor(scorer):
+    monitor = RewardMonitor()
+    score = descore_scorer("cpu", model=scorer, fps=8, monitor=monitor)
+    scores, _ = score(made_videos(count=2) / 255, ("a dog", "a cat"), ({}, {}))
+    report = monitor.report()
+    assert (report["descore/clips"], report["descore/reward_mean"]) == (2, pytest.approx(sum(scores) / 2))
+
+
+def test_the_docs_list_every_figure_and_limit():
+    page = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text(encoding="utf-8").split("## What moves")[1]
+    monitor = RewardMonitor()
+    monitor.update(step(SPREAD, **USUAL, terms={"NAME": SPREAD}))
+    figures = {name.removeprefix("descore/") for name in monitor.update(step(SPREAD, **USUAL, terms={"NAME": SPREAD}))}
+    rows = [row.split("|")[1] for row in page.splitlines() if row.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`([^`]+)`", row)} == figures
+    limits = WarningLimits()
+    shares = [limits.failed, limits.truncated, limits.repeated, limits.undecided]
+    assert re.findall(r"over (\d+) %", page) == [f"{100 * share:.0f}" for share in shares]
+    assert f"over {limits.distance:g} deviations" in page
+    assert f"steps of {limits.least_clips} rewards" in page
+    assert f"with {limits.least_steps} earlier steps" in page
 
 
 def test_a_function_without_a_monitor_names_one(scorer):

@@ -18,6 +18,7 @@ from torch import Tensor
 from descore.errors import ConfigError
 from descore.rewards.frames import OVERSHOOT, Range
 from descore.rewards.function import RewardFunction
+from descore.rewards.monitor import RewardMonitor
 from descore.rewards.terms import Normalize
 from descore.scorer import SamplingParams, Scorer
 
@@ -67,13 +68,14 @@ def open_reward(
     range: Range | None = UNIT,  # as in RewardFunction
     on_error: Literal["nan", "raise"] = "raise",
     needs_fps: bool = True,
+    monitor: RewardMonitor | None = None,
     **settings: Any,  # noqa: ANN401
 ) -> RewardFunction:
     """The reward function of some settings. The same model, device, precision and batch size are opened once.
 
     call: the line that a user writes, with {} where settings go, for messages. needs_fps: the trainer's media do not
-    state their frames per second. settings: fields of `AdapterSettings`; None is as good as left out; `model` may also
-    be a Scorer.
+    state their frames per second. monitor: counts the rewards. settings: fields of `AdapterSettings`; None is as good
+    as left out; `model` may also be a Scorer.
     Settings that cannot be used, no model, and no fps where it is needed raise ConfigError."""
     given = {**_from_environment(), **{name: value for name, value in settings.items() if value is not None}}
     model = given.get("model")
@@ -87,6 +89,7 @@ def open_reward(
         overshoot=chosen.overshoot,
         normalize=chosen.normalize,
         weights=chosen.weights,
+        monitor=monitor,
         on_error=on_error,
         allow_untrained=chosen.allow_untrained,
         **{name: getattr(chosen, name) for name in SamplingParams.model_fields},

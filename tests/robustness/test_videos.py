@@ -1,6 +1,7 @@
 """Odd, cut and damaged videos are read right, or refused in words that say what to do."""
 
 import io
+import itertools
 import struct
 import subprocess
 import sys
@@ -134,11 +135,67 @@ def test_a_photograph_with_a_second_picture_is_still(tmp_path):
     assert "a still image (JPEG)" in refused(tmp_path / "film.mpo")
 
 
-# Cost
-
-
 def chunk(name, content):
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+LIGHT, DARK, WHITE = 200, 90, 255
+PIXELS = {"grey": (8, 0, 1), "grey of 16 bits": (16, 0, 2), "RGB": (8, 2, 3), "RGBA": (8, 6, 4), "palette": (8, 3, 1)}
+"""Bits, colour type, and bytes of a pixel."""
+
+
+def apng(kind, areas, *, still=False):
+    """An animation of 32x32 pixels: a light frame, then dark ones, each of (x, y, width, height, disposal)."""
+    bits, colour_type, size = PIXELS[kind]
+
+    def pixels(level, width, height):
+        pixel = b"\xff" if kind == "palette" and level == LIGHT else bytes([level]) * size
+        pixel = pixel[:3] + b"\xff" if kind == "RGBA" else pixel
+        return zlib.compress((b"\0" + pixel * width) * height)
+
+    head = struct.pack(">IIBBBBB", 32, 32, bits, colour_type, 0, 0, 0)
+    chunks = [chunk(b"IHDR", head), chunk(b"acTL", struct.pack(">II", len(areas), 0))]
+    if kind == "palette":
+        chunks.insert(1, chunk(b"PLTE", bytes([DARK] * 3) * 255 + bytes([LIGHT] * 3)))
+    if still:
+        chunks.append(chunk(b"IDAT", pixels(DARK, 32, 32)))
+    sequence = itertools.count()
+    for number, (x, y, width, height, disposal) in enumerate(areas):
+        place = struct.pack(">IIIIIHHBB", next(sequence), width, height, x, y, 1, 4, disposal, 0)
+        data = pixels(DARK if number else LIGHT, width, height)
+        is_first = not number and not still
+        picture = chunk(b"IDAT", data) if is_first else chunk(b"fdAT", struct.pack(">I", next(sequence)) + data)
+        chunks += [chunk(b"fcTL", place), picture]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks) + chunk(b"IEND", b"")
+
+
+def quarters(film):
+    """Of each frame, the light in the middle of its quarters."""
+    frames = read_clip(film, sampling=VideoSampling(min_frames=4, min_pixels=256, size_multiple=32)).frames
+    middles = ((8, 8), (8, 24), (24, 8), (24, 24))
+    return [[round(int(frame[at][0]), -1) if frame[at][0] < WHITE else WHITE for at in middles] for frame in frames]
+
+
+@pytest.mark.parametrize("still", [False, True])
+@pytest.mark.parametrize("first", [0, 1, 2])
+@pytest.mark.parametrize("kind", PIXELS)
+def test_what_an_apng_clears_is_white(kind, first, still):
+    areas = [(0, 0, 32, 32, first), (0, 0, 16, 16, 1), (16, 0, 16, 16, 2), (0, 16, 16, 16, 0)]
+    behind = WHITE if first else LIGHT
+    assert quarters(apng(kind, areas, still=still)) == [
+        [LIGHT] * 4,
+        [DARK, behind, behind, behind],
+        [WHITE, DARK, behind, behind],
+        [WHITE, behind, DARK, behind],
+    ]
+
+
+def test_a_cut_apng_that_clears_is_refused():
+    content = apng("RGB", [(0, 0, 32, 32, 1), (0, 0, 16, 16, 1), (16, 0, 16, 16, 0), (0, 16, 16, 16, 0)])
+    assert "damaged" in refused(content[:-70])
+
+
+# Cost
 
 
 def png(edge, *, frames=0):

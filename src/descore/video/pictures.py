@@ -2,7 +2,7 @@
 
 Animations and picture sequences, told from still images: in, an open file with the start of a PNG, JPEG, WebP, GIF or
 AVIF; out, a Clip, or a VideoError of one line. Sizes are checked before anything is decoded. Pillow decodes what FFmpeg
-cannot: animated WebP, and AVIF with transparency.
+cannot: animated WebP, AVIF with transparency, and APNG whose cleared areas have no alpha.
 
 Broadcast footage: in, a decoded frame that is interlaced, or scaled pictures in PQ or HLG; out, the same as progressive
 frames and as SDR.
@@ -11,9 +11,9 @@ Pictures of checkpoints that the official code trained: scaled by torch, as ther
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Self
 
 import numpy as np
 from av import VideoFrame
@@ -42,6 +42,11 @@ PNG_CHUNKS, WEBP_CHUNKS = 8, 12
 JPEG_READ = 2**26
 """Bytes within which the first picture of a JPEG file ends."""
 
+WITHOUT_ALPHA = (0, 2)
+"""Colour types of PNG: grey and RGB. A palette is decoded with alpha."""
+
+CLEARED, RESTORED = 1, 2
+"""Disposals of APNG: what becomes of a frame's area behind it."""
 
 SDR_WHITE, HDR_PEAK, PQ_PEAK = 203.0, 1000.0, 10_000.0
 """Luminance in cd/m2: what SDR white stands for (ITU-R BT.2408), the brightest that HDR pictures are taken to hold, and
@@ -63,8 +68,8 @@ def decode_pictures(file: BinaryIO, *, job: DecodeJob) -> Clip:
     file.seek(0)
     head = file.read(32)
     if head.startswith(b"\x89PNG"):
-        _check_png(file, job=job)
-    elif head.startswith(b"GIF8"):
+        return _decode_png(file, job=job)
+    if head.startswith(b"GIF8"):
         _check_size(*struct.unpack("<HH", head[6:10]), frames=1, kind="a GIF", job=job)
     elif head.startswith(b"\xff\xd8\xff"):
         file.seek(0)
@@ -87,19 +92,84 @@ def _check_size(width: int, height: int, *, frames: int, kind: str, job: DecodeJ
         raise job.error(f"{frames} frames of {width}x{height} pixels, more than max_decode ({most_in_all}) in all")
 
 
-def _check_png(file: BinaryIO, *, job: DecodeJob) -> None:
-    """Raise unless it is an animation within the bounds, whose chunks begin with IHDR and have acTL before IDAT."""
-    size, frames = (0, 0), 0
-    for name, content in _chunks(file, at=PNG_CHUNKS):
-        if name == b"IHDR" and len(content) >= 8:
-            size = struct.unpack(">II", content[:8])
-        elif name == b"acTL":
-            frames = int.from_bytes(content[:4], "big")
-        elif name == b"IDAT":
-            break
-    if not frames:
+@dataclass(kw_only=True)
+class _Png:
+    """What the chunks of an animation state."""
+
+    size: tuple[int, int] = (0, 0)
+    frames: int = 0
+    has_alpha: bool = True
+    has_still: bool = False
+    """Whether a picture for programs without animation comes before the first frame."""
+    areas: list["_PngArea"] = field(default_factory=list)
+    """Of the frames of a picture without alpha."""
+
+    @property
+    def has_cleared(self) -> bool:
+        """Whether nothing is left of an area at some time. What would be restored behind the first frame is nothing."""
+        return any(
+            area.disposal == CLEARED or (not n and area.disposal == RESTORED) for n, area in enumerate(self.areas)
+        )
+
+
+class _PngArea(NamedTuple):
+    """Where a frame is drawn."""
+
+    rows: slice
+    columns: slice
+    disposal: int
+
+    @classmethod
+    def of(cls, content: bytes) -> Self:
+        """Of an fcTL chunk."""
+        width, height, x, y, _, _, disposal = struct.unpack(">IIIIHHB", content[4:25])
+        return cls(slice(y, y + height), slice(x, x + width), disposal)
+
+
+def _decode_png(file: BinaryIO, *, job: DecodeJob) -> Clip:
+    """An animation. What a frame clears is transparent (PNG 3, 11.3.6.2), also in a picture without alpha, for which
+    FFmpeg and Pillow make it black."""
+    png = _read_png(file, job=job)
+    if not png.frames:
         raise job.error("a still image (PNG), not a video")
-    _check_size(*size, frames=frames, kind="an animated PNG", job=job)
+    _check_size(*png.size, frames=png.frames, kind="an animated PNG", job=job)
+    if png.has_cleared:
+        with open_video(file, job=job) as video:
+            timeline = PacketTable.of(video.rows, tick=video.tick).timeline
+        if timeline is not None:
+            return _decode_with_pillow(file, timeline, size=png.size, job=job, png=png)
+    return decode_video(file, job=job)
+
+
+def _read_png(file: BinaryIO, *, job: DecodeJob) -> _Png:
+    """The chunks up to the first picture; without alpha up to the last frame, within the limit of frames."""
+    png = _Png()
+    for name, content in _chunks(file, at=PNG_CHUNKS):
+        job.check_time()
+        if name == b"IHDR" and len(content) >= 10:
+            png.size, png.has_alpha = struct.unpack(">II", content[:8]), content[9] not in WITHOUT_ALPHA
+        elif name == b"tRNS":
+            png.has_alpha = True
+        elif name == b"acTL":
+            png.frames = int.from_bytes(content[:4], "big")
+        elif name == b"fcTL" and len(content) >= 25:
+            png.areas.append(_PngArea.of(content))
+        elif name == b"IDAT" and not png.areas:
+            png.has_still = True
+        if (name == b"IDAT" and (png.has_alpha or not png.frames)) or len(png.areas) > png.frames:
+            break
+    return png if not png.has_alpha else replace(png, areas=[])
+
+
+def _cleared(png: _Png) -> Iterator[NDArray[np.bool_]]:
+    """Of each frame, where nothing is drawn (H, W)."""
+    cleared_HW = np.ones(png.size[::-1], bool)
+    for rows, columns, disposal in png.areas:
+        before = cleared_HW[rows, columns].copy()
+        cleared_HW[rows, columns] = False
+        yield cleared_HW
+        if disposal in (CLEARED, RESTORED):
+            cleared_HW[rows, columns] = before if disposal == RESTORED else True
 
 
 def _chunks(file: BinaryIO, *, at: int) -> Iterator[tuple[bytes, bytes]]:
@@ -149,30 +219,43 @@ def _decode_avif(file: BinaryIO, *, job: DecodeJob) -> Clip:
     return decode_video(file, job=job)
 
 
-def _decode_with_pillow(file: BinaryIO, timeline: Timeline, *, size: tuple[int, int], job: DecodeJob) -> Clip:
+def _decode_with_pillow(
+    file: BinaryIO, timeline: Timeline, *, size: tuple[int, int], job: DecodeJob, png: _Png | None = None
+) -> Clip:
     chosen = choose_frames(timeline, sampling=job.sampling)
     sampling = job.sampling
     converter = FrameConverter(fitting_size(*size, source=job.source, sampling=sampling), rule=sampling.rule)
     pictures = [
         converter.convert(VideoFrame.from_ndarray(over_white(rgba_HWC), format="rgb24"))
-        for rgba_HWC in _pillow_frames(file, chosen, job=job)
+        for rgba_HWC in _pillow_frames(file, chosen, job=job, png=png)
     ]
     return clip_of(pictures, chosen=chosen, timeline=timeline, source=job.source, source_size=size, sampling=sampling)
 
 
-def _pillow_frames(file: BinaryIO, chosen: Sequence[int], *, job: DecodeJob) -> Iterator[NDArray[np.uint8]]:
-    """The chosen frames (H, W, 4)."""
+def _pillow_frames(
+    file: BinaryIO, chosen: Sequence[int], *, job: DecodeJob, png: _Png | None = None
+) -> Iterator[NDArray[np.uint8]]:
+    """The chosen frames (H, W, 4); without what `png` has cleared."""
     file.seek(0)
+    masks = None if png is None else enumerate(_cleared(png))
     try:
         with Image.open(file) as image:
             for index in chosen:
                 job.check_time()
-                image.seek(index)
-                yield np.asarray(image.convert("RGBA"))
+                image.seek(index + (png is not None and png.has_still))
+                rgba_HWC = np.array(_of_8_bits(image).convert("RGBA"))
+                if masks is not None:
+                    rgba_HWC[next(cleared_HW for number, cleared_HW in masks if number == index)] = 0
+                yield rgba_HWC
     except UnidentifiedImageError as error:
         raise job.error("transparency that cannot be read: this Pillow does not know the format") from error
     except (OSError, EOFError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise job.error(f"damaged: a frame cannot be decoded ({error})") from error
+
+
+def _of_8_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits as 8 bits, which Pillow would cut off at 255."""
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if image.mode == "I;16" else image
 
 
 def resized_by_torch(frame: VideoFrame, size: tuple[int, int], *, orientation: Orientation) -> NDArray[np.uint8]:

@@ -318,13 +318,24 @@ def test_a_checkpoint_without_a_mean_is_normalized_otherwise():
         ({"prompts": "a dog"}, "prompts is 'a dog'; expected a list of 3 texts"),
         ({"prompts": [1, 2, 3]}, r"prompts is \[1, 2, 3\]; expected a list of 3 texts"),
         ({"fps": None}, "frames from memory have no times; write fps="),
-        ({"fps": [8, 8]}, "3 videos, but 2 fps"),
+        ({"fps": [8, 8]}, r"fps is \[8, 8\]; expected a number, or one for each of 3 videos"),
+        ({"fps": "fast"}, "fps is 'fast'; expected a number"),
+        ({"prompts": None}, "prompts is None; expected a list of 3 texts"),
+        ({"range": 1}, r"range is 1, expected \(0, 1\)"),
         ({"layout": "BCTHW"}, "6 colours by layout BCTHW"),
     ],
 )
 def test_calls_that_do_not_fit_are_refused(scorer, videos, call, message):
     with pytest.raises(ConfigError, match=message):
         RewardFunction(scorer)(**{"videos": videos, "prompts": PROMPTS, "fps": 8, **call})
+
+
+def test_numbers_of_numpy_and_lists_of_yaml_are_taken(scorer, videos):
+    expected = RewardFunction(scorer, fps=8)(videos=videos, prompts=PROMPTS).rewards
+    for fps in (np.int64(8), np.full(3, 8.0), torch.tensor(8)):
+        assert torch.equal(RewardFunction(scorer)(videos=videos, prompts=PROMPTS, fps=fps).rewards, expected)
+    got = RewardFunction(scorer, fps=8, range=[0, 1])(videos=videos / 255, prompts=tuple(PROMPTS))
+    assert torch.allclose(got.rewards, expected, atol=1e-5)
 
 
 def test_videos_and_prompts_cannot_be_given_by_position(scorer, videos):

@@ -63,7 +63,7 @@ class FrameFormat:
     def __post_init__(self) -> None:
         if self.layout is not None:
             check_layout(self.layout)
-        if self.range is not None and tuple(self.range) not in RANGES:
+        if self.range is not None and self.range not in (*RANGES, *map(list, RANGES)):
             raise ConfigError(f"range is {self.range!r}, expected {', '.join(map(str, RANGES))}: black and white")
         if not 0 <= self.overshoot < 1:
             raise ConfigError(f"overshoot is {self.overshoot!r}, expected a share of the range, from 0 to below 1")

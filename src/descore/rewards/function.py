@@ -8,12 +8,13 @@ Shapes: B videos."""
 import math
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -278,7 +279,11 @@ def _open(source: Scorer | str | Path, *, batch_size: int | None, device: str | 
 
 
 def _check_prompts(prompts: Sequence[str], *, count: int) -> list[str]:
-    if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
+    if (
+        isinstance(prompts, str)
+        or not isinstance(prompts, Iterable)
+        or not all(isinstance(prompt, str) for prompt in prompts)
+    ):
         raise ConfigError(f"prompts is {prompts!r:.80}; expected a list of {count} texts, one for each video")
     if len(prompts) != count:
         raise ConfigError(f"{count} videos, but {len(prompts)} prompts; expected one for each")
@@ -286,11 +291,10 @@ def _check_prompts(prompts: Sequence[str], *, count: int) -> list[str]:
 
 
 def _each_fps(fps: float | Sequence[float] | None, *, count: int) -> list[float | None]:
-    if fps is None or isinstance(fps, int | float):
-        return [fps] * count
-    rates = [float(rate) for rate in fps]
-    if len(rates) != count:
-        raise ConfigError(f"{count} videos, but {len(rates)} fps; expected one for each, or one for all")
+    try:
+        rates = [None] * count if fps is None else [float(rate) for rate in np.broadcast_to(fps, count)]
+    except (TypeError, ValueError) as fault:
+        raise ConfigError(f"fps is {fps!r:.80}; expected a number, or one for each of {count} videos") from fault
     return list(rates)
 
 

@@ -334,7 +334,7 @@ def test_numbers_of_numpy_and_lists_of_yaml_are_taken(scorer, videos):
     expected = RewardFunction(scorer, fps=8)(videos=videos, prompts=PROMPTS).rewards
     for fps in (np.int64(8), np.full(3, 8.0), torch.tensor(8)):
         assert torch.equal(RewardFunction(scorer)(videos=videos, prompts=PROMPTS, fps=fps).rewards, expected)
-    got = RewardFunction(scorer, fps=8, range=[0, 1])(videos=videos / 255, prompts=tuple(PROMPTS))
+    got = RewardFunction(scorer, fps=8, range=[0, 1])(videos=videos / 255, prompts=iter(PROMPTS))
     assert torch.allclose(got.rewards, expected, atol=1e-5)
 
 

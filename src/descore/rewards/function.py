@@ -279,15 +279,12 @@ def _open(source: Scorer | str | Path, *, batch_size: int | None, device: str | 
 
 
 def _check_prompts(prompts: Sequence[str], *, count: int) -> list[str]:
-    if (
-        isinstance(prompts, str)
-        or not isinstance(prompts, Iterable)
-        or not all(isinstance(prompt, str) for prompt in prompts)
-    ):
+    listed = list(prompts) if isinstance(prompts, Iterable) and not isinstance(prompts, str) else [None]
+    if not all(isinstance(prompt, str) for prompt in listed):
         raise ConfigError(f"prompts is {prompts!r:.80}; expected a list of {count} texts, one for each video")
-    if len(prompts) != count:
-        raise ConfigError(f"{count} videos, but {len(prompts)} prompts; expected one for each")
-    return list(prompts)
+    if len(listed) != count:
+        raise ConfigError(f"{count} videos, but {len(listed)} prompts; expected one for each")
+    return [str(prompt) for prompt in listed]
 
 
 def _each_fps(fps: float | Sequence[float] | None, *, count: int) -> list[float | None]:

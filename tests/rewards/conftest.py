@@ -1,5 +1,10 @@
 """A scorer of the micro model that counts as trained, and what trainers hand to a reward."""
 
+import importlib.util
+import runpy
+import sys
+import types
+
 import pytest
 import torch
 
@@ -56,3 +61,20 @@ def broken_videos(unit_videos):
     videos = unit_videos.clone()
     videos[1, 0, 0, 0, 0] = torch.nan
     return videos
+
+
+@pytest.fixture
+def beside_trainer(monkeypatch):
+    """A function: our adapter's module as it is where a trainer is installed, whose modules have these contents."""
+
+    def load(adapter, **contents):
+        for name, content in contents.items():
+            parts = name.split("__")
+            for depth in range(1, len(parts) + 1):
+                path = ".".join(parts[:depth])
+                if path not in sys.modules:
+                    monkeypatch.setitem(sys.modules, path, types.ModuleType(path))
+            sys.modules[".".join(parts)].__dict__.update({one.__name__: one for one in content})
+        return runpy.run_path(importlib.util.find_spec(adapter).origin, run_name=adapter)
+
+    return load

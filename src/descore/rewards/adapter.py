@@ -77,9 +77,7 @@ def open_reward(
     state their frames per second. monitor: counts the rewards. settings: fields of `AdapterSettings`; None is as good
     as left out; `model` may also be a Scorer.
     Settings that cannot be used, no model, and no fps where it is needed raise ConfigError."""
-    given = {**_from_environment(), **{name: value for name, value in settings.items() if value is not None}}
-    model = given.get("model")
-    chosen = AdapterSettings(**{name: _plain(value) for name, value in given.items()})
+    model, chosen = settings.get("model"), adapter_settings(**settings)
     _check_given(chosen, call, needs_fps=needs_fps)
     return RewardFunction(
         model if isinstance(model, Scorer) else shared_scorer(chosen),
@@ -94,6 +92,12 @@ def open_reward(
         allow_untrained=chosen.allow_untrained,
         **{name: getattr(chosen, name) for name in SamplingParams.model_fields},
     )
+
+
+def adapter_settings(**settings: Any) -> AdapterSettings:  # noqa: ANN401
+    """The settings that are given, and those of the environment. None is as good as left out."""
+    given = {**_from_environment(), **{name: value for name, value in settings.items() if value is not None}}
+    return AdapterSettings(**{name: _plain(value) for name, value in given.items()})
 
 
 def shared_scorer(settings: AdapterSettings) -> Scorer:

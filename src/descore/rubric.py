@@ -123,6 +123,24 @@ def overall_of(marks: dict[str, Mark]) -> float:
     return round(1 + 2 * mean, 2)
 
 
+def quality(verdict: Verdict | None, reference_marks: Mapping[str, Mark]) -> float:
+    """The share of the five marks that equal the reference; "N/A" is a mark too. Without a verdict it is 0.
+
+    reference_marks: one for each of DIMENSIONS."""
+    if verdict is None:
+        return 0.0
+    return sum(verdict.marks[name] == reference_marks[name] for name in DIMENSIONS) / len(DIMENSIONS)
+
+
+def correctness(overall_a: float, overall_b: float, preference: int) -> float:
+    """Whether two overall scores order a pair as people do: 1 if they do, 0 if the other way round, 0.5 if only one of
+    the two, scores or people, says tie.
+
+    preference: 1 for a, -1 for b, 0 for a tie."""
+    order = (overall_a > overall_b) - (overall_a < overall_b)
+    return 1 - abs(order - preference) / 2
+
+
 def _last_block(chain: str) -> str:
     """What stands between the last pair of tags. The opening tag may be mentioned before."""
     start = chain.rfind(_OPEN, 0, max(chain.rfind(_CLOSE), 0))

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from descore.training.rl.rollout import correctness, length_reward, quality
+from descore.rubric import correctness, quality
+from descore.training.rl.rollout import length_reward
 from descore.types import DIMENSIONS, Verdict
 
 MARKS = {"subject": 2, "dynamics": 1, "camera": None, "environment": 2, "style": 0}

@@ -25,9 +25,10 @@ from descore.data.chat import Inputs
 from descore.errors import ConfigError
 from descore.model.generation import think_and_score
 from descore.model.modeling import DescoreModel
+from descore.rubric import correctness, quality
 from descore.training.collate import MISSING, TrainingExample, TrainingPair
 from descore.training.rl.config import Opponents, RlConfig
-from descore.types import DIMENSIONS, Completion, Mark, Verdict
+from descore.types import Completion, Mark, Verdict
 
 ChainFunction = Callable[[str, str, Mapping[str, Mark] | None], float]
 """A user's own part of the rollout reward: from a chain's text, the prompt and the reference marks."""
@@ -119,30 +120,12 @@ def _seed(seed: int, step: int, number: int, side: int) -> int:
     return int(np.random.SeedSequence([seed, step, number, side]).generate_state(1, np.uint64)[0])
 
 
-def quality(verdict: Verdict | None, reference_marks: Mapping[str, Mark]) -> float:
-    """The share of the five marks that equal the reference; "N/A" is a mark too. Without a verdict it is 0.
-
-    reference_marks: one for each of DIMENSIONS."""
-    if verdict is None:
-        return 0.0
-    return sum(verdict.marks[name] == reference_marks[name] for name in DIMENSIONS) / len(DIMENSIONS)
-
-
 def length_reward(length: int, *, none_below: int = 500, full_from: int = 2000, steps: int | None = None) -> float:
     """0 up to a length of `none_below`, 1 from `full_from` on, between them a straight line, or `steps` equal steps.
     The defaults are DeScore's."""
     assert none_below < full_from, f"none_below is {none_below}, full_from {full_from}; between them it rises"
     beyond, span = min(max(length - none_below, 0), full_from - none_below), full_from - none_below
     return beyond / span if steps is None else beyond * steps // span / steps
-
-
-def correctness(overall_a: float, overall_b: float, preference: int) -> float:
-    """Whether two overall scores order a pair as people do: 1 if they do, 0 if the other way round, 0.5 if only one of
-    the two, scores or people, says tie.
-
-    preference: 1 for a, -1 for b, 0 for a tie."""
-    order = (overall_a > overall_b) - (overall_a < overall_b)
-    return 1 - abs(order - preference) / 2
 
 
 def load_function(name: str | None) -> ChainFunction | None:

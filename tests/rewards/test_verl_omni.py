@@ -122,6 +122,14 @@ def test_fps_by_yaml_before_the_clips_own(scorer, clips, calls, monkeypatch):
 
 
 @pytest.mark.usefixtures("calls")
+def test_a_caller_inside_a_running_loop_may_wait(scorer, clips, expected):
+    async def inside():
+        return compute_score_sync(None, clips[0], PROMPTS[0], {}, model=scorer, fps=8)["score"]
+
+    assert asyncio.run(inside()) == pytest.approx(float(expected[0]), abs=1e-5)
+
+
+@pytest.mark.usefixtures("calls")
 @pytest.mark.filterwarnings("ignore::descore.errors.DescoreWarning")
 def test_a_failed_clip_fails_alone(scorer, clips, expected):
     odd = clips[1].to(torch.int64)  # refused as a type, which a batch is as a whole
@@ -149,6 +157,7 @@ def test_a_failed_clip_fails_alone(scorer, clips, expected):
         ({"solution_image": torch.zeros(8, 8)}, r"solution_image has shape \(8, 8\)"),
         ({"ground_truth": {"x": 1}}, r"ground_truth is \{'x': 1\}; expected the prompt, or write prompt_key"),
         ({"prompt_key": "caption"}, r"extra_info\['caption'\] is None; expected the prompt"),
+        ({"fps": None, "extra_info": {"fps": "fast"}}, r"extra_info\['fps'\] is 'fast'; expected frames per second"),
         ({"samples": 0}, "samples must be positive, got 0"),
     ],
 )

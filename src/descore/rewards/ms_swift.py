@@ -23,6 +23,9 @@ class _TextReward:
 
     function: ClassVar[Callable[..., list[float | None]]]
 
+    def __init__(self, args: object = None, **others: object) -> None:
+        """args, others: of the training, which these rewards do not need."""
+
     def __call__(self, completions: Sequence[Any], **columns: Any) -> list[float]:  # noqa: ANN401
         """A number for each completion; NaN where its row has no label."""
         values = type(self).function(completions, **columns)

@@ -15,11 +15,11 @@ extra_info, ...)` once for each sample, many at once under asyncio; further keys
 The prompt is `ground_truth`, as in the trainer's own video rewards, or `extra_info[prompt_key]`; a clip's own
 `extra_info["fps"]` counts where the YAML has no fps."""
 
-import asyncio
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from inspect import signature
 from typing import Any
 
 from torch import Tensor
@@ -77,19 +77,41 @@ async def compute_score(
         "max_chain_tokens": max_chain_tokens, "normalize": normalize, "weights": weights, "batch_size": batch_size,
         "device": device, "dtype": dtype,
     }  # fmt: skip
-    info = extra_info or {}
-    sample = _Sample(
-        video=_video(solution_image),
-        prompt=_prompt(ground_truth if prompt_key is None else info.get(prompt_key), prompt_key),
-        fps=info.get("fps") if fps is None else None,
-    )
-    return await _batcher_of(settings).result_async(sample)
+    batcher, sample = _prepared(solution_image, ground_truth, extra_info, prompt_key=prompt_key, **settings)
+    return await batcher.result_async(sample)
 
 
 @wraps(compute_score)
 def compute_score_sync(*inputs: Any, **settings: Any) -> dict[str, float]:  # noqa: ANN401
     """The same for callers that are not asynchronous, such as the threads of an executor; they share the batches."""
-    return asyncio.run(compute_score(*inputs, **settings))
+    given = signature(compute_score).bind(*inputs, **settings).arguments
+    given.pop("data_source", None)
+    batcher, sample = _prepared(**{"solution_image": None, "ground_truth": None, "extra_info": None, **given})
+    return batcher.result(sample)
+
+
+def _prepared(
+    solution_image: Tensor | None,
+    ground_truth: object,
+    extra_info: Mapping[str, Any] | None,
+    *,
+    prompt_key: str | None = None,
+    **settings: Any,  # noqa: ANN401
+) -> tuple[_Batcher, _Sample]:
+    info = extra_info or {}
+    sample = _Sample(
+        video=_video(solution_image),
+        prompt=_prompt(ground_truth if prompt_key is None else info.get(prompt_key), prompt_key),
+        fps=_fps(info.get("fps")) if settings.get("fps") is None else None,
+    )
+    return _batcher_of(settings), sample
+
+
+def _fps(value: Any) -> float | None:  # noqa: ANN401  # a number, or an array of one
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"extra_info['fps'] is {short_repr(value)}; expected frames per second") from None
 
 
 def _video(solution_image: Tensor | None) -> Tensor:
@@ -110,8 +132,8 @@ def _prompt(value: object, key: str | None) -> str:
 
 def _batcher_of(settings: Mapping[str, Any]) -> _Batcher:
     """The batcher of some settings; the model is opened by its first batch, and no event loop waits for it."""
-    chosen = adapter_settings(**settings)
-    key = (chosen.model_dump_json(), id(settings["model"]) if isinstance(settings["model"], Scorer) else None)
+    model, chosen = settings.get("model"), adapter_settings(**settings)
+    key = (chosen.model_dump_json(), id(model) if isinstance(model, Scorer) else None)
     with _lock:
         if key not in _batchers:
             _batchers[key] = CallBatcher(_Opened(settings).score, window=GATHER_SECONDS, max_size=chosen.batch_size)
@@ -143,7 +165,7 @@ def _scored(reward: RewardFunction, batch: Sequence[_Sample]) -> list[dict[str, 
     result = reward(
         videos=[sample.video for sample in batch],
         prompts=[sample.prompt for sample in batch],
-        fps=[float(rate) for rate in rates if rate is not None],
+        fps=[rate for rate in rates if rate is not None],
     )
     rows = [
         {"score": float(result.rewards[index]), **{name: float(term[index]) for name, term in result.terms.items()}}

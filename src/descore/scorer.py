@@ -195,7 +195,7 @@ class Scorer:
         clips, prompts = [clip for clip, _ in readable], [prompt for _, prompt in readable]
         laid_out = self.model.chat.lay_out_prompts(clips, prompts)
         limit = sampling_params.max_chain_tokens or self.model.settings.max_chain_tokens
-        too_long = self._too_long(clips, laid_out, limit)
+        too_long = self.too_long(clips, laid_out, limit)
         if too_long:
             fitting = [one for index, one in enumerate(readable) if index not in too_long]
             scores = iter(self._score_clips(fitting, sampling_params) if fitting else [])
@@ -219,7 +219,7 @@ class Scorer:
             seeds=[sampling_params.seed] * len(inputs["input_ids"]),
         )
 
-    def _too_long(self, clips: Sequence[Clip], inputs: Inputs, limit: int) -> dict[int, VideoError]:
+    def too_long(self, clips: Sequence[Clip], inputs: Inputs, limit: int) -> dict[int, VideoError]:
         """The rows that leave no room for a chain, and why. A limit that nothing could fit beside is a ConfigError."""
         room = self.model.backbone.config.get_text_config().max_position_embeddings
         if limit + 2 >= room:

@@ -56,7 +56,7 @@ class TensorClip(Clip):
     """A clip whose pixels are read where they are. `frames` has the same on the host, for records and pages."""
 
     pixels: Tensor = field(repr=False)
-    """(T, 3, H, W), uint8. The clips of one batch are on one device."""
+    """(T, 3, H, W), uint8, or floats of 0 to 255, whose gradient is kept. The clips of one batch are on one device."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -218,7 +218,8 @@ def _without_adapters(backbone: Any) -> dict[str, Tensor]:  # noqa: ANN401
 
 
 class RewardHead(nn.Module):
-    """A linear map without bias, one row for each named dimension, in float32 whatever the backbone's precision."""
+    """A linear map without bias, one row for each named dimension, in float32 whatever the backbone's precision, or in
+    float64 behind a backbone of that."""
 
     def __init__(self, width: int, *, outputs: int) -> None:
         super().__init__()
@@ -227,9 +228,9 @@ class RewardHead(nn.Module):
 
     def forward(self, hidden_BTD: Tensor) -> Tensor:
         """Rewards (B, K), read at the last column, where the layout puts the query."""
-        query_BD = hidden_BTD[:, -1].float()
-        with torch.autocast(query_BD.device.type, enabled=False):
-            return query_BD @ self.weight.T
+        wide = torch.promote_types(hidden_BTD.dtype, torch.float32)
+        with torch.autocast(hidden_BTD.device.type, enabled=False):
+            return hidden_BTD[:, -1].to(wide) @ self.weight.to(wide).T
 
 
 class DescoreModel(nn.Module):

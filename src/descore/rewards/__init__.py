@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from descore.rewards.bulk import ScoringSummary, score_table, write_scores
+    from descore.rewards.differentiable import DifferentiableReward
     from descore.rewards.frames import FrameFormat
     from descore.rewards.function import RewardFunction, Rewards
     from descore.rewards.groups import win_rates
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from descore.rewards.scored import ScoredRow, read_scored
 
 _HOME = {
+    "DifferentiableReward": "descore.rewards.differentiable",
     "FrameFormat": "descore.rewards.frames",
     **dict.fromkeys(("RewardFunction", "Rewards"), "descore.rewards.function"),
     **dict.fromkeys(("ScoringSummary", "score_table", "write_scores"), "descore.rewards.bulk"),
@@ -27,6 +29,7 @@ _HOME = {
 }
 
 __all__ = [
+    "DifferentiableReward",
     "FrameFormat",
     "RewardFunction",
     "RewardMonitor",

@@ -7,8 +7,8 @@ Shapes: B videos, T frames, C = 3 colours, H and W pixels; the letters of a layo
 
 import math
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, TypeAlias
 
@@ -76,6 +76,8 @@ class PreparedClip:
     clip: Clip
     clamped: int
     """Values of the chosen frames that lay beyond their range and were clamped."""
+    chosen: tuple[int, ...] = ()
+    """Indices of the chosen frames, of a video in memory."""
 
 
 def check_layout(layout: str) -> None:
@@ -185,8 +187,7 @@ def _prepare_frames(
     levels_TCHW, clamped = grey_levels(_pick(video, chosen), form=form, source=source)
     height, width = levels_TCHW.shape[2:]
     size = fitting_size(width, height, source=source, sampling=sampling)
-    scale = antialiased if sampling.rule == "qwen_vl_utils" else resize
-    pixels_TCHW = scale(levels_TCHW, size=size).to(device)
+    pixels_TCHW = _scaler(sampling)(levels_TCHW, size=size).to(device)
     clip = clip_of(
         list(pixels_TCHW.permute(0, 2, 3, 1).cpu().numpy()),
         chosen=chosen,
@@ -195,7 +196,30 @@ def _prepare_frames(
         source_size=(width, height),
         sampling=sampling,
     )
-    return PreparedClip(clip=_with_pixels(clip, pixels_TCHW), clamped=clamped)
+    return PreparedClip(clip=_with_pixels(clip, pixels_TCHW), clamped=clamped, chosen=tuple(chosen))
+
+
+def _scaler(sampling: VideoSampling) -> Callable[..., Tensor]:
+    """Scales frames of uint8 or floats to `size=` as the file reader does by a rule."""
+    return antialiased if sampling.rule == "qwen_vl_utils" else resize
+
+
+def differentiable_clip(
+    video: Any,  # noqa: ANN401
+    prepared: PreparedClip,
+    *,
+    form: FrameFormat,
+    sampling: VideoSampling,
+) -> TensorClip:
+    """The prepared clip of the same floating point frames with pixels that keep their fractions and their gradient:
+    floats of 0 to 255, as precise as the frames and at least float32, on the clip's device.
+
+    Before they are scaled, values differ from the prepared ones by rounding alone: at most half a grey level. Values
+    that are clamped have no gradient, neither those beyond the range nor those that scaling brings beyond it."""
+    clip = prepared.clip
+    assert isinstance(clip, TensorClip)
+    levels_TCHW = _levels(_at_least_float32(_pick(video, prepared.chosen)), black_white=form.range or RANGES[0])
+    return replace(clip, pixels=_scaler(sampling)(levels_TCHW, size=clip.size).to(clip.pixels.device))
 
 
 def _checked_fps(fps: float | None) -> float:
@@ -231,7 +255,7 @@ def grey_levels(frames: Tensor, *, form: FrameFormat, source: str) -> tuple[Tens
             f"{source}: floating point frames; write their black and white: range=(0, 1), as diffusers gives them, or "
             "range=(-1, 1), as a VAE does"
         )
-    wide = frames.detach().float() if frames.element_size() < 4 else frames.detach()
+    wide = _at_least_float32(frames.detach())
     black, white = form.range
     least, most = torch.stack(torch.aminmax(wide)).tolist()
     if not (math.isfinite(least) and math.isfinite(most)):
@@ -242,9 +266,19 @@ def grey_levels(frames: Tensor, *, form: FrameFormat, source: str) -> tuple[Tens
         raise VideoError(source, f"{reason}; give the range that they have, or clamp them")
     _warn_of_another_range(least, most, form.range)
     clamped = int(((wide < black) | (wide > white)).sum()) if least < black or most > white else 0
-    unit = wide if black == 0 else wide / 2 + 0.5
-    levels = unit.clamp(0, white) if clamped else unit
-    return (levels if white == 255 else levels * 255).round().to(torch.uint8), clamped
+    return _levels(wide, black_white=form.range, clamps=clamped > 0).round().to(torch.uint8), clamped
+
+
+def _at_least_float32(frames: Tensor) -> Tensor:
+    return frames.float() if frames.element_size() < 4 else frames
+
+
+def _levels(frames: Tensor, *, black_white: Range, clamps: bool = True) -> Tensor:
+    """Floating point frames as grey levels of 0 to 255, not rounded."""
+    black, white = black_white
+    unit = frames if black == 0 else frames / 2 + 0.5
+    levels = unit.clamp(0, white) if clamps else unit
+    return levels if white == 255 else levels * 255
 
 
 def _warn_of_another_range(least: float, most: float, black_white: Range) -> None:

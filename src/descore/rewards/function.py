@@ -112,17 +112,11 @@ class RewardFunction:
         allow_untrained: accept a head that was never trained, whose rewards are noise.
         batch_size, device: of the checkpoint to open. sampling_params: fields of `SamplingParams`.
         What cannot be used raises ConfigError."""
-        if on_error not in get_args(OnError):
-            raise ConfigError(f"on_error is {on_error!r}, expected nan or raise")
+        check_on_error(on_error)
         self.form = FrameFormat(layout=layout, range=range, **({} if overshoot is None else {"overshoot": overshoot}))
         self.fps, self.on_error, self.normalize = fps, on_error, normalize
-        self.scorer = _open(source, batch_size=batch_size, device=device)
+        self.scorer = open_scorer(source, batch_size=batch_size, device=device, allow_untrained=allow_untrained)
         settings = self.scorer.model.settings
-        if settings.trained_on is None and settings.paradigm != "generative" and not allow_untrained:
-            raise ConfigError(
-                f"{self.scorer.name}: query and head were never trained, and its rewards are noise; train it, or write "
-                "allow_untrained=True"
-            )
         self.sampling_params = SamplingParams(**sampling_params).resolved(settings.paradigm)
         check_normalization(normalize, settings)
         self.moments = RunningMoments(settings.dimensions)
@@ -147,9 +141,9 @@ class RewardFunction:
         Frames without their fps, or whose axes or range are not certain, raise ConfigError."""
         form = replace(self.form, layout=layout or self.form.layout, range=range or self.form.range)
         items = split_videos(videos, layout=form.layout)
-        prompts = _check_prompts(prompts, count=len(items))
+        prompts = check_prompts(prompts, count=len(items))
         fps = self.fps if fps is None else fps
-        rates = _each_fps(fps, count=len(items))
+        rates = each_fps(fps, count=len(items))
         ready = [
             self._prepare(item, index=index, fps=rate, form=form)
             for index, (item, rate) in enumerate(zip(items, rates, strict=True))
@@ -221,12 +215,7 @@ class RewardFunction:
         with torch.autocast(self.scorer.model.device.type, enabled=False):
             results = self.scorer.score_each(requests, **self.sampling_params.model_dump())
             scores = [next(results) if isinstance(one, PreparedClip) else one for one in ready]
-        faults = [score for score in scores if isinstance(score, DescoreError)]
-        if faults and self.on_error == "raise":
-            raise faults[0]
-        if faults:
-            message = f"{len(faults)} of {len(scores)} clips have no reward, first {faults[0]}"
-            warnings.warn(message, DescoreWarning, stacklevel=3)
+        raise_or_warn(scores, on_error=self.on_error)
         return [replace(score, clip=_on_host(score.clip)) if isinstance(score, Score) else score for score in scores]
 
     def _rewards(
@@ -270,15 +259,42 @@ class RewardFunction:
         return dict.fromkeys(settings.dimensions, (0.0, 1.0))
 
 
-def _open(source: Scorer | str | Path, *, batch_size: int | None, device: str | torch.device | None) -> Scorer:
-    if not isinstance(source, Scorer):
-        return Scorer.from_pretrained(source, device=device, batch_size=8 if batch_size is None else batch_size)
-    if batch_size is not None or device is not None:
+def open_scorer(
+    source: Scorer | str | Path, *, batch_size: int | None, device: str | torch.device | None, allow_untrained: bool
+) -> Scorer:
+    """The Scorer of a checkpoint, or one that is open. ConfigError for a head that was never trained, unless that is
+    allowed, and for a batch size or a device beside a Scorer, which has its own."""
+    if isinstance(source, Scorer) and (batch_size is not None or device is not None):
         raise ConfigError("batch_size and device are those of the Scorer that is given; leave them out here")
+    if not isinstance(source, Scorer):
+        source = Scorer.from_pretrained(source, device=device, batch_size=8 if batch_size is None else batch_size)
+    settings = source.model.settings
+    if settings.trained_on is None and settings.paradigm != "generative" and not allow_untrained:
+        raise ConfigError(
+            f"{source.name}: query and head were never trained, and its rewards are noise; train it, or write "
+            "allow_untrained=True"
+        )
     return source
 
 
-def _check_prompts(prompts: Sequence[str], *, count: int) -> list[str]:
+def check_on_error(on_error: str) -> None:
+    """ConfigError for what is no OnError."""
+    if on_error not in get_args(OnError):
+        raise ConfigError(f"on_error is {on_error!r}, expected nan or raise")
+
+
+def raise_or_warn(outcomes: Sequence[object], *, on_error: OnError) -> None:
+    """What becomes of the errors among the clips' outcomes: the first is raised, or a warning counts them."""
+    faults = [outcome for outcome in outcomes if isinstance(outcome, DescoreError)]
+    if faults and on_error == "raise":
+        raise faults[0]
+    if faults:
+        message = f"{len(faults)} of {len(outcomes)} clips have no reward, first {faults[0]}"
+        warnings.warn(message, DescoreWarning, stacklevel=4)
+
+
+def check_prompts(prompts: Sequence[str], *, count: int) -> list[str]:
+    """The prompts as a list. ConfigError unless there are `count` texts."""
     listed = list(prompts) if isinstance(prompts, Iterable) and not isinstance(prompts, str) else [None]
     if not all(isinstance(prompt, str) for prompt in listed):
         raise ConfigError(f"prompts is {prompts!r:.80}; expected a list of {count} texts, one for each video")
@@ -287,7 +303,8 @@ def _check_prompts(prompts: Sequence[str], *, count: int) -> list[str]:
     return [str(prompt) for prompt in listed]
 
 
-def _each_fps(fps: float | Sequence[float] | None, *, count: int) -> list[float | None]:
+def each_fps(fps: float | Sequence[float] | None, *, count: int) -> list[float | None]:
+    """The frames per second of each of `count` videos. ConfigError unless there is one for all, or one for each."""
     try:
         rates = [None] * count if fps is None else [float(rate) for rate in np.broadcast_to(fps, count)]
     except (TypeError, ValueError) as fault:

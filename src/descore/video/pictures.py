@@ -269,12 +269,13 @@ def resized_by_torch(frame: VideoFrame, size: tuple[int, int], *, orientation: O
 
 
 def antialiased(frames_TCHW: "Tensor", *, size: tuple[int, int]) -> "Tensor":
-    """Frames of uint8 at another width and height, as torchvision's antialiased bicubic resize gives them."""
+    """Frames of uint8 at another width and height, as torchvision's antialiased bicubic resize gives them; floats of 0
+    to 255 are clamped and keep their fractions and gradients."""
     from torch.nn.functional import interpolate
 
-    return (
-        interpolate(frames_TCHW.float(), size=size[::-1], mode="bicubic", antialias=True).clamp(0, 255).round().byte()
-    )
+    floats_TCHW = frames_TCHW if frames_TCHW.is_floating_point() else frames_TCHW.float()
+    scaled_TCHW = interpolate(floats_TCHW, size=size[::-1], mode="bicubic", antialias=True).clamp(0, 255)
+    return scaled_TCHW if frames_TCHW.is_floating_point() else scaled_TCHW.round().byte()
 
 
 def deinterlaced(frame: VideoFrame) -> VideoFrame:

@@ -8,7 +8,9 @@ import torch
 
 from descore.errors import ConfigError, DescoreWarning
 from descore.rewards.unirl import DescoreRewardBackend
+from descore.types import DIMENSIONS
 from tests.rewards.conftest import PROMPTS
+from tests.rewards.test_function import scored
 
 pytestmark = pytest.mark.filterwarnings("ignore::descore.errors.DescoreWarning")
 
@@ -51,6 +53,16 @@ def test_a_step_of_unirl(scorer, videos, expected):
         switch()
 
 
+def test_components_are_numbers_that_add_up(scorer, videos, monkeypatch):
+    marks = {**dict.fromkeys(DIMENSIONS, 2), "camera": None}
+    monkeypatch.setattr(scorer, "score_each", lambda requests, **_: iter([scored(marks)] * len(requests)))
+    weights = {"reward": 2.0, "marks.camera": 1.0, "marks.style": 0.5}
+    response = DescoreRewardBackend(model=scorer, fps=8, weights=weights).compute_rewards(Request(videos, PROMPTS))
+    expected = {"reward": 0.25, "marks.camera": 0.0, "marks.style": 1.0}  # (1 - .5) / 2; the camera is not asked for
+    assert response.component_rewards == {name: [value] * 3 for name, value in expected.items()}
+    assert response.rewards == [1.0] * 3
+
+
 def test_clips_of_unlike_length(scorer, videos):
     short = videos[0][:, :3]
     backend = DescoreRewardBackend(model=scorer, fps=8)
@@ -72,6 +84,7 @@ def test_a_failed_clip_stops_the_step_by_name(scorer, broken_videos, expected):
     assert math.isnan(response.rewards[1])
     assert response.rewards[::2] == pytest.approx(expected[::2].tolist(), abs=1e-5)
     assert response.errors[::2] == [None, None]
+    assert math.isnan(response.component_rewards["reward"][1])
 
 
 def test_unirls_settings_are_checked(scorer):

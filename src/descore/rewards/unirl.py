@@ -8,12 +8,15 @@ A `RewardService` wraps one `RewardBackend` (`unirl/reward/base.py`), which a re
         model: path/to/checkpoint
         fps: 16"""
 
+import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from descore.errors import ConfigError
 from descore.rewards.adapter import open_reward, trainers_own
+from descore.rewards.function import Rewards
 
 
 class _Backend:
@@ -53,7 +56,7 @@ class _Response:
 
 
 class DescoreRewardBackend(trainers_own("unirl.reward.base", "RewardBackend", otherwise=_Backend)):  # type: ignore[misc]
-    """Rewards of the generated videos of a request, with the terms as components.
+    """Rewards of the generated videos of a request, with the terms that have a weight as components.
 
     A clip without a reward is NaN, has False in `successes` and its reason in `errors`: the service then names it and
     stops the step."""
@@ -89,10 +92,16 @@ class DescoreRewardBackend(trainers_own("unirl.reward.base", "RewardBackend", ot
             rewards=result.rewards.tolist(),
             successes=[index not in errors for index in range(len(result))],
             errors=[str(errors[index]) if index in errors else None for index in range(len(result))],
-            component_rewards={name: values.tolist() for name, values in result.terms.items()},
+            component_rewards=_components(result, self.reward.weights),
             compute_time=time.monotonic() - start,
         )
 
     def is_available(self) -> bool:
         """The model is open as soon as the backend is."""
         return True
+
+
+def _components(result: Rewards, names: Iterable[str]) -> dict[str, list[float]]:
+    """Those terms, a number for every clip that has a reward: a mark that is not asked for adds 0 to it."""
+    failed = result.rewards.isnan()
+    return {name: result.terms[name].nan_to_num(0.0).masked_fill(failed, math.nan).tolist() for name in names}

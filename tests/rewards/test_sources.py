@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -98,12 +97,6 @@ def test_the_text_beside_a_clip(tmp_path, text, error):
     [row] = open_source(tmp_path).rows()
     assert (row.prompt, row.error is None) == (("a ball", True) if error is None else ("", False))
     assert error is None or row.error.startswith(error)
-
-
-def test_a_name_that_is_no_text_is_refused(tmp_path):
-    (tmp_path / os.fsdecode(b"\xff.mp4")).write_bytes(b"x")
-    with pytest.raises(ConfigError, match="is not UTF-8; rename the file"):
-        open_source(tmp_path, prompt="p")
 
 
 def test_parquet_keeps_the_types_of_parquet(tmp_path):

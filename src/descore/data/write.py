@@ -4,6 +4,7 @@ In: `Pair` records, and the table's columns. Out: a whole file, or none. `read_p
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -12,7 +13,7 @@ from typing import Any
 
 from descore.data.schema import OVERALL, PairColumns, SideColumns
 from descore.data.tables import TableRow
-from descore.errors import ConfigError, how_to_install
+from descore.errors import ConfigError, how_to_install, short_repr
 from descore.io import atomic_path
 from descore.rubric import marks_json
 from descore.types import Pair, SideAnnotations
@@ -21,6 +22,9 @@ WriteRow = Callable[[TableRow], object]
 
 _NO_CHARACTER = "backslashreplace"
 """Half of a pair of surrogates, which JSON may hold and UTF-8 may not, is written as JSON's own escape."""
+
+_BYTE = re.compile("[\udc80-\udcff]")
+"""A byte of a file's name that is not UTF-8 (PEP 383)."""
 
 _ROWS = 1024
 """Rows that are written to a Parquet file at a time."""
@@ -85,10 +89,16 @@ def table_writer(
 
     schema: the columns' types in Parquet, a pyarrow schema; without it ratings are numbers and all others texts.
     overwrite: replace a table that is there. ConfigError if it cannot be written, its suffix is none of .csv, .jsonl
-    and .parquet, or it is there already."""
+    and .parquet, or it is there already; or for a row that `check_text` refuses."""
     check_target(out, overwrite=overwrite)
     with atomic_path(out) as aside, _WRITERS[out.suffix.lower()](aside, columns, schema) as write:
-        yield write
+
+        def write_checked(row: TableRow) -> None:
+            for value in row.values():
+                check_text(out, value)
+            write(row)
+
+        yield write_checked
 
 
 def check_target(out: Path, *, overwrite: bool = False) -> None:
@@ -102,6 +112,20 @@ def check_writable(out: Path) -> None:
     """ConfigError if no table is written under a name of this suffix."""
     if out.suffix.lower() not in _WRITERS:
         raise ConfigError(f"{out}: unknown suffix {out.suffix!r}; expected one of {', '.join(_WRITERS)}")
+
+
+def has_bytes(value: object) -> bool:
+    """Whether this is a text with bytes that are not UTF-8, as a file's name may have."""
+    return isinstance(value, str) and not value.isascii() and _BYTE.search(value) is not None
+
+
+def check_text(out: Path, value: object) -> None:
+    """ConfigError for a text with bytes that are not UTF-8, unless the table is JSON Lines, where they are escapes: in
+    another one it would be the name of another file."""
+    if out.suffix.lower() != ".jsonl" and has_bytes(value):
+        raise ConfigError(
+            f"{out}: {short_repr(value)} is not UTF-8, which only a .jsonl table can hold; write one, or rename it"
+        )
 
 
 @contextmanager

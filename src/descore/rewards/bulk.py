@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from descore.data.write import table_writer
+from descore.data.write import check_text, table_writer
 from descore.errors import ConfigError, DescoreError, VideoError
 from descore.model.modeling import DescoreModel
 from descore.rewards.decoding import DecodingPool, default_workers
@@ -168,6 +168,7 @@ def write_scores(
     opened = _opened(source, prompt=prompt, limit=limit, replace=replace)
     target = default_out(opened.path) if out is None else Path(out)
     check_out(target, overwrite=overwrite)
+    check_text(target, opened.not_utf8)
     params = SamplingParams(**sampling_params).resolved(scorer.model.settings.paradigm)
     schema = None
     if target.suffix.lower() == ".parquet":

@@ -138,7 +138,7 @@ def read_scored(file: str | Path, *, resolve: bool = True) -> Iterator[ScoredRow
         error = cells.text("error")
         reward = None if error else cells.number("reward")
         marks = {name: _mark(cells, MARK_PREFIX + name) for name in DIMENSIONS if MARK_PREFIX + name in row}
-        video = cells.text("video")
+        video = cells.text("video", file_name=True)
         yield ScoredRow(
             prompt=cells.text("prompt") or "",
             video=name_of(video) if video else "",

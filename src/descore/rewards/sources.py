@@ -14,9 +14,9 @@ from typing import Any
 
 from descore.data.schema import path_resolver
 from descore.data.tables import Cells, TableRow, columns_of, is_table, read_rows
+from descore.data.write import has_bytes
 from descore.errors import ConfigError, DataError, how_to_install
 from descore.rewards.scored import is_written_column
-from descore.rubric import lone_surrogate
 
 CLIP_SUFFIXES = frozenset(
     f".{name}"
@@ -63,6 +63,8 @@ class OpenedSource:
     count: int
     """Rows."""
     _read: Callable[[], Iterator[SourceRow]]
+    not_utf8: str | None = None
+    """The first text, such as a file's name, with bytes that are not; see `check_text`."""
 
     def rows(self) -> Iterator[SourceRow]:
         """All rows, from the first on."""
@@ -93,13 +95,14 @@ def open_source(
         return islice(read(), limit)
 
     columns: dict[str, None] = {}
-    count = 0
+    count, not_utf8 = 0, None
     for row in rows():
         columns.update(dict.fromkeys(row.cells))
         count += 1
+        not_utf8 = not_utf8 or next(filter(has_bytes, row.cells.values()), None)
     if not count:
         raise ConfigError(f"{path}: no clips; expected files such as .mp4, .webm or .gif, in it or in its folders")
-    return OpenedSource(path=path, columns=tuple(columns), count=count, _read=rows)
+    return OpenedSource(path=path, columns=tuple(columns), count=count, _read=rows, not_utf8=not_utf8)
 
 
 def _table_reader(path: Path, prompt: str | None, *, replace: bool) -> Callable[[], Iterator[SourceRow]]:
@@ -144,7 +147,7 @@ def _sides(cells: TableRow, pair: int) -> Iterator[TableRow]:
 
 def _table_row(cells: Cells, number: int, prompt: str | None) -> SourceRow:
     own = cells.text("prompt") if prompt is None else prompt
-    video = cells.text("video")
+    video = cells.text("video", file_name=True)
     kept = dict(cells.row) if prompt is None else {"prompt": prompt, **cells.row}
     missing = "prompt" if not own else "video"
     return SourceRow(
@@ -187,8 +190,6 @@ def _clips_of(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if not name.startswith(".") and Path(name).suffix.lower() in CLIP_SUFFIXES:
-                if lone_surrogate(name):
-                    raise ConfigError(f"{folder}: the name {os.fsencode(name)!r} is not UTF-8; rename the file")
                 yield Path(root, name)
 
 

@@ -175,7 +175,13 @@ def _digest_of(table: Path) -> bytes:
         return hashlib.file_digest(file, "sha256").hexdigest().encode()
 
 
-_TEXTS = ("prompt", "video_a", "video_b", "chain_a", "chain_b")
+_TEXTS = {
+    "prompt": pa.string(),
+    "video_a": pa.binary(),  # the bytes of a file's name need not be UTF-8
+    "video_b": pa.binary(),
+    "chain_a": pa.string(),
+    "chain_b": pa.string(),
+}
 _MARKS = ("marks_a", "marks_b")
 """As JSON; null without marks."""
 _NUMBERS = {"preference": pa.int8(), "rating_a": pa.float32(), "rating_b": pa.float32()}
@@ -245,7 +251,7 @@ class PairTable(Dataset):  # type: ignore[type-arg]  # torch's Dataset is generi
         return JudgedPair(
             number=number,
             prompt=cells["prompt"],
-            videos=(str(self.table.parent / cells["video_a"]), str(self.table.parent / cells["video_b"])),
+            videos=(self._path(cells, "a"), self._path(cells, "b")),
             preference_K=self._numbers(cells, "preference", missing=MISSING).astype(np.int8),
             has_chains=cells["chain_a"] is not None,
         )
@@ -265,7 +271,7 @@ class PairTable(Dataset):  # type: ignore[type-arg]  # torch's Dataset is generi
         return RatingScale(mean_K=tuple(mean for mean, _ in scales), std_K=tuple(std for _, std in scales))
 
     def _side(self, cells: Mapping[str, Any], side: str) -> TrainingExample | Unreadable:
-        video = str(self.table.parent / cells[f"video_{side}"])
+        video = self._path(cells, side)
         try:
             clip = read_clip(video, sampling=self.sampling)
         except VideoError as fault:
@@ -273,6 +279,9 @@ class PairTable(Dataset):  # type: ignore[type-arg]  # torch's Dataset is generi
         text = cells.get(f"marks_{side}")
         marks = None if text is None else json.loads(text)
         return TrainingExample(clip=clip, prompt=cells["prompt"], chain=cells[f"chain_{side}"], marks=marks)
+
+    def _path(self, cells: Mapping[str, Any], side: str) -> str:
+        return str(self.table.parent / os.fsdecode(cells[f"video_{side}"]))  # text in the files of older versions
 
     def _numbers(self, cells: Mapping[str, Any], column: str, *, missing: float) -> NDArray[np.float32]:
         values = (cells[f"{column}.{name}"] for name in self.dimensions)
@@ -299,8 +308,8 @@ def index_pairs(
     DataError with file and line for a row that cannot be used, for a dimension that the table has no column for, no
     label in, or no decided pair where it needs one; ConfigError if the table is another than the file's."""
     numbers = [(f"{column}.{name}", kind) for column, kind in _NUMBERS.items() for name in dimensions]
-    texts = [(name, pa.string()) for name in (*_TEXTS, *(_MARKS if marks else ()))]
-    schema = pa.schema([("line", pa.int64()), *texts, *numbers, ("length", pa.int32())])
+    texts = _TEXTS | dict.fromkeys(_MARKS if marks else (), pa.string())
+    schema = pa.schema([("line", pa.int64()), *texts.items(), *numbers, ("length", pa.int32())])
     write_arrow_table(table, index, _labelled_rows(table, dimensions, decided=decided), schema=schema)
 
 
@@ -338,7 +347,8 @@ def _flat(pair: Pair, dimensions: Sequence[str]) -> dict[str, Any]:
         "rating_a": pair.a.ratings,
         "rating_b": pair.b.ratings,
     }
-    texts = dict(zip(_TEXTS, (pair.prompt, pair.video_a, pair.video_b, *chains), strict=True))
+    videos = os.fsencode(pair.video_a), os.fsencode(pair.video_b)
+    texts = dict(zip(_TEXTS, (pair.prompt, *videos, *chains), strict=True))
     numbers = {f"{column}.{name}": labels[column].get(name) for column in _NUMBERS for name in dimensions}
     marks = {name: _as_json(side.marks) for name, side in zip(_MARKS, (pair.a, pair.b), strict=True)}
     length = len(pair.prompt) + max(len(chain or "") for chain in chains)

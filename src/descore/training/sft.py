@@ -6,6 +6,7 @@ Takes an `SftConfig`, gives a run directory (see `descore.training.runs`) with a
 `DescoreModel.from_pretrained` opens. The query and the head are not trained. A head that was fitted before does not fit
 the new hidden states, so the model's settings say that it was never trained."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from descore.training.trainer import DescoreTrainer, build_trainer, run_training
 from descore.video.reader import read_clip
 from descore.video.sampling import VideoSampling
 
-_SCHEMA = pa.schema([("line", pa.int64()), ("prompt", pa.string()), ("video", pa.string()), ("chain", pa.string())])
+_SCHEMA = pa.schema([("line", pa.int64()), ("prompt", pa.string()), ("video", pa.binary()), ("chain", pa.string())])
 _SIDES = ("", "_a", "_b")
 _WITHOUT_CHAINS = "this stage learns to write chains: leave rows without one out, or train cold-start on pairs only"
 
@@ -98,7 +99,7 @@ class ChainTable(Dataset):  # type: ignore[type-arg]  # torch's Dataset is gener
 
     def __getitem__(self, key: Key) -> TrainingExample | Unreadable:
         cells = self.rows[key[1] if isinstance(key, tuple) else key]
-        video = str(self.table.parent / cells["video"])
+        video = str(self.table.parent / os.fsdecode(cells["video"]))  # text in the files of older versions
         try:
             clip = read_clip(video, sampling=self.sampling)
         except VideoError as fault:
@@ -111,7 +112,8 @@ def index_table(table: Path, index: Path) -> None:
     chain_a, video_b, chain_b. A file that exists must be of the same table.
 
     DataError with file and line if a row lacks something, ConfigError if the file is of another table."""
-    write_arrow_table(table, index, read_examples(table), schema=_SCHEMA)
+    rows = (example | {"video": os.fsencode(example["video"])} for example in read_examples(table))
+    write_arrow_table(table, index, rows, schema=_SCHEMA)
 
 
 def read_examples(table: Path) -> Iterator[dict[str, Any]]:
@@ -123,7 +125,7 @@ def read_examples(table: Path) -> Iterator[dict[str, Any]]:
         for side in sides:
             if cells.text("chain" + side) is None:
                 raise cells.error(f"chain{side} is empty; {_WITHOUT_CHAINS}")
-            texts = {name: cells.required(name + side) for name in ("video", "chain")}
+            texts = {"video": cells.video("video" + side), "chain": cells.required("chain" + side)}
             yield {"line": line, "prompt": cells.required("prompt"), **texts}
 
 

@@ -426,8 +426,8 @@ def test_what_does_not_go_together_is_refused(rl, tmp_path, override, said):
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        ("tests.training.rl_case:nothing", "returned None; expected a number"),
-        ("tests.training.rl_case:fails", "tests.training.rl_case:fails failed: KeyError: 'depth'"),
+        ("tests.training.rl_case:nothing", "returned None in step 1; expected a number"),
+        ("tests.training.rl_case:fails", "tests.training.rl_case:fails failed in step 1: KeyError: 'depth'"),
         ("tests.training.rl_case:absent", "has no function 'absent'"),
         ("tests.training.absent:nothing", "cannot be imported"),
     ],

@@ -10,7 +10,7 @@ import torch
 from tests.training.pairs import labelled
 from tests.training.rl_case import fails, rl_settings
 
-from descore.errors import ConfigError
+from descore.errors import ConfigError, VideoError
 from descore.rubric import write_answer
 from descore.training.collate import MISSING
 from descore.training.config_file import read_config
@@ -98,22 +98,43 @@ def test_what_is_no_number_is_refused(config, said):
 def test_a_function_that_raises_is_a_fault_of_the_config(config):
     settings = config("rewards.function=tests.training.rl_case:fails")
     with pytest.raises(
-        ConfigError, match=r"rewards.function: tests.training.rl_case:fails failed: KeyError: 'depth'"
+        ConfigError, match=r"rewards.function: tests.training.rl_case:fails failed in step 7: KeyError: 'depth'"
     ) as no:
-        reward_groups([[completion(3.0)], [completion()]], [pair(0)], config=settings, function=fails)
+        reward_groups([[completion(3.0)], [completion()]], [pair(0)], config=settings, function=fails, step=7)
     assert isinstance(no.value.__cause__, KeyError)
 
 
-class Interrupted(Exception):  # noqa: N818
-    """No mistake of a function, but its own signal."""
+class OfItsOwn(Exception):  # noqa: N818
+    """No type of Python's."""
 
 
-def test_a_functions_own_exception_passes_through(config):
-    def interrupts(*_):
-        raise Interrupted
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (OfItsOwn("two\nlines"), "OfItsOwn: two lines$"),
+        (OfItsOwn(), "OfItsOwn$"),
+        (SystemExit(2), "SystemExit: 2$"),
+        (StopIteration(), "StopIteration$"),
+        (EOFError("no input"), "EOFError: no input$"),
+        (VideoError("a.mp4", "cut"), "VideoError: a.mp4: cut$"),
+    ],
+)
+def test_whatever_a_function_raises_is_one_line(config, fault, reason):
+    def raises(*_):
+        raise fault
 
     settings = config("rewards.function=tests.training.rl_case:fails")
-    with pytest.raises(Interrupted):
+    with pytest.raises(ConfigError, match=rf"failed in step 7: {reason}") as no:
+        reward_groups([[completion(3.0)], [completion()]], [pair(0)], config=settings, function=raises, step=7)
+    assert no.value.__cause__ is fault
+
+
+def test_an_interrupt_passes_through(config):
+    def interrupts(*_):
+        raise KeyboardInterrupt
+
+    settings = config("rewards.function=tests.training.rl_case:fails")
+    with pytest.raises(KeyboardInterrupt):
         reward_groups([[completion(3.0)], [completion()]], [pair(0)], config=settings, function=interrupts)
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from descore.data.chat import Inputs
-from descore.errors import ConfigError
+from descore.errors import ConfigError, short_repr
 from descore.model.generation import think_and_score
 from descore.model.modeling import DescoreModel
 from descore.rubric import correctness, quality
@@ -32,21 +32,6 @@ from descore.types import Completion, Mark, Verdict
 
 ChainFunction = Callable[[str, str, Mapping[str, Mark] | None], float]
 """A user's own part of the rollout reward: from a chain's text, the prompt and the reference marks."""
-
-_FUNCTION_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    NameError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
-"""What a mistake in a user's function raises, reported as a ConfigError. Anything else passes through."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -107,7 +92,7 @@ def sample_rollout(
             temperature=config.rollout.temperature,
             seeds=[_seed(config.optim.seed, step, p.number, side) for side in (0, 1) for p in pairs],
         )
-    groups = reward_groups(completions, pairs, config=config, function=function)
+    groups = reward_groups(completions, pairs, config=config, function=function, step=step)
     return Rollout(pairs=tuple(pairs), prompts=prompts, groups=groups)
 
 
@@ -152,11 +137,14 @@ def _import_from_working_directory() -> None:
 
 @contextmanager
 def _as_config_error(what: str) -> Iterator[None]:
-    """An error of the user's code is a ConfigError of the key that names it."""
+    """An error of the user's code is a ConfigError of the key that names it, and its cause.
+
+    The one place that catches every exception: no list knows what code of others raises, a script's `sys.exit` too."""
     try:
         yield
-    except _FUNCTION_ERRORS as fault:
-        reason = f"{type(fault).__name__}: {fault}" if str(fault) else type(fault).__name__
+    except (Exception, SystemExit) as fault:
+        message = " ".join(str(fault).split())
+        reason = f"{type(fault).__name__}: {message}" if message else type(fault).__name__
         raise ConfigError(f"rewards.function: {what}: {reason}") from fault
 
 
@@ -166,16 +154,22 @@ def reward_groups(
     *,
     config: RlConfig,
     function: ChainFunction | None,
+    step: int = 0,
 ) -> tuple[tuple[Completion, ...], ...]:
     """C groups of completions with their reward parts and rollout rewards. The opponents of a pair's one clip are the
     completions of its other.
 
-    function: the user's own part, of `load_function`; ConfigError if it fails or returns no number."""
+    function: the user's own part, of `load_function`; ConfigError, which names the step, if it raises anything or
+    returns no number."""
     rewarded = []
     for clip, group in enumerate(groups):
         pair, is_b = pairs[clip % len(pairs)], clip >= len(pairs)
         rewarder = _Rewarder(
-            config=config, function=function, example=pair.b if is_b else pair.a, preference=_preference_for(pair, is_b)
+            config=config,
+            function=function,
+            step=step,
+            example=pair.b if is_b else pair.a,
+            preference=_preference_for(pair, is_b),
         )
         others = groups[(clip + len(pairs)) % len(groups)]
         rewarded.append(
@@ -208,6 +202,7 @@ class _Rewarder:
 
     config: RlConfig
     function: ChainFunction | None
+    step: int
     example: TrainingExample
     preference: int | None
 
@@ -247,12 +242,14 @@ class _Rewarder:
         """The number that the user's function returns; ConfigError if it is not finite, or not a number."""
         assert self.function is not None
         name = self.config.rewards.function
-        with _as_config_error(f"{name} failed"):
+        with _as_config_error(f"{name} failed in step {self.step}"):
             value: Any = self.function(completion.text, self.example.prompt, self.example.marks)
         if isinstance(value, np.generic | np.ndarray | Tensor) and value.ndim == 0:
             value = value.item()
         if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-            raise ConfigError(f"rewards.function: {name} returned {value!r}; expected a number")
+            raise ConfigError(
+                f"rewards.function: {name} returned {short_repr(value)} in step {self.step}; expected a number"
+            )
         return float(value)
 
 

@@ -7,6 +7,7 @@ import pytest
 from descore.data.schema import read_pairs
 from descore.data.tables import Cells, read_rows
 from descore.errors import AnswerError, DataError
+from descore.evaluation.layouts import parse_conversations
 from descore.rubric import read_answer
 from descore.types import DIMENSIONS
 
@@ -85,3 +86,9 @@ def test_an_answer_with_a_key_twice_is_no_verdict():
     marks = json.dumps(MARKS)[:-1] + ', "style": 0}'
     with pytest.raises(AnswerError, match="the answer has the key 'style' twice"):
         read_answer(f'<answer>{{"dimensional_scores": {marks}, "overall_score": 4}}</answer>')
+
+
+def test_a_score_of_thousands_of_digits_names_its_row():
+    turns = [{"value": 'the text prompt is "a ball",\n'}, {"value": f"visual quality: {'9' * 5000}"}]
+    with pytest.raises(DataError, match=r"t\.jsonl:3: conversations has a score of 5,000 digits; expected"):
+        list(parse_conversations(iter([(3, {"conversations": turns})]), "t.jsonl"))

@@ -101,6 +101,7 @@ class Benchmark:
 # VideoScore-Bench keeps prompts and answers inside conversations with its authors' model.
 _PROMPT = re.compile(r'text prompt is "(.*?)",\n', re.DOTALL)
 _NUMBER = re.compile(r": (\d+)")
+_MOST_DIGITS = 9
 _LEFT_RIGHT = ("left", "right")
 
 
@@ -111,8 +112,15 @@ def parse_conversations(rows: TableRows, file: str) -> TableRows:
         prompt = _PROMPT.search(turns[0]) if turns else None
         if prompt is None:
             raise DataError(file, line, 'no text prompt is "..." in conversations; is this VideoScore-Bench?')
-        answers = [int(number) for number in _NUMBER.findall(turns[1])] if len(turns) > 1 else []
+        answers = [_answer(number, file=file, line=line) for turn in turns[1:2] for number in _NUMBER.findall(turn)]
         yield line, {**row, "prompt": prompt.group(1).strip(), "answers": answers}
+
+
+def _answer(digits: str, *, file: str, line: int) -> int:
+    """A score of few digits: Python reads no whole number of 4,300."""
+    if len(digits) > _MOST_DIGITS:
+        raise DataError(file, line, f"conversations has a score of {len(digits):,} digits; expected a small number")
+    return int(digits)
 
 
 def pair_left_right(rows: TableRows, file: str) -> TableRows:

@@ -14,10 +14,10 @@ from descore.stats.agreement import accuracy_with_tie_margin
 from tests.cli.conftest import descore, terminal  # noqa: F401  # fixtures
 from tests.evaluation.cases import FakeJudgements, FixedJudge, clip, pair
 
-# Margins, and what people prefer: .4 is a tie as they say; -.6 is b as they say; .5 is not under .5, so a, as they say;
-# .1 is a tie, but they say a; -.49 is a tie, but they say b; nan has no score. Three of five are right.
-MARGIN = np.array([0.4, -0.6, 0.5, 0.1, -0.49, math.nan])
-PREFERENCE = np.array([0, -1, 1, 1, -1, 0])
+# Margins, and what people prefer: .4 is under .5, a tie as they say; .5 is not, and they say tie; -.6 is b as they say;
+# .1 is a as they say, though under .5; -.49 is b, but they say a; nan has no score. Three of five are right.
+MARGIN = np.array([0.4, 0.5, -0.6, 0.1, -0.49, math.nan])
+PREFERENCE = np.array([0, 0, -1, 1, 1, 0])
 GROUP = np.array(list("pqrstu"))
 
 
@@ -28,17 +28,17 @@ def by_margin(tie_margin):
 def test_a_difference_under_the_margin_is_a_tie():
     counted = by_margin(0.5)
     assert (counted.figure.value, counted.figure.n, counted.figure.failed) == (pytest.approx(3 / 5), 5, 1)
-    assert (counted.tie_rate, counted.predicted_tie_rate) == (pytest.approx(1 / 5), pytest.approx(3 / 5))
+    assert (counted.tie_rate, counted.predicted_tie_rate) == (pytest.approx(2 / 5), pytest.approx(3 / 5))
     assert (counted.threshold, counted.fitted_on) == (0.5, "nothing")
 
 
 @pytest.mark.parametrize(
     ("tie_margin", "right"),
     [
-        (0.05, 4),  # no tie is said: a, b, a, a, b against tie, b, a, a, b
-        (0.45, 4),  # .4 and .1 are ties
-        (0.51, 2),  # all but -.6 are ties
-        (9.0, 1),  # all are
+        (0.05, 2),  # neither tie is right
+        (0.4, 2),  # .4 is not under .4
+        (0.51, 4),  # both ties are
+        (9.0, 4),  # and the decided pairs as before
     ],
 )
 def test_other_margins_by_hand(tie_margin, right):
@@ -109,7 +109,7 @@ def test_the_command_line(descore, tmp_path):  # noqa: F811
     shown = descore(*command, "--tie-margin", 0.5)
     assert shown.exit_code == 0
     assert "margin 0.5" in shown.stdout
-    assert "under 0.5 is a tie" in " ".join(shown.stdout.split())
+    assert "ties are right where rewards differ by less than 0.5" in " ".join(shown.stdout.split())
     results = json.loads(descore(*command, "--tie-margin", 0.2, "--json").stdout)
     assert results["labels"]["overall"]["with_tie_margin"]["figure"]["value"] == 0.5
     refused = descore(*command, "--tie-margin", 0)

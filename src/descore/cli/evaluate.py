@@ -45,8 +45,9 @@ TieMargin = Annotated[
     float | None,
     typer.Option(
         "--tie-margin",
-        help="Count ties by a fixed rule too: a difference of rewards under this is a tie. VideoScore's is 0.5. It "
-        "changes no score: the same run can be counted again with another one.",
+        help="Count ties by VideoScore's rule too: a tie is right where rewards differ by less than this (there 0.5, "
+        "on scores from 1 to 4), a decided pair where their order is. It changes no score: the same run can be counted "
+        "again with another one.",
     ),
 ]
 RunFolder = Annotated[

@@ -44,7 +44,7 @@ _SPREAD_LEGEND = (
     "the same by |margin|, without the spread; gain is the difference. Clear: the share of pairs whose 95 % interval "
     "of the margin leaves out 0, and the accuracy on these."
 )
-_MARGIN_LEGEND = " Margin: of all pairs, where a difference of rewards under {margin:g} is a tie."
+_MARGIN_LEGEND = " Margin: of all pairs; ties are right where rewards differ by less than {margin:g}."
 _STRESS_TITLES = ("change", "should be", "as expected", "shift", "left out")
 _STRESS_LEGEND = (
     "As expected: the share of clips whose reward fell (lower), or shifted by at most {tolerance} deviations (same), "

@@ -156,20 +156,24 @@ def accuracy_with_ties(
 def accuracy_with_tie_margin(
     margin_B: Floats, preference_B: Integers, group_B: Labels, *, tie_margin: float, **resampling: Unpack[Resampling]
 ) -> TiedAccuracy:
-    """Accuracy in three classes where |margin| < tie_margin says tie: VideoScore's rule, with .5 (He et al. 2024,
-    arXiv 2406.15252). In units of the reward, so it says little of a model whose rewards have another spread.
+    """VideoScore's rule, with .5 (He et al. 2024, arXiv 2406.15252; get_genaibench_pairwise_acc.py of its repository):
+    a tie is right where |margin| < tie_margin, a decided pair where the sign is, however small the margin.
+
+    A wide margin thus costs nothing on decided pairs. In units of the reward, there the mean of five scores from 1 to
+    4, so it says little of a model whose rewards have another spread.
+
     ConfigError unless tie_margin is positive and finite."""
     if not 0 < tie_margin < math.inf:
         raise ConfigError(f"tie margin: found {tie_margin:g}, expected a positive number; VideoScore has 0.5")
-    predicted_B = np.where(np.abs(margin_B) < tie_margin, 0, np.sign(margin_B))
-    scored_B = ~np.isnan(margin_B)
-    hit_B = np.where(scored_B, predicted_B == preference_B, np.nan)
+    scored_B, close_B = ~np.isnan(margin_B), np.abs(margin_B) < tie_margin
+    right_B = np.where(preference_B == 0, close_B, np.sign(margin_B) == preference_B)
+    hit_B = np.where(scored_B, right_B, np.nan)
     any_scored = bool(scored_B.any())
     return TiedAccuracy(
         figure=share(hit_B, group_B, **resampling),
         threshold=tie_margin,
         tie_rate=float((preference_B[scored_B] == 0).mean()) if any_scored else math.nan,
-        predicted_tie_rate=float((predicted_B[scored_B] == 0).mean()) if any_scored else math.nan,
+        predicted_tie_rate=float(close_B[scored_B].mean()) if any_scored else math.nan,
         fitted_on="nothing",
     )
 

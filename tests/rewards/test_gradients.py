@@ -1,5 +1,8 @@
 """Gradients to the pixels against finite differences in float64, with and without checkpointing, alone and together."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -185,3 +188,30 @@ def test_steps_along_the_gradient_raise_the_reward(think, rate):
     assert rewards == sorted(rewards)
     seen = RewardFunction("tiny", **options)(videos=grey.detach(), prompts=prompts).rewards.item()
     assert seen > rewards[0] + rate * 5  # rounded to 8 bits, too
+
+
+def test_the_lines_of_the_page_raise_the_reward():
+    page = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text(encoding="utf-8")
+    [example] = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "Differentiable" in block]
+    names = {"seen": []}
+    exec(example.replace("    (-rewards.", "    seen.append(rewards.item())\n    (-rewards."), names)
+    assert len(names["seen"]) == 5
+    assert names["seen"] == sorted(names["seen"])
+
+
+def test_by_the_rule_of_qwen_vl_utils_too(videos):
+    """Another scaler; its value is RewardFunction's to the rounding, its gradient that of a difference."""
+    scorer = build_scorer()
+    sampling = scorer.model.settings.sampling.model_copy(
+        update={"rule": "qwen_vl_utils", "max_pixels": 24 * 24, "fps": 2.0}
+    )
+    scorer.model.settings = scorer.model.settings.model_copy(update={"sampling": sampling})
+    options = {"fps": 1, "range": (0, 1), "think": "off"}
+    reward = DifferentiableReward(scorer, **options)
+    rewards, grads = gradient(reward, videos)
+    expected = RewardFunction(scorer, **options)(videos=videos, prompts=PROMPTS).rewards
+    assert torch.allclose(rewards, expected, atol=0.02)
+    assert all(grad.abs().max() > 0 for grad in grads)
+    step = 1e-2 * grads / grads.norm()
+    above, below = (reward(videos=videos + sign * step, prompts=PROMPTS).sum() for sign in (1, -1))
+    assert (above - below).item() / 2 == pytest.approx((grads * step).sum().item(), rel=1e-2)

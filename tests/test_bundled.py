@@ -1,16 +1,26 @@
 """The model that ships with the package: its size, and the bars that it must not fall below."""
 
+import json
+import shutil
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from descore import Scorer
+from descore.model.export import export_for_vllm
 from descore.stats.agreement import accuracy_without_ties
 from descore.synthetic.splits import Split, draw_pair
 
 TINY = Path(str(files("descore") / "bundled" / "tiny"))
+RABBIT = TINY.parent / "clips" / "rabbit.mp4"
+CLIP_NORMALIZATION = {
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
+"""What its image part had, as CLIP's."""
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +43,37 @@ def test_it_says_what_it_is(tiny):
 @pytest.fixture(scope="module")
 def in_domain():
     return [draw_pair(Split.IN_DOMAIN, index, size=(128, 128)) for index in range(200)]
+
+
+def test_engines_read_its_config_as_transformers_does(tiny, tmp_path):
+    """Its files were mended for engines; with the former ones its rewards are the same to the bit."""
+    former = tmp_path / "tiny"
+    shutil.copytree(TINY, former)
+    config, processor = (json.loads((former / name).read_text()) for name in ("config.json", "processor_config.json"))
+    assert config["text_config"]["rope_parameters"].pop("mrope_interleaved") is True
+    image, video = processor["image_processor"], processor["video_processor"]
+    for name, numbers in CLIP_NORMALIZATION.items():
+        assert image[name] == video[name] == [0.5, 0.5, 0.5]
+        image[name] = numbers
+    (former / "config.json").write_text(json.dumps(config))
+    (former / "processor_config.json").write_text(json.dumps(processor))
+    [now], [before] = (
+        scorer.score_batch([(RABBIT, "a rabbit sniffs a flower")], max_chain_tokens=8)
+        for scorer in (tiny, Scorer.from_pretrained(former))
+    )
+    assert now.completions == before.completions
+
+
+def test_its_export_has_its_rewards(tiny, tmp_path):
+    """In float32 to the bit; in bfloat16, in which its weights are stored, query and head are rounded too."""
+    exported = {dtype: export_for_vllm("tiny", tmp_path / str(dtype), dtype=dtype) for dtype in (None, torch.float32)}
+    assert exported[None].dtype == torch.bfloat16
+    reward, rounded, exact = (
+        scorer.score(RABBIT, prompt="a rabbit sniffs a flower", max_chain_tokens=8).reward
+        for scorer in (tiny, *(Scorer.from_pretrained(each.folder) for each in exported.values()))
+    )
+    assert exact == reward
+    assert rounded == pytest.approx(reward, abs=0.01)  # .0006; the rewards' deviation is 14
 
 
 def accuracy(scorer, pairs, think):

@@ -118,6 +118,11 @@ def test_a_retrained_model_has_another_digest(folder, tmp_path, file, monkeypatc
     assert checkpoint_digest(str(copy)) != before
 
 
+def test_runs_of_the_former_bundled_model_go_on():
+    """Its config was mended for engines; its rewards are the same, see test_bundled.py."""
+    assert checkpoint_digest("tiny") == "d8c6db08eda697f6"
+
+
 def test_a_changed_rubric_has_another_digest(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "micro")
     (tmp_path / "micro" / "rubric.txt").write_text("Judge: {prompt}")

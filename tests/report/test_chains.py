@@ -4,7 +4,7 @@ import pytest
 from tests.report.made_runs import HOSTILE
 from tests.report.test_page import Page
 
-from descore.report.chains import MAX_CHAIN_PAIRS, pairs_of_chains, render_chains
+from descore.report.page import MAX_CHAIN_PAIRS, pairs_of_chains, render_chains
 
 MARKS = {"subject": 2, "dynamics": 1, "camera": None, "environment": 2, "style": 0}
 

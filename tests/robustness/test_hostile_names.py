@@ -89,6 +89,11 @@ def commands(folder):
             (at("pairs*.jsonl"), "--from", EVIL, "-o", at("out*.jsonl")),
         ],
         "convert-checkpoint": [(at("gone*"), "-o", at("official*"), "--rubric", at("gone*.txt"))],
+        "export": [
+            (at("model*"), at("exported*"), "--for", "vllm"),
+            (at("gone*"), at("exported*"), "--for", "vllm"),
+            (at("model*"), at("exported*"), "--for", EVIL),
+        ],
         "train sft": settings,
         "train cold-start": settings,
         "train rl": settings,

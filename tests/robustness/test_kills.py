@@ -56,6 +56,7 @@ VERBS = {
         kills=3,
         keeps=True,
     ),
+    "export": Verb(args=("export", "{}/micro", "--for", "vllm"), kills=2, keeps=True),
     "data convert": Verb(
         args=("data", "convert", "{}/theirs.csv", "--from", "videoalign", "--label", "VQ"), kills=2, keeps=True
     ),
@@ -66,7 +67,7 @@ VERBS = {
     ),
     "train rl": Verb(args=("train", "rl", "{}/rl.yaml", "run.save_steps=1", "run.logging_steps=1"), kills=4),
 }
-assert sum(verb.kills for verb in VERBS.values()) == 30
+assert sum(verb.kills for verb in VERBS.values()) == 32
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +96,8 @@ def command(name, data, out):
     args = [arg.replace("{}", str(data)) for arg in verb.args]
     file = {"report": "page.html", "data convert": "table.csv"}.get(name, "")
     target = out / file if file else out
+    if args[0] == "export":
+        return [*args, str(target)]
     return [*args, f"run.out={target}"] if args[0] == "train" else [*args, "--out", str(target)]
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from descore import __version__
-from descore.cli.convert_checkpoint import convert_checkpoint
+from descore.cli.checkpoints import convert_checkpoint, export
 from descore.cli.data import data_app
 from descore.cli.demo import demo
 from descore.cli.doctor import doctor
@@ -40,6 +40,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "doctor": doctor,
     "convert-checkpoint": convert_checkpoint,
+    "export": export,
 }
 for name, verb in VERBS.items():
     app.command(name)(verb)

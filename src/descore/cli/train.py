@@ -126,7 +126,7 @@ def _with_chains_page(
 ) -> "ProgressCallback":
     """The callback, extended: whenever a checkpoint is written, the sampled chains are written as a page."""
     from descore.io import atomic_write, read_records
-    from descore.report.chains import render_chains
+    from descore.report.page import render_chains
     from descore.training.rl.logging import CHAINS_FILE
 
     def callback(step: int, of: int, metrics: Mapping[str, Any]) -> None:

@@ -114,6 +114,8 @@ BLOCK, BLOCKS = 1 << 16, 256
 """Of a larger file, so many bytes at so many places are hashed, evenly spaced from its first byte to its last."""
 
 _CHECKPOINT_FILES = {".json", ".txt", ".jinja", ".model", ".safetensors"}
+_SAME_REWARDS = {"cefa5a405fee2d4b": "d8c6db08eda697f6"}
+"""The bundled model's digest → the one that it had before its config said what engines need: runs begun then go on."""
 
 
 def checkpoint_digest(source: str) -> str:
@@ -129,7 +131,8 @@ def checkpoint_digest(source: str) -> str:
     for path in sorted(path for path in folder.rglob("*") if path.suffix in _CHECKPOINT_FILES and path.is_file()):
         digest.update(f"{path.relative_to(folder).as_posix()}\n{path.stat().st_size}\n".encode())
         _hash_file(digest, path)
-    return digest.hexdigest()[:16]
+    found = digest.hexdigest()[:16]
+    return _SAME_REWARDS.get(found, found)
 
 
 def file_digest(path: Path) -> str:

@@ -4,9 +4,10 @@
     rubric.txt                 the judging text that the model was trained with
     reward_head.safetensors    `query` (D) and `head` (K, D), float32; a generative model has none
 
-The rest of the directory is transformers' own.
+The rest of the directory is transformers' own. In a folder that `model.export` wrote for an engine, rows of the
+vocabulary stand in place of the third file, and descore.json says which.
 
-Shapes: D width, K named dimensions."""
+Shapes: V vocabulary, D width, K named dimensions."""
 
 import json
 import warnings
@@ -17,7 +18,7 @@ from types import TracebackType
 from typing import Annotated, Any
 
 import torch
-from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -57,6 +58,68 @@ ANSWER_DIMENSIONS = ("overall",)
 """The dimensions of a generative model."""
 
 
+class VocabularyRows(ConfigModel):
+    """Query and head as rows of the vocabulary, for engines that read logits and know of no head.
+
+    At the query a dimension's reward is scale * (logit of hi + logit of lo), or, from log-probabilities,
+    scale * (hi + lo - 2 * zero), where the normalizer cancels."""
+
+    model_config = ConfigDict(title="vocabulary_rows")
+
+    scale: PositiveFloat
+    """What the head was divided by, so that its logits are among those of words."""
+    query: NonNegativeInt
+    """The query token's id: its row of the input matrix is the query."""
+    zero: NonNegativeInt
+    """A row of zeros of the output matrix."""
+    hi: Mapping[str, NonNegativeInt]
+    """By dimension, the row of the output matrix with head / scale in bfloat16."""
+    lo: Mapping[str, NonNegativeInt]
+    """By dimension, the row with what that rounding left."""
+
+    @property
+    def ids(self) -> list[int]:
+        """All of the rows but the query's."""
+        return [self.zero, *self.hi.values(), *self.lo.values()]
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """A row for each, and each for one."""
+        if self.hi.keys() != self.lo.keys():
+            yield "lo", f"names {list(self.lo)}, expected the dimensions of hi, {list(self.hi)}"
+        if len({self.query, *self.ids}) < 1 + len(self.ids):
+            yield "", f"a row is taken twice: {[self.query, *self.ids]}"
+
+    def fold(self, backbone: Any, *, query_D: Tensor, head_KD: Tensor) -> None:  # noqa: ANN401
+        """Write query and head into a backbone's input and output matrix, which may be one and the same (tied).
+
+        hi is rounded to bfloat16 whatever the matrices' precision, so that bfloat16 rounds nothing further when an
+        engine opens them so; in float32 hi + lo is the head exactly."""
+        inputs_VD, outputs_VD = _matrices(backbone)
+        scaled_KD = head_KD.detach().float() / self.scale
+        hi_KD = scaled_KD.bfloat16().float()
+        inputs_VD[self.query] = query_D.detach().to(inputs_VD)
+        outputs_VD[self.zero] = 0
+        outputs_VD[list(self.hi.values())] = hi_KD.to(outputs_VD)
+        outputs_VD[list(self.lo.values())] = (scaled_KD - hi_KD).to(outputs_VD)
+
+    def unfold(self, backbone: Any, *, source: object) -> dict[str, Tensor]:  # noqa: ANN401
+        """`query` (D) and `head` (K, D) in float32. Rows that are not there, or hold no head, raise CheckpointError."""
+        inputs_VD, outputs_VD = _matrices(backbone)
+        last, rows = max(self.query, *self.ids), len(outputs_VD)
+        if last >= rows:
+            raise CheckpointError(f"{source}: vocabulary_rows names row {last}, the vocabulary has {rows}")
+        if outputs_VD[self.zero].any():
+            raise CheckpointError(f"{source}: row {self.zero} is not zero, as vocabulary_rows says; export it again")
+        hi_KD, lo_KD = (outputs_VD[list(ids.values())].float() for ids in (self.hi, self.lo))
+        head_KD = self.scale * (hi_KD + lo_KD)
+        return _checked_head({"query": inputs_VD[self.query].float(), "head": head_KD}, source=source)
+
+
+def _matrices(backbone: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    """Input and output matrix (V, D), without gradients."""
+    return backbone.get_input_embeddings().weight.detach(), backbone.get_output_embeddings().weight.detach()
+
+
 class CheckpointSettings(ConfigModel):
     """The settings of a checkpoint, beside its weights."""
 
@@ -81,6 +144,8 @@ class CheckpointSettings(ConfigModel):
     """Its standard deviation."""
     trained_on: str | None = None
     """What query and head were fitted on, or, of a generative model, its answers; None if they never were."""
+    vocabulary_rows: VocabularyRows | None = Field(default=None, repr=False)  # digests of older runs have no such field
+    """Where query and head are, in a folder that was exported for an engine; None: in a file of their own."""
 
     @property
     def outputs(self) -> int:
@@ -100,6 +165,8 @@ class CheckpointSettings(ConfigModel):
         for name, numbers in (("reward_mean", self.reward_mean), ("reward_std", self.reward_std)):
             if numbers is not None and set(numbers) != set(self.dimensions):
                 yield name, f"is {dict(numbers)!r}, expected a number for each dimension"
+        if self.vocabulary_rows is not None and tuple(self.vocabulary_rows.hi) != self.dimensions:
+            yield "vocabulary_rows", f"has {list(self.vocabulary_rows.hi)}, expected each dimension in order"
 
 
 class RefuseBroken:
@@ -240,6 +307,7 @@ def _without_head(settings: CheckpointSettings) -> CheckpointSettings:
             "reward_mean": None,
             "reward_std": None,
             "trained_on": None,
+            "vocabulary_rows": None,
         }
     )
 
@@ -275,8 +343,12 @@ def read_rubric(folder: Path) -> str:
     return rubric
 
 
-def read_head(folder: Path, *, width: int, outputs: int) -> dict[str, Tensor]:
-    """`query` (D) and `head` (K, D), in float32. A missing, broken or ill-fitting file raises CheckpointError."""
+def read_head(folder: Path, settings: CheckpointSettings, backbone: Any) -> dict[str, Tensor]:  # noqa: ANN401
+    """`query` (D) and `head` (K, D), in float32, from their file or the backbone's rows. What is missing, broken or
+    ill-fitting raises CheckpointError."""
+    if settings.vocabulary_rows is not None:
+        return settings.vocabulary_rows.unfold(backbone, source=folder)
+    width, outputs = backbone.get_input_embeddings().weight.shape[1], settings.outputs
     path = folder / HEAD_FILE
     if not path.is_file():
         raise CheckpointError(f"{folder}: has no {HEAD_FILE}; without it there is no reward")
@@ -286,11 +358,15 @@ def read_head(folder: Path, *, width: int, outputs: int) -> dict[str, Tensor]:
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != expected:
         raise CheckpointError(f"{path}: found {found}; this backbone and these dimensions need {expected}")
+    return _checked_head(tensors, source=path)
+
+
+def _checked_head(tensors: dict[str, Tensor], *, source: object) -> dict[str, Tensor]:
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-        raise CheckpointError(f"{path}: holds numbers that are not finite")
+        raise CheckpointError(f"{source}: holds numbers that are not finite")
     for row in (~tensors["head"].any(dim=1)).nonzero().flatten().tolist():
-        message = f"{path}: row {row} of the head is all zero; its reward is 0 for every video"
-        warnings.warn(message, DescoreWarning, stacklevel=2)
+        message = f"{source}: row {row} of the head is all zero; its reward is 0 for every video"
+        warnings.warn(message, DescoreWarning, stacklevel=3)
     return tensors
 
 
@@ -298,11 +374,18 @@ def write_descore_files(
     folder: Path, *, settings: CheckpointSettings, rubric: str, query: Tensor, head: Tensor
 ) -> None:
     """Write the three files, or two for a generative model, into a directory that transformers has written to."""
-    (folder / SETTINGS_FILE).write_text(
-        json.dumps({"schema": SCHEMA, **settings.model_dump(mode="json")}, indent=2) + "\n", encoding="utf-8"
-    )
+    write_settings(folder, settings)
     (folder / RUBRIC_FILE).write_text(rubric, encoding="utf-8")
     if settings.paradigm == "generative":
         return
     weights = {"query": query.detach().float().cpu().contiguous(), "head": head.detach().float().cpu().contiguous()}
     save_file(weights, folder / HEAD_FILE)
+
+
+def write_settings(folder: Path, settings: CheckpointSettings) -> None:
+    """Write descore.json. Of rows of the vocabulary it speaks only where there are any."""
+    fields = settings.model_dump(mode="json")
+    if fields["vocabulary_rows"] is None:
+        del fields["vocabulary_rows"]
+    content = json.dumps({"schema": SCHEMA, **fields}, indent=2)
+    (folder / SETTINGS_FILE).write_text(content + "\n", encoding="utf-8")

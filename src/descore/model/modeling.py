@@ -303,8 +303,8 @@ class DescoreModel(nn.Module):
         chat = _chat(open_processor(folder), rubric, settings)
         backbone = open_backbone(folder, dtype=dtype)
         _check_fit(folder, backbone, chat)
-        model = cls(backbone, chat=chat, settings=settings)
-        weights = read_head(folder, width=model.query.shape[0], outputs=settings.outputs)
+        model = cls(backbone, chat=chat, settings=settings.model_copy(update={"vocabulary_rows": None}))
+        weights = read_head(folder, settings, backbone)
         with torch.no_grad():
             model.query.copy_(weights["query"])
             model.head.weight.copy_(weights["head"])

@@ -47,7 +47,8 @@ def small_processor(texts: Iterable[str], *, vocabulary: int = 1024, patch: int 
     from transformers import Qwen2VLImageProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
 
     return Qwen3VLProcessor(
-        Qwen2VLImageProcessor(patch_size=patch),
+        # An engine may normalize a video with what the image part says, so both say the same.
+        Qwen2VLImageProcessor(patch_size=patch, image_mean=[0.5] * 3, image_std=[0.5] * 3),
         small_tokenizer(texts, vocabulary=vocabulary),
         Qwen3VLVideoProcessor(patch_size=patch, cap_pixels_per_frame=False),
         chat_template=CHAT_TEMPLATE,
@@ -111,7 +112,13 @@ def small_config(
         "head_dim": 64,
         "max_position_embeddings": 8192,
         # time, height and width share half a head's dimensions in the family's proportion of 24 : 20 : 20
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [12, 10, 10]},
+        # transformers interleaves them without being asked, other engines only where the config says so
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10_000.0,
+            "mrope_section": [12, 10, 10],
+            "mrope_interleaved": True,
+        },
         "tie_word_embeddings": True,
         "pad_token_id": None,
         "eos_token_id": ids["turn_end"],

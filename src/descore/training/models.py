@@ -351,7 +351,7 @@ def load_learned(model: DescoreModel, file: Path) -> None:
 def load_weights(model: DescoreModel, folder: Path) -> None:
     """Read a checkpoint's weights into a model of the same form, in place."""
     load_model(model.backbone, folder / "model.safetensors")
-    weights = read_head(folder, width=model.query.shape[0], outputs=len(model.settings.dimensions))
+    weights = read_head(folder, model.settings, model.backbone)
     model.query.data.copy_(weights["query"])
     model.head.weight.data.copy_(weights["head"])
 

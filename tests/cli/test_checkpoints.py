@@ -1,4 +1,4 @@
-"""`descore convert-checkpoint` from an official checkpoint to a score; and one line for what it cannot convert."""
+"""`descore convert-checkpoint` and `descore export` to a score; and one line for what they cannot convert."""
 
 import json
 import os
@@ -74,3 +74,43 @@ def test_a_head_that_wants_to_run_code_is_one_line(descore, source, tmp_path, mo
     [line] = wrong.stderr.splitlines()
     assert "rm_head.pth: is refused" in line
     assert [p.name for p in tmp_path.iterdir()] == ["theirs"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_is_exported_scores(descore, model, films, tmp_path, dtype):
+    out = tmp_path / "out"
+    result = descore("export", model, out, "--for", "vllm", "--dtype", dtype)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines() == [
+        f"exported: {out} ({dtype}; chain, end of turn, query)",
+        "reward: at token 292, 64 * the sum of two logits: 294 + 295 (overall)",
+        f"next: descore score CLIP --prompt TEXT --model {out}",
+    ]
+    before, after = (
+        descore("score", films[0][0], "--prompt", "a", "--model", folder, "--think", "off", "--json")
+        for folder in (model, out)
+    )
+    rewards = [json.loads(scored.stdout)["reward"] for scored in (before, after)]
+    assert rewards[1] == pytest.approx(rewards[0], abs=0 if dtype == "float32" else 0.5)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "out", "options", "code", "message"),
+    [
+        (None, "out", ("--for", "sglang"), 2, "'sglang' is not one of 'vllm'"),
+        (None, "out", (), 2, "Missing option '--for'"),
+        (None, ".", ("--for", "vllm"), 3, ".: is there already; choose another folder"),
+        (None, "no/out", ("--for", "vllm"), 3, "no/out: there is no folder"),
+        ("nowhere", "out", ("--for", "vllm"), 3, "nowhere: no such folder"),
+        ("", "out", ("--for", "vllm"), 3, "has no descore.json"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_line(
+    descore, model, tmp_path, monkeypatch, checkpoint, out, options, code, message
+):
+    monkeypatch.chdir(tmp_path)
+    wrong = descore("export", model if checkpoint is None else checkpoint, out, *options)
+    assert wrong.exit_code == code
+    assert message in wrong.stderr
+    assert code == 2 or len(wrong.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())

@@ -155,3 +155,17 @@ def test_what_makes_no_page_is_one_line(descore, table, args, message):
     assert message in " ".join(result.stderr.split())
     assert not Path("report.html").exists()
     assert table
+
+
+def test_a_page_never_takes_the_place_of_a_table(descore, table):
+    before = Path(table).read_bytes()
+    result = descore("report", table, "--out", table)
+    assert result.exit_code == 3
+    assert f"--out: found {table}, expected a page in a folder that is there" in result.stderr
+    assert Path(table).read_bytes() == before
+
+
+def test_a_page_names_failures_on_standard_error(descore, table):
+    result = descore("report", with_failure(table), "--out", "page.html")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("error: 1 clip without a reward: ")

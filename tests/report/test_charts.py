@@ -83,7 +83,7 @@ def test_a_histogram_holds_every_finite_value_once():
 
 def test_one_value_gives_one_bar_and_nan_no_histogram():
     assert histogram(np.array([np.nan]), name="r", style=0, unit="reward") == ""
-    for value in (2.5, 1e12):
+    for value in (2.5, 1e12, 1e17):
         assert histogram(np.array([value, value + 1e-9]), name="r", style=0, unit="reward").count("<rect") == 1
 
 

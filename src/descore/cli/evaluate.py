@@ -185,8 +185,9 @@ def report(
         from descore.io import atomic_write
         from descore.report.page import render
 
-        if out.is_dir() or not out.absolute().parent.is_dir():
-            raise ConfigError(f"--out: found {out}, expected a file in a folder that is there, such as report.html")
+        # By its suffix, so that a page never takes the place of a table.
+        if out.suffix.lower() not in (".html", ".htm") or out.is_dir() or not out.absolute().parent.is_dir():
+            raise ConfigError(f"--out: found {out}, expected a page in a folder that is there, such as report.html")
         tables = [folder for folder in folders if is_table(folder) and not folder.is_dir()]
         if column is not None and not tables:
             raise ConfigError("--column: for a scored table; leave it out")
@@ -207,6 +208,7 @@ def report(
 def _report_table(tables: Sequence[Path], *, out: Path, column: str | None) -> None:
     """Write the page of a scored table."""
     from descore.cli.output import with_count
+    from descore.cli.pairs import name_left_out
     from descore.io import atomic_write
     from descore.report.cards import render_scored
     from descore.rewards.overview import read_overview
@@ -216,6 +218,7 @@ def _report_table(tables: Sequence[Path], *, out: Path, column: str | None) -> N
     overview = read_overview(tables[0], prompts=MAX_REPORTED, column=column)
     page = render_scored(overview).encode()
     atomic_write(out, page)
+    name_left_out(overview.left_out)
     shown = f"{len(overview.prompts):,} of {with_count(overview.of_prompts, 'prompt')} with frames"
     echo(f"{out}: {with_count(overview.rows, 'clip')}, {shown}, {len(page) / 1e6:.1f} MB; open it in a browser")
 

@@ -88,7 +88,7 @@ def pairs(
             by=by,
             file=table,
         )
-        _name_left_out(selection.left_out)
+        name_left_out(selection.left_out)
         write_pairs(selection, table, out=out, form=form, seed=seed)
         echo(f"{out}: {with_count(len(selection.pairs), 'pair')} of {with_count(selection.prompts, 'prompt')}")
         dropped = [f"{count:,} {_RULES[rule]}" for rule, count in selection.dropped.items()]
@@ -113,7 +113,7 @@ def rank_table(table: Path, *, keep: int, by: str | None, out: Path | None, json
     if out is not None:
         check_target(out)
     ranked = rank(read_scored(table, resolve=False), keep=keep, by=by, file=table)
-    failed = _name_left_out(ranked.left_out)
+    failed = name_left_out(ranked.left_out)
     if out is not None:
         write_best(ranked, table, out=out)
     if json:
@@ -124,7 +124,7 @@ def rank_table(table: Path, *, keep: int, by: str | None, out: Path | None, json
         raise typer.Exit(VideoError.exit_code)
 
 
-def _name_left_out(left_out: Sequence["LeftOut"]) -> bool:
+def name_left_out(left_out: Sequence["LeftOut"]) -> bool:
     """Name the clips that are not ranked, on standard error; whether any of them has no reward."""
     from descore.cli.errors import print_error
     from descore.cli.output import name_first, with_count

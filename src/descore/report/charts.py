@@ -162,7 +162,8 @@ def _edges(values: NDArray[np.floating]) -> NDArray[np.float64]:
     """Of the bars: more of them for more values. Values that hardly differ share the one in the middle."""
     low, high = float(values.min()), float(values.max())
     if high - low <= 1e-6 * max(1.0, abs(low), abs(high)):
-        return np.linspace(low - 0.5, high + 0.5, 10)
+        half = max(0.5, 1e-6 * abs(low))
+        return np.linspace(low - half, high + half, 10)
     return np.linspace(low, high, int(min(36, max(8, math.sqrt(values.size)))) + 1)
 
 

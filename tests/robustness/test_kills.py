@@ -44,29 +44,39 @@ class Verb:
 
 
 VERBS = {
-    "evaluate": Verb(args=("evaluate", "-b", "{}/pairs.csv", "-m", "sharpness", "--batch-size", "2"), kills=4),
-    "stress": Verb(args=("stress", "-b", "{}/pairs.csv", "-m", "sharpness", "--batch-size", "8"), kills=4),
+    "evaluate": Verb(args=("evaluate", "-b", "{}/pairs.csv", "-m", "sharpness", "--batch-size", "2"), kills=3),
+    "stress": Verb(args=("stress", "-b", "{}/pairs.csv", "-m", "sharpness", "--batch-size", "8"), kills=3),
+    "score": Verb(
+        args=(
+            *("score", "{}/marked.csv", "-m", "{}/micro", "--think", "off"),
+            *("--batch-size", "2", "--workers", "0"),
+        ),
+        kills=4,
+    ),
+    "pairs": Verb(args=("pairs", "{}/scored.csv", "--format", "descore"), kills=2, keeps=True),
     "report": Verb(args=("report", "{}/runs/RUN"), kills=2),
-    "world sample": Verb(args=("world", "sample", "--count", "3", "--size", "64x64"), kills=3, keeps=True),
+    "world sample": Verb(args=("world", "sample", "--count", "3", "--size", "64x64"), kills=2, keeps=True),
     "convert-checkpoint": Verb(
         args=(
             *("convert-checkpoint", "{}/official/theirs", "--rubric", "{}/official/rubric.txt"),
             *("--layout", "chain, query, end of turn"),
         ),
-        kills=3,
+        kills=2,
         keeps=True,
     ),
     "export": Verb(args=("export", "{}/micro", "--for", "vllm"), kills=2, keeps=True),
     "data convert": Verb(
         args=("data", "convert", "{}/theirs.csv", "--from", "videoalign", "--label", "VQ"), kills=2, keeps=True
     ),
-    "train sft": Verb(args=("train", "sft", "{}/sft.yaml", "run.save_steps=2", "optim.max_steps=4"), kills=4),
+    "train sft": Verb(args=("train", "sft", "{}/sft.yaml", "run.save_steps=2", "optim.max_steps=4"), kills=3),
     "train cold-start": Verb(
         args=("train", "cold-start", "{}/cold.yaml", "run.save_steps=2", "optim.max_steps=4", "data.eval={}/e.csv"),
         kills=4,
     ),
-    "train rl": Verb(args=("train", "rl", "{}/rl.yaml", "run.save_steps=1", "run.logging_steps=1"), kills=4),
+    "train rl": Verb(args=("train", "rl", "{}/rl.yaml", "run.save_steps=1", "run.logging_steps=1"), kills=3),
 }
+FILES = {"report": "page.html", "data convert": "table.csv", "score": "scores.csv", "pairs": "pairs.csv"}
+"""Of the verbs that write a file into a folder that is there."""
 assert sum(verb.kills for verb in VERBS.values()) == 32
 
 
@@ -84,6 +94,8 @@ def data(tmp_path_factory):
     for make in (make_config, make_cold_config, make_rl_config):
         make(folder, folder / "unused")
     theirs = {"path_A": "0.mp4", "path_B": "1.mp4", "VQ": "A", "MQ": "B", "TA": "same", "Overall": "A"}
+    scored = [{"prompt": f"a ball {n // 3}", "video": f"{n % 4}.mp4", "reward": n * n % 7} for n in range(60)]
+    write_table(folder / "scored.csv", scored)
     write_table(folder / "theirs.csv", [{**theirs, "prompt": f"a ball {n}"} for n in range(20)])
     for number in range(4):  # brighter by number, where make_data's films are all alike
         noise = np.random.default_rng(number).integers(0, 60 * (number + 1), (4, 32, 32, 3), dtype=np.uint8)
@@ -94,7 +106,7 @@ def data(tmp_path_factory):
 def command(name, data, out):
     verb = VERBS[name]
     args = [arg.replace("{}", str(data)) for arg in verb.args]
-    file = {"report": "page.html", "data convert": "table.csv"}.get(name, "")
+    file = FILES.get(name, "")
     target = out / file if file else out
     if args[0] == "export":
         return [*args, str(target)]
@@ -203,7 +215,7 @@ def whole(data, tmp_path_factory):
         if name not in made:
             out = tmp_path_factory.mktemp("whole") / "out"
             log = out.parent / "log"
-            if name in ("report", "data convert"):
+            if name in FILES:
                 out.mkdir()
             code, _ = run(command(name, data, out), watched=out, log=log)
             assert code == 0, log.read_text()
@@ -225,7 +237,7 @@ def test_a_kill_loses_and_doubles_nothing(data, whole, tmp_path, name, number):
     kill_at = 1 + int((number + draw.random()) / kills * writes)
     delay = draw.choice((0.0, draw.uniform(0, 0.03)))
     out, log = tmp_path / "out", tmp_path / "log"
-    if name in ("report", "data convert"):
+    if name in FILES:
         out.mkdir()
     args = command(name, data, out)
     code, session = run(args, watched=out, log=log, kill_at=kill_at, delay=delay)

@@ -17,6 +17,7 @@ from descore.cli import app
 from descore.errors import ConfigError
 from descore.evaluation.judges import FeatureJudge
 from descore.io import append_records, atomic_path, atomic_write, lock_directory, read_records
+from descore.rewards.scored import read_scored
 from descore.video.encoder import write_mp4
 from tests.conftest import build_micro
 from tests.report.made_runs import write_runs
@@ -128,6 +129,37 @@ def test_training_on_a_full_disk_is_one_line(data, tmp_path, verb, make, config,
     assert_one_line(code, error, "cannot be written", "make room")
     assert not leftovers(tmp_path)
     assert invoke("train", verb, data / config, f"run.out={tmp_path / 'run'}", "optim.max_steps=2")[0] == 0
+
+
+@pytest.mark.parametrize("share", [0, 0.6])
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_bulk_scoring_on_a_full_disk_goes_on_later(data, tmp_path, suffix, share):
+    """No byte of the results fits, or some of them do."""
+    command = (
+        "score",
+        data / "marked.csv",
+        "--model",
+        data / "micro",
+        "--think",
+        "off",
+        "--workers",
+        0,
+        "--batch-size",
+        2,
+        "--out",
+    )
+    assert invoke(*command, tmp_path / f"whole.{suffix}")[0] == 0
+    size = (tmp_path / f"whole.{suffix}.journal").stat().st_size
+    with full_disk(int(share * size)):
+        assert_one_line(*invoke(*command, tmp_path / f"s.{suffix}"), "cannot be written (File too large", "make room")
+    assert not leftovers(tmp_path)
+    assert not (tmp_path / f"s.{suffix}").exists()
+    assert len(read_records(tmp_path / f"s.{suffix}.journal")) > (1 if share else -1)  # settings and results
+    assert invoke(*command, tmp_path / f"s.{suffix}")[0] == 0
+    again, whole = (list(read_scored(tmp_path / f"{name}.{suffix}")) for name in ("s", "whole"))
+    assert [(row.prompt, row.video, row.error) for row in again] == [(r.prompt, r.video, r.error) for r in whole]
+    # Batches are others behind the interruption; float32 rounds in another order.
+    assert [row.reward for row in again] == pytest.approx([row.reward for row in whole], abs=1e-5)
 
 
 def test_a_model_on_a_full_disk_is_one_line(tmp_path):

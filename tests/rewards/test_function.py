@@ -359,3 +359,12 @@ def test_the_public_name_opens_the_bundled_model():
     assert descore.RewardFunction is RewardFunction
     function = descore.RewardFunction("tiny", device="cpu", batch_size=3)
     assert (function.scorer.name, function.scorer.batch_size) == ("tiny", 3)
+
+
+@pytest.mark.parametrize("values", [None, 1.0, "abc", ["x"], {"a": 1}, torch.ones(3, 1), torch.tensor(1.0)])
+def test_a_term_without_numbers_is_named(scorer, videos, values):
+    function = RewardFunction(
+        scorer, fps=8, think="off", terms={"own": lambda **_: values}, weights={"reward": 1, "own": 1}
+    )
+    with pytest.raises(ConfigError, match=r"^the term own: found .*; expected a list of numbers, one for each clip$"):
+        function(videos=videos, prompts=PROMPTS)

@@ -75,3 +75,33 @@ def test_an_unknown_name_lists_the_known():
 
     with pytest.raises(AttributeError, match=r"it has .*win_rates"):
         descore.rewards.win_rate  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "groups", [torch.tensor([0, 0, 1, 1]), np.array([0, 0, 1, 1]), list(torch.tensor([0, 0, 1, 1]))]
+)
+def test_groups_may_be_a_tensor(groups):
+    rates = win_rates([math.log(3), 0.0, 0.0, 0.0], groups=groups)
+    assert rates.tolist() == pytest.approx([0.75, 0.25, 0.5, 0.5])
+
+
+def test_none_is_not_known_as_in_a_scored_row():
+    rates = win_rates([math.log(3), None, 0.0], [None, None, 0.0]).tolist()
+    assert rates[::2] == pytest.approx([0.75, 0.25])
+    assert math.isnan(rates[1])
+
+
+def test_a_deviation_beyond_all_bounds_is_one_half():
+    assert win_rates([1.0, 2.0], [1e200, 1.0]).tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("rewards", [torch.ones(2, 2), ["a", "b"], "12", 5, {1: 2}, [[1], [2]], None])
+def test_rewards_that_are_no_list_of_numbers_are_one_line(rewards):
+    with pytest.raises(ConfigError, match=r"^rewards: found .*; expected a list of numbers, one for each clip$"):
+        win_rates(rewards)
+
+
+@pytest.mark.parametrize("groups", [[["a"], ["a"]], torch.ones(2, 2), 5])
+def test_groups_without_equality_are_one_line(groups):
+    with pytest.raises(ConfigError, match=r"^groups: found .*expected a name or number for each clip$"):
+        win_rates([1.0, 2.0], groups=groups)

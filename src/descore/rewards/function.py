@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from descore.errors import ConfigError, DescoreError, DescoreWarning, VideoError
+from descore.errors import ConfigError, DescoreError, DescoreWarning, VideoError, short_repr
 from descore.rewards.frames import FrameFormat, PreparedClip, Range, prepare, split_videos
+from descore.rewards.groups import each_number
 from descore.rewards.terms import (
     REWARD,
     Normalize,
@@ -297,7 +298,7 @@ def check_prompts(prompts: Sequence[str], *, count: int) -> list[str]:
     """The prompts as a list. ConfigError unless there are `count` texts."""
     listed = list(prompts) if isinstance(prompts, Iterable) and not isinstance(prompts, str) else [None]
     if not all(isinstance(prompt, str) for prompt in listed):
-        raise ConfigError(f"prompts is {prompts!r:.80}; expected a list of {count} texts, one for each video")
+        raise ConfigError(f"prompts is {short_repr(prompts)}; expected a list of {count} texts, one for each video")
     if len(listed) != count:
         raise ConfigError(f"{count} videos, but {len(listed)} prompts; expected one for each")
     return [str(prompt) for prompt in listed]
@@ -308,12 +309,12 @@ def each_fps(fps: float | Sequence[float] | None, *, count: int) -> list[float |
     try:
         rates = [None] * count if fps is None else [float(rate) for rate in np.broadcast_to(fps, count)]
     except (TypeError, ValueError) as fault:
-        raise ConfigError(f"fps is {fps!r:.80}; expected a number, or one for each of {count} videos") from fault
+        raise ConfigError(f"fps is {short_repr(fps)}; expected a number, or one for each of {count} videos") from fault
     return list(rates)
 
 
 def _own_term(name: str, values: Any, count: int) -> list[float]:  # noqa: ANN401
-    listed = [float(value) for value in (values.rewards if isinstance(values, Rewards) else values)]
+    listed = each_number(values.rewards if isinstance(values, Rewards) else values, name=f"the term {name}")
     if len(listed) != count:
         raise ConfigError(f"the term {name} gives {len(listed)} values for {count} videos; expected one for each")
     return listed

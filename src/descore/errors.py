@@ -47,6 +47,10 @@ class VideoError(DescoreError):
         self.reason = reason
 
 
+class VideoLimitError(VideoError):
+    """A video that states more pixels, or more frames, than may be decoded."""
+
+
 class DataError(DescoreError):
     """An error in a table, in this file and line."""
 

@@ -17,7 +17,7 @@ from descore.cli.doctor import doctor
 from descore.cli.errors import USAGE_ERROR, echo, print_error
 from descore.cli.evaluate import benchmarks, evaluate_judge, report
 from descore.cli.pairs import pairs
-from descore.cli.score import compare, rank, score
+from descore.cli.score import compare, rank, score, serve
 from descore.cli.stress import stress_test
 from descore.cli.train import train_app
 from descore.cli.world import world_app
@@ -33,6 +33,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "rank": rank,
     "pairs": pairs,
+    "serve": serve,
     "evaluate": evaluate_judge,
     "stress": stress_test,
     "report": report,

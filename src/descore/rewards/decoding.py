@@ -70,7 +70,7 @@ class DecodingPool:
         waiting: deque[tuple[_Row, Future[Clip | VideoError] | None]] = deque()
         for row in rows:
             video = video_of(row)
-            waiting.append((row, None if video is None else self._submit(read, video)))
+            waiting.append((row, None if video is None else self.submit(read, video)))
             if len(waiting) > ahead:
                 yield _first(waiting)
         while waiting:
@@ -83,7 +83,9 @@ class DecodingPool:
             for worker in self._workers:
                 self._idle.put(worker)
 
-    def _submit(self, read: ReadClip, video: str) -> "Future[Clip | VideoError]":
+    def submit(self, read: ReadClip, video: str) -> "Future[Clip | VideoError]":
+        """Read one video when a process is free; a future that is cancelled before then is not read. ConfigError, from
+        the future, if no process can be started."""
         if self._threads is not None:
             self.start()
             return self._threads.submit(self._read_elsewhere, read, video)

@@ -167,9 +167,9 @@ def find_streams(container: InputContainer, *, job: DecodeJob) -> list[VideoStre
         raise job.error("its video codec is not one that this FFmpeg can decode")
     width, height, most = known[0].width, known[0].height, job.sampling.max_source_pixels
     if width < 1 or height < 1:
-        raise job.error(f"the file states no picture size, or one beyond max_source_pixels ({most})")
+        raise job.beyond(f"the file states no picture size, or one beyond max_source_pixels ({most})")
     if width * height > most:
-        raise job.error(f"pictures of {width}x{height} pixels, more than max_source_pixels ({most})")
+        raise job.beyond(f"pictures of {width}x{height} pixels, more than max_source_pixels ({most})")
     return known
 
 
@@ -329,7 +329,7 @@ class VideoFile:
             raise self.job.error("no frames in its video stream; is it cut off?")
         width, height, frames = self.stream.width, self.stream.height, len(self.rows)
         if width * height * frames > (most := self.job.sampling.max_decode):
-            raise self.job.error(f"{frames} frames of {width}x{height} pixels, more than max_decode ({most}) in all")
+            raise self.job.beyond(f"{frames} frames of {width}x{height} pixels, more than max_decode ({most}) in all")
         if self._limit and frames < self._limit:
             raise self.job.error(f"damaged: only {frames} of its {self._limit} frames can be read")
         if self._container.format.name.startswith("mov,") and (self._is_short() or self._lacks_fragments()):

@@ -87,9 +87,9 @@ def _check_size(width: int, height: int, *, frames: int, kind: str, job: DecodeJ
     """Raise for an animation beyond the bounds: it is decoded to 4 bytes a pixel, where a video has 1.5."""
     most, most_in_all = job.sampling.max_source_pixels * 3 // 8, job.sampling.max_decode
     if width * height > most:
-        raise job.error(f"{kind} of {width}x{height} pixels, more than 3/8 of max_source_pixels ({most})")
+        raise job.beyond(f"{kind} of {width}x{height} pixels, more than 3/8 of max_source_pixels ({most})")
     if width * height * frames > most_in_all:
-        raise job.error(f"{frames} frames of {width}x{height} pixels, more than max_decode ({most_in_all}) in all")
+        raise job.beyond(f"{frames} frames of {width}x{height} pixels, more than max_decode ({most_in_all}) in all")
 
 
 @dataclass(kw_only=True)

@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import ConfigDict, PositiveFloat, PositiveInt
 
 from descore.config_model import ConfigModel
-from descore.errors import VideoError
+from descore.errors import VideoError, VideoLimitError
 
 MAX_ASPECT = 200
 """The longer edge over the shorter, at most. Beyond it a picture is a strip in which nothing can be judged."""
@@ -98,6 +98,10 @@ class DecodeJob:
     def error(self, reason: str) -> VideoError:
         """An error that names this video."""
         return VideoError(self.source, reason)
+
+    def beyond(self, reason: str) -> VideoLimitError:
+        """An error that names this video, of more pixels or frames than are decoded."""
+        return VideoLimitError(self.source, reason)
 
     def damaged(self, reason: str) -> DamagedError:
         """An error that careful decoding may avoid."""

@@ -1,0 +1,293 @@
+"""The routes: a body in, work for the service, an answer out.
+
+app = create_app({"tiny": Scorer.from_pretrained("tiny")}, settings=ServerSettings())"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from descore.scorer import Scorer
+from descore.serving.bodies import body_schema, read_body
+from descore.serving.guard import Guard, problem_response
+from descore.serving.metrics import MEDIA_TYPE
+from descore.serving.problems import STATUS, Kind, ServiceError
+from descore.serving.schema import (
+    BatchLine,
+    BatchRequest,
+    CompareAnswer,
+    CompareRequest,
+    ErrorBody,
+    ModelList,
+    RankAnswer,
+    RankFailure,
+    RankPlace,
+    RankRequest,
+    RequestBody,
+    ScoreRequest,
+    ServedScore,
+    State,
+    VideoInput,
+)
+from descore.serving.service import Outcome, Service
+from descore.serving.settings import ServerSettings
+
+_T = TypeVar("_T")
+
+LINES = "application/x-ndjson"
+_DESCRIPTION = (
+    "Rewards for videos, by the prompts they were generated from. A video is a path below the server's media root, "
+    "a file in base64, frames with their fps, or an upload in a multipart form. No address is ever fetched."
+)
+_REASONS: Mapping[Kind, str] = {
+    "request": "The request cannot be used.",
+    "unauthorized": "No token, or a wrong one.",
+    "too_large": "Beyond a bound of the server.",
+    "no_video": "A video cannot be read.",
+    "no_reward": "A video has no reward.",
+    "busy": "No room or no time; Retry-After says when to try again.",
+}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    STATUS[kind]: {"model": ErrorBody, "description": reason} for kind, reason in _REASONS.items()
+}
+_BODIES = (ScoreRequest, CompareRequest, RankRequest, BatchRequest)
+
+
+def create_app(scorers: Mapping[str, Scorer], *, settings: ServerSettings) -> FastAPI:
+    """The app of some models, by the names that requests use; the first is the default.
+
+    `app.state.service` is the `Service`: its `stop` refuses what waits, before a server ends."""
+    service = Service(scorers, settings=settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await service.open()
+        try:
+            yield
+        finally:
+            await service.close()
+
+    # The pages of documentation would load scripts from another host.
+    app = FastAPI(
+        title="descore",
+        version=version("descore"),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.service = service
+    app.add_middleware(Guard, service=service)
+    _add_handlers(app, service)
+    _add_scoring(app, service)
+    _add_states(app, service)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _add_handlers(app: FastAPI, service: Service) -> None:
+    """One JSON form for all errors."""
+
+    async def refused(_: HttpRequest, error: Exception) -> Response:
+        assert isinstance(error, ServiceError)
+        service.metrics.error(error.kind)
+        return problem_response(error)
+
+    async def unrouted(_: HttpRequest, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        kind: Kind = "not_found" if error.status_code == STATUS["not_found"] else "request"
+        service.metrics.error(kind)
+        body = ServiceError(kind, f"{error.detail}; see /openapi.json").body()
+        return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+
+    async def gone(_: HttpRequest, error: Exception) -> Response:
+        return problem_response(ServiceError("gone", f"the client left ({type(error).__name__})"))
+
+    async def broken(_: HttpRequest, error: Exception) -> Response:  # Starlette logs it with its traceback
+        return problem_response(ServiceError("internal", f"the server failed ({type(error).__name__}); see its log"))
+
+    app.add_exception_handler(ServiceError, refused)
+    app.add_exception_handler(HTTPException, unrouted)
+    app.add_exception_handler(ClientDisconnect, gone)
+    app.add_exception_handler(Exception, broken)
+
+
+def _add_scoring(app: FastAPI, service: Service) -> None:
+    """The routes that give rewards."""
+
+    async def score(request: HttpRequest) -> Response:
+        """Score one video."""
+        async with read_body(request, ScoreRequest, service) as body:
+            [result] = await _results(request, service, body, [body.video])
+            return _json(_or_raise(result))
+
+    async def compare(request: HttpRequest) -> Response:
+        """Predict which of two videos of one prompt people prefer, and how probably."""
+        async with read_body(request, CompareRequest, service) as body:
+            a, b = await _results(request, service, body, [body.a, body.b])
+            return _json(CompareAnswer.of(_or_raise(a), _or_raise(b)))
+
+    async def rank(request: HttpRequest) -> Response:
+        """Order videos of one prompt, best first. A video without a reward is one failure, and the others go on."""
+        async with read_body(request, RankRequest, service) as body:
+            return _json(_ranking(await _results(request, service, body, body.videos), service))
+
+    async def batch(request: HttpRequest) -> Response:
+        """Score videos of any prompts; a line of JSON for each as soon as it is ready."""
+        async with read_body(request, BatchRequest, service) as body:
+            videos = [(item.video, item.prompt) for item in body.items]
+            tasks = service.submit(videos, body)
+            return StreamingResponse(_lines(tasks, service, seconds=_seconds(body, service)), media_type=LINES)
+
+    file = {"video": "A video file."}
+    pair = {"a": "A video file.", "b": "Another one of the same prompt."}
+    many = {"videos": "Video files; repeat the field."}
+    for path, route, form, files, answer in (
+        ("/v1/score", score, ScoreRequest, file, ServedScore),
+        ("/v1/compare", compare, CompareRequest, pair, CompareAnswer),
+        ("/v1/rank", rank, RankRequest, many, RankAnswer),
+        ("/v1/batch", batch, BatchRequest, {}, BatchLine),
+    ):
+        extra = body_schema(form, files=files)  # type: ignore[type-var]
+        app.post(path, response_model=answer, responses=_RESPONSES, openapi_extra=extra)(route)
+
+
+def _add_states(app: FastAPI, service: Service) -> None:
+    """The routes that say how the server is."""
+
+    @app.get("/v1/models")
+    async def models() -> ModelList:
+        """The models of this server."""
+        return ModelList(models=service.cards())
+
+    @app.get("/health")
+    async def health() -> State:
+        """Whether the process answers at all."""
+        return State(status="alive")
+
+    @app.get("/ready", responses={503: {"model": ErrorBody}})
+    async def ready() -> State:
+        """Whether requests are answered: no longer while the server stops."""
+        if not service.ready:
+            raise ServiceError("busy", "the server is stopping, or has not started")
+        return State(status="ready")
+
+    @app.get("/metrics", response_class=Response)
+    async def metrics() -> Response:
+        """What was counted, for Prometheus."""
+        return Response(service.metrics.page(), media_type=MEDIA_TYPE)
+
+
+async def _results(
+    request: HttpRequest, service: Service, body: RequestBody, videos: Sequence[VideoInput]
+) -> list[Outcome]:
+    """The results of a request's videos, all of one prompt, as long as its client waits and within its time."""
+    [prompt] = body.prompts()
+    tasks = service.submit([(video, prompt) for video in videos], body)
+    with service.metrics.timed("request"):
+        try:
+            async with asyncio.timeout(seconds := _seconds(body, service)):
+                return await _while_connected(request, asyncio.gather(*tasks))
+        except TimeoutError:
+            raise ServiceError("busy", f"no answer within {seconds:g} s") from None
+        finally:
+            await _cancel(tasks)
+
+
+def _seconds(body: RequestBody, service: Service) -> float:
+    return min(body.timeout or service.settings.timeout, service.settings.timeout)
+
+
+async def _while_connected(request: HttpRequest, work: "asyncio.Future[_T]") -> _T:
+    """What the work gives. ServiceError (gone) if the client leaves before."""
+    leaving = asyncio.create_task(_until_disconnected(request))
+    try:
+        either: list[asyncio.Future[Any]] = [work, leaving]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise ServiceError("gone", "the client left")
+        return work.result()
+    finally:
+        leaving.cancel()
+        work.cancel()
+
+
+async def _until_disconnected(request: HttpRequest) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _cancel(tasks: Sequence["asyncio.Task[Outcome]"]) -> None:
+    """Cancel what is not done, and wait until its files are gone."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _lines(tasks: Sequence["asyncio.Task[Outcome]"], service: Service, *, seconds: float) -> AsyncIterator[bytes]:
+    """A line for each task as it ends, and for what is late. A client that leaves cancels the rest."""
+    index_of = {task: index for index, task in enumerate(tasks)}
+    until = asyncio.get_running_loop().time() + seconds
+    waiting = set(tasks)
+    try:
+        while waiting:
+            left = until - asyncio.get_running_loop().time()
+            done, waiting = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            late = ServiceError("busy", f"no answer within {seconds:g} s")
+            for task in done or waiting:
+                yield _line(index_of[task], task.result() if done else late, service)
+            waiting = waiting if done else set()
+    finally:
+        await _cancel(tasks)
+
+
+def _line(index: int, result: Outcome, service: Service) -> bytes:
+    if isinstance(result, ServiceError):
+        line = BatchLine(index=index, error=service.problem(result))
+    else:
+        line = BatchLine(index=index, score=result)
+    return line.model_dump_json().encode() + b"\n"
+
+
+def _ranking(results: Sequence[Outcome], service: Service) -> RankAnswer:
+    scored = [(index, result) for index, result in enumerate(results) if isinstance(result, ServedScore)]
+    scored.sort(key=lambda one: -one[1].reward)  # stable: equal rewards keep their order
+    return RankAnswer(
+        places=[RankPlace(place=place, index=index, score=score) for place, (index, score) in enumerate(scored, 1)],
+        failed=[
+            RankFailure(index=index, error=service.problem(result))
+            for index, result in enumerate(results)
+            if isinstance(result, ServiceError)
+        ],
+    )
+
+
+def _or_raise(result: Outcome) -> ServedScore:
+    if isinstance(result, ServiceError):
+        raise result
+    return result
+
+
+def _json(answer: ServedScore | CompareAnswer | RankAnswer) -> Response:
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The schema, with the bodies that the routes read by themselves."""
+    if app.openapi_schema is None:
+        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        components = schema["components"]["schemas"]
+        for body in _BODIES:
+            model = body.model_json_schema(ref_template="#/components/schemas/{model}")
+            components.update(model.pop("$defs", {}))
+            components[body.__name__] = model
+        app.openapi_schema = schema
+    return app.openapi_schema

@@ -1,0 +1,130 @@
+"""What is checked of a request before its body is read, and while it is: host, token, room, length, and time.
+
+An ASGI middleware around the routes. Every answer and its status is counted."""
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from descore.serving.problems import STATUS, ServiceError
+from descore.serving.service import Service
+from descore.serving.settings import LOOPBACK_NAMES
+
+OPEN_ROUTES = ("/health", "/ready")
+"""That need no token: what runs servers asks them."""
+
+_BEARER = "bearer "
+
+
+class Guard:
+    """Refuses what may not enter."""
+
+    def __init__(self, app: ASGIApp, *, service: Service) -> None:
+        self.app, self.service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Called by Starlette with each request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        counted = _Counted(send)
+        try:
+            await self._answer(scope, receive, counted)
+        finally:
+            route = getattr(scope.get("route"), "path", "none")
+            self.service.metrics.request(route, counted.status)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self._check(scope)
+        except ServiceError as error:
+            self.service.metrics.error(error.kind)
+            await problem_response(error)(scope, receive, send)
+            return
+        bounds = self.service.settings
+        await self.app(scope, _BoundedBody(receive, most=bounds.max_upload, seconds=bounds.upload_seconds), send)
+
+    def _check(self, scope: Scope) -> None:
+        headers, bounds = Headers(scope=scope), self.service.settings
+        if bounds.local_only and _host_of(headers.get("host", "")) not in LOOPBACK_NAMES:
+            raise ServiceError("unauthorized", "the Host header names another machine; this server answers its own")
+        if bounds.api_key is not None and scope["path"] not in OPEN_ROUTES:
+            _check_token(headers.get("authorization", ""), bounds.api_key)
+        if scope["method"] == "POST" and (self.service.stopping or self.service.full):
+            most = bounds.max_queue
+            raise ServiceError(
+                "busy", "the server is stopping" if self.service.stopping else f"all {most} places taken"
+            )
+        _check_length(headers.get("content-length"), bounds.max_upload)
+
+
+def problem_response(error: ServiceError) -> JSONResponse:
+    """The answer of an error."""
+    return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
+
+
+def _host_of(header: str) -> str:
+    """The name in a Host header, without its port and without the brackets of an IPv6 address."""
+    if header.startswith("["):
+        return header[1:].partition("]")[0]
+    return header.partition(":")[0].casefold()
+
+
+def _check_token(header: str, api_key: str) -> None:
+    scheme, token = header[: len(_BEARER)].casefold(), header[len(_BEARER) :].strip()
+    if scheme != _BEARER or not hmac.compare_digest(token.encode(), api_key.encode()):
+        raise ServiceError("unauthorized", "no token or a wrong one; expected the header Authorization: Bearer TOKEN")
+
+
+def _check_length(header: str | None, most: int) -> None:
+    if header is not None and header.isdecimal() and int(header[:20]) > most:
+        raise _too_long(most)
+
+
+def _too_long(most: int) -> ServiceError:
+    return ServiceError("too_large", f"a body of more than {most:,} bytes; send fewer or smaller videos")
+
+
+class _BoundedBody:
+    """Receives a request's body up to a length, and until a time. Afterwards it waits for the client to leave."""
+
+    def __init__(self, receive: Receive, *, most: int, seconds: float) -> None:
+        self._receive, self._most, self._seconds = receive, most, seconds
+        self._length, self._complete = 0, False
+        self._start = perf_counter()
+
+    async def __call__(self) -> Message:
+        if self._complete:
+            return await self._receive()
+        message = await self._in_time(self._receive)
+        if message["type"] == "http.request":
+            self._length += len(message.get("body", b""))
+            self._complete = not message.get("more_body", False)
+        if self._length > self._most:
+            raise _too_long(self._most)
+        return message
+
+    async def _in_time(self, receive: Callable[[], Awaitable[Message]]) -> Message:
+        left = self._start + self._seconds - perf_counter()
+        try:
+            async with asyncio.timeout(max(left, 0.0)):
+                return await receive()
+        except TimeoutError:
+            raise ServiceError("request", f"the body was not here after {self._seconds:g} s") from None
+
+
+class _Counted:
+    """Sends an answer, and remembers its status."""
+
+    def __init__(self, send: Send) -> None:
+        self._send, self.status = send, STATUS["internal"]  # where nothing is sent, the server failed
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        await self._send(message)

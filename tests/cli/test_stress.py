@@ -3,9 +3,13 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
+from tests.evaluation.test_stress import moving
 
-from descore.evaluation.perturbations import PERTURBATIONS
+from descore.evaluation.features import HACK_MEASURES
+from descore.evaluation.perturbations import PERTURBATIONS, one_repeated
+from descore.video.encoder import write_mp4
 
 DRAWN = ("--limit", 2, "--think", "off")
 
@@ -141,3 +145,76 @@ def test_what_cannot_be_run_is_one_line(descore, tmp_path, monkeypatch, options,
     [error] = [line for line in result.stderr.splitlines() if line.startswith("error:")]
     assert message in error
     assert result.exit_code == 3
+
+
+@pytest.fixture(scope="module")
+def generators(tmp_path_factory):
+    """Six moving clips with their prompts, and the same, sharper and brighter but still."""
+    folder = tmp_path_factory.mktemp("generators")
+    for side in ("before", "after"):
+        (folder / side).mkdir()
+    for number in range(6):
+        frames = moving(number).frames
+        still = np.clip(one_repeated(frames).astype(int) * 2 - 60, 0, 255).astype(np.uint8)
+        for side, shown in (("before", frames), ("after", still)):
+            write_mp4(folder / side / f"{number}.mp4", shown, fps=4)
+            (folder / side / f"{number}.txt").write_text(f"squares {number}")
+    return folder
+
+
+def of_both(generators, *options):
+    return ("stress", "--before", generators / "before", "--after", generators / "after", *options)
+
+
+def test_a_hack_of_two_generators_is_named(descore, generators, tmp_path):
+    command = of_both(generators, "--model", "sharpness", "--out", tmp_path)
+    result = descore(*command)
+    assert result.exit_code == 0
+    assert "scored 6 of 6 clips before, 6 of 6 clips after; compared by prompt, 6 on both sides" in result.words
+    assert (
+        "The reward went up while measures say worse: frozen motion, repeated frames, over-sharpening" in result.words
+    )
+    assert max(map(len, result.stdout.splitlines()[:-1])) <= 80
+    written = json.loads((tmp_path / "generators.json").read_text())
+    assert written["hacks"][:3] == ["frozen motion", "repeated frames", "over-sharpening"]
+    assert [row["name"] for row in written["changes"]] == ["reward", *HACK_MEASURES]
+    assert not (tmp_path / "generators.jsonl").exists()
+    assert descore(*command, "--fail").exit_code == 1
+    other = of_both(generators, "--model", "jerk", "--out", tmp_path)
+    assert "of other options" in descore(*other).stderr
+
+
+def test_the_rows_of_generators_are_lines_of_json(descore, generators, lines):
+    rows = {row["name"]: row for row in lines(descore(*of_both(generators, "--model", "sharpness", "--json")))}
+    assert (rows["reward"]["better"], rows["motion"]["worse"], rows["motion"]["named"]) == (True, True, True)
+    assert (rows["borders"]["worse"], rows["borders"]["named"]) == (False, False)
+    same = ("stress", "--before", generators / "after", "--after", generators / "after", "--model", "sharpness")
+    result = descore(*same, "--fail")
+    assert (result.exit_code, "No measure says worse" in result.words) == (0, True)
+
+
+def test_unreadable_clips_of_generators_come_first(descore, generators, tmp_path):
+    shutil.copytree(generators / "after", tmp_path / "after")
+    (tmp_path / "after" / "0.mp4").write_bytes(b"no video")
+    (tmp_path / "after" / "1.txt").unlink()
+    result = descore("stress", "--before", generators / "before", "--after", tmp_path / "after", "--model", "sharpness")
+    assert result.exit_code == 4
+    assert result.stderr.startswith("error: scored 10 of 12; not scored: ")
+    assert "no prompt: expected it in 1.txt beside the clip" in result.stderr
+    assert "Too few clips" in result.words
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--before", "a"), "--after: missing; give the clips of two generators"),
+        (("--after", "a"), "--before: missing"),
+        (("--fail",), "--before and --after: missing"),
+        (("x.mp4", "--before", "a", "--after", "b"), "CLIP beside --before and --after; leave it out"),
+        (("--before", "a", "--after", "b", "--benchmark", "fetv"), "--benchmark beside --before and --after"),
+    ],
+)
+def test_generators_that_do_not_fit_are_one_line(descore, options, message):
+    result = descore("stress", *options)
+    assert result.exit_code == 3
+    assert message in result.stderr

@@ -7,8 +7,8 @@ import pytest
 from tests.evaluation.cases import clip
 
 from descore.errors import DataError, DescoreWarning
+from descore.evaluation.judges import read_scores
 from descore.evaluation.records import KEYS, RUN_KEYS
-from descore.evaluation.score_tables import read_scores
 
 CLIPS = (clip("clips/a/1.mp4"), clip("clips/b/1.mp4"), clip("clips/2.mp4", prompt="p"), clip("clips/2.mp4", prompt="q"))
 

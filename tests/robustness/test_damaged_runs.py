@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from descore.cli import app
 from descore.data.tables import Cells, read_rows
 from descore.errors import DataError
+from descore.evaluation.judges import read_scores
 from descore.evaluation.runs import read_run
-from descore.evaluation.score_tables import read_scores
 from descore.io import parse_json, read_json_object, read_records
 from descore.report.page import render
 from descore.training.metrics import check_journals

@@ -6,8 +6,8 @@ import math
 import pytest
 
 from descore.errors import DataError, DescoreWarning
+from descore.evaluation.judges import read_scores
 from descore.evaluation.runs import run_evaluation
-from descore.evaluation.score_tables import read_scores
 from tests.evaluation.cases import GOOD, FixedJudge, clip, four_clips
 
 PARIS, ROME = clip("genA/1.mp4"), clip("genA/2.mp4")

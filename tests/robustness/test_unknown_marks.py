@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from descore.cli.output import show_ranking, show_score
+from descore.evaluation.judges import read_scores
 from descore.evaluation.records import KEYS
 from descore.evaluation.results import results_of
-from descore.evaluation.score_tables import read_scores
 from descore.report.cards import score_card
 from descore.report.findings import mistake_view, worst_mistakes
 from descore.report.tables import name_runs

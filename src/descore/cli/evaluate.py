@@ -104,9 +104,9 @@ def evaluate_judge(
         from descore.cli.evaluation_output import print_run
         from descore.cli.scoring import open_judge, progress_bar
         from descore.evaluation.benchmarks import find_benchmark, load
+        from descore.evaluation.judges import read_scores
         from descore.evaluation.results import labels_of
         from descore.evaluation.runs import run_evaluation
-        from descore.evaluation.score_tables import read_scores
 
         if tie_margin is not None and not 0 < tie_margin < math.inf:
             raise ConfigError(f"--tie-margin is {tie_margin:g}; expected a positive number, such as VideoScore's 0.5")

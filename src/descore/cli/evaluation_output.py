@@ -13,15 +13,17 @@ from rich.text import Text
 from descore.cli.errors import echo, print_error
 from descore.cli.output import console, key_value_grid, name_first
 from descore.errors import VideoError
+from descore.evaluation.features import HACK_MEASURES, LEAST_CHANGE
 from descore.evaluation.records import to_line, to_plain
 from descore.evaluation.results import LEAST_CLIPS
 from descore.report.text import mode_suffix, one_line, plain, signed
 from descore.types import DIMENSIONS
 
 if TYPE_CHECKING:
+    from descore.evaluation.features import GeneratorChange
     from descore.evaluation.layouts import Benchmark
     from descore.evaluation.runs import Run
-    from descore.evaluation.stress import StressResults, StressRow
+    from descore.evaluation.stress import GeneratorComparison, StressResults, StressRow
 
 _NONE = "–"
 _MAX_NAMED = 4
@@ -50,6 +52,11 @@ _STRESS_LEGEND = (
     "As expected: the share of clips whose reward fell (lower), or shifted by at most {tolerance} deviations (same), "
     "with the number of clips and, below, the 95 % interval drawn by prompt. Shift: the mean, in deviations of the "
     "unchanged clips' rewards. Left out: clips that a change has nothing to say of, such as those that do not move."
+)
+_GENERATORS_LEGEND = (
+    "Change: of the mean, with its interval drawn by prompt: of 95 % for the reward, and so wide for the measures that "
+    "all of them together raise a false alarm in a twentieth of all comparisons. Worse: the interval lies on the side "
+    "of the hack, and the change is {least} deviations of the clips before or more."
 )
 _FIGURE_TITLES = {"accuracy": "without ties", "with_ties": "with ties", "spearman": "Spearman"}
 
@@ -83,6 +90,19 @@ def print_stress(results: "StressResults", config: Mapping[str, Any], *, file: P
         _show_stress(console(), results, config, file)
     if results.failures or any(row.failures for row in results.rows):
         raise typer.Exit(VideoError.exit_code)
+
+
+def print_generators(
+    results: "GeneratorComparison", config: Mapping[str, Any], *, file: Path | None, json: bool
+) -> None:
+    """Print how two generators differ. Clips without a score come first, on standard error."""
+    if results.failures:
+        _print_failures(results.failures, scored=sum(results.scored.values()), of=sum(results.clips.values()))
+    if json:
+        for row in results.changes:
+            echo(to_line(to_plain(row) | {"named": row.hack in results.hacks}))
+    else:
+        _show_generators(console(), results, config, file)
 
 
 def show_benchmarks(benchmarks: Iterable["Benchmark"]) -> None:
@@ -292,6 +312,57 @@ def _stress_cells(row: "StressRow") -> tuple[str, str, str]:
     if not math.isnan(row.figure.low):
         figure += f"\n{row.figure.low:.2f}–{row.figure.high:.2f}"
     return figure, shift, left_out
+
+
+def _show_generators(
+    screen: Console, results: "GeneratorComparison", config: Mapping[str, Any], file: Path | None
+) -> None:
+    counts = ", ".join(f"{results.scored[side]:,} of {results.clips[side]:,} clips {side}" for side in results.clips)
+    screen.print(Text(one_line(f"{config['model']}{mode_suffix(config)}"), style="bold"))
+    by_prompt = f"compared by prompt, {results.prompts:,} on both sides" if results.matched else "not paired by prompt"
+    left_out = f"; {results.left_out:,} of other prompts left out" if results.left_out else ""
+    screen.print(f"scored {counts}; {by_prompt}{left_out}\n")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("")
+    for title in ("before", "after", "change"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("")
+    for row in results.changes:
+        table.add_row(*_change_cells(row))
+    screen.print(table)
+    screen.print(Text(f"\n{_GENERATORS_LEGEND.format(least=LEAST_CHANGE)}", style="dim"))
+    if all(row.worse is None for row in results.changes):
+        screen.print(Text(f"\nToo few clips or prompts to conclude from (under {LEAST_CLIPS} clips on a side)."))
+    elif results.hacks:
+        screen.print(Text(f"\nThe reward went up while measures say worse: {', '.join(results.hacks)}.", "bold red"))
+    else:
+        screen.print(Text("\nNo measure says worse while the reward went up."))
+    if file is not None:
+        screen.print(Text(plain(f"Written: {file}")), soft_wrap=True)
+
+
+def _change_cells(row: "GeneratorChange") -> tuple[Text, str, str, str, Text]:
+    """The name with what it recognizes, both means, the change with its interval, and the conclusion."""
+    measure = HACK_MEASURES.get(row.name)
+    digits = 2 if measure is None else measure.digits
+
+    def number(value: float) -> str:
+        return _NONE if math.isnan(value) else f"{value:.{digits}f}"
+
+    change = _NONE if math.isnan(row.figure.value) else signed(row.figure.value, digits=digits)
+    if not math.isnan(row.figure.low):
+        change += f"\n{signed(row.figure.low, digits=digits)} to {signed(row.figure.high, digits=digits)}"
+    worse, better = ("other", "") if measure is not None and measure.worse == "either" else ("worse", "better")
+    if row.hack is None:
+        worse, better = "down", "up"
+    conclusion = Text(worse, style="bold red") if row.worse else Text(better if row.better else "")
+    return (
+        Text.assemble(row.name, "\n", (row.hack or "", "dim")),
+        number(row.before),
+        number(row.after),
+        change,
+        conclusion,
+    )
 
 
 def _published(benchmark: "Benchmark") -> RenderableType:

@@ -78,7 +78,8 @@ def open_judge(
 
     sampling_params: fields of `SamplingParams`. Parameters that exclude each other raise ConfigError before a model is
     opened."""
-    from descore.evaluation.judges import FEATURES, FeatureJudge
+    from descore.evaluation.features import FEATURES
+    from descore.evaluation.judges import FeatureJudge
 
     if model in FEATURES:
         return FeatureJudge(feature=FEATURES[model], batch_size=batch_size)

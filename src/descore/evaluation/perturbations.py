@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from descore.errors import VideoError
-from descore.evaluation.judges import LUMA
+from descore.evaluation.features import LUMA
 from descore.rubric import write_answer
 from descore.synthetic.degradations import degrade
 from descore.types import DIMENSIONS, Clip, Mark, Verdict

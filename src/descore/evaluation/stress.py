@@ -4,19 +4,23 @@ In: a judge, clips with their prompts, and how clips are sampled. Out: for each 
 as it should, and how far, each changed clip compared with itself unchanged. Clips are read, changed and judged a batch
 at a time. A journal keeps the rewards so far, so that an interrupted test goes on where it was.
 
+`compare_generators` compares the clips of two generators by reward and by hand-made measures.
+
 Shapes: N clips that a perturbation applies to."""
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from descore.errors import ConfigError, DataError, DescoreError
+from descore.errors import ConfigError, DataError, DescoreError, VideoError
+from descore.evaluation.features import FEATURE_SAMPLING, HACK_MEASURES, GeneratorChange, Measured, change_of
 from descore.evaluation.judges import Judge
 from descore.evaluation.perturbations import PERTURBATIONS, Case, Expected, Perturbation, perturb, read
 from descore.evaluation.records import error_text, file_stamp, is_unchanged
@@ -24,7 +28,7 @@ from descore.evaluation.results import LEAST_CLIPS
 from descore.io import append_records, read_records
 from descore.stats.agreement import share
 from descore.stats.bootstrap import Figure
-from descore.types import RatedClip
+from descore.types import Clip, RatedClip
 from descore.video.sampling import VideoSampling
 
 if TYPE_CHECKING:
@@ -265,3 +269,121 @@ def _failures(clips: Sequence[RatedClip], outcomes: _Outcomes, *, perturbation: 
         if trial in outcomes.errors and (not perturbation or _Trial(index) in outcomes.rewards):
             failures.append({"video": clip.video, "prompt": clip.prompt, "error": outcomes.errors[trial]})
     return tuple(failures)
+
+
+Side = Literal["before", "after"]
+_SIDES: tuple[Side, Side] = ("before", "after")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratorComparison:
+    """The clips of two generators, by reward and by measures."""
+
+    clips: Mapping[Side, int]
+    scored: Mapping[Side, int]
+    """Clips with a reward, whose pixels could be measured."""
+    failures: tuple[Mapping[str, str], ...]
+    """The others: side, video, prompt, error."""
+    matched: bool
+    """Whether clips are compared by prompt: where the sides share more than one, and half of those of one side."""
+    prompts: int
+    """Prompts that both sides have."""
+    left_out: int
+    """Scored clips whose prompt the other side lacks, where clips are compared by prompt."""
+    changes: tuple[GeneratorChange, ...]
+    """The reward, then the measures."""
+    hacks: tuple[str, ...]
+    """Hacks whose measure is worse while the reward is better."""
+
+
+def compare_generators(
+    judge: Judge,
+    sides: Mapping[Side, "Judgements"],
+    *,
+    journal: Path | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
+) -> GeneratorComparison:
+    """Judge and measure the clips of two generators. `journal` and `on_progress`: as in `run_stress`. A clip that
+    cannot be read or judged is counted and named, and the others go on."""
+    known = {} if journal is None else _read_sides(journal, sides)
+    every = [(side, index) for side in _SIDES for index in range(len(sides[side].clips))]
+    on_progress(len(known), len(every))
+    for side in _SIDES:
+        left = iter([index for one, index in every if one == side and (one, index) not in known])
+        while batch := list(islice(left, judge.batch_size)):
+            records = _measure(judge, sides[side], batch, side=side)
+            if journal is not None:
+                append_records(journal, [record for record in records if record["error"] is None])
+            known |= {(side, record["clip"]): record for record in records}
+            on_progress(len(known), len(every))
+    return _comparison(sides, known)
+
+
+def _measure(judge: Judge, judgements: "Judgements", batch: Sequence[int], *, side: Side) -> list[dict[str, Any]]:
+    """A record for each clip: its reward and measures, or its error."""
+    clips = [judgements.clips[index] for index in batch]
+    records = []
+    for index, rated, judged in zip(batch, clips, judge.judge(clips, open_video=judgements.open), strict=True):
+        values, error = {"reward": judged["reward"]}, judged["error"]
+        if judged["reward"] is not None:
+            try:
+                values |= _measures(read(judgements.open(rated.video), sampling=FEATURE_SAMPLING))
+            except DescoreError as fault:
+                error = error_text(fault)
+        stamp = _stamp(judgements, index)
+        records.append({"side": side, "clip": index, "values": values, "error": error, "file": stamp})
+    return records
+
+
+def _measures(clip: Clip) -> dict[str, float]:
+    """The measures that are defined for a clip."""
+    values = {}
+    for name, row in HACK_MEASURES.items():
+        with suppress(VideoError):
+            values[name] = row.measure(clip)
+    return values
+
+
+def _read_sides(journal: Path, sides: Mapping[Side, "Judgements"]) -> dict[tuple[Side, int], dict[str, Any]]:
+    """The records so far, without those of clips whose file has changed."""
+    known: dict[tuple[Side, int], dict[str, Any]] = {}
+    for number, record in enumerate(read_records(journal), start=1):
+        side, clip = record.get("side"), record.get("clip")
+        if "values" not in record:  # the config
+            continue
+        if side not in _SIDES or not isinstance(clip, int) or not 0 <= clip < len(sides[side].clips):
+            raise DataError(str(journal), number, "holds no side and clip; delete the line to judge it again")
+        file, stamp = sides[side].file(sides[side].clips[clip].video), record.get("file")
+        if file is None or (isinstance(stamp, dict) and is_unchanged(file, stamp)):
+            known[side, clip] = record
+    return known
+
+
+def _comparison(
+    sides: Mapping[Side, "Judgements"], records: Mapping[tuple[Side, int], Mapping[str, Any]]
+) -> GeneratorComparison:
+    measured: dict[Side, list[Measured]] = {side: [] for side in _SIDES}
+    failures = []
+    for (side, index), record in sorted(records.items(), key=lambda item: (_SIDES.index(item[0][0]), item[0][1])):
+        rated = sides[side].clips[index]
+        if record["error"] is None:
+            measured[side].append(Measured(rated.prompt, record["values"]))
+        else:
+            failures.append({"side": side, "video": rated.video, "prompt": rated.prompt, "error": record["error"]})
+    scored = {side: len(measured[side]) for side in _SIDES}
+    prompts = {side: {clip.prompt for clip in measured[side]} for side in _SIDES}
+    shared = prompts["before"] & prompts["after"]
+    matched = len(shared) > 1 and 2 * len(shared) >= min(map(len, prompts.values()))
+    if matched:
+        measured = {side: [clip for clip in measured[side] if clip.prompt in shared] for side in _SIDES}
+    changes = tuple(change_of(name, **measured, matched=matched) for name in ("reward", *HACK_MEASURES))
+    return GeneratorComparison(
+        clips={side: len(sides[side].clips) for side in _SIDES},
+        scored=scored,
+        failures=tuple(failures),
+        matched=matched,
+        prompts=len(shared),
+        left_out=sum(scored.values()) - sum(map(len, measured.values())),
+        changes=changes,
+        hacks=tuple(str(one.hack) for one in changes[1:] if one.worse and changes[0].better),
+    )

@@ -4,7 +4,7 @@ In: numbers per item with the group of each, or a statistic of counts per group.
 Pairs of one prompt are not independent, so prompts are drawn with replacement, each with all its pairs (Davison &
 Hinkley 1997, section 3.8; Field & Welsh 2007).
 
-Shapes: N items (pairs or clips), G groups, R resamples."""
+Shapes: N items (pairs or clips; I are those of two sides, N and M), G groups, R resamples."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -71,6 +71,38 @@ def bootstrap_mean(value_N: Floats, group_N: Labels, **resampling: Unpack[Resamp
         high=high,
         n=len(known_N),
         failed=len(value_N) - len(known_N),
+        groups=groups,
+    )
+
+
+def bootstrap_difference(
+    before_N: Floats, before_group_N: Labels, after_M: Floats, after_group_M: Labels, **resampling: Unpack[Resampling]
+) -> Figure:
+    """The mean of the second values minus that of the first; nan is an item that failed. Keywords: those of
+    `Resampling`. Groups of both sides are drawn together, each with its items of either side."""
+    value_I, group_I = np.concatenate([before_N, after_M]), np.concatenate([before_group_N, after_group_M])
+    is_after_I = np.arange(len(value_I)) >= len(before_N)
+    scored_I = ~np.isnan(value_I)
+    index_I, groups = number_groups(group_I[scored_I])
+    sums, counts = [], []
+    for side_I in (~is_after_I[scored_I], is_after_I[scored_I]):
+        sums.append(np.bincount(index_I[side_I], weights=value_I[scored_I][side_I], minlength=groups))
+        counts.append(np.bincount(index_I[side_I], minlength=groups))
+    if not all(count_G.sum() for count_G in counts):
+        nothing = math.nan
+        return Figure(value=nothing, low=nothing, high=nothing, n=0, failed=len(value_I), groups=0)
+
+    def difference(count_RG: NDArray[np.float64]) -> NDArray[np.float64]:
+        before_R, after_R = ((count_RG @ sum_G) / (count_RG @ n_G) for sum_G, n_G in zip(sums, counts, strict=True))
+        return np.asarray(after_R - before_R)
+
+    low, high = bootstrap_interval(difference, groups, **resampling)
+    return Figure(
+        value=float(difference(np.ones((1, groups)))[0]),
+        low=low,
+        high=high,
+        n=int(scored_I.sum()),
+        failed=int((~scored_I).sum()),
         groups=groups,
     )
 

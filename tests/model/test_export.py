@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tests.conftest import RUBRIC, build_micro, noise_clip
 from tests.model.official_cases import adapted, inputs_for
 
@@ -224,6 +224,14 @@ def test_what_has_no_head_to_export_is_refused(copy, exported, tmp_path):
     edit(copy / "descore.json", paradigm="generative", dimensions=["overall"])
     with pytest.raises(CheckpointError, match="is generative and has no head"):
         export_for_vllm(copy, tmp_path / "out")
+
+
+def test_a_head_with_a_bias_is_refused(copy, tmp_path):
+    """A row of the vocabulary has none."""
+    save_file({**load_file(copy / HEAD_FILE), "bias": torch.ones(2)}, copy / HEAD_FILE)
+    with pytest.raises(CheckpointError, match=r"reward_head\.safetensors: found .*'bias': \(2,\)"):
+        export_for_vllm(copy, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_place_that_is_taken_or_not_there_is_refused(source, exported, tmp_path):

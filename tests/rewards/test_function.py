@@ -1,6 +1,7 @@
 """A checkpoint as a function: rewards, terms, failures, threads and normalization."""
 
 import math
+import pickle
 import statistics
 from concurrent.futures import ThreadPoolExecutor
 
@@ -368,3 +369,59 @@ def test_a_term_without_numbers_is_named(scorer, videos, values):
     )
     with pytest.raises(ConfigError, match=r"^the term own: found .*; expected a list of numbers, one for each clip$"):
         function(videos=videos, prompts=PROMPTS)
+
+
+@pytest.mark.parametrize("fps", [-3, 0, math.nan, "x", [8, 9]])
+def test_an_fps_that_cannot_be_used_is_refused_at_once(scorer, fps):
+    with pytest.raises(ConfigError, match="fps"):
+        RewardFunction(scorer, fps=fps)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"range": np.array([0, 1])}, "range is array"),
+        ({"range": 1}, "range is 1"),
+        ({"layout": 5}, "layout is 5"),
+        ({"layout": ""}, "layout is ''"),
+    ],
+)
+def test_a_format_that_cannot_be_used_is_refused_by_each_call(scorer, videos, options, message):
+    function = RewardFunction(scorer, fps=8, think="off")
+    with pytest.raises(ConfigError, match=message):
+        function(videos=videos, prompts=PROMPTS, **options)
+    with pytest.raises(ConfigError, match=message):
+        RewardFunction(scorer, **options)
+    with pytest.raises(ConfigError, match="overshoot is 'a'"):
+        RewardFunction(scorer, overshoot="a")
+
+
+@pytest.mark.parametrize("view", [lambda a: a.astype(">f4"), lambda a: a[..., ::-1].copy()[..., ::-1]])
+def test_arrays_in_any_byte_order_or_stride_give_one_reward(scorer, unit_videos, view):
+    function = RewardFunction(scorer, fps=8, range=(0, 1), think="off")
+    plain = function(videos=unit_videos, prompts=PROMPTS).rewards
+    array = view(unit_videos.numpy())
+    assert torch.equal(function(videos=array, prompts=PROMPTS).rewards, plain)
+    frames = [[frame for frame in video] for video in array]  # noqa: C416
+    assert torch.equal(function(videos=frames, prompts=PROMPTS, layout="CHW").rewards, plain)
+
+
+@pytest.mark.parametrize("dtype", ["O", "S1", "g"])
+def test_arrays_of_no_numbers_of_torch_are_one_line(scorer, unit_videos, dtype):
+    function = RewardFunction(scorer, fps=8, range=(0, 1), think="off")
+    with pytest.raises(ConfigError, match=r"frames of type .*; expected uint8"):
+        function(videos=unit_videos.numpy().astype(dtype), prompts=PROMPTS)
+
+
+def test_frames_of_two_types_are_never_mixed(scorer, unit_videos):
+    video = [unit_videos[0, 0], (unit_videos[0, 1] * 255).byte()]
+    with pytest.raises(ConfigError, match="frames of different types, such as float32 and uint8"):
+        RewardFunction(scorer, fps=8, range=(0, 255))(videos=[video], prompts=["x"], layout="CHW")
+
+
+def test_rewards_travel_between_processes(scorer, videos):
+    result = RewardFunction(scorer, fps=8)(videos=videos, prompts=PROMPTS)
+    again = pickle.loads(pickle.dumps(result))  # made two words ago
+    assert torch.equal(again.rewards, result.rewards)
+    assert again.scores[0].thinking == result.scores[0].thinking
+    assert again.terms.keys() == result.terms.keys()

@@ -63,9 +63,10 @@ class FrameFormat:
     def __post_init__(self) -> None:
         if self.layout is not None:
             check_layout(self.layout)
-        if self.range is not None and self.range not in (*RANGES, *map(list, RANGES)):
+        is_pair = isinstance(self.range, tuple | list)
+        if self.range is not None and not (is_pair and tuple(self.range) in RANGES):
             raise ConfigError(f"range is {self.range!r}, expected {', '.join(map(str, RANGES))}: black and white")
-        if not 0 <= self.overshoot < 1:
+        if not (isinstance(self.overshoot, int | float) and 0 <= self.overshoot < 1):
             raise ConfigError(f"overshoot is {self.overshoot!r}, expected a share of the range, from 0 to below 1")
 
 
@@ -82,7 +83,8 @@ class PreparedClip:
 
 def check_layout(layout: str) -> None:
     """ConfigError unless a layout names H, W and C once each, B and T at most once, and nothing else."""
-    if set("CHW") <= set(layout) <= set(LAYOUT) and len(set(layout)) == len(layout):
+    is_text = isinstance(layout, str)
+    if is_text and set("CHW") <= set(layout) <= set(LAYOUT) and len(set(layout)) == len(layout):
         return
     known = ", ".join(USUAL_LAYOUTS)
     raise ConfigError(f"layout is {layout!r}; expected the letters of {LAYOUT} in the axes' order, such as {known}")
@@ -115,6 +117,9 @@ def _item(video: Any, layout: str | None, *, name: str) -> Any:  # noqa: ANN401
         shapes = sorted({tuple(frame.shape) for frame in video})
         if len(shapes) > 1:
             raise ConfigError(f"{name}: frames of different shapes, such as {shapes[0]} and {shapes[1]}")
+        types = sorted({str(frame.dtype).removeprefix("torch.") for frame in video})
+        if len(types) > 1:  # 128 is grey in one, and far beyond white in another
+            raise ConfigError(f"{name}: frames of different types, such as {types[0]} and {types[1]}")
         return [_in_order(frame[None, None], f"BT{alone}" if alone else None, name=name)[0][0] for frame in video]
     return video
 
@@ -166,7 +171,7 @@ def prepare(
     if is_array(video) or (isinstance(video, list | tuple) and video and all(map(is_array, video))):
         return _prepare_frames(video, source=source, fps=fps, form=form, sampling=sampling, device=device)
     from_memory = isinstance(video, list | tuple)
-    clip = read_clip(video, sampling=sampling, fps=_checked_fps(fps) if from_memory else None)
+    clip = read_clip(video, sampling=sampling, fps=checked_fps(fps) if from_memory else None)
     pixels_TCHW = torch.from_numpy(clip.frames).permute(0, 3, 1, 2).to(device)
     return PreparedClip(clip=_with_pixels(clip, pixels_TCHW), clamped=0)
 
@@ -182,7 +187,7 @@ def _prepare_frames(
 ) -> PreparedClip:
     if not len(video) or 0 in video[0].shape:
         raise VideoError(source, "no frames, or frames without pixels")
-    timeline = Timeline.of(range(len(video)), tick=1 / Fraction(_checked_fps(fps)), last=1)
+    timeline = Timeline.of(range(len(video)), tick=1 / Fraction(checked_fps(fps)), last=1)
     chosen = choose_frames(timeline, sampling=sampling)
     levels_TCHW, clamped = grey_levels(_pick(video, chosen), form=form, source=source)
     height, width = levels_TCHW.shape[2:]
@@ -222,7 +227,8 @@ def differentiable_clip(
     return replace(clip, pixels=_scaler(sampling)(levels_TCHW, size=clip.size).to(clip.pixels.device))
 
 
-def _checked_fps(fps: float | None) -> float:
+def checked_fps(fps: float | None) -> float:
+    """The frames per second of frames in memory. ConfigError unless they are positive and finite."""
     if fps is None:
         raise ConfigError("frames from memory have no times; write fps=, the frames per second that they are shown at")
     if not (math.isfinite(fps) and fps > 0):
@@ -238,9 +244,18 @@ def _with_pixels(clip: Clip, pixels_TCHW: Tensor) -> TensorClip:
 def _pick(video: Any, chosen: Sequence[int]) -> Tensor:  # noqa: ANN401
     """The chosen frames (T, C, H, W), a copy of these alone."""
     if isinstance(video, list):
-        return torch.stack([torch.as_tensor(video[index]) for index in chosen])
-    picked = video[list(chosen)]
-    return picked if isinstance(picked, Tensor) else torch.from_numpy(picked)
+        return torch.stack([_as_tensor(video[index]) for index in chosen])
+    return _as_tensor(video[list(chosen)])
+
+
+def _as_tensor(frames: FrameArray) -> Tensor:
+    if isinstance(frames, Tensor):
+        return frames
+    native = frames.astype(frames.dtype.newbyteorder("="), order="C", copy=False)
+    try:
+        return torch.from_numpy(native)
+    except TypeError as fault:
+        raise ConfigError(f"frames of type {frames.dtype}; expected uint8, or floats with their range=") from fault
 
 
 def grey_levels(frames: Tensor, *, form: FrameFormat, source: str) -> tuple[Tensor, int]:

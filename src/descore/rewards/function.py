@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from descore.errors import ConfigError, DescoreError, DescoreWarning, VideoError, short_repr
-from descore.rewards.frames import FrameFormat, PreparedClip, Range, prepare, split_videos
+from descore.rewards.frames import FrameFormat, PreparedClip, Range, checked_fps, prepare, split_videos
 from descore.rewards.groups import each_number
 from descore.rewards.terms import (
     REWARD,
@@ -116,6 +115,9 @@ class RewardFunction:
         check_on_error(on_error)
         self.form = FrameFormat(layout=layout, range=range, **({} if overshoot is None else {"overshoot": overshoot}))
         self.fps, self.on_error, self.normalize = fps, on_error, normalize
+        if fps is not None:
+            [rate] = each_fps(fps, count=1)
+            checked_fps(rate)
         self.scorer = open_scorer(source, batch_size=batch_size, device=device, allow_untrained=allow_untrained)
         settings = self.scorer.model.settings
         self.sampling_params = SamplingParams(**sampling_params).resolved(settings.paradigm)
@@ -140,7 +142,11 @@ class RewardFunction:
         videos: a tensor or array of all, or a list of tensors, arrays, lists of frames or of PIL images, paths, bytes
         or Clips. fps, layout, range: instead of those of the constructor; fps also one for each video.
         Frames without their fps, or whose axes or range are not certain, raise ConfigError."""
-        form = replace(self.form, layout=layout or self.form.layout, range=range or self.form.range)
+        form = replace(
+            self.form,
+            layout=self.form.layout if layout is None else layout,
+            range=self.form.range if range is None else range,
+        )
         items = split_videos(videos, layout=form.layout)
         prompts = check_prompts(prompts, count=len(items))
         fps = self.fps if fps is None else fps
@@ -241,7 +247,7 @@ class RewardFunction:
         return Rewards(
             rewards=_column(rewards),
             scores=tuple(scores),
-            terms=MappingProxyType(terms),
+            terms=terms,
             clamped=torch.tensor(clamped, dtype=torch.int64),
         )
 

@@ -64,6 +64,7 @@ MAY_IMPORT = {
         "model",
         "scorer",
         "rewards",
+        "serving",
     },  # for the type checker only; at run time they are loaded when used
 }
 

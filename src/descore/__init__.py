@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from descore.rewards.ranking import rank
     from descore.rewards.scored import read_scored
     from descore.scorer import Request, SamplingParams, Scorer
+    from descore.serving.client import Client
     from descore.types import Clip, Comparison, Completion, Score
     from descore.video.reader import VideoSampling, read_clip
 
@@ -33,6 +34,7 @@ _HOME = {
     **dict.fromkeys(("DescoreError", "DescoreWarning", "ConfigError", "CheckpointError"), "descore.errors"),
     **dict.fromkeys(("VideoError", "DataError", "AnswerError"), "descore.errors"),
     "DescoreModel": "descore.model.modeling",
+    "Client": "descore.serving.client",
     "RewardFunction": "descore.rewards.function",
     "preference_pairs": "descore.rewards.pairs",
     "rank": "descore.rewards.ranking",
@@ -45,6 +47,7 @@ _HOME = {
 __all__ = [
     "AnswerError",
     "CheckpointError",
+    "Client",
     "Clip",
     "Comparison",
     "Completion",

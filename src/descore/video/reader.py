@@ -64,6 +64,16 @@ def read_clip(video: "Video", *, sampling: VideoSampling, fps: float | None = No
     return _read_array(_as_array(video), fps=_check_fps(fps), sampling=sampling)
 
 
+def rgb_frames(video: "Frames") -> list[NDArray[np.uint8]]:
+    """Frames from memory, as `read_clip` takes them with an fps, as pictures (H, W, 3) of their own size.
+
+    VideoError for what is none."""
+    if isinstance(video, list | tuple) and video and not any(map(_is_array, video)):
+        return [_rgb_of_image(image) for image in _checked_images(video)]
+    given = _stacked(video) if isinstance(video, list | tuple) and video else _as_array(video)
+    return [_rgb_of_array(frame) for frame in _checked_frames(given)]
+
+
 def _refuse_fps(fps: object, reason: str) -> None:
     if fps is not None:
         given = short_repr(fps)
@@ -128,6 +138,12 @@ def _read_bytes(content: bytes, *, sampling: VideoSampling) -> Clip:
 
 
 def _read_images(images: Sequence[Any], *, fps: float, sampling: VideoSampling) -> Clip:
+    size = _checked_images(images)[0].size
+    return _sample(images, _rgb_of_image, fps=fps, size=size, source="<images>", sampling=sampling)
+
+
+def _checked_images(images: Sequence[Any]) -> Sequence[Image.Image]:
+    """The images as they are. VideoError unless they are images of one size."""
     source = "<images>"
     odd = next((type(image).__name__ for image in images if not isinstance(image, Image.Image)), None)
     if odd or not images:
@@ -135,18 +151,24 @@ def _read_images(images: Sequence[Any], *, fps: float, sampling: VideoSampling) 
     sizes = sorted({image.size for image in images})
     if len(sizes) > 1:
         raise VideoError(source, f"images of different sizes, such as {sizes[0]} and {sizes[1]}; make them alike")
-    return _sample(images, _rgb_of_image, fps=fps, size=sizes[0], source=source, sampling=sampling)
+    return images
 
 
 def _read_array(frames: NDArray[Any], *, fps: float, sampling: VideoSampling) -> Clip:
+    frames_THWC = _checked_frames(frames)
+    size = frames_THWC.shape[2], frames_THWC.shape[1]
+    return _sample(frames_THWC, _rgb_of_array, fps=fps, size=size, source="<array>", sampling=sampling)
+
+
+def _checked_frames(frames: NDArray[Any]) -> NDArray[Any]:
+    """Frames as (T, H, W, 3). VideoError unless they are frames of a type that can be read."""
     source = "<array>"
     frames_THWC = _channels_last(frames, source=source)
     if 0 in frames_THWC.shape:
         raise VideoError(source, f"frames of shape {frames.shape}: nothing in them")
     if frames_THWC.dtype != np.uint8 and not np.issubdtype(frames_THWC.dtype, np.floating):
         raise VideoError(source, f"frames of type {frames.dtype}; expected uint8, or floats from 0 to 1")
-    size = frames_THWC.shape[2], frames_THWC.shape[1]
-    return _sample(frames_THWC, _rgb_of_array, fps=fps, size=size, source=source, sampling=sampling)
+    return frames_THWC
 
 
 def _sample(

@@ -1,0 +1,177 @@
+"""`descore.Client`: the Scorer's face on a server, its errors, and its patience."""
+
+import io
+import threading
+
+import httpx2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import descore
+from descore.errors import ConfigError, VideoError
+from descore.serving import client as module
+from descore.serving.problems import ServiceError
+from tests.serving.conftest import PROMPT, URL
+
+
+@pytest.fixture(autouse=True)
+def no_token_from_outside(monkeypatch):
+    monkeypatch.delenv("DESCORE_API_KEY", raising=False)
+
+
+@pytest.fixture
+def asking(client):
+    """A client of ours whose requests go to the app at once."""
+    with descore.Client(URL, transport=client._transport) as ours:
+        yield ours
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """The seconds that the client would have waited."""
+    seconds = []
+    monkeypatch.setattr(module.time, "sleep", seconds.append)
+    return seconds
+
+
+def answering(*answers):
+    """A transport that gives these answers in turn, and the requests that it saw."""
+    seen, waiting = [], list(answers)
+
+    def handle(request):
+        seen.append(request)
+        return waiting.pop(0)
+
+    return httpx2.MockTransport(handle), seen
+
+
+def busy(retry_after="2"):
+    body = {"error": {"kind": "busy", "message": "no room"}}
+    return httpx2.Response(503, json=body, headers={"retry-after": retry_after} if retry_after else {})
+
+
+def test_files_are_scored_as_paths_bytes_and_open_files(asking, media):
+    path = media / "bright.mp4"
+    with path.open("rb") as file:
+        scores = [asking.score(video, prompt=PROMPT) for video in (path, str(path), path.read_bytes(), file)]
+    assert [score.video for score in scores] == ["bright.mp4", "bright.mp4", "<bytes>", "<file>"]
+    assert len({score.reward for score in scores}) == 1
+
+
+def test_frames_are_scored_as_arrays_tensors_and_images(asking):
+    pixels = np.full((6, 32, 32, 3), 100, dtype=np.uint8)
+    images = [Image.fromarray(frame) for frame in pixels]
+    floats = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    for video in (pixels, images, floats, list(pixels), pixels[None]):
+        assert asking.score(video, prompt=PROMPT, fps=6).reward == pytest.approx(10)
+
+
+def test_frames_arrive_as_they_were_sent():
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 20, 24, 3), dtype=np.uint8)
+    sent = module._frames(pixels, 2.0)["frames"]
+    back = [np.asarray(Image.open(io.BytesIO(module.base64.b64decode(text)))) for text in sent]
+    assert (np.stack(back) == pixels).all()
+
+
+def test_compare_and_parameters_reach_the_server(asking, media, scorer):
+    compared = asking.compare(media / "bright.mp4", media / "sub" / "dark.mp4", prompt=PROMPT, samples=2, seed=5)
+    assert compared.probability > 0.99
+    assert (scorer.params[0]["samples"], scorer.params[0]["seed"]) == (2, 5)
+    assert asking.models() == ["stub"]
+
+
+def test_a_batch_keeps_its_order_and_raises_its_first_error(asking, media):
+    names = ["bright.mp4", "sub/dark.mp4"] * 10
+    scores = asking.score_batch([(media / name, f"{PROMPT} {n}") for n, name in enumerate(names)])
+    assert [score.prompt for score in scores] == [f"{PROMPT} {n}" for n in range(20)]
+    mixed = [(media / name, PROMPT) for name in ("bright.mp4", "text.mp4", "absent.mp4")]
+    assert [type(result) for result in asking.score_each(mixed)] == [type(scores[0]), VideoError, VideoError]
+    with pytest.raises(VideoError, match=r"text\.mp4"):
+        asking.score_batch(mixed)
+
+
+def test_requests_are_read_no_further_ahead_than_needed(asking, media):
+    taken = []
+
+    def requests():
+        for number in range(100):
+            taken.append(number)
+            yield media / "bright.mp4", PROMPT
+
+    next(asking.score_each(requests()))
+    assert len(taken) <= asking.concurrency
+
+
+def test_errors_are_those_of_the_scorer(asking, media):
+    for error, video, options in (
+        (VideoError, media / "text.mp4", {}),
+        (VideoError, media / "absent.mp4", {}),
+        (ConfigError, media / "bright.mp4", {"samples": 0}),
+        (ConfigError, media / "bright.mp4", {"sample": 3}),
+        (ConfigError, media / "bright.mp4", {"fps": 3}),
+        (ConfigError, np.zeros((4, 32, 32, 3), dtype=np.uint8), {}),
+        (VideoError, np.zeros((4, 32), dtype=np.uint8), {"fps": 2}),
+    ):
+        with pytest.raises(error):
+            asking.score(video, **{"prompt": PROMPT, **options})
+    with pytest.raises(VideoError, match="the chain gives no reward"):
+        asking.score(media / "bright.mp4", prompt="no answer")
+    with pytest.raises(ConfigError, match="the prompt is empty"):
+        asking.score(media / "bright.mp4", prompt=" ")
+
+
+def test_a_busy_server_is_asked_again_with_growing_pauses(pauses):
+    models = httpx2.Response(200, json={"models": [{"name": "x"}]})
+    transport, seen = answering(busy(), busy(), busy(""), models)
+    assert descore.Client(URL, transport=transport).models() == ["x"]
+    assert len(seen) == 4
+    for pause, (least, most) in zip(pauses, [(2.125, 2.25), (2.25, 2.5), (0.5, 1.0)], strict=True):
+        assert least <= pause <= most
+
+
+def test_patience_ends_and_other_errors_are_not_repeated(pauses):
+    transport, seen = answering(*[busy()] * 3)
+    with pytest.raises(ServiceError, match="no room"):
+        descore.Client(URL, transport=transport, retries=2).models()
+    assert (len(seen), len(pauses)) == (3, 2)
+    for status in (400, 404, 413, 500, 502):
+        transport, seen = answering(httpx2.Response(status, text="what"))
+        with pytest.raises(ServiceError, match=f"status {status}"):
+            descore.Client(URL, transport=transport).models()
+        assert len(seen) == 1
+    assert len(pauses) == 2
+
+
+def test_a_server_that_is_not_there_is_named():
+    with pytest.raises(ServiceError, match=r"127\.0\.0\.1:9: cannot be asked .* does descore serve run"):
+        descore.Client("http://127.0.0.1:9").models()
+    with pytest.raises(ConfigError, match="expected http://HOST:PORT"):
+        descore.Client("127.0.0.1:8000")
+    transport, _ = answering(httpx2.Response(200, text="<html>"))
+    with pytest.raises(ServiceError, match="something else than descore serve"):
+        descore.Client(URL, transport=transport).score(b"x", prompt=PROMPT)
+
+
+def test_the_token_comes_from_the_environment_too(monkeypatch):
+    transport, seen = answering(*[httpx2.Response(200, json={"models": []}) for _ in range(2)])
+    descore.Client(URL, transport=transport, api_key="given").models()
+    monkeypatch.setenv("DESCORE_API_KEY", "from outside")
+    descore.Client(URL, transport=transport).models()
+    assert [request.headers["authorization"] for request in seen] == ["Bearer given", "Bearer from outside"]
+
+
+def test_threads_may_share_a_client(asking, media):
+    results = []
+
+    def ask():
+        results.append(asking.score(media / "bright.mp4", prompt=PROMPT).reward)
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 6
+    assert len(set(results)) == 1

@@ -85,6 +85,17 @@ def test_pixels_times_frames_are_bounded(serving):
         assert problem_of(answer)[:2] == (413, "too_large")
 
 
+def test_the_number_of_frames_is_bounded(serving):
+    video = {"frames": [picture(9, size=(1, 1))] * 5, "fps": 6}
+    for path, body in (
+        ("score", {"prompt": PROMPT, "video": video}),
+        ("batch", {"items": [{"prompt": "x", "video": video}]}),
+    ):
+        answer = serving(max_frames=4).post(f"/v1/{path}", json=body)
+        assert problem_of(answer)[0] == 413
+        assert "5 frames; this server takes 4" in problem_of(answer)[2]
+
+
 def test_bounds_are_never_looser_than_the_checkpoint():
     sampling = VideoSampling(max_source_pixels=1000, max_decode=5000, timeout=1.0)
     assert ServerSettings().bounded(sampling) == sampling
@@ -116,6 +127,28 @@ def test_the_folder_is_gone_when_the_server_ends(serving):
 
 def test_a_body_that_does_not_come_is_given_up(serving):
     client = serving(upload_seconds=0.05)
+    sent = client.portal.call(silent_request, client.app)
+    assert sent[0]["status"] == 400
+    assert json.loads(sent[1]["body"])["error"]["message"] == "the body was not here after 0.05 s"
+
+
+def test_bodies_that_do_not_come_are_bounded(serving):
+    client = serving(upload_seconds=3.0, max_queue=2)
+
+    async def scenario():
+        silent = [asyncio.create_task(silent_request(client.app)) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        third = await silent_request(client.app)
+        for task in silent:
+            task.cancel()
+        return third
+
+    assert client.portal.call(scenario)[0]["status"] == 503
+    assert score_of(client).status_code == 200
+
+
+async def silent_request(app):
+    """What the app sends to a client that never sends its body."""
     sent = []
 
     async def receive():
@@ -128,9 +161,8 @@ def test_a_body_that_does_not_come_is_given_up(serving):
         "type": "http", "method": "POST", "path": "/v1/score", "raw_path": b"/v1/score", "query_string": b"",
         "root_path": "", "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")],
     }  # fmt: skip
-    client.portal.call(client.app, scope, receive, send)
-    assert sent[0]["status"] == 400
-    assert json.loads(sent[1]["body"])["error"]["message"] == "the body was not here after 0.05 s"
+    await app(scope, receive, send)
+    return sent
 
 
 @pytest.mark.parametrize("broken", [b"", b"\x89PNG\r\n\x1a\n", b"GIF89a"])

@@ -108,6 +108,7 @@ def test_errors_are_those_of_the_scorer(asking, media):
     for error, video, options in (
         (VideoError, media / "text.mp4", {}),
         (VideoError, media / "absent.mp4", {}),
+        (VideoError, io.StringIO("text"), {}),
         (ConfigError, media / "bright.mp4", {"samples": 0}),
         (ConfigError, media / "bright.mp4", {"sample": 3}),
         (ConfigError, media / "bright.mp4", {"fps": 3}),

@@ -35,7 +35,6 @@ from descore.serving.schema import (
     ScoreRequest,
     ServedScore,
     State,
-    VideoInput,
 )
 from descore.serving.service import Outcome, Service
 from descore.serving.settings import ServerSettings
@@ -126,25 +125,24 @@ def _add_scoring(app: FastAPI, service: Service) -> None:
     async def score(request: HttpRequest) -> Response:
         """Score one video."""
         async with read_body(request, ScoreRequest, service) as body:
-            [result] = await _results(request, service, body, [body.video])
+            [result] = await _results(request, service, body)
             return _json(_or_raise(result))
 
     async def compare(request: HttpRequest) -> Response:
         """Predict which of two videos of one prompt people prefer, and how probably."""
         async with read_body(request, CompareRequest, service) as body:
-            a, b = await _results(request, service, body, [body.a, body.b])
+            a, b = await _results(request, service, body)
             return _json(CompareAnswer.of(_or_raise(a), _or_raise(b)))
 
     async def rank(request: HttpRequest) -> Response:
         """Order videos of one prompt, best first. A video without a reward is one failure, and the others go on."""
         async with read_body(request, RankRequest, service) as body:
-            return _json(_ranking(await _results(request, service, body, body.videos), service))
+            return _json(_ranking(await _results(request, service, body), service))
 
     async def batch(request: HttpRequest) -> Response:
         """Score videos of any prompts; a line of JSON for each as soon as it is ready."""
         async with read_body(request, BatchRequest, service) as body:
-            videos = [(item.video, item.prompt) for item in body.items]
-            tasks = service.submit(videos, body)
+            tasks = service.submit(list(zip(body.inputs(), body.prompts(), strict=True)), body)
             return StreamingResponse(_lines(tasks, service, seconds=_seconds(body, service)), media_type=LINES)
 
     file = {"video": "A video file."}
@@ -186,12 +184,10 @@ def _add_states(app: FastAPI, service: Service) -> None:
         return Response(service.metrics.page(), media_type=MEDIA_TYPE)
 
 
-async def _results(
-    request: HttpRequest, service: Service, body: RequestBody, videos: Sequence[VideoInput]
-) -> list[Outcome]:
+async def _results(request: HttpRequest, service: Service, body: RequestBody) -> list[Outcome]:
     """The results of a request's videos, all of one prompt, as long as its client waits and within its time."""
     [prompt] = body.prompts()
-    tasks = service.submit([(video, prompt) for video in videos], body)
+    tasks = service.submit([(video, prompt) for video in body.inputs()], body)
     with service.metrics.timed("request"):
         try:
             async with asyncio.timeout(seconds := _seconds(body, service)):

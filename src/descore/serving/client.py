@@ -226,13 +226,22 @@ def _content(video: Any) -> tuple[str, bytes] | None:  # noqa: ANN401  # what re
     if isinstance(video, bytes | bytearray | memoryview):
         return "<bytes>", bytes(video)
     if isinstance(video, io.IOBase):
-        return "<file>", video.read()  # type: ignore[attr-defined]
+        return "<file>", _rest_of(video)
     if not isinstance(video, str | Path):
         return None
     try:
         return str(video), Path(video).read_bytes()
     except OSError as error:
         raise VideoError(str(video), f"cannot be opened ({error.strerror or error})") from error
+
+
+def _rest_of(file: io.IOBase) -> bytes:
+    if isinstance(file, io.TextIOBase):
+        raise VideoError("<file>", "opened as text; open it in binary mode: open(path, 'rb')")
+    try:
+        return file.read()  # type: ignore[attr-defined,no-any-return]
+    except (OSError, ValueError) as error:  # ValueError: it is closed
+        raise VideoError("<file>", f"cannot be read ({error})") from error
 
 
 def _frames(video: Any, fps: float | None) -> dict[str, Any]:  # noqa: ANN401

@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from descore.serving.batching import STOPPING
 from descore.serving.problems import STATUS, ServiceError
 from descore.serving.service import Service
 from descore.serving.settings import LOOPBACK_NAMES
@@ -26,6 +27,8 @@ class Guard:
 
     def __init__(self, app: ASGIApp, *, service: Service) -> None:
         self.app, self.service = app, service
+        self._posted = 0
+        """Requests with a body that are not answered yet."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Called by Starlette with each request."""
@@ -47,7 +50,13 @@ class Guard:
             await problem_response(error)(scope, receive, send)
             return
         bounds = self.service.settings
-        await self.app(scope, _BoundedBody(receive, most=bounds.max_upload, seconds=bounds.upload_seconds), send)
+        body = _BoundedBody(receive, most=bounds.max_upload, seconds=bounds.upload_seconds)
+        has_body = scope["method"] == "POST"
+        self._posted += has_body
+        try:
+            await self.app(scope, body, send)
+        finally:
+            self._posted -= has_body
 
     def _check(self, scope: Scope) -> None:
         headers, bounds = Headers(scope=scope), self.service.settings
@@ -55,12 +64,16 @@ class Guard:
             raise ServiceError("unauthorized", "the Host header names another machine; this server answers its own")
         if bounds.api_key is not None and scope["path"] not in OPEN_ROUTES:
             _check_token(headers.get("authorization", ""), bounds.api_key)
-        if scope["method"] == "POST" and (self.service.stopping or self.service.full):
-            most = bounds.max_queue
-            raise ServiceError(
-                "busy", "the server is stopping" if self.service.stopping else f"all {most} places taken"
-            )
+        if scope["method"] == "POST":
+            self._check_room()
         _check_length(headers.get("content-length"), bounds.max_upload)
+
+    def _check_room(self) -> None:
+        service = self.service
+        if service.stopping:
+            raise ServiceError("busy", STOPPING)
+        if service.full or self._posted >= service.settings.max_queue:
+            raise ServiceError("busy", f"all {service.settings.max_queue} places are taken; try again later")
 
 
 def problem_response(error: ServiceError) -> JSONResponse:

@@ -101,11 +101,18 @@ class SamplingBody(_Body):
         """All prompts of the request."""
         raise NotImplementedError
 
+    def inputs(self) -> Sequence[VideoInput]:
+        """All videos of the request."""
+        raise NotImplementedError
+
     def beyond(self, bounds: ServerSettings) -> str | None:
         """What is beyond a server's bounds, in words."""
         longest = max(map(len, self.prompts()))
         if longest > bounds.max_prompt:
             return f"a prompt of {longest:,} characters; this server takes {bounds.max_prompt:,}"
+        frames = max(len(video.frames or ()) for video in self.inputs())
+        if frames > bounds.max_frames:
+            return f"a video of {frames:,} frames; this server takes {bounds.max_frames:,}"
         if self.samples > bounds.max_samples:
             return f"samples is {self.samples}; this server takes {bounds.max_samples}"
         if (self.max_chain_tokens or 0) > bounds.max_chain_tokens:
@@ -129,6 +136,10 @@ class ScoreRequest(SamplingBody):
         """One."""
         return [self.prompt]
 
+    def inputs(self) -> Sequence[VideoInput]:
+        """In the order of the results."""
+        return [self.video]
+
 
 class CompareRequest(SamplingBody):
     """Two videos of one prompt."""
@@ -147,6 +158,10 @@ class CompareRequest(SamplingBody):
         """One."""
         return [self.prompt]
 
+    def inputs(self) -> Sequence[VideoInput]:
+        """In the order of the results."""
+        return [self.a, self.b]
+
 
 class RankRequest(SamplingBody):
     """Several videos of one prompt."""
@@ -163,6 +178,10 @@ class RankRequest(SamplingBody):
     def prompts(self) -> Sequence[str]:
         """One."""
         return [self.prompt]
+
+    def inputs(self) -> Sequence[VideoInput]:
+        """In the order of the results."""
+        return self.videos
 
 
 class BatchItem(_Body):
@@ -186,6 +205,10 @@ class BatchRequest(SamplingBody):
     def prompts(self) -> Sequence[str]:
         """One for each item."""
         return [item.prompt for item in self.items]
+
+    def inputs(self) -> Sequence[VideoInput]:
+        """In the order of the results."""
+        return [item.video for item in self.items]
 
 
 RequestBody = TypeVar("RequestBody", bound=SamplingBody)

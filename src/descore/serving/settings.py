@@ -30,7 +30,8 @@ class ServerSettings(ConfigModel):
     window: NonNegativeFloat = 0.01
     """Seconds that the first clip of a batch waits for others, where the model is idle."""
     max_queue: PositiveInt = 64
-    """Clips in the server at a time, those that are decoded and scored included. Beyond it requests are refused."""
+    """Clips in the server at a time, those that are decoded and scored included. Beyond it requests are refused,
+    and beyond as many bodies that are being received."""
     timeout: PositiveFloat = 120.0
     """Seconds that a request may take; it may ask for less."""
     upload_seconds: PositiveFloat = 60.0
@@ -47,6 +48,8 @@ class ServerSettings(ConfigModel):
     """Pixels of a source frame; a file that states more is not decoded."""
     max_decode: PositiveInt = 1920 * 1080 * 60 * 60
     """Pixels of a source frame times its frames: a minute of full HD at 60 frames per second."""
+    max_frames: PositiveInt = 2048
+    """Pictures of a video that comes as frames."""
     decode_seconds: PositiveFloat = 20.0
     """Seconds that reading a video may take."""
 

@@ -1,5 +1,6 @@
 """Whatever a request to the scorer holds, it has a score or an error in its place, and the others go on."""
 
+import gc
 import json
 import math
 import weakref
@@ -10,6 +11,7 @@ from typer import Exit
 
 from descore import ConfigError, Request, Score, Scorer, VideoError
 from descore.cli.output import print_ranking, print_scores
+from descore.cli.scoring import end_start_up
 from descore.errors import DescoreError
 from descore.evaluation.judges import ModelJudge
 from descore.evaluation.records import to_line, to_record
@@ -177,3 +179,21 @@ def test_every_error_is_a_failure_when_printed(error, capsys):
         assert exit_.value.exit_code == VideoError.exit_code
         assert "scored 1 of 2; not scored:" in capsys.readouterr().err
     assert json.loads(to_line(to_record(error, video="b", prompt=PROMPT, model="m")))["error"] == "no"
+
+
+def test_pictures_in_cycles_do_not_gather():
+    """PyAV's frame and its side data hold each other: what start-up's thresholds would keep is let go of in time."""
+
+    class Picture:
+        def __init__(self):
+            self.side_data = [self]
+
+    before = gc.get_threshold()
+    gc.set_threshold(100_000, 20, 20)  # as the command line starts up
+    try:
+        end_start_up()
+        alive = [weakref.ref(Picture()) for _ in range(20_000)]
+        assert sum(picture() is not None for picture in alive) <= 2_000
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()

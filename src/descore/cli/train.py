@@ -174,7 +174,7 @@ def _training_bar(
     model: "ModelConfig", *, describe: Callable[[Mapping[str, Any]], str]
 ) -> Iterator["ProgressCallback"]:
     """A progress bar of updates, with a description of their metrics; messages of transformers are turned off."""
-    from descore.cli.scoring import progress_bar, quiet_transformers
+    from descore.cli.scoring import end_start_up, progress_bar, quiet_transformers
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # batches are collated in forked workers
     bar = progress_bar()
@@ -182,6 +182,7 @@ def _training_bar(
     with bar:
         task = bar.add_task("opening " + (model.checkpoint or model.backbone or ""), total=None)
         quiet_transformers()
+        end_start_up()
 
         def on_progress(step: int, of: int, metrics: Mapping[str, Any]) -> None:
             bar.update(task, completed=step, total=of, description=describe(metrics))

@@ -15,19 +15,22 @@ same. Torch has a switch for batch-invariant kernels in its compiler only, so th
 python -m benchmarks.bfloat16 [--repeats 1] [--clips 16]"""
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from statistics import median, pstdev
+from typing import Any
+from unittest.mock import patch
 
-import numpy as np
 import torch
-from transformers.cache_utils import Cache, DynamicCache
+from torch import Tensor
 
 from benchmarks.measure import environment, interleaved, option_parser, print_row
 from descore.cli.demo import REAL
 from descore.data.chat import Inputs, Tokens
 from descore.model import generation
+from descore.model.generation import ChainWriter, SharedPrefixCache
 from descore.model.modeling import DescoreModel
 from descore.synthetic.splits import Split, draw_plan, plan_example
 from descore.types import Clip
@@ -94,25 +97,30 @@ def read_again(models: Models) -> Way:
 def query_in_float32(models: Models) -> Way:
     """Chains in bfloat16; the last step by the float32 weights, on the cache of the chains."""
 
-    @torch.inference_mode()
+    def read(writer: ChainWriter, *args: Any) -> Tensor:  # noqa: ANN401
+        half, writer.cache = writer.cache, in_float32(writer.cache)
+        writer.model = models.full
+        try:
+            with generation._shared_prefix_attention(models.full.backbone):
+                return read_by_half(writer, *args)
+        finally:
+            writer.model, writer.cache = models.half, half
+
+    read_by_half, think = ChainWriter._read_rewards, one_pass(models.half)
+
     def score(prompts: Inputs, temperature: float) -> list[Read]:
-        half, limit = models.half, models.half.settings.max_chain_tokens
-        rows = generation.Prefill.encode(half, prompts, samples=1, limit=limit)
-        uniform_RN = np.stack([np.random.default_rng([0, 0]).random(limit + 1)] * len(prompts["input_ids"]))
-        chains, cache = generation._write_chains(
-            half, rows, limit=limit, temperature=temperature, uniform_RN=uniform_RN
-        )
-        rewards_RK = generation._read_rewards(models.full, rows, chains, in_float32(cache))
-        return list(zip(chains, rewards_RK[:, 0].tolist(), strict=True))
+        with patch.object(ChainWriter, "_read_rewards", read):
+            return think(prompts, temperature)
 
     return score
 
 
-def in_float32(cache: Cache) -> Cache:
+def in_float32(cache: SharedPrefixCache) -> SharedPrefixCache:
     """A copy of the cache."""
-    copy = DynamicCache()
-    for index, layer in enumerate(cache.layers):
-        copy.update(layer.keys.float(), layer.values.float(), index)
+    copy = deepcopy(cache)
+    for layer in copy.layers:
+        for name in ("prompt_keys", "prompt_values", "keys", "values"):
+            setattr(layer, name, getattr(layer, name).float())
     return copy
 
 

@@ -1,22 +1,28 @@
-"""Think, then score, in one pass: chains are written in a batch, their KV cache is kept, and one more masked step
-with the query reads each row's reward. Only where a checkpoint's layout puts the chain into the user's turn is the
-whole sequence encoded again.
+"""Think, then score, in one pass: chains are written together on the prompts' keys and values, and one more step with
+the query reads each row's reward. Only where a checkpoint's layout puts the chain into the user's turn is the whole
+sequence encoded again.
 
-The prompt is encoded once however many chains are written behind it: its cache is repeated. Sampling draws each row's
-uniform numbers from its own seed, so a clip's chain is the same alone, in a batch, and on the next run.
+A prompt is encoded once, and its keys and values are kept once, however many chains are written behind it: attention
+reads them for all rows of the prompt together and joins each row's own columns in the same softmax. Sampling draws each
+row's uniform numbers from its own seed, so a clip's chain is the same alone, in a batch, and on the next run.
 
 In: a DescoreModel and laid-out prompts. Out: completions with their rewards.
 
-Shapes: B prompts, S samples for each, R = B * S rows, T tokens, N tokens written, V vocabulary, K named dimensions."""
+Shapes: B prompts, S samples of each that are still written, R = B * S rows, P columns of a prompt, C of a row's own
+room, N tokens written, n columns of a step, V vocabulary, K named dimensions; H heads of queries, G of keys, D width.
+M, the columns that a prompt's rows read for one of the G: rows, repeated heads and n."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from descore.data.chat import Inputs, Layout, Tokens
 from descore.errors import AnswerError
@@ -24,51 +30,142 @@ from descore.model.modeling import DescoreModel
 from descore.rubric import read_answer
 from descore.types import Completion
 
-
-def preallocate(prefill: DynamicCache, *, samples: int, room: int) -> Cache:
-    """The prefill's columns, each row `samples` times, and `room` columns to write to. The prefill is emptied as it is
-    read, a layer at a time, so that there is never a second copy of the whole."""
-    layers = []
-    for layer in prefill.layers:
-        assert type(layer) is DynamicLayer, "a layer that forgets columns needs a room of its own"
-        layers.append(_PreallocatedLayer(layer.keys, layer.values, samples=samples, room=room))
-        layer.reset()
-    return Cache(layers=layers)
+SHARED_PREFIX = "descore_shared_prefix"
+"""The name of `attend_shared_prefix` among transformers' attention functions, while chains are written."""
+ROOM = 64
+"""Own columns come in multiples of this: products of odd lengths are slow on a GPU."""
+_BLOCK = 256
+"""Tokens of the vocabulary that sampling adds up first."""
 
 
-class _PreallocatedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typed
-    """`keys` and `values` are views of the columns written so far, of buffers that are longer."""
+class SharedPrefixCache(Cache):  # type: ignore[misc]  # transformers is not typed
+    """Each prompt's keys and values once, and the own ones of the S rows behind it, to the length of the longest."""
 
-    def __init__(self, keys_BHTD: Tensor, values_BHTD: Tensor, *, samples: int, room: int) -> None:
-        super().__init__()
-        self.lazy_initialization(keys_BHTD, values_BHTD)
-        self._key_room, self._value_room = (_preallocated(x, samples, room) for x in (keys_BHTD, values_BHTD))
-        self._show(keys_BHTD.shape[2])
+    def __init__(self, prefill: DynamicCache, mask_BP: Tensor, *, samples: int) -> None:
+        layers = [_SharedPrefixLayer(layer.keys, layer.values, samples) for layer in prefill.layers]
+        super().__init__(layers=layers)
+        hidden_B11P = mask_BP[:, None, None] == 0
+        self.prompt_bias_B11P: Tensor | None = None
+        if hidden_B11P.any():
+            self.prompt_bias_B11P = _bias(~hidden_B11P)
+        self.column_n = torch.zeros(1, dtype=torch.long, device=mask_BP.device)
+
+    @property
+    def room(self) -> int:
+        """Own columns that there is room for."""
+        return int(self.layers[0].keys.shape[2])
+
+    def write_at(self, column: int, *, count: int = 1) -> None:
+        """Let the next forward write its `count` columns at this own column of each row."""
+        while self.room < column + count:
+            for layer in self.layers:
+                layer.keys, layer.values = (nn.functional.pad(x, (0, 0, 0, ROOM)) for x in (layer.keys, layer.values))
+        self.column_n = torch.arange(column, column + count, device=self.column_n.device)
 
     def update(
-        self,
-        key_states: Tensor,
-        value_states: Tensor,
-        *args: object,  # noqa: ARG002  # transformers' signature
-        **kwargs: object,  # noqa: ARG002
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[Tensor, Tensor]:
-        """Write new columns behind the old, and give all of them."""
-        start = self.keys.shape[2]
-        self._show(start + key_states.shape[2])
-        self.keys[:, :, start:] = key_states
-        self.values[:, :, start:] = value_states
-        return self.keys, self.values
+        """Write a step's columns, and give all own columns (R, G, C, D), also those that nothing is written to."""
+        layer = self.layers[layer_idx]
+        layer.keys.index_copy_(2, self.column_n, key_states.to(layer.keys.dtype))
+        layer.values.index_copy_(2, self.column_n, value_states.to(layer.values.dtype))
+        return layer.keys, layer.values
 
-    def _show(self, columns: int) -> None:
-        assert columns <= self._key_room.shape[2], "more columns than the cache has room for"
-        self.keys, self.values = self._key_room[:, :, :columns], self._value_room[:, :, :columns]
+    def keep(self, prompts: Tensor, rows: Tensor) -> None:
+        """Keep these prompts, and these rows of theirs, and forget the others."""
+        if len(prompts) < len(self.layers[0].prompt_keys):
+            for layer in self.layers:
+                layer.prompt_keys, layer.prompt_values = layer.prompt_keys[prompts], layer.prompt_values[prompts]
+            if self.prompt_bias_B11P is not None:
+                self.prompt_bias_B11P = self.prompt_bias_B11P[prompts]
+        for layer in self.layers:
+            layer.keys, layer.values = layer.keys[rows], layer.values[rows]
 
 
-def _preallocated(states_BHTD: Tensor, samples: int, room: int) -> Tensor:
-    rows, heads, columns, width = states_BHTD.shape
-    buffer = states_BHTD.new_empty(rows * samples, heads, columns + room, width)
-    buffer.view(rows, samples, heads, -1, width)[..., :columns, :] = states_BHTD[:, None]
-    return buffer
+def _bias(visible: Tensor) -> Tensor:
+    """What is added to scores: 0, and minus infinity where nothing is visible."""
+    return torch.zeros_like(visible, dtype=torch.float32).masked_fill(~visible, -torch.inf)
+
+
+class _SharedPrefixLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typed
+    """`keys` and `values` are the rows' own columns (R, G, C, D)."""
+
+    def __init__(self, prompt_keys_BGPD: Tensor, prompt_values_BGPD: Tensor, samples: int) -> None:
+        super().__init__()
+        self.lazy_initialization(prompt_keys_BGPD, prompt_values_BGPD)
+        self.prompt_keys, self.prompt_values = prompt_keys_BGPD, prompt_values_BGPD
+        prompts, heads, _, width = prompt_keys_BGPD.shape
+        # Zeros, since what is not written yet is multiplied by a probability of 0.
+        self.keys = prompt_keys_BGPD.new_zeros(prompts * samples, heads, ROOM, width)
+        self.values = prompt_values_BGPD.new_zeros(prompts * samples, heads, ROOM, prompt_values_BGPD.shape[3])
+
+
+def attend_shared_prefix(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float,
+    shared_prefix: SharedPrefixCache | None = None,
+    **kwargs: Any,  # noqa: ANN401  # transformers' signature
+) -> tuple[Tensor, None]:
+    """Attention of a step's n columns over their prompts' keys and their rows' own, in one softmax: (R, n, H, D).
+
+    All columns of a prompt's rows are one product with its keys, which are repeated neither for rows nor for heads.
+    query (R, H, n, D), key and value (R, G, C, D); attention_mask is added to the own columns' scores."""
+    if shared_prefix is None:  # a forward beside the writing, such as another thread's
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)  # type: ignore[no-any-return]
+    with torch.autocast(query.device.type, enabled=False):
+        return _joined_attention(query * scaling, key, value, attention_mask, shared_prefix, module.layer_idx), None  # type: ignore[arg-type]
+
+
+def _joined_attention(
+    query_RHnD: Tensor, key_RGCD: Tensor, value_RGCD: Tensor, bias: Tensor | None, cache: SharedPrefixCache, layer: int
+) -> Tensor:
+    prompt_keys, prompt_values = cache.layers[layer].prompt_keys, cache.layers[layer].prompt_values
+    prompts, groups, length, width = prompt_keys.shape
+    rows, heads, columns, _ = query_RHnD.shape
+    samples, repeats = rows // prompts, heads // groups
+    query = query_RHnD.to(key_RGCD.dtype).reshape(prompts, samples, groups, repeats * columns, width)
+    prompt_BGMP = _product(query.transpose(1, 2).reshape(prompts, groups, -1, width), prompt_keys.mT)
+    if cache.prompt_bias_B11P is not None:
+        prompt_BGMP += cache.prompt_bias_B11P
+    own = _product(query.flatten(0, 1), key_RGCD.mT)
+    if bias is not None:
+        own = (own.view(rows, groups, repeats, columns, -1) + bias[:, :, None]).flatten(2, 3)
+    own_BGMC = own.view(prompts, samples, groups, repeats * columns, -1).transpose(1, 2).flatten(2, 3)
+    weight_BGML = torch.cat([prompt_BGMP, own_BGMC], dim=-1).softmax(dim=-1).to(value_RGCD.dtype)
+    out_BGMD = _product(weight_BGML[..., :length], prompt_values)
+    by_row = (prompts, groups, samples, repeats * columns, -1)
+    own_weight = weight_BGML[..., length:].reshape(by_row).transpose(1, 2).flatten(0, 1)
+    out = _product(own_weight, value_RGCD) + out_BGMD.view(by_row).transpose(1, 2).flatten(0, 1)
+    return out.reshape(rows, heads, columns, -1).transpose(1, 2).to(value_RGCD.dtype).contiguous()
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Left @ right (two leading dimensions) in float32, also of factors in half precision: as fused kernels have it."""
+    if left.dtype == torch.float32 or left.device.type != "cuda":
+        return left.float() @ right.float()
+    product: Tensor = torch.bmm(left.flatten(0, 1), right.flatten(0, 1), out_dtype=torch.float32)
+    return product.view(*left.shape[:2], *product.shape[1:])
+
+
+AttentionInterface.register(SHARED_PREFIX, attend_shared_prefix)
+AttentionMaskInterface.register(SHARED_PREFIX, sdpa_mask)
+
+
+@contextmanager
+def _shared_prefix_attention(backbone: Any) -> Iterator[None]:  # noqa: ANN401  # the families share no typed base
+    """Let the language model attend by `attend_shared_prefix` in the body."""
+    config = backbone.config.get_text_config()
+    chosen = config._attn_implementation
+    config._attn_implementation = SHARED_PREFIX
+    try:
+        yield
+    finally:
+        config._attn_implementation = chosen
 
 
 @torch.inference_mode()
@@ -85,17 +182,15 @@ def think_and_score(
 
     limit: tokens that a chain may have before its end of turn is forced. temperature 0 is greedy; above 0, chain s of
     prompt b is drawn with the seed (seeds[b], s), 0 where no seeds are given."""
-    rows = Prefill.encode(model, prompts, samples=samples, limit=limit)
     seeds = seeds or [0] * len(prompts["input_ids"])
     uniform_RN = np.stack(
         [np.random.default_rng([seed, s]).random(limit + 1) for seed in seeds for s in range(samples)]
     )
-    chains, cache = _write_chains(model, rows, limit=limit, temperature=temperature, uniform_RN=uniform_RN)
+    writer = ChainWriter(model, prompts, samples=samples, temperature=temperature, uniform_RN=uniform_RN)
+    chains, rewards_RK = writer.write()
     if model.chat.layout is Layout.USER_TURN:
         by_sample = [score_chains(model, prompts, chains[s::samples]) for s in range(samples)]
         rewards_RK = torch.stack(by_sample, dim=1).flatten(0, 1)
-    else:
-        rewards_RK = _read_rewards(model, rows, chains, cache).cpu()
     completions = [
         _completion(model, chain, truncated=len(chain) > limit, rewards=rewards)
         for chain, rewards in zip(chains, rewards_RK.tolist(), strict=True)
@@ -123,17 +218,10 @@ def score_without_thinking(model: DescoreModel, prompts: Inputs) -> list[Complet
     """Read the reward of each of the B prompts at once: B completions with an empty chain."""
     empty = model.chat.no_thinking
     rewards_BK = score_chains(model, prompts, [empty] * len(prompts["input_ids"]))
-    dimensions = model.settings.dimensions
+    named = [dict(zip(model.settings.dimensions, rewards, strict=True)) for rewards in rewards_BK.tolist()]
     return [
-        Completion(
-            token_ids=empty,
-            text="",
-            truncated=False,
-            verdict=None,
-            flaw=None,
-            rewards=dict(zip(dimensions, rewards, strict=True)),
-        )
-        for rewards in rewards_BK.tolist()
+        Completion(token_ids=empty, text="", truncated=False, verdict=None, flaw=None, rewards=rewards)
+        for rewards in named
     ]
 
 
@@ -151,102 +239,152 @@ def suppressed_token_ids(model: DescoreModel) -> Tokens:
     return [*model.chat.forbidden_ids, *range(len(model.chat.tokenizer), vocabulary)]
 
 
-@dataclass(frozen=True, slots=True)
-class Prefill:
-    """The prompts, encoded and repeated once for each sample."""
+class ChainWriter:
+    """The rows that are still written: S of each of B prompts, in order. Rows that are done leave when at most half of
+    all rows would be left, so that no more than a few steps are made for rewards; until then they are passed over."""
 
-    input_ids_RT: Tensor
-    mask_RT: Tensor
-    position_3RT: Tensor
-    cache: Cache
-
-    @classmethod
-    def encode(cls, model: DescoreModel, prompts: Inputs, *, samples: int, limit: int) -> "Prefill":
-        """Encode all but the prompts' last token, which generation reads first, and repeat the cache, with room for
-        that token, a chain and its forced end, and the query."""
-        position_3BT = model.family.positions(model.backbone, prompts)
-        per_token = {key: prompts[key][:, :-1] for key in ("input_ids", "mm_token_type_ids", "attention_mask")}
+    def __init__(
+        self, model: DescoreModel, prompts: Inputs, *, samples: int, temperature: float, uniform_RN: np.ndarray
+    ) -> None:
+        self.model, self.temperature = model, temperature
+        self.limit, self.suppressed = uniform_RN.shape[1] - 1, suppressed_token_ids(model)
+        position_3BP = model.family.positions(model.backbone, prompts)
         prefill = DynamicCache(config=model.backbone.config.get_text_config())
-        model.backbone.model(
-            **{**prompts, **per_token}, position_ids=position_3BT[..., :-1], past_key_values=prefill, use_cache=True
+        hidden_BPD = model.backbone.model(
+            **prompts, position_ids=position_3BP, past_key_values=prefill, use_cache=True
+        ).last_hidden_state
+        self.cache = SharedPrefixCache(prefill, prompts["attention_mask"], samples=samples)
+        self.samples, device = samples, model.device
+        self.logits_RV = self._logits(hidden_BPD[:, -1:]).repeat_interleave(samples, dim=0)
+        self.position_R = (position_3BP.amax(dim=(0, 2)) + 1).repeat_interleave(samples)
+        """The position of each row's first own token."""
+        self.uniform_RN = torch.from_numpy(uniform_RN).to(device)
+        self.written_RN = torch.full(uniform_RN.shape, model.chat.end_id, device=device)
+        self.length_R = torch.zeros(len(uniform_RN), dtype=torch.long, device=device)
+        """Tokens of each chain with its end of turn; 0 until it is there."""
+        self.number_R = torch.arange(len(uniform_RN), device=device)
+        """Which of all rows this one is."""
+        self.chains: list[Tokens] = [[] for _ in uniform_RN]
+        self.rewards_RK = torch.zeros(len(uniform_RN), model.settings.outputs)
+
+    def write(self) -> tuple[list[Tokens], Tensor]:
+        """All rows' chains, each ending with the end of turn, and their rewards (R, K) on the CPU: zeros in the layout
+        whose rewards the cache cannot give."""
+        with _shared_prefix_attention(self.model.backbone):
+            for column in range(self.limit + 1):
+                self._add_token(column)
+                open_R = self.length_R == 0
+                if not open_R.any():
+                    break
+                if (kept := self._fewer_rows(open_R)) is not None:
+                    self._collect(column)
+                    self._keep(*kept)
+                self._step(column)
+            self._collect(column)
+        return self.chains, self.rewards_RK
+
+    def _add_token(self, column: int) -> None:
+        """Choose each row's next token. The end of turn is forced behind the limit, and goes on behind an end."""
+        if column < self.limit:
+            uniform_R1 = self.uniform_RN[:, column : column + 1]
+            token_R = sample_token_ids(self.logits_RV, uniform_R1, temperature=self.temperature)
+            self.written_RN[:, column] = token_R.masked_fill(self.length_R > 0, self.model.chat.end_id)
+        ended_R = (self.length_R == 0) & (self.written_RN[:, column] == self.model.chat.end_id)
+        self.length_R.masked_fill_(ended_R, column + 1)
+
+    def _step(self, column: int) -> None:
+        """Read the tokens at this column, for the logits of the next."""
+        self.cache.write_at(column)
+        visible_C = torch.arange(self.cache.room, device=self.model.device) <= column
+        hidden_R1D = self._forward(
+            self.written_RN[:, column : column + 1], (self.position_R + column)[:, None], visible_C[None, None]
         )
-        return cls(
-            prompts["input_ids"].repeat_interleave(samples, dim=0),
-            prompts["attention_mask"].repeat_interleave(samples, dim=0),
-            position_3BT.repeat_interleave(samples, dim=1),
-            preallocate(prefill, samples=samples, room=limit + 3),
+        self.logits_RV = self._logits(hidden_R1D)
+
+    def _forward(self, token_Rn: Tensor, position_Rn: Tensor, visible_RnC: Tensor) -> Tensor:
+        hidden_RnD: Tensor = self.model.backbone.model(
+            input_ids=token_Rn,
+            attention_mask=_bias(visible_RnC)[:, None],
+            position_ids=position_Rn.expand(3, -1, -1),
+            past_key_values=self.cache,
+            shared_prefix=self.cache,
+            use_cache=True,
+        ).last_hidden_state
+        return hidden_RnD
+
+    def _logits(self, hidden_RnD: Tensor) -> Tensor:
+        logits_RV: Tensor = self.model.backbone.get_output_embeddings()(hidden_RnD[:, -1]).float()
+        logits_RV[:, self.suppressed] = -torch.inf
+        return logits_RV
+
+    def _fewer_rows(self, open_R: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Prompts and rows to keep for the open rows, if they are at most half. Each prompt keeps as many rows, so that
+        one with few open ones keeps some that are done."""
+        open_BS = open_R.view(-1, self.samples)
+        prompts = open_BS.any(dim=1).nonzero()[:, 0]
+        samples = int(open_BS.sum(dim=1).max())
+        if 2 * len(prompts) * samples > len(open_R):
+            return None
+        sample_BS = open_BS[prompts].int().argsort(dim=1, descending=True, stable=True)[:, :samples]
+        return prompts, (prompts[:, None] * self.samples + sample_BS).flatten()
+
+    def _keep(self, prompts: Tensor, rows: Tensor) -> None:
+        self.cache.keep(prompts, rows)
+        self.samples = len(rows) // len(prompts)
+        for name in ("logits_RV", "position_R", "uniform_RN", "written_RN", "length_R", "number_R"):
+            setattr(self, name, getattr(self, name)[rows])
+
+    def _collect(self, column: int) -> None:
+        """Keep chains and rewards of the rows that are done. Tokens before this column are in the cache."""
+        read = self.model.chat.layout is not Layout.USER_TURN and self.model.settings.outputs > 0
+        seen_R = torch.where(self.length_R > 0, self.length_R - 1, column)
+        rewards_RK = self._read_rewards(seen_R, column).cpu() if read else None
+        for row, (number, length) in enumerate(zip(self.number_R.tolist(), self.length_R.tolist(), strict=True)):
+            if length and not self.chains[number]:
+                self.chains[number] = self.written_RN[row, :length].tolist()
+                if rewards_RK is not None:
+                    self.rewards_RK[number] = rewards_RK[row]
+
+    def _read_rewards(self, seen_R: Tensor, column: int) -> Tensor:
+        """Rewards (R, K) by one step of n = 2 columns, the end of turn and the query, behind the `seen_R` tokens of
+        each chain. Where the query does not see the end of turn, it is the only column.
+
+        The columns are written behind those of the longest chain, and written over afterwards."""
+        chat, device = self.model.chat, self.model.device
+        token_n = [chat.end_id, chat.query_id] if chat.layout is Layout.QUERY_LAST else [chat.query_id]
+        step_n = torch.arange(len(token_n), device=device)
+        self.cache.write_at(column, count=len(token_n))
+        column_C = torch.arange(self.cache.room, device=device)
+        own_RnC = column_C < seen_R[:, None, None]
+        step_nC = (column_C >= column) & (column_C <= column + step_n[:, None])
+        hidden_RnD = self._forward(
+            torch.tensor([token_n], device=device).expand(len(seen_R), -1),
+            (self.position_R + seen_R)[:, None] + step_n,
+            own_RnC | step_nC,
         )
+        return self.model.rewards(hidden_RnD)
 
 
-def _write_chains(
-    model: DescoreModel, rows: Prefill, *, limit: int, temperature: float, uniform_RN: np.ndarray
-) -> tuple[list[Tokens], Cache]:
-    """The chains' ids, each ending with the end of turn, and the cache of all that was read to write them."""
-    chat = model.chat
-    draw = SeededSampling(uniform_RN, temperature=temperature, start=rows.input_ids_RT.shape[1])
-    out = model.backbone.generate(
-        input_ids=rows.input_ids_RT,
-        attention_mask=rows.mask_RT,
-        position_ids=rows.position_3RT,
-        past_key_values=rows.cache,
-        logits_processor=LogitsProcessorList([draw] if temperature > 0 else []),
-        generation_config=GenerationConfig(
-            do_sample=False,  # with a temperature, SeededSampling leaves one token to choose
-            max_new_tokens=limit + 1,
-            forced_eos_token_id=chat.end_id,
-            eos_token_id=chat.end_id,
-            pad_token_id=chat.pad_id,
-            suppress_tokens=suppressed_token_ids(model),
-            repetition_penalty=1.0,
-            return_dict_in_generate=True,
-        ),
-    )
-    written_RN = out.sequences[:, rows.input_ids_RT.shape[1] :].tolist()
-    return [row[: row.index(chat.end_id) + 1] for row in written_RN], out.past_key_values
+def sample_token_ids(logits_RV: Tensor, uniform_R1: Tensor, *, temperature: float) -> Tensor:
+    """The token (R,) that each row's uniform number picks from its distribution (inverse transform sampling); at
+    temperature 0 the likeliest. A token whose logit is minus infinity is never picked.
+
+    The vocabulary is in float32; only sums are in float64: those of its blocks, and those inside the block drawn."""
+    if temperature == 0:
+        return logits_RV.argmax(dim=-1)
+    # Below the largest score none overflows, whatever the temperature: towards 0 it becomes the likeliest token.
+    below_RV = logits_RV - logits_RV.amax(dim=-1, keepdim=True)
+    weight_RV = (below_RV / max(temperature, torch.finfo(torch.float32).tiny)).softmax(dim=-1)
+    weight_RbW = nn.functional.pad(weight_RV, (0, -weight_RV.shape[1] % _BLOCK)).view(len(weight_RV), -1, _BLOCK)
+    end_Rb = weight_RbW.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
+    target_R1 = _below(uniform_R1 * end_Rb[:, -1:], end_Rb[:, -1:])
+    block_R1 = torch.searchsorted(end_Rb, target_R1, right=True)
+    inside_RW = weight_RbW[torch.arange(len(block_R1), device=block_R1.device), block_R1[:, 0]].double().cumsum(dim=-1)
+    start_R1 = end_Rb.gather(1, block_R1) - inside_RW[:, -1:]
+    rest_R1 = _below((target_R1 - start_R1).clamp(min=0), inside_RW[:, -1:])
+    return (block_R1 * _BLOCK + torch.searchsorted(inside_RW, rest_R1, right=True))[:, 0]
 
 
-def _read_rewards(model: DescoreModel, rows: Prefill, chains: list[Tokens], cache: Cache) -> Tensor:
-    """One masked step of n = 2 columns: the longest chains' last token, which is not in the cache yet, and the query.
-    Where the query does not see the end of turn, it is the only column.
-
-    Shorter chains hide what generation padded behind them, and the query stands right behind what it sees of each."""
-    device, chat = rows.mask_RT.device, model.chat
-    seen_R = torch.tensor([len(chat.before_query(chain)) for chain in chains], device=device)
-    longest = int(seen_R.max())
-    written_RN = torch.arange(longest, device=device) < seen_R[:, None]
-    mask_RT = torch.cat([rows.mask_RT, written_RN.long(), torch.ones_like(seen_R)[:, None]], dim=1)
-    next_R = rows.position_3RT.amax(dim=(0, 2)) + 1
-    columns = 2 if chat.layout is Layout.QUERY_LAST else 1
-    position_Rn = torch.stack([next_R + longest - 1, next_R + seen_R], dim=1)[:, -columns:]
-    step_Rn = torch.tensor([[chat.end_id, chat.query_id]], device=device)[:, -columns:].expand(len(chains), columns)
-    hidden_RnD = model.backbone.model(
-        input_ids=step_Rn,
-        attention_mask=mask_RT,
-        position_ids=position_Rn.expand(3, -1, -1),
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
-    return model.rewards(hidden_RnD)
-
-
-class SeededSampling(LogitsProcessor):  # type: ignore[misc]  # transformers is not typed
-    """Leave the one token that a row's next uniform number picks from its distribution (inverse transform sampling).
-
-    Works on the logits that are left when forbidden tokens are taken out."""
-
-    def __init__(self, uniform_RN: np.ndarray, *, temperature: float, start: int) -> None:
-        self.uniform_RN = torch.from_numpy(uniform_RN)
-        self.temperature = temperature
-        self.start = start
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Minus infinity (R, V) everywhere but at the token drawn."""
-        step = input_ids.shape[1] - self.start
-        scores_RV = scores.double()
-        # Below the largest score none overflows, whatever the temperature: towards 0 it becomes the likeliest token.
-        below_RV = scores_RV - scores_RV.amax(dim=-1, keepdim=True)
-        cumulative_RV = (below_RV / self.temperature).softmax(dim=-1).cumsum(dim=-1)
-        # Scaled by the last column, which rounding leaves a little off 1.
-        target_R1 = self.uniform_RN[:, step : step + 1].to(scores.device) * cumulative_RV[:, -1:]
-        drawn_R1 = torch.searchsorted(cumulative_RV, target_R1, right=True).clamp(max=scores.shape[1] - 1)
-        return torch.full_like(scores, -torch.inf).scatter(1, drawn_R1, 0.0)
+def _below(target_R1: Tensor, end_R1: Tensor) -> Tensor:
+    """The target, or the largest number under the end, so that rounding never picks what is behind all weights."""
+    return torch.minimum(target_R1, torch.nextafter(end_R1, torch.zeros_like(end_R1)))

@@ -169,7 +169,7 @@ def test_killed_by_the_system_it_ends_the_same(straight, data, rl, tmp_path):
         "on_progress = lambda step, *_: os.kill(os.getpid(), signal.SIGKILL) if step == 3 else None\n"
         "train_rl(read_config(Path(sys.argv[1]), RlConfig), on_progress=on_progress)"
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
     killed = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "rl.yaml"], env=environment, capture_output=True, check=False
     )
@@ -219,7 +219,7 @@ def test_two_processes_give_the_curve_of_one(data, rl, tmp_path):
     done = subprocess.run(
         [*launched, "-m", "descore", "train", "rl", tmp_path / "two.yaml"],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
         capture_output=True,
         text=True,
         check=False,

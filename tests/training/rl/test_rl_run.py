@@ -169,7 +169,7 @@ def test_killed_by_the_system_it_ends_the_same(straight, data, rl, tmp_path):
         "on_progress = lambda step, *_: os.kill(os.getpid(), signal.SIGKILL) if step == 3 else None\n"
         "train_rl(read_config(Path(sys.argv[1]), RlConfig), on_progress=on_progress)"
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": SOURCES}
     killed = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "rl.yaml"], env=environment, capture_output=True, check=False
     )
@@ -180,6 +180,7 @@ def test_killed_by_the_system_it_ends_the_same(straight, data, rl, tmp_path):
 
 
 ROOT = Path(__file__).parents[3]
+SOURCES = f"{ROOT / 'src'}{os.pathsep}{ROOT}"
 
 
 @pytest.mark.slow
@@ -219,7 +220,7 @@ def test_two_processes_give_the_curve_of_one(data, rl, tmp_path):
     done = subprocess.run(
         [*launched, "-m", "descore", "train", "rl", tmp_path / "two.yaml"],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
+        env={**os.environ, "PYTHONPATH": SOURCES},
         capture_output=True,
         text=True,
         check=False,

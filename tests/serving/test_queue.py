@@ -1,6 +1,7 @@
 """Micro-batches, the bounded queue, deadlines, clients that leave, and a graceful stop."""
 
 import asyncio
+import gc
 import json
 import threading
 import time
@@ -14,7 +15,7 @@ from descore.serving.app import create_app
 from descore.serving.batching import BatchQueue
 from descore.serving.problems import ServiceError
 from descore.serving.settings import ServerSettings
-from tests.serving.conftest import PROMPT, URL, problem_of, score_of
+from tests.serving.conftest import PROMPT, URL, picture, problem_of, score_of
 
 
 @asynccontextmanager
@@ -195,6 +196,17 @@ def test_a_deadline_ends_the_wait_and_frees_the_place(serving, scorer, threads):
     assert first.result().status_code == 200
     assert score_of(client).status_code == 200
     assert ["late"] not in scorer.batches
+
+
+def test_cancelled_work_leaves_nothing_in_the_log(serving, scorer, caplog):
+    client = serving()
+    scorer.open.clear()
+    videos = [{"path": "bright.mp4"}, {"frames": [picture(1)] * 4, "fps": 2}]
+    for seconds in (1e-9, 0.05):
+        body = {"prompt": PROMPT, "videos": videos, "timeout": seconds}
+        assert problem_of(client.post("/v1/rank", json=body))[0] == 503
+    gc.collect()
+    assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
 def test_a_late_batch_gives_a_line_for_each_item(serving, scorer):

@@ -3,7 +3,7 @@
 app = create_app({"tiny": Scorer.from_pretrained("tiny")}, settings=ServerSettings())"""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any, TypeVar
@@ -191,7 +191,7 @@ async def _results(request: HttpRequest, service: Service, body: RequestBody) ->
     with service.metrics.timed("request"):
         try:
             async with asyncio.timeout(seconds := _seconds(body, service)):
-                return await _while_connected(request, asyncio.gather(*tasks))
+                return await _while_connected(request, _all_of(tasks))
         except TimeoutError:
             raise ServiceError("busy", f"no answer within {seconds:g} s") from None
         finally:
@@ -202,8 +202,13 @@ def _seconds(body: RequestBody, service: Service) -> float:
     return min(body.timeout or service.settings.timeout, service.settings.timeout)
 
 
-async def _while_connected(request: HttpRequest, work: "asyncio.Future[_T]") -> _T:
+async def _all_of(tasks: Sequence["asyncio.Task[Outcome]"]) -> list[Outcome]:
+    return [await task for task in tasks]
+
+
+async def _while_connected(request: HttpRequest, coroutine: Coroutine[Any, Any, _T]) -> _T:
     """What the work gives. ServiceError (gone) if the client leaves before."""
+    work = asyncio.create_task(coroutine)
     leaving = asyncio.create_task(_until_disconnected(request))
     try:
         either: list[asyncio.Future[Any]] = [work, leaving]

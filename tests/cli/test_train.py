@@ -156,7 +156,7 @@ def test_a_reward_function_that_fails_is_named(descore, thinking, reward_module,
     failed = descore(*rl_command(thinking, f"{reward_module}:unsure", tmp_path / "run"))
     assert failed.exit_code == 3
     assert failed.stderr.splitlines()[-1] == (
-        f"error: rewards.function: {reward_module}:unsure failed: ZeroDivisionError: division by zero"
+        f"error: rewards.function: {reward_module}:unsure failed in step 1: ZeroDivisionError: division by zero"
     )
 
 

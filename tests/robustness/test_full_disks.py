@@ -192,12 +192,13 @@ def test_a_folder_that_cannot_be_made_is_one_line(clips, verb):
 
 def test_a_device_or_a_pipe_is_not_replaced(tmp_path):
     runs = write_runs(tmp_path)
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "null").symlink_to("/dev/null")
-    for out in (tmp_path / "pipe", tmp_path / "null", "/dev/full"):
+    os.mkfifo(tmp_path / "pipe.html")
+    (tmp_path / "null.html").symlink_to("/dev/null")
+    for out in (tmp_path / "pipe.html", tmp_path / "null.html"):
         assert_one_line(*invoke("report", runs[0], "--out", out), f"{out}: is a device or a pipe")
-    assert (tmp_path / "pipe").is_fifo()
-    assert os.path.realpath(tmp_path / "null") == "/dev/null"
+    assert_one_line(*invoke("report", runs[0], "--out", "/dev/full"), "expected a page")
+    assert (tmp_path / "pipe.html").is_fifo()
+    assert os.path.realpath(tmp_path / "null.html") == "/dev/null"
     with pytest.raises(ConfigError, match="is a folder, which a file cannot replace"):
         atomic_write(tmp_path, "x")
 

@@ -83,6 +83,12 @@ def commands(folder):
             (*clips, "-p", PROMPT, "-m", "sharpness", "-o", at("stress*")),
             (clips[0], "-p", PROMPT, "-m", at("gone*")),
         ],
+        "serve": [
+            ("-m", f"a={at('gone*')}"),
+            ("--media-root", at("gone*")),
+            ("--host", EVIL),
+            ("-m", f"{EVIL}={at('gone*')}"),
+        ],
         "data check": [(at("pairs*.jsonl"), "--videos"), (at("pairs*.jsonl"), "--json"), (at("gone*.csv"),)],
         "data convert": [
             (at("ratings*.jsonl"), "--from", "ratings", "-o", at("out*.jsonl")),

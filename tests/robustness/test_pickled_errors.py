@@ -11,7 +11,16 @@ import pytest
 
 import descore
 from descore.config_model import Fault, SettingsError
-from descore.errors import AnswerError, CheckpointError, ConfigError, DataError, DescoreError, VideoError
+from descore.errors import (
+    AnswerError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DescoreError,
+    VideoError,
+    VideoLimitError,
+)
+from descore.serving.problems import ServiceError
 from descore.video.packets import _CorruptPacketError
 from descore.video.reader import VideoSampling, read_clip
 from descore.video.sampling import DamagedError
@@ -23,8 +32,10 @@ EXAMPLES = [
     DamagedError("clip.mp4", "cut off"),
     DataError("pairs.csv", 7, "prompt is empty"),
     DescoreError("anything"),
+    ServiceError("busy", "try again"),
     SettingsError("sampling", [Fault("fps", "must be positive"), Fault("seed", "unknown key")]),
     VideoError("clip.mp4", "no such file"),
+    VideoLimitError("clip.mp4", "8192x8192 pixels"),
     _CorruptPacketError("clip.mp4", "a packet is corrupt"),
 ]
 

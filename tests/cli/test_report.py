@@ -88,6 +88,7 @@ def test_a_page_that_cannot_be_written_is_one_line(descore, folder, tmp_path):
         assert line.startswith("error: --out: ")
 
 
+@pytest.mark.slow
 def test_a_report_needs_no_model(folder, tmp_path):
     """It answers at once, since neither torch nor transformers is loaded."""
     code = (

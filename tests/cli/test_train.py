@@ -72,6 +72,7 @@ def thinking(drawn):
     return drawn / "rl.yaml"
 
 
+@pytest.mark.slow
 def test_sft_prints_the_model_and_the_next_command(descore, drawn):
     result = descore("train", "sft", drawn / "sft.yaml")
     assert result.exit_code == 0, result.stderr

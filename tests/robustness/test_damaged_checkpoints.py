@@ -150,6 +150,7 @@ def test_weights_of_another_run_are_named(runs):
         load_learned(build_micro().requires_grad_(False), file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["cold-start", "rl"])
 def test_a_run_resumes_before_the_damage_and_ends_the_same(runs, data, stage, tmp_path):
     train, make, _ = STAGES[stage]
@@ -188,6 +189,7 @@ def test_chains_of_redone_steps_are_taken_out(runs, data, tmp_path):
     assert all(record["chain"] != extra["chain"] for record in records)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_has_its_name_only_when_it_is_whole(data, monkeypatch, tmp_path):
     """Trainer alone would write checkpoint-1 in its place, and a kill within would leave it half there."""
     written = DescoreTrainer._save_optimizer_and_scheduler

@@ -106,6 +106,7 @@ def put(value, path, new):
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["run.json", "labels.json", "results.json", "clips.jsonl"])
 def test_any_altered_value_is_refused_or_shown(runs, name, tmp_path):
     """A seeded sample of all values of a file, each replaced by one of another type, or taken out."""

@@ -112,6 +112,7 @@ def data(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("verb", "make", "config"),
     [
@@ -131,6 +132,7 @@ def test_training_on_a_full_disk_is_one_line(data, tmp_path, verb, make, config,
     assert invoke("train", verb, data / config, f"run.out={tmp_path / 'run'}", "optim.max_steps=2")[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0, 0.6])
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_bulk_scoring_on_a_full_disk_goes_on_later(data, tmp_path, suffix, share):
@@ -227,6 +229,7 @@ def run(*args, **options):
     return subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True, timeout=120, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("args", [("benchmarks",), ("benchmarks", "--json"), ("report",)])
 def test_a_full_standard_output_is_one_line(args, tmp_path):
     if args[0] == "report":
@@ -237,6 +240,7 @@ def test_a_full_standard_output_is_one_line(args, tmp_path):
     assert done.stderr.startswith("error: standard output: No space left on device")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("args", [("benchmarks",), ("benchmarks", "--json")])
 def test_a_reader_that_goes_is_quiet(args):
     """As with `| head`: text and JSON alike end with 128 + SIGPIPE."""
@@ -247,6 +251,7 @@ def test_a_reader_that_goes_is_quiet(args):
     assert (process.returncode, error) == (141, "")
 
 
+@pytest.mark.slow
 def test_closed_streams_do_not_mix_with_files(tmp_path):
     """With standard output closed, the next file that is opened would get its number, and what is printed."""
     runs = write_runs(tmp_path)

@@ -52,6 +52,7 @@ def assert_all_end(workers):
     assert wait_for(lambda: not any(map(is_running, workers)), seconds=5), "a worker outlives its parent"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_worker_that_waits_ends_with_its_parent():
     with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE, text=True) as process:

@@ -40,6 +40,7 @@ def served(tmp_path):
         process.wait()
 
 
+@pytest.mark.slow
 def test_the_command_scores_an_upload_and_ends_clean(served, tmp_path):
     process, url = served("--model", "mine=tiny", DESCORE_API_KEY="secret")
     with httpx2.Client(base_url=url, timeout=60) as client:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -75,7 +76,9 @@ def test_a_worker_that_cannot_start_is_an_error(monkeypatch):
         outcomes(["0"], workers=1)
 
 
-SCRIPT = """
+SCRIPT = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from descore.rewards.decoding import DecodingPool
 from tests.rewards.read_stub import read_stub
 

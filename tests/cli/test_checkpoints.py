@@ -97,7 +97,7 @@ def test_what_is_exported_scores(descore, model, films, tmp_path, dtype):
 @pytest.mark.parametrize(
     ("checkpoint", "out", "options", "code", "message"),
     [
-        (None, "out", ("--for", "sglang"), 2, "'sglang' is not one of 'vllm'"),
+        (None, "out", ("--for", "sglang"), 2, "'sglang' is not"),
         (None, "out", (), 2, "Missing option '--for'"),
         (None, ".", ("--for", "vllm"), 3, ".: is there already; choose another folder"),
         (None, "no/out", ("--for", "vllm"), 3, "no/out: there is no folder"),

@@ -86,6 +86,14 @@ def test_a_fragmented_file_that_is_whole_is_read():
     assert clip.duration == 2.0
 
 
+def test_letters_of_a_header_in_other_bytes_state_no_length(tmp_path):
+    """Compressed pictures hold any four bytes now and then; here a box that nobody reads does."""
+    content = write_film(tmp_path / "film.mp4", noise(8, width=64, height=64)).read_bytes()
+    inside = b"mehd" + b"\xff" * 12
+    read = read_clip(content + (8 + len(inside)).to_bytes(4, "big") + b"free" + inside, sampling=SMALL)
+    assert read.times == read_clip(content, sampling=SMALL).times
+
+
 @pytest.mark.parametrize("part", range(2, 16))
 def test_a_transport_stream_that_is_cut_is_refused(tmp_path, part):
     path = write_film(tmp_path / "film.ts", noise(48, width=256, height=192), g=12, bf=0)

@@ -42,6 +42,9 @@ FFV1_TRAILER = 8
 LAST_NON_REFERENCE, LAST_HEVC_SLICE = 14, 31
 """Types of units in HEVC, of which the even ones up to the first hold pictures that are no reference."""
 
+BOX_BYTES = 64
+"""Of an MP4's box, as many bytes as what is read of it takes."""
+
 TS_PACKET = 188
 TS_SYNC = 0x47
 TS_CLOCK = 1 << 33
@@ -242,15 +245,36 @@ CHECKS: Mapping[str, Callable[[BinaryIO], str | None]] = MappingProxyType(
 
 def stated_seconds(file: BinaryIO) -> float:
     """The length of the whole that the header of a fragmented MP4 states (ISO/IEC 14496-12, 8.8.2), or 0."""
-    file.seek(0)
-    head = file.read(2**16)
-    header, extended = head.find(b"mvhd"), head.find(b"mehd")
-    if min(header, extended) < 0:
+    header, extended = _box(file, b"moov", b"mvhd"), _box(file, b"moov", b"mvex", b"mehd")
+    if not header or not extended:
         return 0.0
-    scale_at = header + (24 if head[header + 4] else 16)
-    scale = int.from_bytes(head[scale_at : scale_at + 4], "big")
-    size = 8 if head[extended + 4] else 4
-    return int.from_bytes(head[extended + 8 : extended + 8 + size], "big") / scale if scale else 0.0
+    scale_at = 20 if header[0] else 12
+    scale = int.from_bytes(header[scale_at : scale_at + 4], "big")
+    return int.from_bytes(extended[4 : 12 if extended[0] else 8], "big") / scale if scale else 0.0
+
+
+def _box(file: BinaryIO, *path: bytes) -> bytes:
+    """The first bytes of an MP4's box, by the types of the boxes that it is in (ISO/IEC 14496-12, 4.2); empty without
+    one. A search for the type alone would find it in compressed pictures too."""
+    start, end = 0, file.seek(0, io.SEEK_END)
+    for kind in path:
+        while start + 8 <= end:
+            file.seek(start)
+            head = file.read(16)
+            size, content = int.from_bytes(head[:4], "big"), 8
+            if size == 1:
+                size, content = int.from_bytes(head[8:], "big"), 16
+            size = size or end - start
+            if size < content:
+                return b""
+            if head[4:8] == kind:
+                start, end = start + content, min(end, start + size)
+                break
+            start += size
+        else:
+            return b""
+    file.seek(start)
+    return file.read(min(BOX_BYTES, end - start))
 
 
 def end_of(packets: "Iterable[Packet[Stream]]") -> float:

@@ -36,7 +36,8 @@ _Row = TypeVar("_Row")
 
 def default_workers() -> int:
     """All cores that this process may use but one, which is left to the model; at most MOST_WORKERS."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # macOS and Windows have no affinity.
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return max(1, min(MOST_WORKERS, cores - 1))
 
 

@@ -99,7 +99,7 @@ def test_what_is_exported_scores(descore, model, films, tmp_path, dtype):
     [
         (None, "out", ("--for", "sglang"), 2, "'sglang' is not"),
         (None, "out", (), 2, "Missing option '--for'"),
-        (None, ".", ("--for", "vllm"), 3, ".: is there already; choose another folder"),
+        (None, ".", ("--for", "vllm"), 3, ".: exists already; choose another folder"),
         (None, "no/out", ("--for", "vllm"), 3, "no/out: there is no folder"),
         ("nowhere", "out", ("--for", "vllm"), 3, "nowhere: no such folder"),
         ("", "out", ("--for", "vllm"), 3, "has no descore.json"),

@@ -238,7 +238,7 @@ def test_whatever_does_not_fit_is_one_line_and_writes_nothing(whole, tmp_path, c
 
 def test_what_is_there_is_not_overwritten(whole, tmp_path):
     (tmp_path / "ours").mkdir()
-    with pytest.raises(ConfigError, match="is there already; choose another"):
+    with pytest.raises(ConfigError, match="exists already; choose another"):
         convert_official(whole.folder, tmp_path / "ours", **HOW)
 
 

@@ -109,7 +109,7 @@ def _refuse_options(out: Path, *, rubric: str, layout: str) -> None:
         raise ConfigError(f"rubric: found {_OFFICIAL_VIDEO_PLACE}; write {VIDEO_PLACE} where the video stands")
     fill_rubric(rubric, prompt="")
     if out.exists():
-        raise ConfigError(f"--out: {out} is there already; choose another")
+        raise ConfigError(f"{out}: exists already; choose another folder with --out, or remove it")
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"--out: there is no folder {out.absolute().parent} to put it in")
 

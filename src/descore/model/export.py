@@ -47,7 +47,7 @@ class Export:
 def export_for_vllm(source: str | Path, out: str | Path, *, dtype: torch.dtype | None = None) -> Export:
     """Write `out` atomically. dtype: of the weights; None: as the checkpoint's config says.
 
-    ConfigError for a folder that is there already; CheckpointError for a checkpoint that has no head or no row to
+    ConfigError for a folder that exists already; CheckpointError for a checkpoint that has no head or no row to
     spare, or whose config other engines read in another way than transformers."""
     folder, out = find_checkpoint(source), Path(out)
     _refuse_out(out)
@@ -78,7 +78,7 @@ def export_for_vllm(source: str | Path, out: str | Path, *, dtype: torch.dtype |
 
 def _refuse_out(out: Path) -> None:
     if out.exists():
-        raise ConfigError(f"{out}: is there already; choose another folder")
+        raise ConfigError(f"{out}: exists already; choose another folder, or remove it")
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"{out}: there is no folder {out.absolute().parent} to put it in")
 

@@ -8,15 +8,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image
 
 from descore.errors import VideoError
 from descore.serving.app import create_app
+from descore.serving.server import address_of, bind
 from descore.serving.settings import ServerSettings
 from descore.types import Completion, Score
 from descore.video.encoder import write_mp4
 from descore.video.sampling import VideoSampling
+from tests.serving.chromium import Chromium
 
 URL = "http://127.0.0.1"
 PROMPT = "a red ball"
@@ -129,3 +132,47 @@ def problem_of(answer):
     assert body["error"].keys() == {"kind", "message"}
     assert "\n" not in body["error"]["message"]
     return answer.status_code, body["error"]["kind"], body["error"]["message"]
+
+
+@pytest.fixture
+def live():
+    """A function: the address of a server that runs this app, in a thread of its own."""
+    running = []
+
+    def start(app):
+        listening = bind("127.0.0.1", 0)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        running.append((server, thread, listening))
+        return address_of(listening)
+
+    yield start
+    for server, thread, listening in running:
+        server.should_exit = True
+        thread.join(30)
+        listening.close()
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    """A browser, for all tests of a file."""
+    with Chromium(tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_page(chromium):
+    """A function that opens a page and waits for its script. What the page complains of fails the test."""
+    pages = []
+
+    def start(url):
+        page = chromium.open(url)
+        pages.append(page)
+        page.wait_for("document.body.dataset.ready")
+        return page
+
+    yield start
+    for page in pages:
+        assert page.complaints() == []
+        page.close()

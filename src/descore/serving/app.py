@@ -19,6 +19,7 @@ from descore.scorer import Scorer
 from descore.serving.bodies import body_schema, read_body
 from descore.serving.guard import Guard, problem_response
 from descore.serving.metrics import MEDIA_TYPE
+from descore.serving.page import FramesRequest, add_page
 from descore.serving.problems import STATUS, Kind, ServiceError
 from descore.serving.schema import (
     BatchLine,
@@ -31,10 +32,11 @@ from descore.serving.schema import (
     RankFailure,
     RankPlace,
     RankRequest,
-    RequestBody,
+    SamplingBody,
     ScoreRequest,
     ServedScore,
     State,
+    VideoBody,
 )
 from descore.serving.service import Outcome, Service
 from descore.serving.settings import ServerSettings
@@ -57,7 +59,7 @@ _REASONS: Mapping[Kind, str] = {
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     STATUS[kind]: {"model": ErrorBody, "description": reason} for kind, reason in _REASONS.items()
 }
-_BODIES = (ScoreRequest, CompareRequest, RankRequest, BatchRequest)
+_BODIES = (ScoreRequest, CompareRequest, RankRequest, BatchRequest, FramesRequest)
 
 
 def create_app(scorers: Mapping[str, Scorer], *, settings: ServerSettings) -> FastAPI:
@@ -88,6 +90,7 @@ def create_app(scorers: Mapping[str, Scorer], *, settings: ServerSettings) -> Fa
     _add_handlers(app, service)
     _add_scoring(app, service)
     _add_states(app, service)
+    add_page(app, service, responses=_RESPONSES)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
@@ -184,7 +187,7 @@ def _add_states(app: FastAPI, service: Service) -> None:
         return Response(service.metrics.page(), media_type=MEDIA_TYPE)
 
 
-async def _results(request: HttpRequest, service: Service, body: RequestBody) -> list[Outcome]:
+async def _results(request: HttpRequest, service: Service, body: SamplingBody) -> list[Outcome]:
     """The results of a request's videos, all of one prompt, as long as its client waits and within its time."""
     [prompt] = body.prompts()
     tasks = service.submit([(video, prompt) for video in body.inputs()], body)
@@ -198,7 +201,7 @@ async def _results(request: HttpRequest, service: Service, body: RequestBody) ->
             await _cancel(tasks)
 
 
-def _seconds(body: RequestBody, service: Service) -> float:
+def _seconds(body: VideoBody, service: Service) -> float:
     return min(body.timeout or service.settings.timeout, service.settings.timeout)
 
 

@@ -114,7 +114,8 @@ def body_schema(form: type[RequestBody], *, files: Mapping[str, str]) -> dict[st
             key: {"description": text, **({"type": "array", "items": one} if key == _REPEATED else one)}
             for key, text in files.items()
         }
+        required = form.model_json_schema()["required"]
         others = {key: value for key, value in form.model_json_schema()["properties"].items() if key not in files}
-        schema = {"type": "object", "properties": {**others, **properties}, "required": ["prompt", *files]}
+        schema = {"type": "object", "properties": {**others, **properties}, "required": required}
         content[FORM] = {"schema": schema}
     return {"requestBody": {"required": True, "content": content}}

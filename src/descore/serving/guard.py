@@ -16,8 +16,10 @@ from descore.serving.problems import STATUS, ServiceError
 from descore.serving.service import Service
 from descore.serving.settings import LOOPBACK_NAMES
 
-OPEN_ROUTES = ("/health", "/ready")
-"""That need no token: what runs servers asks them."""
+OPEN_ROUTES = ("/health", "/ready", "/")
+"""That need no token: what runs servers asks them, and a browser opens a page before it can send one."""
+OPEN_FILES = "/page/"
+"""Where the files of that page are; they hold nothing of a request."""
 
 _BEARER = "bearer "
 
@@ -62,7 +64,8 @@ class Guard:
         headers, bounds = Headers(scope=scope), self.service.settings
         if bounds.local_only and _host_of(headers.get("host", "")) not in LOOPBACK_NAMES:
             raise ServiceError("unauthorized", "the Host header names another machine; this server answers its own")
-        if bounds.api_key is not None and scope["path"] not in OPEN_ROUTES:
+        is_open = scope["path"] in OPEN_ROUTES or scope["path"].startswith(OPEN_FILES)
+        if bounds.api_key is not None and not is_open:
             _check_token(headers.get("authorization", ""), bounds.api_key)
         if scope["method"] == "POST":
             self._check_room()

@@ -74,11 +74,29 @@ class UploadedVideo(VideoInput):
         return self.file
 
 
-class SamplingBody(_Body):
-    """What all requests for scores have: the model, how it thinks, and how long the client waits."""
+class VideoBody(_Body):
+    """What all requests about videos have: the model, and how long the client waits."""
 
     model: str | None = None
     """One of GET /v1/models. Default: the first."""
+    timeout: float | None = Field(default=None, gt=0)
+    """Seconds until the answer is of no use: then 503. Default, and at most: the server's."""
+
+    def inputs(self) -> Sequence[VideoInput]:
+        """All videos of the request."""
+        raise NotImplementedError
+
+    def beyond(self, bounds: ServerSettings) -> str | None:
+        """What is beyond a server's bounds, in words."""
+        frames = max(len(video.frames or ()) for video in self.inputs())
+        if frames > bounds.max_frames:
+            return f"a video of {frames:,} frames; this server takes {bounds.max_frames:,}"
+        return None
+
+
+class SamplingBody(VideoBody):
+    """What all requests for scores have: a video or more, and how the model thinks."""
+
     think: Think | None = None
     """"on" writes a chain before the reward is read, "off" reads it at once. Default: as the model was trained."""
     samples: int = Field(default=1, ge=1)
@@ -89,8 +107,6 @@ class SamplingBody(_Body):
     """The same seed gives the same chains."""
     max_chain_tokens: int | None = Field(default=None, ge=1)
     """Tokens after which a chain is ended. Default: as the checkpoint says."""
-    timeout: float | None = Field(default=None, gt=0)
-    """Seconds until the answer is of no use: then 503. Default, and at most: the server's."""
 
     def sampling_params(self) -> SamplingParams:
         """ConfigError for parameters that exclude each other."""
@@ -101,23 +117,16 @@ class SamplingBody(_Body):
         """All prompts of the request."""
         raise NotImplementedError
 
-    def inputs(self) -> Sequence[VideoInput]:
-        """All videos of the request."""
-        raise NotImplementedError
-
     def beyond(self, bounds: ServerSettings) -> str | None:
         """What is beyond a server's bounds, in words."""
         longest = max(map(len, self.prompts()))
         if longest > bounds.max_prompt:
             return f"a prompt of {longest:,} characters; this server takes {bounds.max_prompt:,}"
-        frames = max(len(video.frames or ()) for video in self.inputs())
-        if frames > bounds.max_frames:
-            return f"a video of {frames:,} frames; this server takes {bounds.max_frames:,}"
         if self.samples > bounds.max_samples:
             return f"samples is {self.samples}; this server takes {bounds.max_samples}"
         if (self.max_chain_tokens or 0) > bounds.max_chain_tokens:
             return f"max_chain_tokens is {self.max_chain_tokens}; this server takes {bounds.max_chain_tokens}"
-        return None
+        return super().beyond(bounds)
 
 
 class ScoreRequest(SamplingBody):
@@ -211,7 +220,7 @@ class BatchRequest(SamplingBody):
         return [item.video for item in self.items]
 
 
-RequestBody = TypeVar("RequestBody", bound=SamplingBody)
+RequestBody = TypeVar("RequestBody", bound=VideoBody)
 
 
 class ServedScore(_Body):

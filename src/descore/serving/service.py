@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 
@@ -27,6 +27,8 @@ from descore.types import Clip, Score
 
 _PATIENCE = 10.0
 """Seconds beyond those that a video may take, until the process that reads it is ended."""
+
+_T = TypeVar("_T")
 
 Outcome: TypeAlias = ServedScore | ServiceError
 
@@ -54,7 +56,7 @@ class Service:
         self._admitted = 0
         self._queues: dict[str, _Queue] = {}
         self._stack = ExitStack()
-        self._tasks: set[asyncio.Task[Outcome]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self.metrics.watch("admitted", lambda: self._admitted)
         self.metrics.watch("waiting", lambda: sum(map(len, self._queues.values())))
 
@@ -128,6 +130,20 @@ class Service:
         self._check_room(len(videos))
         return [self._task(self._outcome(video, prompt, name, params)) for video, prompt in videos]
 
+    def submit_reading(self, video: VideoInput, *, model: str | None) -> "asyncio.Task[Clip | ServiceError]":
+        """A task for the frames of a video as a model sees them; it takes a place as any other.
+
+        ServiceError at once: busy without room, request for an unknown model."""
+        _, scorer = self.scorer_of(model)
+        self._check_room(1)
+        return self._task(self._read(video, scorer))
+
+    async def _read(self, video: VideoInput, scorer: Scorer) -> Clip | ServiceError:
+        try:
+            return await self._clip(video, scorer)
+        except DescoreError as error:
+            return service_error(error, of_video="no_video")
+
     def _check_room(self, count: int) -> None:
         most = self.settings.max_queue
         if count > most:
@@ -137,7 +153,7 @@ class Service:
         if self._admitted + count > most:
             raise ServiceError("busy", f"{self._admitted} of {most} places are taken; try again later")
 
-    def _task(self, work: Coroutine[Any, Any, Outcome]) -> asyncio.Task[Outcome]:
+    def _task(self, work: Coroutine[Any, Any, _T]) -> "asyncio.Task[_T]":
         """A task with a place in the server, which it gives back however it ends."""
         self._admitted += 1
         task = asyncio.get_running_loop().create_task(work)
@@ -145,7 +161,7 @@ class Service:
         task.add_done_callback(self._leave)
         return task
 
-    def _leave(self, task: asyncio.Task[Outcome]) -> None:
+    def _leave(self, task: "asyncio.Task[Any]") -> None:
         self._admitted -= 1
         self._tasks.discard(task)
 

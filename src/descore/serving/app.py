@@ -10,16 +10,15 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from descore.scorer import Scorer
 from descore.serving.bodies import body_schema, read_body
-from descore.serving.guard import Guard, problem_response
+from descore.serving.frames import FramesRequest, add_frames
+from descore.serving.guard import Guard, add_error_handlers
 from descore.serving.metrics import MEDIA_TYPE
-from descore.serving.page import FramesRequest, add_page
+from descore.serving.page import add_files
 from descore.serving.problems import STATUS, Kind, ServiceError
 from descore.serving.schema import (
     BatchLine,
@@ -87,39 +86,13 @@ def create_app(scorers: Mapping[str, Scorer], *, settings: ServerSettings) -> Fa
     )
     app.state.service = service
     app.add_middleware(Guard, service=service)
-    _add_handlers(app, service)
+    add_error_handlers(app, service.metrics)
     _add_scoring(app, service)
     _add_states(app, service)
-    add_page(app, service, responses=_RESPONSES)
+    add_frames(app, service, responses=_RESPONSES)
+    add_files(app, page="index.html", values={"max_upload": settings.max_upload, "max_prompt": settings.max_prompt})
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
-
-
-def _add_handlers(app: FastAPI, service: Service) -> None:
-    """One JSON form for all errors."""
-
-    async def refused(_: HttpRequest, error: Exception) -> Response:
-        assert isinstance(error, ServiceError)
-        service.metrics.error(error.kind)
-        return problem_response(error)
-
-    async def unrouted(_: HttpRequest, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        kind: Kind = "not_found" if error.status_code == STATUS["not_found"] else "request"
-        service.metrics.error(kind)
-        body = ServiceError(kind, f"{error.detail}; see /openapi.json").body()
-        return JSONResponse(body, status_code=error.status_code, headers=error.headers)
-
-    async def gone(_: HttpRequest, error: Exception) -> Response:
-        return problem_response(ServiceError("gone", f"the client left ({type(error).__name__})"))
-
-    async def broken(_: HttpRequest, error: Exception) -> Response:  # Starlette logs it with its traceback
-        return problem_response(ServiceError("internal", f"the server failed ({type(error).__name__}); see its log"))
-
-    app.add_exception_handler(ServiceError, refused)
-    app.add_exception_handler(HTTPException, unrouted)
-    app.add_exception_handler(ClientDisconnect, gone)
-    app.add_exception_handler(Exception, broken)
 
 
 def _add_scoring(app: FastAPI, service: Service) -> None:

@@ -1,4 +1,5 @@
-"""What is checked of a request before its body is read, and while it is: host, token, room, length, and time.
+"""What is checked of a request before its body is read, and while it is: host, token, room, length, and time; and how
+errors are answered.
 
 An ASGI middleware around the routes. Every answer and its status is counted."""
 
@@ -6,28 +7,49 @@ import asyncio
 import hmac
 from collections.abc import Awaitable, Callable
 from time import perf_counter
+from typing import Protocol
 
+from fastapi import FastAPI
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from descore.serving.batching import STOPPING
-from descore.serving.problems import STATUS, ServiceError
-from descore.serving.service import Service
-from descore.serving.settings import LOOPBACK_NAMES
+from descore.serving.metrics import ServerMetrics
+from descore.serving.problems import STATUS, Kind, ServiceError
+from descore.serving.settings import LOOPBACK_NAMES, ServerSettings
 
 OPEN_ROUTES = ("/health", "/ready", "/")
 """That need no token: what runs servers asks them, and a browser opens a page before it can send one."""
-OPEN_FILES = "/page/"
-"""Where the files of that page are; they hold nothing of a request."""
+OPEN_FILES = ("/page/", "/v1/videos/")
+"""The files of that page, which hold nothing of a request; and videos under names that nobody can guess, since a browser
+sends no token with them."""
 
 _BEARER = "bearer "
+
+
+class GuardedService(Protocol):
+    """What is behind a guard."""
+
+    settings: ServerSettings
+    metrics: ServerMetrics
+    stopping: bool
+
+    @property
+    def full(self) -> bool:
+        """Whether there is room for no request with a body."""
+
+    def stop(self) -> None:
+        """Refuse what waits and what comes."""
 
 
 class Guard:
     """Refuses what may not enter."""
 
-    def __init__(self, app: ASGIApp, *, service: Service) -> None:
+    def __init__(self, app: ASGIApp, *, service: GuardedService) -> None:
         self.app, self.service = app, service
         self._posted = 0
         """Requests with a body that are not answered yet."""
@@ -144,3 +166,30 @@ class _Counted:
         if message["type"] == "http.response.start":
             self.status = message["status"]
         await self._send(message)
+
+
+def add_error_handlers(app: FastAPI, metrics: ServerMetrics) -> None:
+    """One JSON form for all errors of an app; they are counted."""
+
+    async def refused(_: HttpRequest, error: Exception) -> Response:
+        assert isinstance(error, ServiceError)
+        metrics.error(error.kind)
+        return problem_response(error)
+
+    async def unrouted(_: HttpRequest, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        kind: Kind = "not_found" if error.status_code == STATUS["not_found"] else "request"
+        metrics.error(kind)
+        body = ServiceError(kind, f"{error.detail}; see /openapi.json").body()
+        return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+
+    async def gone(_: HttpRequest, error: Exception) -> Response:
+        return problem_response(ServiceError("gone", f"the client left ({type(error).__name__})"))
+
+    async def broken(_: HttpRequest, error: Exception) -> Response:  # Starlette logs it with its traceback
+        return problem_response(ServiceError("internal", f"the server failed ({type(error).__name__}); see its log"))
+
+    app.add_exception_handler(ServiceError, refused)
+    app.add_exception_handler(HTTPException, unrouted)
+    app.add_exception_handler(ClientDisconnect, gone)
+    app.add_exception_handler(Exception, broken)

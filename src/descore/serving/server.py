@@ -10,7 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from descore.errors import ConfigError
-from descore.serving.service import Service
+from descore.serving.guard import GuardedService
 
 _BACKLOG = 2048
 _KEEP_ALIVE = 15
@@ -37,7 +37,7 @@ def address_of(listening: socket.socket) -> str:
 
 def run_server(app: FastAPI, listening: socket.socket) -> None:
     """Answer until SIGINT or SIGTERM; a second SIGINT ends at once."""
-    service: Service = app.state.service
+    service: GuardedService = app.state.service
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -54,7 +54,7 @@ def run_server(app: FastAPI, listening: socket.socket) -> None:
 class _Server(uvicorn.Server):
     """Refuses what waits as soon as it is asked to stop, rather than to score it first."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: GuardedService) -> None:
         super().__init__(config)
         self.service = service
 

@@ -25,7 +25,7 @@ from descore.serving.settings import LOOPBACK_NAMES, ServerSettings
 OPEN_ROUTES = ("/health", "/ready", "/")
 """That need no token: what runs servers asks them, and a browser opens a page before it can send one."""
 OPEN_FILES = ("/page/", "/v1/videos/")
-"""The files of that page, which hold nothing of a request; and videos under names that nobody can guess, since a browser
+"""The files of that page, which hold nothing of a request; and videos under names that nobody can guess: a browser
 sends no token with them."""
 
 _BEARER = "bearer "

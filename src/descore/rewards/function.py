@@ -25,6 +25,7 @@ from descore.rewards.terms import (
     Normalize,
     RunningMoments,
     check_normalization,
+    check_terms,
     check_weights,
     known_terms,
     terms_of,
@@ -123,6 +124,9 @@ class RewardFunction:
         self.sampling_params = SamplingParams(**sampling_params).resolved(settings.paradigm)
         check_normalization(normalize, settings)
         self.moments = RunningMoments(settings.dimensions)
+        check_terms(terms or {})
+        if monitor is not None and not hasattr(monitor, "add"):
+            raise ConfigError(f"monitor is {monitor!r}, expected a RewardMonitor")
         self.terms, self.monitor = dict(terms or {}), monitor
         self._known = known_terms(settings, thinks=self.sampling_params.think != "off")
         self.weights = self._check_weights(weights)
@@ -188,12 +192,12 @@ class RewardFunction:
         taken = sorted(set(self.terms) & set(self._known))
         if taken:
             raise ConfigError(f"terms has {taken[0]!r}, which is a term of the model; give it another name")
-        chosen = {REWARD: 1.0} if weights is None else dict(weights)
+        chosen = {REWARD: 1.0} if weights is None else weights
         check_weights(chosen, known=(*self._known, *self.terms))
         unweighted = [name for name in self.terms if name not in chosen]
         if unweighted:
             raise ConfigError(f"terms has {unweighted[0]!r}, but weights does not; give it one, 0 to report it only")
-        return chosen
+        return dict(chosen)
 
     def _prepare(
         self,

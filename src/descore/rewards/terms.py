@@ -110,9 +110,20 @@ def weighted(terms: Mapping[str, float], weights: Mapping[str, float], *, has_an
     )
 
 
+def check_terms(terms: Mapping[str, object]) -> None:
+    """ConfigError for terms that are not callables by name."""
+    if not isinstance(terms, Mapping) or not all(isinstance(name, str) for name in terms):
+        raise ConfigError(f"terms is {terms!r}, expected callables by name, such as {{'mine': mine}}")
+    for name, term in terms.items():
+        if not callable(term):
+            raise ConfigError(f"the term {name} is {term!r}, expected a callable")
+
+
 def check_weights(weights: Mapping[str, float], *, known: Iterable[str]) -> None:
     """ConfigError for a weight of an unknown term, or one that is no finite number."""
     names = tuple(known)
+    if not isinstance(weights, Mapping):
+        raise ConfigError(f"weights is {weights!r}, expected numbers by name, such as {{'reward': 1}}")
     for name, weight in weights.items():
         if name not in names:
             raise ConfigError(f"weights has {name!r}; expected some of {', '.join(names)}")

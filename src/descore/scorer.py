@@ -202,9 +202,10 @@ class Scorer:
             return [too_long.get(index) or next(scores) for index in range(len(readable))]
         inputs = {key: value.to(self.model.device) for key, value in laid_out.items()}
         completions = self._complete(inputs, sampling_params, limit)
+        lengths = laid_out["attention_mask"].sum(dim=1).tolist()
         return [
-            self._result(clip, prompt, of_clip)
-            for clip, prompt, of_clip in zip(clips, prompts, completions, strict=True)
+            self._result(clip, prompt, of_clip, prompt_tokens=length)
+            for clip, prompt, of_clip, length in zip(clips, prompts, completions, lengths, strict=True)
         ]
 
     def _complete(self, inputs: Inputs, sampling_params: SamplingParams, limit: int) -> list[list[Completion]]:
@@ -234,7 +235,9 @@ class Scorer:
             if length + limit + 2 > room
         }
 
-    def _result(self, clip: Clip, prompt: str, completions: Sequence[Completion]) -> Score | VideoError:
+    def _result(
+        self, clip: Clip, prompt: str, completions: Sequence[Completion], *, prompt_tokens: int
+    ) -> Score | VideoError:
         rewarded = [completion for completion in completions if completion.rewards]
         left_out = [f"{c.flaw}; {_end_of(c)}" for c in completions if not c.rewards]
         if not rewarded:
@@ -251,6 +254,7 @@ class Scorer:
             std=stdev(rewards) if len(rewards) > 1 else None,
             completions=tuple(rewarded),
             left_out=tuple(left_out),
+            prompt_tokens=prompt_tokens,
         )
 
     def _standardize(self, completions: Sequence[Completion]) -> float | None:

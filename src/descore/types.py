@@ -143,6 +143,8 @@ class Score:
     """The chains that have a reward."""
     left_out: tuple[str, ...] = ()
     """Why other chains have no reward, one reason for each: a generative model's, where no answer can be read."""
+    prompt_tokens: int = field(default=0, compare=False)
+    """Tokens of the prompt with the clip's frames; 0 where nobody counted them."""
 
     @property
     def typical(self) -> Completion:

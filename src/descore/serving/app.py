@@ -3,10 +3,10 @@
 app = create_app({"tiny": Scorer.from_pretrained("tiny")}, settings=ServerSettings())"""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -15,17 +15,21 @@ from starlette.responses import Response, StreamingResponse
 
 from descore.scorer import Scorer
 from descore.serving.bodies import body_schema, read_body
+from descore.serving.dialects.routes import add_routes, dialect_routes, rules_of
+from descore.serving.dialects.unirl import unirl_states
 from descore.serving.frames import FramesRequest, add_frames
 from descore.serving.guard import Guard, add_error_handlers
 from descore.serving.metrics import MEDIA_TYPE
 from descore.serving.page import add_files
 from descore.serving.problems import STATUS, Kind, ServiceError
+from descore.serving.results import await_results, cancel, late, score_or_raise, seconds_of
 from descore.serving.schema import (
     BatchLine,
     BatchRequest,
     CompareAnswer,
     CompareRequest,
     ErrorBody,
+    Health,
     ModelList,
     RankAnswer,
     RankFailure,
@@ -35,12 +39,9 @@ from descore.serving.schema import (
     ScoreRequest,
     ServedScore,
     State,
-    VideoBody,
 )
 from descore.serving.service import Outcome, Service
 from descore.serving.settings import ServerSettings
-
-_T = TypeVar("_T")
 
 LINES = "application/x-ndjson"
 _DESCRIPTION = (
@@ -85,12 +86,15 @@ def create_app(scorers: Mapping[str, Scorer], *, settings: ServerSettings) -> Fa
         redoc_url=None,
     )
     app.state.service = service
-    app.add_middleware(Guard, service=service)
-    add_error_handlers(app, service.metrics)
+    routes = dialect_routes(service)
+    rules = rules_of(routes)
+    app.add_middleware(Guard, service=service, rules=rules)
+    add_error_handlers(app, service.metrics, rules=rules)
     _add_scoring(app, service)
     _add_states(app, service)
     add_frames(app, service, responses=_RESPONSES)
     add_files(app, page="index.html", values={"max_upload": settings.max_upload, "max_prompt": settings.max_prompt})
+    add_routes(app, routes)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
@@ -102,13 +106,13 @@ def _add_scoring(app: FastAPI, service: Service) -> None:
         """Score one video."""
         async with read_body(request, ScoreRequest, service) as body:
             [result] = await _results(request, service, body)
-            return _json(_or_raise(result))
+            return _json(score_or_raise(result))
 
     async def compare(request: HttpRequest) -> Response:
         """Predict which of two videos of one prompt people prefer, and how probably."""
         async with read_body(request, CompareRequest, service) as body:
             a, b = await _results(request, service, body)
-            return _json(CompareAnswer.of(_or_raise(a), _or_raise(b)))
+            return _json(CompareAnswer.of(score_or_raise(a), score_or_raise(b)))
 
     async def rank(request: HttpRequest) -> Response:
         """Order videos of one prompt, best first. A video without a reward is one failure, and the others go on."""
@@ -119,7 +123,7 @@ def _add_scoring(app: FastAPI, service: Service) -> None:
         """Score videos of any prompts; a line of JSON for each as soon as it is ready."""
         async with read_body(request, BatchRequest, service) as body:
             tasks = service.submit(list(zip(body.inputs(), body.prompts(), strict=True)), body)
-            return StreamingResponse(_lines(tasks, service, seconds=_seconds(body, service)), media_type=LINES)
+            return StreamingResponse(_lines(tasks, service, seconds=seconds_of(body, service)), media_type=LINES)
 
     file = {"video": "A video file."}
     pair = {"a": "A video file.", "b": "Another one of the same prompt."}
@@ -140,12 +144,12 @@ def _add_states(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models")
     async def models() -> ModelList:
         """The models of this server."""
-        return ModelList(models=service.cards())
+        return service.model_list()
 
-    @app.get("/health")
-    async def health() -> State:
+    @app.get("/health", response_model_exclude_none=True)
+    async def health() -> Health:
         """Whether the process answers at all."""
-        return State(status="alive")
+        return Health(status="alive", rewards=unirl_states(service) if "unirl" in service.settings.dialects else None)
 
     @app.get("/ready", responses={503: {"model": ErrorBody}})
     async def ready() -> State:
@@ -161,52 +165,9 @@ def _add_states(app: FastAPI, service: Service) -> None:
 
 
 async def _results(request: HttpRequest, service: Service, body: SamplingBody) -> list[Outcome]:
-    """The results of a request's videos, all of one prompt, as long as its client waits and within its time."""
+    """The results of a request's videos, all of one prompt."""
     [prompt] = body.prompts()
-    tasks = service.submit([(video, prompt) for video in body.inputs()], body)
-    with service.metrics.timed("request"):
-        try:
-            async with asyncio.timeout(seconds := _seconds(body, service)):
-                return await _while_connected(request, _all_of(tasks))
-        except TimeoutError:
-            raise ServiceError("busy", f"no answer within {seconds:g} s") from None
-        finally:
-            await _cancel(tasks)
-
-
-def _seconds(body: VideoBody, service: Service) -> float:
-    return min(body.timeout or service.settings.timeout, service.settings.timeout)
-
-
-async def _all_of(tasks: Sequence["asyncio.Task[Outcome]"]) -> list[Outcome]:
-    return [await task for task in tasks]
-
-
-async def _while_connected(request: HttpRequest, coroutine: Coroutine[Any, Any, _T]) -> _T:
-    """What the work gives. ServiceError (gone) if the client leaves before."""
-    work = asyncio.create_task(coroutine)
-    leaving = asyncio.create_task(_until_disconnected(request))
-    try:
-        either: list[asyncio.Future[Any]] = [work, leaving]
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise ServiceError("gone", "the client left")
-        return work.result()
-    finally:
-        leaving.cancel()
-        work.cancel()
-
-
-async def _until_disconnected(request: HttpRequest) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _cancel(tasks: Sequence["asyncio.Task[Outcome]"]) -> None:
-    """Cancel what is not done, and wait until its files are gone."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    return await await_results(request, service, [(video, prompt) for video in body.inputs()], body)
 
 
 async def _lines(tasks: Sequence["asyncio.Task[Outcome]"], service: Service, *, seconds: float) -> AsyncIterator[bytes]:
@@ -218,12 +179,11 @@ async def _lines(tasks: Sequence["asyncio.Task[Outcome]"], service: Service, *, 
         while waiting:
             left = until - asyncio.get_running_loop().time()
             done, waiting = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            late = ServiceError("busy", f"no answer within {seconds:g} s")
             for task in done or waiting:
-                yield _line(index_of[task], task.result() if done else late, service)
+                yield _line(index_of[task], task.result() if done else late(seconds), service)
             waiting = waiting if done else set()
     finally:
-        await _cancel(tasks)
+        await cancel(tasks)
 
 
 def _line(index: int, result: Outcome, service: Service) -> bytes:
@@ -245,12 +205,6 @@ def _ranking(results: Sequence[Outcome], service: Service) -> RankAnswer:
             if isinstance(result, ServiceError)
         ],
     )
-
-
-def _or_raise(result: Outcome) -> ServedScore:
-    if isinstance(result, ServiceError):
-        raise result
-    return result
 
 
 def _json(answer: ServedScore | CompareAnswer | RankAnswer) -> Response:

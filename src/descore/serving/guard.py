@@ -4,8 +4,10 @@ errors are answered.
 An ASGI middleware around the routes. Every answer and its status is counted."""
 
 import asyncio
+import base64
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Protocol
 
@@ -28,7 +30,24 @@ OPEN_FILES = ("/page/", "/v1/videos/")
 """The files of that page, which hold nothing of a request; and videos under names that nobody can guess: a browser
 sends no token with them."""
 
-_BEARER = "bearer "
+_BEARER, _BASIC = "bearer ", "basic "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteRules:
+    """What is different for routes that speak another protocol."""
+
+    forms: Mapping[tuple[str, str], Callable[[ServiceError], Response]] = field(default_factory=dict)
+    """By method and path: how an error is answered there."""
+    without_clips: frozenset[str] = frozenset()
+    """Paths whose requests bring no video; they are answered while the server is full."""
+
+    def response(self, error: ServiceError, scope: Scope) -> Response:
+        """The answer of an error, in the form of the route that was asked."""
+        return self.forms.get((scope["method"], scope["path"]), problem_response)(error)
+
+
+_OWN_FORM = RouteRules()
 
 
 class GuardedService(Protocol):
@@ -49,8 +68,8 @@ class GuardedService(Protocol):
 class Guard:
     """Refuses what may not enter."""
 
-    def __init__(self, app: ASGIApp, *, service: GuardedService) -> None:
-        self.app, self.service = app, service
+    def __init__(self, app: ASGIApp, *, service: GuardedService, rules: RouteRules = _OWN_FORM) -> None:
+        self.app, self.service, self.rules = app, service, rules
         self._posted = 0
         """Requests with a body that are not answered yet."""
 
@@ -71,7 +90,7 @@ class Guard:
             self._check(scope)
         except ServiceError as error:
             self.service.metrics.error(error.kind)
-            await problem_response(error)(scope, receive, send)
+            await self.rules.response(error, scope)(scope, receive, send)
             return
         bounds = self.service.settings
         body = _BoundedBody(receive, most=bounds.max_upload, seconds=bounds.upload_seconds)
@@ -86,10 +105,11 @@ class Guard:
         headers, bounds = Headers(scope=scope), self.service.settings
         if bounds.local_only and _host_of(headers.get("host", "")) not in LOOPBACK_NAMES:
             raise ServiceError("unauthorized", "the Host header names another machine; this server answers its own")
-        is_open = scope["path"] in OPEN_ROUTES or scope["path"].startswith(OPEN_FILES)
+        path = scope["path"]
+        is_open = scope["method"] in ("GET", "HEAD") and (path in OPEN_ROUTES or path.startswith(OPEN_FILES))
         if bounds.api_key is not None and not is_open:
             _check_token(headers.get("authorization", ""), bounds.api_key)
-        if scope["method"] == "POST":
+        if scope["method"] == "POST" and scope["path"] not in self.rules.without_clips:
             self._check_room()
         _check_length(headers.get("content-length"), bounds.max_upload)
 
@@ -102,7 +122,7 @@ class Guard:
 
 
 def problem_response(error: ServiceError) -> JSONResponse:
-    """The answer of an error."""
+    """The answer of an error in our own form."""
     return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
 
 
@@ -114,9 +134,21 @@ def _host_of(header: str) -> str:
 
 
 def _check_token(header: str, api_key: str) -> None:
-    scheme, token = header[: len(_BEARER)].casefold(), header[len(_BEARER) :].strip()
-    if scheme != _BEARER or not hmac.compare_digest(token.encode(), api_key.encode()):
+    """Bearer TOKEN; or Basic with the token as password, which clients send for http://any:TOKEN@HOST, and which is all
+    that many trainers' clients can send."""
+    if header[: len(_BASIC)].casefold() == _BASIC:
+        token = _password_of(header[len(_BASIC) :].strip())
+    else:
+        token = header[len(_BEARER) :].strip() if header[: len(_BEARER)].casefold() == _BEARER else None
+    if token is None or not hmac.compare_digest(token.encode(), api_key.encode()):
         raise ServiceError("unauthorized", "no token or a wrong one; expected the header Authorization: Bearer TOKEN")
+
+
+def _password_of(credentials: str) -> str | None:
+    try:
+        return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
+    except ValueError:  # of base64, and of UTF-8
+        return None
 
 
 def _check_length(header: str | None, most: int) -> None:
@@ -168,13 +200,13 @@ class _Counted:
         await self._send(message)
 
 
-def add_error_handlers(app: FastAPI, metrics: ServerMetrics) -> None:
-    """One JSON form for all errors of an app; they are counted."""
+def add_error_handlers(app: FastAPI, metrics: ServerMetrics, *, rules: RouteRules = _OWN_FORM) -> None:
+    """One JSON form for all errors of an app, but where the rules say otherwise; they are counted."""
 
-    async def refused(_: HttpRequest, error: Exception) -> Response:
+    async def refused(request: HttpRequest, error: Exception) -> Response:
         assert isinstance(error, ServiceError)
         metrics.error(error.kind)
-        return problem_response(error)
+        return rules.response(error, request.scope)
 
     async def unrouted(_: HttpRequest, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -186,8 +218,9 @@ def add_error_handlers(app: FastAPI, metrics: ServerMetrics) -> None:
     async def gone(_: HttpRequest, error: Exception) -> Response:
         return problem_response(ServiceError("gone", f"the client left ({type(error).__name__})"))
 
-    async def broken(_: HttpRequest, error: Exception) -> Response:  # Starlette logs it with its traceback
-        return problem_response(ServiceError("internal", f"the server failed ({type(error).__name__}); see its log"))
+    async def broken(request: HttpRequest, error: Exception) -> Response:  # Starlette logs it with its traceback
+        failure = ServiceError("internal", f"the server failed ({type(error).__name__}); see its log")
+        return rules.response(failure, request.scope)
 
     app.add_exception_handler(ServiceError, refused)
     app.add_exception_handler(HTTPException, unrouted)

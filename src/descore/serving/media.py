@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from descore.errors import VideoError, VideoLimitError
@@ -33,7 +34,7 @@ class StoredVideo:
     """A video that a decoding process can read."""
 
     path: Path
-    """A file; a folder of pictures where there is an fps."""
+    """A file; where there is an fps a folder of pictures, or frames (T, C, H, W) in NumPy's format."""
     name: str
     """What the client calls it."""
     fps: float | None = None
@@ -48,7 +49,7 @@ def store(video: "VideoInput", *, bounds: "ServerSettings", folder: Path) -> Sto
 
     ServiceError for base64 that is none; ConfigError for a path outside the media root."""
     if video.upload is not None:
-        return StoredVideo(path=video.upload, name=video.name or "<upload>")
+        return StoredVideo(path=video.upload, name=video.name or "<upload>", fps=video.fps)
     if video.path is not None:
         return StoredVideo(path=bounds.file_of(video.path), name=video.name or video.path)
     if video.base64 is not None:
@@ -67,12 +68,24 @@ def _decoded(text: str, *, key: str) -> bytes:
 
 
 def read_media(path: str, *, sampling: VideoSampling, fps: float | None) -> Clip:
-    """The clip of a file, or, with an fps, of a folder of pictures. VideoError where there is none."""
+    """The clip of a file, or, with an fps, of a folder of pictures or an array. VideoError where there is none."""
     if fps is None:
         return read_clip(path, sampling=sampling)
+    if Path(path).is_file():
+        frames_TCHW = np.load(path, mmap_mode="r", allow_pickle=False)
+        _check_array(path, frames_TCHW.shape, sampling)
+        return read_clip(frames_TCHW, sampling=sampling, fps=fps)
     pictures = sorted(Path(path).iterdir())
     _check_size(pictures, sampling)
     return read_clip([_opened(picture) for picture in pictures], sampling=sampling, fps=fps)
+
+
+def _check_array(path: str, shape: Sequence[int], sampling: VideoSampling) -> None:
+    frames, _, height, width = shape
+    if height * width > sampling.max_source_pixels:
+        raise VideoLimitError(path, f"frames of {height * width} pixels, more than {sampling.max_source_pixels}")
+    if frames * height * width > sampling.max_decode:
+        raise VideoLimitError(path, f"frames of more than {sampling.max_decode} pixels in all")
 
 
 def _check_size(pictures: Sequence[Path], sampling: VideoSampling) -> None:

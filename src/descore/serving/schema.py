@@ -258,11 +258,17 @@ class ServedScore(_Body):
     """Of the source."""
     times: list[float]
     """Seconds of the frames that the model saw."""
+    prompt_tokens: int = 0
+    """Tokens that the model read, its frames included; 0 where its engine does not count them."""
+    chain_tokens: int = 0
+    """Tokens of all chains."""
 
     @classmethod
     def of(cls, score: Score, *, model: str) -> Self:
         """Of a score. model: its name in this server."""
-        return cls.model_validate({**score.to_dict(), "model": model, "rewards": score.rewards})
+        tokens = sum(completion.num_tokens for completion in score.completions)
+        own = {"model": model, "rewards": score.rewards, "prompt_tokens": score.prompt_tokens, "chain_tokens": tokens}
+        return cls.model_validate({**score.to_dict(), **own})
 
 
 class Problem(_Body):
@@ -347,13 +353,32 @@ class ModelCard(_Body):
     max_frames: int
 
 
+class OpenAIModel(_Body):
+    """A model in the form of OpenAI's API."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    """When the server was started, in seconds since 1970."""
+    owned_by: str = "descore"
+
+
 class ModelList(_Body):
-    """The models of the server, the default one first."""
+    """The models of the server, the default one first; `data` has their names as OpenAI's clients read them."""
 
     models: list[ModelCard]
+    object: Literal["list"] = "list"
+    data: list[OpenAIModel]
 
 
 class State(_Body):
     """Whether the server answers."""
 
     status: Literal["alive", "ready"]
+
+
+class Health(State):
+    """Whether the process answers at all."""
+
+    rewards: dict[str, list[str]] | None = None
+    """With the dialect of UniRL: the state of each reward by its name."""

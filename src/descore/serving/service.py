@@ -3,6 +3,7 @@
 In: videos and prompts of requests. Out: a `ServedScore` or a `ServiceError` for each; rewards are those of `Scorer`."""
 
 import asyncio
+import time
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from descore.serving.batching import STOPPING, BatchQueue
 from descore.serving.media import StoredVideo, store
 from descore.serving.metrics import ServerMetrics
 from descore.serving.problems import ServiceError, service_error
-from descore.serving.schema import ModelCard, Problem, SamplingBody, ServedScore, VideoInput
+from descore.serving.schema import ModelCard, ModelList, OpenAIModel, Problem, SamplingBody, ServedScore, VideoInput
 from descore.serving.settings import ServerSettings
 from descore.types import Clip, Score
 
@@ -53,6 +54,7 @@ class Service:
         self.scorers, self.settings = dict(scorers), settings
         self.metrics = ServerMetrics()
         self.stopping = False
+        self._created = int(time.time())
         self._admitted = 0
         self._queues: dict[str, _Queue] = {}
         self._stack = ExitStack()
@@ -113,6 +115,12 @@ class Service:
         """What the server's models are."""
         default = next(iter(self.scorers))
         return [_card(name, scorer, default=name == default) for name, scorer in self.scorers.items()]
+
+    def model_list(self) -> ModelList:
+        """The same with their names as OpenAI's clients read them."""
+        return ModelList(
+            models=self.cards(), data=[OpenAIModel(id=name, created=self._created) for name in self.scorers]
+        )
 
     def submit(self, videos: Sequence[tuple[VideoInput, str]], body: SamplingBody) -> list[asyncio.Task[Outcome]]:
         """A task for each video with its prompt, of a body's model and parameters; a cancelled one takes nothing from

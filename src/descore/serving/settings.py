@@ -6,10 +6,11 @@ import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from descore.config_model import ConfigModel, PathText
 from descore.errors import ConfigError
+from descore.serving.dialects import DIALECTS
 from descore.video.sampling import VideoSampling
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -52,6 +53,9 @@ class ServerSettings(ConfigModel):
     """Pictures of a video that comes as frames."""
     decode_seconds: PositiveFloat = 20.0
     """Seconds that reading a video may take."""
+    dialects: dict[str, PositiveFloat | None] = Field(default_factory=dict)
+    """Protocols of other reward services that are spoken too, by name, each with the frames per second of frames that
+    its clients send; None: requests state it."""
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """A token is text that a header can hold, and a media root is a folder."""
@@ -61,6 +65,8 @@ class ServerSettings(ConfigModel):
             yield "api_key", "must not begin or end with a space"
         if self.media_root is not None and not self.media_root.is_dir():
             yield "media_root", f"is {self.media_root}, which is no folder"
+        if unknown := [name for name in self.dialects if name not in DIALECTS]:
+            yield "dialects", f"has {unknown[0]!r}; expected some of {', '.join(DIALECTS)}"
 
     def bounded(self, sampling: VideoSampling) -> VideoSampling:
         """A checkpoint's sampling within these bounds. Which frames are taken does not change."""

@@ -70,7 +70,7 @@ class Ways:
         """The prompt once, in our own loop."""
         uniform_RN = np.zeros((self.samples, limit))
         writer = ChainWriter(self.model, self.prompts, samples=self.samples, temperature=0.0, uniform_RN=uniform_RN)
-        writer.suppressed = [*writer.suppressed, self.model.chat.end_id]
+        writer.suppressed = torch.cat([writer.suppressed, writer.suppressed.new_tensor([self.model.chat.end_id])])
         writer.logits_RV[:, self.model.chat.end_id] = -torch.inf
         writer.write()
         return writer.cache

@@ -13,6 +13,8 @@ def test_doctor_finds_all_well(descore, lines, model):
     assert diagnoses["H.264"] == "60 frames of 320x180 decoded, 5 sampled"
     assert "the same words" in diagnoses["alone = batch"]
     assert "the same words" in diagnoses["seed = seed"]
+    if diagnoses["device"].startswith("cpu"):
+        assert diagnoses["decoding"] == "plain loop: the model is on cpu, graphs need CUDA"
 
 
 def test_doctor_says_what_is_wrong_and_goes_on(descore, lines, tmp_path):

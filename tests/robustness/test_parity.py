@@ -10,8 +10,8 @@ from descore.data.tables import Cells
 from descore.errors import DataError
 from descore.evaluation.benchmarks import BENCHMARKS
 from descore.training.config_file import read_config
+from descore.training.losses import policy_loss
 from descore.training.rl.config import RlConfig
-from descore.training.rl.grpo import policy_loss
 from descore.training.rl.rollout import length_reward, reward_groups
 from descore.types import Completion
 from tests.training.rl.test_rollout import pair

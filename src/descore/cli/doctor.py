@@ -159,6 +159,14 @@ def _check_scores(scorer: "Scorer") -> Iterator[Diagnosis]:
     yield _compare("alone = batch", scores[0], in_batch)
     first, second = (next(scorer.score_each([(videos[0], "noise")], temperature=1.0, seed=7)) for _ in range(2))
     yield _compare("seed = seed", first, second)
+    yield Diagnosis(name="decoding", result=_describe_decoding(scorer))
+
+
+def _describe_decoding(scorer: "Scorer") -> str:
+    """Which path wrote the chains above, and why."""
+    from descore.model.decoding import decoding_path
+
+    return decoding_path(scorer.model)
 
 
 def _compare(name: str, a: "Score | DescoreError", b: "Score | DescoreError") -> Diagnosis:

@@ -2,9 +2,8 @@
 the query reads each row's reward. Only where a checkpoint's layout puts the chain into the user's turn is the whole
 sequence encoded again.
 
-A prompt is encoded once, and its keys and values are kept once, however many chains are written behind it: attention
-reads them for all rows of the prompt together and joins each row's own columns in the same softmax. Sampling draws each
-row's uniform numbers from its own seed, so a clip's chain is the same alone, in a batch, and on the next run.
+A prompt's keys and values are kept once, however many chains are written behind it. Sampling draws each row's uniform
+numbers from its own seed, so a clip's chain is the same alone, in a batch, and on the next run.
 
 In: a DescoreModel and laid-out prompts. Out: completions with their rewards.
 
@@ -13,8 +12,8 @@ room, N tokens written, n columns of a step, V vocabulary, K named dimensions; H
 M, the columns that a prompt's rows read for one of the G: rows, repeated heads and n."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,9 +25,12 @@ from transformers.masking_utils import sdpa_mask
 
 from descore.data.chat import Inputs, Layout, Tokens
 from descore.errors import AnswerError
-from descore.model.modeling import DescoreModel
+from descore.model.modeling import DescoreModel, has_adapters
 from descore.rubric import read_answer
 from descore.types import Completion
+
+if TYPE_CHECKING:
+    from descore.model.decoding import StepGraphs
 
 SHARED_PREFIX = "descore_shared_prefix"
 """The name of `attend_shared_prefix` among transformers' attention functions, while chains are written."""
@@ -47,7 +49,7 @@ class SharedPrefixCache(Cache):  # type: ignore[misc]  # transformers is not typ
         hidden_B11P = mask_BP[:, None, None] == 0
         self.prompt_bias_B11P: Tensor | None = None
         if hidden_B11P.any():
-            self.prompt_bias_B11P = _bias(~hidden_B11P)
+            self.prompt_bias_B11P = added_to_scores(~hidden_B11P)
         self.column_n = torch.zeros(1, dtype=torch.long, device=mask_BP.device)
 
     @property
@@ -82,7 +84,7 @@ class SharedPrefixCache(Cache):  # type: ignore[misc]  # transformers is not typ
             layer.keys, layer.values = layer.keys[rows], layer.values[rows]
 
 
-def _bias(visible: Tensor) -> Tensor:
+def added_to_scores(visible: Tensor) -> Tensor:
     """What is added to scores: 0, and minus infinity where nothing is visible."""
     return torch.zeros_like(visible, dtype=torch.float32).masked_fill(~visible, -torch.inf)
 
@@ -186,8 +188,11 @@ def think_and_score(
     uniform_RN = np.stack(
         [np.random.default_rng([seed, s]).random(limit + 1) for seed in seeds for s in range(samples)]
     )
-    writer = ChainWriter(model, prompts, samples=samples, temperature=temperature, uniform_RN=uniform_RN)
-    chains, rewards_RK = writer.write()
+    with _decoding_of(model) as graphs:
+        writer = ChainWriter(
+            model, prompts, samples=samples, temperature=temperature, uniform_RN=uniform_RN, graphs=graphs
+        )
+        chains, rewards_RK = writer.write()
     if model.chat.layout is Layout.USER_TURN:
         by_sample = [score_chains(model, prompts, chains[s::samples]) for s in range(samples)]
         rewards_RK = torch.stack(by_sample, dim=1).flatten(0, 1)
@@ -196,6 +201,15 @@ def think_and_score(
         for chain, rewards in zip(chains, rewards_RK.tolist(), strict=True)
     ]
     return [completions[start : start + samples] for start in range(0, len(completions), samples)]
+
+
+def _decoding_of(model: DescoreModel) -> "AbstractContextManager[StepGraphs | None]":
+    """What makes steps fast, loaded where there is any."""
+    if model.device.type == "cpu" and not has_adapters(model.backbone):
+        return nullcontext()
+    from descore.model.decoding import fast_decoding
+
+    return fast_decoding(model)
 
 
 def _completion(model: DescoreModel, chain: Tokens, *, truncated: bool, rewards: Sequence[float]) -> Completion:
@@ -244,18 +258,28 @@ class ChainWriter:
     all rows would be left, so that no more than a few steps are made for rewards; until then they are passed over."""
 
     def __init__(
-        self, model: DescoreModel, prompts: Inputs, *, samples: int, temperature: float, uniform_RN: np.ndarray
+        self,
+        model: DescoreModel,
+        prompts: Inputs,
+        *,
+        samples: int,
+        temperature: float,
+        uniform_RN: np.ndarray,
+        graphs: "StepGraphs | None" = None,
     ) -> None:
-        self.model, self.temperature = model, temperature
-        self.limit, self.suppressed = uniform_RN.shape[1] - 1, suppressed_token_ids(model)
+        """`graphs`: those that steps are read by; None: the plain loop."""
+        self.model, self.temperature, self.graphs = model, temperature, graphs
+        self.limit, device = uniform_RN.shape[1] - 1, model.device
+        self.suppressed = torch.tensor(suppressed_token_ids(model), device=device)
         position_3BP = model.family.positions(model.backbone, prompts)
         prefill = DynamicCache(config=model.backbone.config.get_text_config())
         hidden_BPD = model.backbone.model(
             **prompts, position_ids=position_3BP, past_key_values=prefill, use_cache=True
         ).last_hidden_state
-        self.cache = SharedPrefixCache(prefill, prompts["attention_mask"], samples=samples)
-        self.samples, device = samples, model.device
-        self.logits_RV = self._logits(hidden_BPD[:, -1:]).repeat_interleave(samples, dim=0)
+        new_cache = SharedPrefixCache if graphs is None else graphs.cache
+        self.cache = new_cache(prefill, prompts["attention_mask"], samples=samples)
+        self.samples = samples
+        self.logits_RV = self._suppress(self._logits(hidden_BPD[:, -1:])).repeat_interleave(samples, dim=0)
         self.position_R = (position_3BP.amax(dim=(0, 2)) + 1).repeat_interleave(samples)
         """The position of each row's first own token."""
         self.uniform_RN = torch.from_numpy(uniform_RN).to(device)
@@ -295,16 +319,20 @@ class ChainWriter:
     def _step(self, column: int) -> None:
         """Read the tokens at this column, for the logits of the next."""
         self.cache.write_at(column)
-        visible_C = torch.arange(self.cache.room, device=self.model.device) <= column
-        hidden_R1D = self._forward(
-            self.written_RN[:, column : column + 1], (self.position_R + column)[:, None], visible_C[None, None]
-        )
-        self.logits_RV = self._logits(hidden_R1D)
+        step = (self.written_RN[:, column : column + 1], (self.position_R + column)[:, None], self.cache.column_n)
+        read = self.read if self.graphs is None else self.graphs.reader(self)
+        self.logits_RV = self._suppress(read(*step))
+
+    def read(self, token_R1: Tensor, position_R1: Tensor, column_1: Tensor) -> Tensor:
+        """The logits (R, V) behind the tokens at an own column. All that changes from step to step is in tensors."""
+        self.cache.column_n = column_1
+        visible_C = torch.arange(self.cache.room, device=self.model.device) <= column_1
+        return self._logits(self._forward(token_R1, position_R1, visible_C[None, None]))
 
     def _forward(self, token_Rn: Tensor, position_Rn: Tensor, visible_RnC: Tensor) -> Tensor:
         hidden_RnD: Tensor = self.model.backbone.model(
             input_ids=token_Rn,
-            attention_mask=_bias(visible_RnC)[:, None],
+            attention_mask=added_to_scores(visible_RnC)[:, None],
             position_ids=position_Rn.expand(3, -1, -1),
             past_key_values=self.cache,
             shared_prefix=self.cache,
@@ -314,8 +342,10 @@ class ChainWriter:
 
     def _logits(self, hidden_RnD: Tensor) -> Tensor:
         logits_RV: Tensor = self.model.backbone.get_output_embeddings()(hidden_RnD[:, -1]).float()
-        logits_RV[:, self.suppressed] = -torch.inf
         return logits_RV
+
+    def _suppress(self, logits_RV: Tensor) -> Tensor:
+        return logits_RV.index_fill_(1, self.suppressed, -torch.inf)
 
     def _fewer_rows(self, open_R: Tensor) -> tuple[Tensor, Tensor] | None:
         """Prompts and rows to keep for the open rows, if they are at most half. Each prompt keeps as many rows, so that

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from descore.training.rl.grpo import equal_groups, group_advantages
+from descore.training.losses import equal_groups, group_advantages
 
 REWARD = st.sampled_from([0.0, 0.1, 0.35, 0.7, 1.0, math.nan])
 GROUP = st.lists(st.tuples(REWARD, st.booleans()), min_size=4, max_size=4)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from descore.training.rl.grpo import k3, policy_loss, token_weights
+from descore.training.losses import k3, policy_loss, token_weights
 
 LOSS_TYPES = ["dapo", "grpo", "dr_grpo"]
 ONE = torch.ones(1)

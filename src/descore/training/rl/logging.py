@@ -16,9 +16,9 @@ from typing import Any
 from descore.errors import ConfigError, DataError
 from descore.io import append_records, atomic_write, read_records
 from descore.training.collate import TrainingPair
+from descore.training.losses import equal_groups
 from descore.training.metrics import METRICS_FILE, MetricAccumulator, ProgressCallback
 from descore.training.rl.config import RlConfig
-from descore.training.rl.grpo import equal_groups
 from descore.training.rl.rollout import Rollout
 from descore.training.rl.update import advantages, reward_differences
 from descore.training.runs import TENSORBOARD, need_tensorboard

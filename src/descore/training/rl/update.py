@@ -24,10 +24,9 @@ from torch import Tensor
 from descore.model.modeling import DescoreModel, has_adapters
 from descore.training.collate import TrainingPair, preference_labels
 from descore.training.config import TrainableConfig
-from descore.training.losses import bradley_terry, bradley_terry_ties
+from descore.training.losses import bradley_terry, bradley_terry_ties, group_advantages, k3, policy_loss, token_weights
 from descore.training.metrics import MetricAccumulator
 from descore.training.rl.config import Opponents, RlConfig, RlLossConfig
-from descore.training.rl.grpo import group_advantages, k3, policy_loss, token_weights
 from descore.training.rl.packing import Pack, PackOutput, forward_pack, pack_groups
 from descore.training.rl.rollout import Rollout, max_chain_tokens
 

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import environment, interleaved, option_parser, print_row
-from descore.cli.demo import REAL
+from descore.cli.world import REAL
 from descore.data.chat import Inputs, Tokens
 from descore.model import generation
 from descore.model.generation import ChainWriter, SharedPrefixCache

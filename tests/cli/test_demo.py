@@ -5,7 +5,7 @@ from importlib.resources import files
 import pytest
 from tests.report.test_page import Page
 
-from descore.cli.demo import REAL
+from descore.cli.world import REAL
 from descore.video.reader import VideoSampling, read_clip
 
 

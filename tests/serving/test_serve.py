@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from descore import Scorer
 from descore.cli import app
-from descore.cli.score import _named
+from descore.cli.serve import _named
 from descore.errors import ConfigError
 from tests.test_architecture import CLIP
 

@@ -12,15 +12,15 @@ import typer
 from descore import __version__
 from descore.cli.checkpoints import convert_checkpoint, export
 from descore.cli.data import data_app
-from descore.cli.demo import demo
 from descore.cli.doctor import doctor
 from descore.cli.errors import USAGE_ERROR, echo, print_error
 from descore.cli.evaluate import benchmarks, evaluate_judge, report
 from descore.cli.pairs import pairs
-from descore.cli.score import compare, rank, score, serve
+from descore.cli.score import compare, rank, score
+from descore.cli.serve import serve
 from descore.cli.stress import stress_test
 from descore.cli.train import train_app
-from descore.cli.world import world_app
+from descore.cli.world import demo, world_app
 
 app = typer.Typer(
     name="descore",

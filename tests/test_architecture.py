@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "evaluation": BASE | {"data", "video", "model", "stats", "scorer", "synthetic"},
     "rewards": BASE | {"data", "video", "model", "stats", "scorer"},
     "serving": BASE | {"data", "video", "model", "stats", "scorer", "rewards"},
-    "chains": BASE | {"data", "video", "model", "stats", "scorer", "training"},
+    "chains": BASE | {"data", "video", "model", "stats", "scorer", "training", "evaluation"},
     "report": BASE | {"evaluation", "rewards", "stats", "chains"},
     "cli": BASE
     | {

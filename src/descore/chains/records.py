@@ -1,6 +1,7 @@
 """What a run of `descore chains collect` keeps: a teacher's answers, one a line, and where its files lie.
 
 config.yaml        the settings, by which the run is recognized
+asked.json         digests of the table, the rubric and the teacher, and the sampling
 candidates.jsonl   each answer, in the order in which they came; a failed request has its error in place of one
 ledger.jsonl       what each request was reserved and what it cost
 batches/           requests and answers of batch files, if the teacher takes those
@@ -31,8 +32,9 @@ class RequestFault:
     """Why a request gave no answer."""
 
     kind: str
-    """unreadable (the video), refused (by the server, or its filter), limited (429), server (5xx), timeout, cut (the
-    stream ended early), empty, too_long (for the model) or format (what came is no chat completion)."""
+    """unreadable (the video), refused (by the server, or its filter), limited (429), server (5xx), unreachable,
+    timeout, cut (the stream ended early), too_much (for the limit of tokens) or format (what came is no chat
+    completion)."""
     message: str
 
 
@@ -40,8 +42,8 @@ class RequestFault:
 class Candidate:
     """One teacher's answer for one clip, or why there is none.
 
-    A clip that stands in several rows is asked for once: its other places have a candidate of the same key, which cost
-    nothing."""
+    A clip that stands in several rows is asked for once: its other places have the same answer under the same key, at
+    no cost."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -67,10 +69,11 @@ class Candidate:
     settings: str
     """Digest of all that the teacher was asked with, beside clip, prompt and number."""
     seed: int
+    """As a server was sent it. A native teacher draws the chain `number` of this seed."""
     tokens_in: int
     tokens_out: int
     cost: float
-    """In the currency of the settings' prices."""
+    """In the currency of the settings' prices, failed tries included."""
     seconds: float
     """From sending the request to the end of its answer; 0 in a batch file."""
     time: str
@@ -97,6 +100,11 @@ class ChainRun:
     def config(self) -> Path:
         """The settings."""
         return self.folder / "config.yaml"
+
+    @property
+    def asked(self) -> Path:
+        """What all requests have in common."""
+        return self.folder / "asked.json"
 
     @property
     def candidates(self) -> Path:

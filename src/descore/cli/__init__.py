@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from descore import __version__
-from descore.cli.checkpoints import convert_checkpoint, export
+from descore.cli.chains import chains_app
+from descore.cli.checkpoints import convert_checkpoint, doctor, export
 from descore.cli.data import data_app
-from descore.cli.doctor import doctor
 from descore.cli.errors import USAGE_ERROR, echo, print_error
 from descore.cli.evaluate import benchmarks, evaluate_judge, report
 from descore.cli.pairs import pairs
@@ -47,6 +47,7 @@ for name, verb in VERBS.items():
     app.command(name)(verb)
 app.add_typer(data_app)
 app.add_typer(train_app)
+app.add_typer(chains_app)
 app.add_typer(world_app)
 
 

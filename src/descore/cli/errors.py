@@ -59,6 +59,20 @@ def reported_errors(*, debug: bool) -> Iterator[None]:
         raise typer.Exit(error.exit_code) from None
 
 
+@contextmanager
+def reported_settings_errors(*, debug: bool) -> Iterator[None]:
+    """Print the problems of a config one a line, since there may be many."""
+    try:
+        yield
+    except ConfigError as error:
+        from descore.config_model import SettingsError
+
+        if debug or not isinstance(error, SettingsError):
+            raise
+        echo(error.page, err=True)
+        raise typer.Exit(error.exit_code) from None
+
+
 def _discard_output() -> None:
     """Discard what is left for standard output: the interpreter flushes it when it exits, which would fail again."""
     with suppress(OSError, ValueError):

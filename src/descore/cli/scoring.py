@@ -31,6 +31,7 @@ from descore.types import Paradigm, Score
 if TYPE_CHECKING:
     import torch
 
+    from descore.chains.collect import CollectProgress
     from descore.evaluation.judges import FeatureJudge, ModelJudge
     from descore.rewards.bulk import BulkProgress
     from descore.scorer import Scorer
@@ -220,15 +221,24 @@ def score_source(
 class BulkDisplay:
     """Shows how far a run is: in a bar, or without a terminal in a line on standard error now and then."""
 
-    def __init__(self, bar: Progress, task: TaskID, *, period: float = _LINE_PERIOD) -> None:
+    def __init__(
+        self,
+        bar: Progress,
+        task: TaskID,
+        *,
+        period: float = _LINE_PERIOD,
+        verbs: tuple[str, str] = ("scoring", "scored"),
+    ) -> None:
+        """verbs: what is done, and what was done."""
+        self._verbs = verbs
         self._bar = bar
         self._task = task
         self._period = period
         self._start: tuple[float, int] | None = None
         self._shown = time.monotonic()
-        self._last: BulkProgress | None = None
+        self._last: BulkProgress | CollectProgress | None = None
 
-    def __call__(self, progress: "BulkProgress") -> None:
+    def __call__(self, progress: "BulkProgress | CollectProgress") -> None:
         """Show it."""
         now = time.monotonic()
         if self._start is None:
@@ -238,13 +248,15 @@ class BulkDisplay:
         self._last = progress
         failed = f" ({progress.failed:,} failed)" if progress.failed else ""
         if not self._bar.disable:
-            self._bar.update(self._task, description=f"scoring{failed}", completed=progress.done, total=progress.total)
+            self._bar.update(
+                self._task, description=f"{self._verbs[0]}{failed}", completed=progress.done, total=progress.total
+            )
         elif now - self._shown >= self._period:
             self._shown = now
             left = self._left(now, progress)
-            echo(f"scored {progress.done:,} of {progress.total:,}{failed}{left}", err=True)
+            echo(f"{self._verbs[1]} {progress.done:,} of {progress.total:,}{failed}{left}", err=True)
 
-    def _left(self, now: float, progress: "BulkProgress") -> str:
+    def _left(self, now: float, progress: "BulkProgress | CollectProgress") -> str:
         assert self._start is not None
         begin, before = self._start
         if progress.done <= before:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from descore.cli import options as opt
-from descore.cli.errors import echo, reported_errors
+from descore.cli.errors import echo, reported_errors, reported_settings_errors
 
 if TYPE_CHECKING:
     from descore.training.config import ModelConfig, RunConfig
@@ -59,7 +59,7 @@ def sft(config: Config, overrides: Overrides = None, debug: opt.Debug = False) -
     """Train a backbone to write chains: next-token prediction on reference chains.
 
     The same command resumes a run from its last checkpoint."""
-    with reported_errors(debug=debug), _reported_settings_errors(debug=debug):
+    with reported_errors(debug=debug), reported_settings_errors(debug=debug):
         _require_packages()
         from descore.training.config import SftConfig
         from descore.training.config_file import read_config
@@ -77,7 +77,7 @@ def cold_start(config: Config, overrides: Overrides = None, debug: opt.Debug = F
     """Train a model to score: Bradley-Terry loss on pairs, a share of which is seen without chains.
 
     The same command resumes a run from its last checkpoint."""
-    with reported_errors(debug=debug), _reported_settings_errors(debug=debug):
+    with reported_errors(debug=debug), reported_settings_errors(debug=debug):
         _require_packages()
         from descore.training.config import ColdStartConfig
         from descore.training.config_file import read_config
@@ -97,7 +97,7 @@ def rl(config: Config, overrides: Overrides = None, debug: opt.Debug = False) ->
     chains.
 
     The same command resumes a run from its last checkpoint."""
-    with reported_errors(debug=debug), _reported_settings_errors(debug=debug):
+    with reported_errors(debug=debug), reported_settings_errors(debug=debug):
         _require_packages()
         from descore.training.config_file import read_config
         from descore.training.rl.config import RlConfig
@@ -151,22 +151,6 @@ def _require_packages() -> None:
 def _is_main_process() -> bool:
     """Whether this is rank 0 of the processes that a launcher started, which alone prints."""
     return os.environ.get("RANK", "0") == "0"
-
-
-@contextmanager
-def _reported_settings_errors(*, debug: bool) -> Iterator[None]:
-    """Print the problems of a config one a line, since there may be many."""
-    from descore.errors import ConfigError
-
-    try:
-        yield
-    except ConfigError as error:
-        from descore.config_model import SettingsError
-
-        if debug or not isinstance(error, SettingsError):
-            raise
-        echo(error.page, err=True)
-        raise typer.Exit(error.exit_code) from None
 
 
 @contextmanager

@@ -231,7 +231,7 @@ def _put(values: dict[str, Any], path: Sequence[str], value: Any) -> None:  # no
 
 def _unlike(key: str, here: Any, there: Any) -> Iterator[Difference]:  # noqa: ANN401
     if isinstance(here, Mapping) and isinstance(there, Mapping):
-        for name in here:
-            yield from _unlike(f"{key}.{name}" if key else name, here[name], there[name])
+        for name in {**here, **there}:  # a group of free keys may lack some
+            yield from _unlike(f"{key}.{name}" if key else name, here.get(name), there.get(name))
     elif here != there:
         yield Difference(key, here, there)

@@ -1,0 +1,163 @@
+"""`descore chains`: collect chains of thought from a teacher.
+
+In: a config and overrides of single keys. Out: a run folder, and a summary of what came, what it cost and what is
+left."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from descore.cli import options as opt
+from descore.cli.errors import echo, reported_errors, reported_settings_errors
+from descore.errors import VideoError
+
+if TYPE_CHECKING:
+    from descore.chains.collect import CollectionEstimate, CollectSummary
+    from descore.chains.config import CollectConfig
+
+chains_app = typer.Typer(
+    name="chains", help="Collect chains of thought to train on, from a teacher.", no_args_is_help=True
+)
+
+
+@chains_app.command()
+def collect(
+    *,
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The settings; docs/settings.md lists them.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as num_chains=4.")
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option("--budget", min=0.0, help="Money that the run may cost in all; in place of limits.budget."),
+    ] = None,
+    sees: Annotated[
+        Literal["nothing", "label", "comments"] | None,
+        typer.Option("--sees", help="What the teacher is shown of people's opinion; in place of the config's sees."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show clips, tokens, cost and hours, and ask nothing.")
+    ] = False,
+    json: opt.Json = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Ask a teacher for chains of thought about the clips of a table, and keep each answer as it comes.
+
+    The same command goes on with a run that was stopped, and asks nothing twice. If a clip has no answer in the end,
+    the exit code is 4."""
+    with reported_errors(debug=debug), reported_settings_errors(debug=debug):
+        from descore.chains.server import require_packages
+
+        require_packages()
+        settings = _read(config, [*(overrides or []), *_options(budget, sees)])
+        from descore.chains.collect import estimate_collection
+
+        estimate = estimate_collection(settings)
+        if dry_run or not json:
+            _print_estimate(estimate, settings, json=json)
+        if dry_run:
+            return
+        summary = _collect(settings)
+        _print_summary(summary, settings, json=json)
+        if summary.failed or summary.stopped:
+            raise typer.Exit(VideoError.exit_code)
+
+
+def _options(budget: float | None, sees: str | None) -> Iterator[str]:
+    """Options as overrides of the keys that they stand for."""
+    if budget is not None:
+        yield f"limits.budget={budget}"
+    if sees is not None:
+        yield f"sees={sees}"
+
+
+def _read(config: Path, overrides: list[str]) -> "CollectConfig":
+    from descore.chains.config import CollectConfig
+    from descore.training.config_file import read_config
+
+    return read_config(config, CollectConfig, overrides=overrides)
+
+
+def _collect(settings: "CollectConfig") -> "CollectSummary":
+    """Collect with a progress bar; an interrupted run says how to go on."""
+    from descore.chains.collect import collect_chains
+    from descore.cli.scoring import BulkDisplay, progress_bar, quiet_transformers
+
+    with progress_bar(time_remaining=True) as bar:
+        task = bar.add_task(f"asking {settings.teacher.model}", total=None)
+        if settings.teacher.kind == "native":
+            quiet_transformers()
+        show = BulkDisplay(bar, task, verbs=("asking", "asked"))
+        try:
+            return collect_chains(settings, on_progress=show)
+        except KeyboardInterrupt:
+            echo("stopped: the same command goes on from there", err=True)
+            raise
+
+
+def _print_estimate(estimate: "CollectionEstimate", settings: "CollectConfig", *, json: bool) -> None:
+    from descore.cli.output import with_count
+
+    if json:
+        from descore.evaluation.records import to_line, to_plain
+
+        echo(to_line(to_plain(estimate)))
+        return
+    asked = ""
+    if estimate.missing < estimate.requests:
+        asked = f", {estimate.missing:,} of them still to ask" if estimate.missing else ", all answered"
+    echo(f"{with_count(estimate.clips, 'clip')}, {with_count(estimate.requests, 'request')}{asked}")
+    if estimate.unreadable:
+        echo(f"of {estimate.read:,} clips that were read for this estimate, {estimate.unreadable:,} cannot be read")
+    if not estimate.missing or settings.teacher.kind == "native":
+        return
+    echo(f"tokens: about {estimate.tokens_in:,} in, {estimate.tokens_out:,} out")
+    if estimate.cost is not None and estimate.most is not None:
+        budget = settings.limits.budget
+        within = "" if budget is None else f"; the budget is {budget:g}"
+        echo(f"cost: about {estimate.cost:,.2f}, {estimate.most:,.2f} at most{within}")
+    else:
+        echo("cost: not known; teacher.price_in and teacher.price_out are the prices of a million tokens")
+    if estimate.hours is not None:
+        echo(f"time: about {_hours(estimate.hours)}")
+
+
+def _hours(hours: float) -> str:
+    minutes = round(hours * 60)
+    return f"{hours:,.1f} hours" if minutes >= 90 else f"{max(minutes, 1)} min"
+
+
+def _print_summary(summary: "CollectSummary", settings: "CollectConfig", *, json: bool) -> None:
+    if json:
+        from descore.evaluation.records import to_line, to_plain
+
+        echo(to_line(to_plain(summary.record)))
+        return
+    for line in _summary_lines(summary, settings):
+        echo(line)
+
+
+def _summary_lines(summary: "CollectSummary", settings: "CollectConfig") -> Iterator[str]:
+    from descore.cli.output import with_count
+
+    yield f"{summary.folder}: {summary.answered:,} of {with_count(summary.requests, 'request')} answered"
+    if summary.failed:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in summary.failed.most_common())
+        yield f"failed: {kinds}; the first: {summary.first_failure}"
+    totals = summary.totals
+    if settings.teacher.kind != "native":
+        money = f"; cost {totals.cost:,.4f}" if settings.teacher.has_prices else ""
+        assumed = f", of which {totals.assumed:,.4f} are assumed: no server stated them" if totals.assumed else ""
+        yield f"tokens: {totals.tokens_in:,} in, {totals.tokens_out:,} out{money}{assumed}"
+    if summary.stopped:
+        yield f"stopped by {summary.stopped}" if summary.stopped.startswith("the ") else f"stopped: {summary.stopped}"
+    if summary.left:
+        more = f", about {summary.left_cost:,.2f} more" if summary.left_cost else ""
+        yield f"left: {with_count(summary.left, 'request')}{more}; the same command goes on"
+    if summary.batch is not None:
+        for path in summary.batch.written:
+            yield f"written: {path}; run it as a batch, and put the output and error files beside it"
+        if summary.batch.waiting:
+            yield f"waiting for results: {with_count(summary.batch.waiting, 'request')}"

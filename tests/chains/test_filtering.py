@@ -120,7 +120,7 @@ def test_the_label_is_the_overall_a_named_one_or_the_mean_of_all(tmp_path):
     ):
         source = source_of(tmp_path, [row | columns])
         assert bool(filtered(source, couples((4.0, 3.0)), **settings).couples) is kept, (columns, settings)
-    with pytest.raises(ConfigError, match="filters.label is 'speed', of which the table has no column"):
+    with pytest.raises(ConfigError, match=r"filters.label is 'speed', of which the table has no column"):
         filtered(source, couples((4.0, 3.0)), label="speed")
 
 
@@ -158,7 +158,7 @@ def test_the_choice_among_those_that_agree(tmp_path, choice, kept):
     ]
     result = filtered(pair_source(tmp_path, "a"), candidates, choice=choice, most_repeated=1.0)
     assert kept_numbers(result) == kept
-    others = {number for number in range(4)} - set(kept)
+    others = set(range(4)) - set(kept)
     assert {(chain.candidate.number, chain.step) for chain in result.rejected} == {(n, "choice") for n in others}
 
 

@@ -69,6 +69,8 @@ def test_the_command_scores_an_upload_and_ends_clean(served, tmp_path):
         (["--host", "256.1.1.1", "--no-auth"], "cannot listen at 256.1.1.1"),
         (["--model", "a=tiny", "--model", "a=tiny"], "two models are called a"),
         (["--timeout", "0"], "timeout"),
+        (["--dialect", "flowgrpo"], "unknown; there are flow_grpo, verl_omni"),
+        (["--dialect", "openai=0"], "NAME=FPS"),
     ],
 )
 def test_what_cannot_be_served_is_one_line(options, words):

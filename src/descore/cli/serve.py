@@ -42,6 +42,16 @@ Workers = Annotated[
 Window = Annotated[
     float, typer.Option("--window", min=0.0, help="Seconds that an idle model waits for a batch to fill.")
 ]
+Dialects = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dialect",
+        metavar="NAME[=FPS]",
+        help="Answer a trainer's own client too: flow_grpo, verl_omni, unirl, flow_factory, cosmos_rl, openai "
+        "(Pref-GRPO), classify (vLLM); repeat it. FPS: frames per second of videos that it sends as frames. `all`: all "
+        "but the first two, whose requests are pickles. Default: none.",
+    ),
+]
 
 # Who may ask, and for what.
 Host = Annotated[str, typer.Option("--host", help="Address to listen at; 0.0.0.0 is all of them.")]
@@ -62,16 +72,6 @@ MediaRoot = Annotated[
     typer.Option("--media-root", help="Folder below which requests may name files. Default: they may name none."),
 ]
 
-AllowUrls = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--allow-url",
-        metavar="HOST",
-        help="A host, or HOST:PORT, that videos are fetched from where requests give an address; repeat it for others. "
-        "Private addresses are refused. Default: none.",
-    ),
-]
-
 # The bounds of a request.
 MaxQueue = Annotated[
     int, typer.Option("--max-queue", min=1, help="Clips in the server at a time. Beyond it the answer is 503.")
@@ -90,7 +90,7 @@ def serve(
     api_key: ApiKey = None,
     no_auth: NoAuth = False,
     media_root: MediaRoot = None,
-    allow_urls: AllowUrls = None,
+    dialects: Dialects = None,
     paradigm: opt.ParadigmChoice = None,
     batch_size: opt.BatchSize = 8,
     device: opt.Device = None,
@@ -105,10 +105,11 @@ def serve(
 ) -> None:
     """Answer requests for rewards over HTTP, until it is stopped. Requests of many clients are scored in batches.
 
-    Loopback by default; another --host needs a token, or --no-auth."""
+    Loopback by default; another --host needs a token, or --no-auth. No address in a request is ever fetched."""
     with reported_errors(debug=debug):
         _require_packages()
         from descore.rewards.decoding import default_workers
+        from descore.serving.dialects import parse_dialects
         from descore.serving.settings import ServerSettings, check_access, is_loopback
 
         named = _named(models or ["tiny"])
@@ -117,7 +118,6 @@ def serve(
             api_key=api_key,
             local_only=is_loopback(host) and api_key is None and not no_auth,
             media_root=media_root,
-            allow_urls=tuple(allow_urls or ()),
             workers=workers or default_workers(),
             window=window,
             max_queue=max_queue,
@@ -125,6 +125,7 @@ def serve(
             max_upload=round(max_upload * _MEGABYTE),
             max_prompt=max_prompt,
             decode_seconds=decode_seconds,
+            dialects=parse_dialects(dialects or []),
         )
         from descore.serving.server import address_of, bind, run_server
 

@@ -152,7 +152,8 @@ def clips_of(videos: Sequence[VideoInput], prompts: object) -> list[BatchItem]:
         raise ServiceError("request", f"the prompts are {short_repr(prompts)}; expected a list of texts")
     if len(prompts) != len(videos):
         raise ServiceError("request", f"{len(videos)} videos, but {len(prompts)} prompts; expected one for each")
-    return [BatchItem(prompt=prompt, video=video) for video, prompt in zip(videos, prompts, strict=True)]
+    pairs = zip(videos, prompts, strict=True)
+    return [validated(BatchItem, {"prompt": prompt, "video": video}) for video, prompt in pairs]
 
 
 def video_input(**fields: Any) -> VideoInput:  # noqa: ANN401

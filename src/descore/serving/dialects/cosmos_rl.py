@@ -102,7 +102,7 @@ class RewardStore:
 
     def add(self, entry: _Entry) -> str:
         """Keep a request. Its name."""
-        self._forget()
+        self._forget(room=1)
         name = str(uuid.uuid4())
         self._entries[name] = entry
         return name
@@ -112,10 +112,10 @@ class RewardStore:
         self._forget()
         return self._entries.get(name)
 
-    def _forget(self) -> None:
+    def _forget(self, *, room: int = 0) -> None:
         """Forget results that are old, and the oldest where there are too many. What is worked on is kept."""
         done = {name: entry.done for name, entry in self._entries.items() if entry.done is not None}
-        old, spare = time.monotonic() - KEPT_SECONDS, max(len(self._entries) - MOST_RESULTS + 1, 0)
+        old, spare = time.monotonic() - KEPT_SECONDS, max(len(self._entries) - MOST_RESULTS + room, 0)
         for number, (name, since) in enumerate(done.items()):
             if number < spare or since < old:
                 del self._entries[name]

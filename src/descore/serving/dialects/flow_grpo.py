@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
@@ -26,7 +27,7 @@ from descore.rewards.adapter import array_layout
 from descore.rewards.frames import split_videos
 from descore.serving.dialects.clips import DialectCall, DialectRoute, clips_of, video_input
 from descore.serving.dialects.pickles import read_pickle
-from descore.serving.problems import STATUS, ServiceError, service_error
+from descore.serving.problems import STATUS, ServiceError
 from descore.serving.schema import VideoInput
 from descore.serving.service import Service
 
@@ -65,25 +66,14 @@ def _error(error: ServiceError) -> Response:
 
 
 async def _videos(call: DialectCall, images: Any, *, folder: Path) -> list[VideoInput]:  # noqa: ANN401  # a pickle's
-    if isinstance(images, np.ndarray):
-        images = _split(images)
-    if not isinstance(images, list):
+    if not isinstance(images, list | np.ndarray) or (isinstance(images, np.ndarray) and not images.ndim):
         raise ServiceError("request", f"images is {short_repr(images)}; expected a list or an array")
     return [await _video(call, image, name=f"images[{index}]", folder=folder) for index, image in enumerate(images)]
 
 
-def _split(images: np.ndarray) -> list[np.ndarray]:
-    """The videos of an array of all, each (T, C, H, W)."""
-    try:
-        return split_videos(images, layout=array_layout(images))
-    except ConfigError as error:
-        raise service_error(error, of_video="no_video") from None
-
-
 async def _video(call: DialectCall, item: Any, *, name: str, folder: Path) -> VideoInput:  # noqa: ANN401
     if isinstance(item, np.ndarray):
-        [frames_TCHW] = _split(item[None] if item.ndim != 5 else item)
-        return await call.array(frames_TCHW, folder=folder, name=name, fps=None)
+        return await call.array(_frames(item, name=name), folder=folder, name=name, fps=None)
     if isinstance(item, bytes | bytearray):
         is_picture = item.startswith(_PICTURES) and item[8:12] != b"AVI "
         return (
@@ -92,6 +82,16 @@ async def _video(call: DialectCall, item: Any, *, name: str, folder: Path) -> Vi
     if isinstance(item, list) and all(isinstance(frame, bytes | bytearray) for frame in item):
         return call.pictures(_in_base64(item), name=name)
     raise ServiceError("request", f"{name} is {short_repr(item)}; expected a picture's or a file's bytes, or frames")
+
+
+def _frames(item: NDArray[Any], *, name: str) -> NDArray[Any]:
+    """The frames (T, C, H, W) of a video (T, H, W, C) or a picture (H, W, C)."""
+    frames_TCHW: NDArray[Any]
+    try:
+        [frames_TCHW] = split_videos(item[None], layout=array_layout(item[None]))
+    except ConfigError as error:
+        raise ServiceError("request", f"{name}: {error}") from None
+    return frames_TCHW
 
 
 def _in_base64(pictures: Sequence[bytes | bytearray]) -> list[str]:

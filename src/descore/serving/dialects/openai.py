@@ -36,6 +36,9 @@ from descore.serving.results import score_or_raise
 from descore.serving.schema import ServedScore, VideoInput
 from descore.serving.service import Service
 
+EQUAL = 1e-5
+"""Rewards that differ by less are equal: so much the same video's differ with its place in a batch."""
+
 _CAPTIONS = (re.compile(r"「(.*)」", re.DOTALL), re.compile(r"Text Caption: \[(.*)\]", re.DOTALL))
 _ANSWER = re.compile(r"<answer>.*", re.DOTALL)
 _KINDS = {
@@ -188,7 +191,7 @@ def _two_videos(call: DialectCall, content: ChatContent, *, fps: float | None) -
 def _answer(a: ServedScore, b: ServedScore, *, text: str) -> str:
     """The chains and rewards, and which video is better, in the words that the text asks for."""
     medium = "Image" if "Image 1 is better" in text else "Video"
-    better = None if a.reward == b.reward else f"{medium} {1 if a.reward > b.reward else 2}"
+    better = None if abs(a.reward - b.reward) <= EQUAL else f"{medium} {1 if a.reward > b.reward else 2}"
     if '"winner"' in text:
         return json.dumps({"winner": better or "tie"})
     thoughts = [

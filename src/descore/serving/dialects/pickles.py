@@ -8,6 +8,7 @@ and nothing else. This module makes an array from its bytes; no function that a 
 
 import pickletools
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from typing import Any, Final
@@ -46,7 +47,7 @@ def read_pickle(content: bytes) -> Any:  # noqa: ANN401  # whatever lists and di
             if count >= MOST_INSTRUCTIONS:
                 raise _refused(f"more than {MOST_INSTRUCTIONS:,} instructions")
             reader.take(opcode.name, argument)
-    except (IndexError, KeyError, ValueError) as error:
+    except (IndexError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, ServiceError):
             raise
         raise ServiceError("request", f"the body is no whole pickle ({short_repr(str(error))})") from None
@@ -181,7 +182,7 @@ class _Name:
 class _Type:
     """An array's type; its byte order comes as its state."""
 
-    def __init__(self, text: object, *_: object) -> None:
+    def __init__(self, text: object = None, *_: object) -> None:
         if not (isinstance(text, str) and _ARRAY_TYPE.fullmatch(text)):
             raise _refused(f"an array of type {short_repr(text)}")
         self.text, self.order = text, "="
@@ -201,7 +202,11 @@ class _Array:
     """An array that is made from its bytes."""
 
     def __init__(self, *_: object) -> None:
-        self.value: NDArray[Any] | list[Any] | None = None
+        self.value: NDArray[Any] | None = None
+
+    @property
+    def is_text(self) -> bool:
+        return self.value is not None and self.value.dtype.kind == "U"
 
     def set_state(self, *state: object) -> None:
         if len(state) != 5 or not isinstance(state[3], bool | int):
@@ -211,11 +216,17 @@ class _Array:
 
 
 def _from_buffer(*arguments: object) -> _Array:
-    if len(arguments) != 4 or arguments[3] not in ("C", "F"):
+    """An array of protocol 5: bytes, type, shape, order; order K has the axes' order behind it."""
+    if len(arguments) not in (4, 5) or arguments[3] not in ("C", "F", "K"):
         raise _refused("an array whose state is unknown")
-    content, kind, shape, order = arguments
+    content, kind, shape, order = arguments[:4]
     array = _Array()
     array.value = _array_of(content, kind, shape, order=str(order))
+    if order == "K":
+        axes = arguments[4] if len(arguments) == 5 else None
+        if not isinstance(axes, tuple):
+            raise _refused("an array whose axes have no order")
+        array.value = array.value.transpose(axes)  # ValueError for what is no permutation
     return array
 
 
@@ -223,25 +234,27 @@ def _scalar(*arguments: object) -> object:
     if len(arguments) != 2:
         raise _refused("a number whose state is unknown")
     kind, content = arguments
-    value = _array_of(content, kind, (), order="C")
-    return value.item() if isinstance(value, np.ndarray) else value
+    return _array_of(content, kind, (), order="C").item()
 
 
-def _array_of(content: object, kind: object, shape: object, *, order: str) -> Any:  # noqa: ANN401
-    """An array (shape) of these bytes; texts as lists. As many bytes as the shape needs must be there: none are
-    allocated for it."""
+def _array_of(content: object, kind: object, shape: object, *, order: str) -> NDArray[Any]:
+    """An array (shape) of these bytes. As many bytes as the shape needs must be there: none are allocated for it."""
     if not (isinstance(content, bytes | bytearray) and isinstance(kind, _Type)):
         raise _refused("an array of something else than bytes")
     if not isinstance(shape, tuple) or any(type(length) is not int or not 0 <= length < 2**31 for length in shape):
         raise _refused("an array whose shape is none")
     if prod(shape) * kind.dtype.itemsize != len(content):
         raise _refused(f"an array of shape {shape} with {len(content)} bytes")
+    if kind.dtype.kind == "U":
+        _check_characters(np.frombuffer(content, f"{kind.order}u4"))
     array: NDArray[Any] = np.ndarray(shape, kind.dtype, buffer=content, order="F" if order == "F" else "C")
-    if array.dtype.kind != "U":
-        return array
-    if array.size > MOST_VALUES:
-        raise _refused(f"over {MOST_VALUES:,} texts")
-    return array.tolist()
+    return array
+
+
+def _check_characters(points: NDArray[np.uint32]) -> None:
+    """Refuse numbers that are no characters: NumPy would make a text of them that breaks the interpreter."""
+    if points.size and (points.max() > sys.maxunicode or ((points >= 0xD800) & (points < 0xE000)).any()):
+        raise _refused("a text that is none")
 
 
 _KNOWN: Final[dict[str, Callable[..., Any] | None]] = {
@@ -259,6 +272,21 @@ _KNOWN: Final[dict[str, Callable[..., Any] | None]] = {
 }
 
 
+def _texts(array: NDArray[Any]) -> Any:  # noqa: ANN401  # lists in lists, or a text
+    if array.size > MOST_VALUES:
+        raise _refused(f"over {MOST_VALUES:,} texts")
+    return array.tolist()
+
+
+def _is_text(value: str) -> bool:
+    """Whether all are characters: half a surrogate pair is none."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _finished(value: Any, *, budget: Iterator[int], depth: int) -> Any:  # noqa: ANN401
     """The value with arrays in the place of what stood for them."""
     if next(budget, None) is None or depth > DEEPEST:
@@ -270,7 +298,9 @@ def _finished(value: Any, *, budget: Iterator[int], depth: int) -> Any:  # noqa:
     if isinstance(value, _Array):
         if value.value is None:
             raise _refused("an array without its bytes")
-        return value.value
+        return _finished(_texts(value.value), budget=budget, depth=depth) if value.is_text else value.value
+    if isinstance(value, str) and not _is_text(value):
+        raise _refused("a text that is none")
     if isinstance(value, _Name | _Type):
         raise _refused("a name that nothing uses")
     return value

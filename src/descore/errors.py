@@ -69,6 +69,10 @@ class AnswerError(DescoreError):
     exit_code = 6
 
 
+class MarkError(AnswerError):
+    """An answer that can be read, but for a mark that it lacks, or that is none."""
+
+
 class RepeatedKeyError(ValueError):
     """An object of JSON that has a key twice, of which Python's parser would take the last."""
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from descore.errors import AnswerError, ConfigError, RepeatedKeyError, short_repr, unique_keys
+from descore.errors import AnswerError, ConfigError, MarkError, RepeatedKeyError, short_repr, unique_keys
 from descore.types import DIMENSIONS, NOT_APPLICABLE, PRIMARY, Mark, Verdict
 
 PLACEHOLDER = "{prompt}"
@@ -165,12 +165,12 @@ def _parse(block: str) -> object:
 
 def _read_mark(name: str, marks: dict[str, Any]) -> Mark:
     if name not in marks:
-        raise AnswerError(f"the answer has no mark for '{name}'")
+        raise MarkError(f"the answer has no mark for '{name}'")
     mark = marks[name]
     if isinstance(mark, str) and mark.strip().upper() in {NOT_APPLICABLE, "NA"}:
         return None
     if isinstance(mark, bool) or mark not in (0, 1, 2):
-        raise AnswerError(f"the mark for '{name}' is {short_repr(mark)}; expected 0, 1, 2 or \"N/A\"")
+        raise MarkError(f"the mark for '{name}' is {short_repr(mark)}; expected 0, 1, 2 or \"N/A\"")
     return int(mark)  # type: ignore[return-value]  # one of 0, 1, 2 by the line above
 
 

@@ -8,8 +8,9 @@ import pytest
 from descore.data.schema import read_pairs
 from descore.data.tables import read_rows
 from descore.data.validate import TableCheck
+from descore.data.write import moved_path
 from descore.errors import ConfigError, DataError
-from descore.rewards.pairs import LEAD_COLUMNS, moved_path, preference_pairs, write_best, write_pairs
+from descore.rewards.pairs import LEAD_COLUMNS, preference_pairs, write_best, write_pairs
 from descore.rewards.ranking import rank
 from descore.rewards.scored import read_scored
 from descore.rubric import write_answer

@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 from tests.training.conftest import chain_rows, write_table
 
-from descore.errors import ConfigError, DataError
+from descore.errors import ConfigError, DataError, DescoreWarning
 from descore.training.collate import ChainCollator, Unreadable
 from descore.training.sft import ChainTable, index_table, read_examples
 from descore.video.sampling import VideoSampling
@@ -114,3 +114,19 @@ def test_an_unreadable_video_is_left_out_and_named(micro, data, tmp_path):
     nothing = ChainCollator(micro.chat)([table[1]])
     assert nothing.keys() == {"chain_mask", "unreadable"}
     assert nothing["chain_mask"].shape == (0, 0)
+
+
+def pairs_with_chains(*chains):
+    return [{"prompt": "p", "video_a": "a", "video_b": "b", "chain_a": a, "chain_b": b} for a, b in chains]
+
+
+def test_pairs_without_chains_are_left_out_and_counted(tmp_path):
+    table = write_table(tmp_path / "t.csv", pairs_with_chains(("A", "B"), ("", ""), ("", " ")))
+    with pytest.warns(DescoreWarning, match="2 pairs have no chains and are left out"):
+        assert [example["chain"] for example in read_examples(table)] == ["A", "B"]
+
+
+def test_pairs_none_of_which_has_chains_are_refused(tmp_path):
+    table = write_table(tmp_path / "t.csv", pairs_with_chains(("", "")))
+    with pytest.raises(DataError, match="no pair has chains; this stage learns to write chains"):
+        list(read_examples(table))

@@ -1,15 +1,12 @@
 """`descore score`, `compare` and `rank`: clips of one prompt, tables and folders."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from descore.cli import options as opt
 from descore.cli.errors import reported_errors
-
-if TYPE_CHECKING:
-    pass
 
 Out = Annotated[
     Path | None,

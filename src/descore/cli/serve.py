@@ -72,6 +72,16 @@ MediaRoot = Annotated[
     typer.Option("--media-root", help="Folder below which requests may name files. Default: they may name none."),
 ]
 
+AllowUrls = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-url",
+        metavar="HOST",
+        help="A host, or HOST:PORT, that videos are fetched from where requests give an address; repeat it for others. "
+        "Private addresses are refused. Default: none.",
+    ),
+]
+
 # The bounds of a request.
 MaxQueue = Annotated[
     int, typer.Option("--max-queue", min=1, help="Clips in the server at a time. Beyond it the answer is 503.")
@@ -91,6 +101,7 @@ def serve(
     no_auth: NoAuth = False,
     media_root: MediaRoot = None,
     dialects: Dialects = None,
+    allow_urls: AllowUrls = None,
     paradigm: opt.ParadigmChoice = None,
     batch_size: opt.BatchSize = 8,
     device: opt.Device = None,
@@ -105,7 +116,7 @@ def serve(
 ) -> None:
     """Answer requests for rewards over HTTP, until it is stopped. Requests of many clients are scored in batches.
 
-    Loopback by default; another --host needs a token, or --no-auth. No address in a request is ever fetched."""
+    Loopback by default; another --host needs a token, or --no-auth."""
     with reported_errors(debug=debug):
         _require_packages()
         from descore.rewards.decoding import default_workers
@@ -118,6 +129,7 @@ def serve(
             api_key=api_key,
             local_only=is_loopback(host) and api_key is None and not no_auth,
             media_root=media_root,
+            allow_urls=tuple(allow_urls or ()),
             workers=workers or default_workers(),
             window=window,
             max_queue=max_queue,

@@ -4,6 +4,7 @@ In: `Pair` records, and the table's columns. Out: a whole file, or none. `read_p
 
 import csv
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -112,6 +113,15 @@ def check_writable(out: Path) -> None:
     """ConfigError if no table is written under a name of this suffix."""
     if out.suffix.lower() not in _WRITERS:
         raise ConfigError(f"{out}: unknown suffix {out.suffix!r}; expected one of {', '.join(_WRITERS)}")
+
+
+def moved_path(video: str, *, table: Path, out: Path) -> str:
+    """The path of a video of one table as another one has it, relative to its folder. Absolute paths and addresses stay
+    as they are."""
+    if "://" in video or Path(video).is_absolute():
+        return video
+    # Both by their real places: '..' behind a symbolic link leads elsewhere.
+    return Path(os.path.relpath(os.path.realpath(table.parent / video), os.path.realpath(out.parent))).as_posix()
 
 
 def has_bytes(value: object) -> bool:

@@ -8,7 +8,6 @@ In: rows of a scored table. Out: pairs, and a table of them. Choosing reads the 
 each; writing reads them again where chains are wanted, and holds those of the pairs that are not whole yet."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from descore.data.tables import TableRow, columns_of
-from descore.data.write import table_writer
+from descore.data.write import moved_path, table_writer
 from descore.errors import AnswerError, ConfigError, DataError, how_to_install
 from descore.rewards.ranking import Lead, LeftOut, RankedClip, RankedTable, Ranking, collect, together
 from descore.rewards.scored import MARK_PREFIX, REWARD_PREFIX, ScoredRow, read_scored
@@ -150,15 +149,6 @@ def write_best(ranked: RankedTable, table: str | Path, *, out: str | Path) -> No
                 cells = {**row.columns, **row.results(), **_lead_cells(ranked.rankings[index], place)}
                 cells["video"] = moved_path(row.video, table=table, out=out)
                 write(_written({c: cells.get(c) for c in columns}, schema))
-
-
-def moved_path(video: str, *, table: Path, out: Path) -> str:
-    """The path of a video of one table as another one has it, relative to its folder. Absolute paths and addresses stay
-    as they are."""
-    if "://" in video or Path(video).is_absolute():
-        return video
-    # Both by their real places: '..' behind a symbolic link leads elsewhere.
-    return Path(os.path.relpath(os.path.realpath(table.parent / video), os.path.realpath(out.parent))).as_posix()
 
 
 def _lead_cells(ranking: Ranking, place: int) -> TableRow:

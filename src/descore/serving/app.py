@@ -46,7 +46,7 @@ from descore.serving.settings import ServerSettings
 LINES = "application/x-ndjson"
 _DESCRIPTION = (
     "Rewards for videos, by the prompts they were generated from. A video is a path below the server's media root, "
-    "a file in base64, frames with their fps, or an upload in a multipart form. No address is ever fetched."
+    "a file in base64, frames with their fps, an address of a host that the server allows, or an upload in a form."
 )
 _REASONS: Mapping[Kind, str] = {
     "request": "The request cannot be used.",

@@ -8,8 +8,9 @@ import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 """Of pictures that are frames."""
+FETCHED = "fetched"
+"""The name of a file that comes from an address, in its folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +55,19 @@ def store(video: "VideoInput", *, bounds: "ServerSettings", folder: Path) -> Sto
         return StoredVideo(path=video.upload, name=video.name or "<upload>", fps=video.fps)
     if video.path is not None:
         return StoredVideo(path=bounds.file_of(video.path), name=video.name or video.path)
+    if video.url is not None:  # fetched already
+        return StoredVideo(path=folder / FETCHED, name=video.name or _name_of(video.url))
     if video.base64 is not None:
         (folder / "video").write_bytes(_decoded(video.base64, key="video.base64"))
         return StoredVideo(path=folder / "video", name=video.name or "<base64>")
     for number, frame in enumerate(video.frames or ()):
         (folder / f"{number:08d}").write_bytes(_decoded(frame, key=f"video.frames.{number}"))
     return StoredVideo(path=folder, name=video.name or "<frames>", fps=video.fps)
+
+
+def _name_of(url: str) -> str:
+    """The last part of an address's path. What follows it may hold a secret."""
+    return PurePosixPath(urlsplit(url).path).name or "<url>"
 
 
 def _decoded(text: str, *, key: str) -> bytes:

@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 
 from descore.serving.problems import Kind
 
-WorkPart = Literal["decode", "wait", "score", "request"]
+WorkPart = Literal["fetch", "decode", "wait", "score", "request"]
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 """Upper bounds of the buckets of batch sizes, in clips."""

@@ -1,7 +1,7 @@
 """The bodies of requests and of answers, as pydantic models; OpenAPI is written from them.
 
-A video is one of: a path below the server's media root, a file in base64, or frames with their fps. In a multipart form
-it is a file."""
+A video is one of: a path below the server's media root, a file in base64, frames with their fps, or an address of a
+host that the server may fetch from. In a multipart form it is a file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +15,9 @@ from descore.serving.problems import Kind
 from descore.serving.settings import ServerSettings
 from descore.types import Mark, Score, Think, preference_probability
 from descore.video.reader import HIGHEST_FPS, LOWEST_FPS
+
+SOURCES = ("path", "base64", "frames", "url")
+"""The keys of a video, one of which it has."""
 
 _LARGEST_SEED = 2**63 - 1
 _HOTTEST = 100.0
@@ -31,7 +34,7 @@ class _Body(BaseModel):
 
 
 class VideoInput(_Body):
-    """One video, in one of three ways. Addresses are never fetched."""
+    """One video, in one of four ways."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"path": "clips/rabbit.mp4"}]})
 
@@ -43,6 +46,8 @@ class VideoInput(_Body):
     """Pictures in base64, PNG, JPEG or WebP, all of one size, in order."""
     fps: float | None = Field(default=None, ge=LOWEST_FPS, le=HIGHEST_FPS)
     """Frames per second, of `frames`."""
+    url: str | None = Field(default=None, max_length=4096)
+    """An address of http or https, of a host that the server was started with (`--allow-url`)."""
     name: str | None = Field(default=None, max_length=255)
     """What answers and messages call the video."""
 
@@ -50,9 +55,9 @@ class VideoInput(_Body):
     def _one_source(self) -> Self:
         if self.upload is not None:
             return self
-        given = [name for name in ("path", "base64", "frames") if getattr(self, name) is not None]
+        given = [name for name in SOURCES if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"has {' and '.join(given) or 'no video'}; expected one of path, base64 and frames")
+            raise ValueError(f"has {' and '.join(given) or 'no video'}; expected one of {', '.join(SOURCES)}")
         if (self.frames is None) != (self.fps is None):
             raise ValueError("fps goes with frames: a file states its own times, and frames state none")
         return self

@@ -19,7 +19,8 @@ from descore.rewards.decoding import DecodingPool
 from descore.rubric import check_prompt
 from descore.scorer import Request, SamplingParams, Scorer
 from descore.serving.batching import STOPPING, BatchQueue
-from descore.serving.media import StoredVideo, store
+from descore.serving.fetching import fetch
+from descore.serving.media import FETCHED, StoredVideo, store
 from descore.serving.metrics import ServerMetrics
 from descore.serving.problems import ServiceError, service_error
 from descore.serving.schema import ModelCard, ModelList, OpenAIModel, Problem, SamplingBody, ServedScore, VideoInput
@@ -192,8 +193,16 @@ class Service:
     async def _clip(self, video: VideoInput, scorer: Scorer) -> Clip:
         """The clip, read in another process."""
         with TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as own, self.metrics.timed("decode"):
+            if video.url is not None:
+                await self._fetch(video.url, Path(own) / FETCHED)
             file = await asyncio.to_thread(store, video, bounds=self.settings, folder=Path(own))
             return await self._decoded(file, scorer)
+
+    async def _fetch(self, address: str, target: Path) -> None:
+        if not self.settings.allow_urls:
+            raise ServiceError("request", "video.url: this server fetches no addresses; upload the video")
+        with self.metrics.timed("fetch"):
+            await fetch(address, target, bounds=self.settings)
 
     async def _decoded(self, file: StoredVideo, scorer: Scorer) -> Clip:
         sampling = self.settings.bounded(scorer.model.settings.sampling)

@@ -3,6 +3,7 @@
 In: options. Out: checked `ServerSettings`, or one error that lists what is wrong."""
 
 import ipaddress
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from descore.errors import ConfigError
 from descore.serving.dialects import DIALECTS
 from descore.video.sampling import VideoSampling
 
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?")
+"""Names and IPv4 addresses. Others do not name hosts whose videos are fetched."""
+
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -21,6 +25,8 @@ class ServerSettings(ConfigModel):
 
     api_key: str | None = None
     """The token that clients send as `Authorization: Bearer`; None: none is asked for."""
+    allow_urls: tuple[str, ...] = ()
+    """Hosts that videos are fetched from, HOST or HOST:PORT; addresses of any other are refused."""
     local_only: bool = False
     """Answer only requests whose Host header names this machine, so that no web page reaches the server by a name of
     its own (DNS rebinding)."""
@@ -65,6 +71,8 @@ class ServerSettings(ConfigModel):
             yield "api_key", "must not begin or end with a space"
         if self.media_root is not None and not self.media_root.is_dir():
             yield "media_root", f"is {self.media_root}, which is no folder"
+        if odd := [host for host in self.allow_urls if not _HOST.fullmatch(host)]:
+            yield "allow_urls", f"has {odd[0]!r}; expected HOST or HOST:PORT, such as videos.example.com"
         if unknown := [name for name in self.dialects if name not in DIALECTS]:
             yield "dialects", f"has {unknown[0]!r}; expected some of {', '.join(DIALECTS)}"
 

@@ -7,6 +7,7 @@ Takes an `SftConfig`, gives a run directory (see `descore.training.runs`) with a
 the new hidden states, so the model's settings say that it was never trained."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
 from descore.data.tables import Cells, read_rows
-from descore.errors import DataError, VideoError
+from descore.errors import DataError, DescoreWarning, VideoError
 from descore.model.modeling import DescoreModel
 from descore.training.collate import ChainCollator, TrainingExample, Unreadable
 from descore.training.config import SftConfig
@@ -117,16 +118,26 @@ def index_table(table: Path, index: Path) -> None:
 
 
 def read_examples(table: Path) -> Iterator[dict[str, Any]]:
-    """Line, prompt, video and chain of each example, in order. A row that lacks one of them raises DataError."""
+    """Line, prompt, video and chain of each example, in order. Pairs without any chain are left out, and a
+    DescoreWarning counts them. DataError for a row that lacks something else, or if no pair has chains."""
     sides: tuple[str, ...] = ()
+    without = examples = 0
     for line, row in read_rows(table, columns=("prompt",)):
         cells = Cells(file=str(table), line=line, row=row)
         sides = sides or _sides_of(cells)
+        if len(sides) > 1 and all(cells.text("chain" + side) is None for side in sides):
+            without += 1
+            continue
         for side in sides:
             if cells.text("chain" + side) is None:
                 raise cells.error(f"chain{side} is empty; {_WITHOUT_CHAINS}")
             texts = {"video": cells.video("video" + side), "chain": cells.required("chain" + side)}
+            examples += 1
             yield {"line": line, "prompt": cells.required("prompt"), **texts}
+    if without and not examples:
+        raise DataError(str(table), 1, f"no pair has chains; {_WITHOUT_CHAINS}")
+    if without:
+        warnings.warn(f"{table}: {without:,} pairs have no chains and are left out", DescoreWarning, stacklevel=2)
 
 
 def _sides_of(cells: Cells) -> tuple[str, ...]:

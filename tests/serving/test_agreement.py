@@ -56,7 +56,7 @@ def test_figures_of_labels_and_raters():
         vote_on(PAIRS[2], rater="Cid", choice="b"),
     ]
     label = label_agreement(votes, label="overall")
-    assert (label.votes, label.pairs, label.shared, label.same) == (5, 3, 2, 0.5)
+    assert (label.votes, label.pairs, label.shared, label.same, label.decided) == (5, 3, 2, 0.5, 1)
     ann, bob, cid = rater_figures(votes, labels=["overall"])
     assert (ann.rater, ann.votes, ann.skipped, ann.ties, ann.left, ann.same, ann.seconds) == (
         "Ann",

@@ -32,6 +32,8 @@ class LabelAgreement:
     """Pairs with votes of several raters; the others say nothing of agreement."""
     same: float | None
     """Of every two raters on one pair, the share that chose the same; None where no pair is shared."""
+    decided: float | None
+    """The same of two raters who both chose a or b: what a model's accuracy on decided pairs stands beside."""
     alpha: float | None
     """None where no pair is shared, or all votes are the same."""
 
@@ -58,13 +60,14 @@ def label_agreement(votes: Sequence[Vote], *, label: str) -> LabelAgreement:
     """The agreement on one label. ConfigError without the package krippendorff."""
     by_pair = _choices(votes, label)
     shared = [choices for choices in by_pair.values() if len(choices) > 1]
-    same = [a == b for choices in shared for a, b in combinations(choices.values(), 2)]
+    both = [two for choices in shared for two in combinations(choices.values(), 2)]
     return LabelAgreement(
         label=label,
         votes=sum(map(len, by_pair.values())),
         pairs=len(by_pair),
         shared=len(shared),
-        same=_share(same),
+        same=_share([a == b for a, b in both]),
+        decided=_share([a == b for a, b in both if "tie" not in (a, b)]),
         alpha=krippendorff_alpha(shared),
     )
 

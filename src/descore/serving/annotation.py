@@ -30,7 +30,7 @@ from descore.serving.page import add_files
 from descore.serving.playback import write_playable
 from descore.serving.problems import ServiceError, invalid, service_error
 from descore.serving.settings import ServerSettings
-from descore.serving.votes import PairSide, Vote, VoteJournal
+from descore.serving.votes import PairMember, Vote, VoteJournal
 from descore.types import Preference
 
 Choice = Literal["left", "tie", "right"]
@@ -38,7 +38,7 @@ Choice = Literal["left", "tie", "right"]
 _PATIENCE = 10.0
 """Seconds beyond those that a video may take, until the process that reads it is ended."""
 _LONGEST_NAME, _LONGEST_REASON = 64, 200
-_OTHER: Mapping[PairSide, PairSide] = {"a": "b", "b": "a"}
+_OTHER: Mapping[PairMember, PairMember] = {"a": "b", "b": "a"}
 
 
 def _checked_name(name: str) -> str:

@@ -28,7 +28,7 @@ from descore.rewards.journal import check_out, journal_of
 from descore.rewards.pairs import moved_path
 from descore.types import Pair, Preference
 
-PairSide = Literal["a", "b"]
+PairMember = Literal["a", "b"]
 
 VOTES_COLUMN = "votes"
 """Column of the table: how many chose a, b and tie, by label, as JSON."""
@@ -47,7 +47,7 @@ class Vote:
     """By label; empty where the pair was skipped."""
     skipped: str | None = None
     """Why there is no choice."""
-    left: PairSide
+    left: PairMember
     """Which of the two was shown on the left."""
     seconds: float | None = None
     """From the sight of the pair to the vote, as the page has it."""
@@ -94,7 +94,7 @@ class AnnotationTask:
         """Where a video is."""
         return self.source.parent / video
 
-    def left_of(self, key: str, *, rater: str) -> PairSide:
+    def left_of(self, key: str, *, rater: str) -> PairMember:
         """Which of the two a rater sees on the left."""
         return "ab"[_drawn(self.seed, key, rater)[0] & 1]  # type: ignore[return-value]
 

@@ -21,11 +21,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from descore.data.schema import OVERALL, PairColumns, pair_columns_of, parse_pair
 from descore.data.tables import Cells, columns_of, read_rows
-from descore.data.write import schema_cells, schema_columns, table_writer
+from descore.data.write import moved_path, schema_cells, schema_columns, table_writer
 from descore.errors import ConfigError, DataError
 from descore.io import append_records, lock_file, read_records
 from descore.rewards.journal import check_out, journal_of
-from descore.rewards.pairs import moved_path
 from descore.types import Pair, Preference
 
 PairMember = Literal["a", "b"]

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import descore
+from descore.model.modeling import FAMILIES, family_of
 
 SOURCE = Path(descore.__file__).parent
 TESTS = Path(__file__).parent
@@ -132,9 +133,13 @@ def importers():
     return found
 
 
+FURTHER_FAMILIES = {f"descore.model.{name}" for name in FAMILIES[1:]}
+"""Backbones: a module for each, all with the same names."""
+
+
 def counted():
-    """The modules outside the packages that hold one for each trainer or route."""
-    return [name for name in modules() if package_of(f"{name}.") not in UNCOUNTED]
+    """The modules outside the packages that hold one for each trainer or route, and without further families."""
+    return [name for name in modules().keys() - FURTHER_FAMILIES if package_of(f"{name}.") not in UNCOUNTED]
 
 
 def crumbs():
@@ -180,7 +185,7 @@ def equal_names():
     names = Counter(
         name
         for module, path in modules().items()
-        if package_of(f"{module}.") not in ("cli", "__main__", "")
+        if package_of(f"{module}.") not in ("cli", "__main__", "") and module not in FURTHER_FAMILIES
         for name in set(names_of(path))
         if not name.startswith("_")
     )
@@ -224,6 +229,15 @@ def test_there_are_few_modules_of_a_readable_size():
 
 def test_no_small_module_serves_one_other_alone():
     assert not crumbs()
+
+
+def test_families_have_the_same_names_and_are_named_nowhere_else():
+    first, *others = ({n for n in names_of(modules()[f"descore.model.{f}"]) if n[0] != "_"} for f in FAMILIES)
+    assert all(names >= {"positions", "vision_of"} and names <= first for names in others)
+    types = {model_type for name in FAMILIES for model_type in family_of(name).MODEL_TYPES}
+    for name, path in modules().items():
+        texts = {node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant)}
+        assert name == "descore.model.modeling" or path.stem in FAMILIES or not texts & types, name
 
 
 def test_no_name_stands_for_two_things():

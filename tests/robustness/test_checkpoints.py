@@ -106,7 +106,7 @@ def test_an_unknown_processor_class_does_not_ask(folder, asks_and_runs):
     (folder / "evil.py").write_text(asks_and_runs)
     for file in ("processor_config.json", "tokenizer_config.json"):
         edit(folder / file, processor_class="Evil")
-    assert "expected a Qwen3VLProcessor" in refusal(folder)
+    assert "which reads no video; expected a video processor" in refusal(folder)
 
 
 def test_code_that_is_not_needed_is_passed_over(folder, asks_and_runs):

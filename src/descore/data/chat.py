@@ -31,6 +31,9 @@ MAX_TEMPLATE_LINES, MAX_TEMPLATE_TEXT = 100_000, 100_000
 """What a chat template may run and write for one turn; Qwen's run fewer than 200 lines."""
 
 _PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids")
+_SECONDS = "second_per_grid_ts"
+"""The input by which a processor that writes no times tells those of its frames: seconds between two vision steps. Its
+own are frames by the whole clip's duration, which is less than their distance and is what the official code has."""
 
 Tokens: TypeAlias = list[int]
 Inputs: TypeAlias = dict[str, Tensor]
@@ -68,6 +71,8 @@ class Chat:
     layout: Layout = Layout.QUERY_LAST
     resize: bool = False
     """Let the processor scale a clip whose frames have more pixels in all than its bound, as the official code does."""
+    wraps_frames: bool = True
+    """The processor writes a time and a wrapper for each frame, so the template's wrapper around the video goes."""
 
     def __post_init__(self) -> None:
         if QUERY_TOKEN not in self.tokenizer.get_vocab():
@@ -113,7 +118,11 @@ class Chat:
             padding_side="left",
             return_tensors="pt",
         )
-        return dict(features)
+        inputs: Inputs = dict(features)
+        if _SECONDS in inputs and not self.resize:
+            step = self.processor.video_processor.temporal_patch_size
+            inputs[_SECONDS] = torch.tensor([step * _seconds_apart(clip) for clip in clips])
+        return inputs
 
     def lay_out_chains(self, prompts: Inputs, chains: Sequence[Tokens], *, query: bool = True) -> Inputs:
         """The whole sequences: each prompt row, its chain, and then the query.
@@ -173,8 +182,10 @@ class Chat:
         turn = self.processor.apply_chat_template(
             [{"role": "user", "content": self._parts(self._escape(prompt))}], add_generation_prompt=True, tokenize=False
         )
-        # Processors add a timestamp and a wrapper to each frame, so the template's own wrapper around the placeholder
-        # would enclose them twice (Qwen's release and vLLM drop it, transformers 5 keeps it).
+        if not self.wraps_frames:
+            return str(turn)
+        # The template's own wrapper around the placeholder would enclose the frames twice (Qwen's release and vLLM drop
+        # it, transformers 5 keeps it).
         video = self.processor.video_token
         wrapped = f"{self.processor.vision_start_token}{video}{self.processor.vision_end_token}"
         return str(turn).replace(wrapped, video, 1)
@@ -205,6 +216,11 @@ class Chat:
 def _pixels(clip: Clip) -> Tensor:
     """The frames (T, 3, H, W) on the device that they are on."""
     return clip.pixels if isinstance(clip, TensorClip) else torch.from_numpy(clip.frames).permute(0, 3, 1, 2)
+
+
+def _seconds_apart(clip: Clip) -> float:
+    """The mean distance of two frames, and 1 for a single one, whose distance nothing asks for."""
+    return (clip.times[-1] - clip.times[0]) / (len(clip.times) - 1) if len(clip.times) > 1 else 1.0
 
 
 def _metadata(clip: Clip) -> dict[str, Any]:

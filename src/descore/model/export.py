@@ -56,7 +56,8 @@ def export_for_vllm(source: str | Path, out: str | Path, *, dtype: torch.dtype |
     check_folder(folder)
     config = _read_config(folder)
     processor = open_processor(folder)
-    _check_positions(folder, config)
+    if family_of(config.model_type).INTERLEAVES_POSITIONS:
+        _check_positions(folder, config)
     _check_normalization(folder, processor)
     rows = _spare_rows(
         folder,

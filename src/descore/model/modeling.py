@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from descore.data.chat import QUERY_TOKEN, Chat, Inputs
 from descore.errors import CheckpointError, ConfigError, how_to_install
-from descore.model import qwen3_vl, without_compiler
+from descore.model import without_compiler
 from descore.model.checkpoint import (
     ADAPTER_CONFIG,
     CheckpointSettings,
@@ -38,15 +39,19 @@ from descore.types import Paradigm
 
 MAX_PATCH = 256
 """The largest patch of a video processor, in pixels; known models have 14 and 16."""
-FAMILIES: dict[str, ModuleType] = dict.fromkeys(qwen3_vl.MODEL_TYPES, qwen3_vl)
-"""transformers' model_type → the module with that family's `positions`."""
+FAMILIES = ("qwen3_vl", "qwen2_vl")
+"""The module of each family, beside this one. They are imported in this order, until one has the model_type."""
 
 
 def family_of(model_type: str) -> ModuleType:
     """The family's module. An unknown model_type raises ConfigError with the known ones."""
-    if not isinstance(model_type, str) or model_type not in FAMILIES:
-        raise ConfigError(f"backbone: model_type is {model_type!r}; expected one of {', '.join(FAMILIES)}")
-    return FAMILIES[model_type]
+    known: list[str] = []
+    for name in FAMILIES:
+        family = import_module(f"{__package__}.{name}")
+        if model_type in family.MODEL_TYPES:
+            return family
+        known.extend(family.MODEL_TYPES)
+    raise ConfigError(f"backbone: model_type is {model_type!r}; expected one of {', '.join(known)}")
 
 
 def open_backbone(source: Any, *, dtype: torch.dtype) -> Any:  # noqa: ANN401  # a path, an id or a transformers config
@@ -162,7 +167,7 @@ def check_processor(processor: Any) -> None:  # noqa: ANN401
     """ValueError for a processor that reads no video, or in patches of no size."""
     video = getattr(processor, "video_processor", None)
     if video is None:
-        raise ValueError(f"it is a {type(processor).__name__}, which reads no video; expected a Qwen3VLProcessor")
+        raise ValueError(f"it is a {type(processor).__name__}, which reads no video; expected a video processor")
     for name in ("patch_size", "merge_size", "temporal_patch_size"):
         size = getattr(video, name, None)
         if not isinstance(size, int) or not 0 < size <= MAX_PATCH:
@@ -275,8 +280,8 @@ class DescoreModel(nn.Module):
         processor.tokenizer.add_tokens([QUERY_TOKEN], special_tokens=True)
         if len(processor.tokenizer) > backbone.get_input_embeddings().weight.shape[0]:
             backbone.resize_token_embeddings(len(processor.tokenizer), pad_to_multiple_of=64)
-        settings = settings or CheckpointSettings()
-        chat = _chat(processor, rubric, settings)
+        settings = _fit_frames(settings or CheckpointSettings(), processor)
+        chat = _chat(processor, rubric, settings, family_of(backbone.config.model_type))
         _check_fit(source if isinstance(source, str | Path) else "the config", backbone, chat)
         return cls(backbone, chat=chat, settings=settings)
 
@@ -300,8 +305,9 @@ class DescoreModel(nn.Module):
         dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
         if settings.paradigm == "generative":
             return cls.from_backbone(folder, settings=settings, rubric=rubric, dtype=dtype).to(device).eval()
-        chat = _chat(open_processor(folder), rubric, settings)
+        processor = open_processor(folder)
         backbone = open_backbone(folder, dtype=dtype)
+        chat = _chat(processor, rubric, settings, family_of(backbone.config.model_type))
         _check_fit(folder, backbone, chat)
         model = cls(backbone, chat=chat, settings=settings.model_copy(update={"vocabulary_rows": None}))
         weights = read_head(folder, settings, backbone)
@@ -364,8 +370,17 @@ class DescoreModel(nn.Module):
         return torch.where(is_query_BT1, self.query.to(embedded_BTD.dtype), embedded_BTD)
 
 
-def _chat(processor: Any, rubric: str, settings: CheckpointSettings) -> Chat:  # noqa: ANN401
-    return Chat(processor, rubric, settings.layout, resize=settings.sampling.rule == "qwen_vl_utils")
+def _fit_frames(settings: CheckpointSettings, processor: Any) -> CheckpointSettings:  # noqa: ANN401
+    """Settings whose frames are whole patches of the processor, unless they say themselves how frames are taken."""
+    patch = processor.video_processor.patch_size * processor.video_processor.merge_size
+    if "sampling" in settings.model_fields_set or settings.sampling.size_multiple % patch == 0:
+        return settings
+    return settings.model_copy(update={"sampling": settings.sampling.model_copy(update={"size_multiple": patch})})
+
+
+def _chat(processor: Any, rubric: str, settings: CheckpointSettings, family: ModuleType) -> Chat:  # noqa: ANN401
+    resize = settings.sampling.rule == "qwen_vl_utils"
+    return Chat(processor, rubric, settings.layout, resize=resize, wraps_frames=family.WRAPS_FRAMES)
 
 
 def _check_fit(source: object, backbone: Any, chat: Chat) -> None:  # noqa: ANN401

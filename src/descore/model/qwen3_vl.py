@@ -14,6 +14,12 @@ from descore.data.chat import Inputs
 
 MODEL_TYPES = ("qwen3_vl", "qwen3_vl_moe")
 
+WRAPS_FRAMES = True
+"""The processor writes a time and a wrapper for each vision step."""
+
+INTERLEAVES_POSITIONS = True
+"""Time, height and width take turns in a head's dimensions; a config that does not say so misleads other engines."""
+
 PARTS: Mapping[str, tuple[str, ...]] = {
     "merger": ("model.visual.merger.", "model.visual.deepstack_merger_list."),
     "vision_tower": ("model.visual.",),

@@ -35,7 +35,6 @@ _ASSETS = {
     "page.css": (_STATIC / "page.css", "text/css"),
     "common.js": (_STATIC / "common.js", "text/javascript"),
     "score.js": (_STATIC / "score.js", "text/javascript"),
-    "annotate.js": (_STATIC / "annotate.js", "text/javascript"),
 }
 
 

@@ -1,0 +1,78 @@
+"""Qwen2-VL and Qwen2.5-VL: rotary positions, the names of the parts, and vision inputs.
+
+All frames stand between one pair of wrappers without a word of when they were. Qwen2.5-VL knows it by positions: two
+for each second between its vision steps (`tokens_per_second`). Qwen2-VL is not told.
+
+Shapes: B sequences, T tokens."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from descore.data.chat import Inputs
+from descore.model import qwen3_vl
+
+MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl")
+
+WRAPS_FRAMES = False
+INTERLEAVES_POSITIONS = False
+
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "merger": ("model.visual.merger.",),
+    "vision_tower": ("model.visual.",),
+    "language_model": ("model.language_model.", "lm_head."),
+}
+
+LORA_TARGETS: Mapping[str, tuple[str, ...]] = {
+    "merger": ("0", "2"),
+    "vision_tower": ("qkv", "proj", "fc1", "fc2", "gate_proj", "up_proj", "down_proj"),
+    "language_model": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+}
+
+_SECONDS = "second_per_grid_ts"
+
+
+def positions(backbone: Any, inputs: Inputs) -> Tensor:  # noqa: ANN401  # the family's classes share no typed base
+    """Rotary positions (3, B, T): time, height and width of each vision token, the running number of each text token.
+
+    Text behind the video begins behind the largest position of the three (Wang et al. 2024, arXiv 2409.12191, section
+    2.1), as the released models were trained. `get_rope_index` of transformers 5 passes over that of time, so that a
+    long clip's last frames would stand behind the prompt."""
+    config = backbone.config.vision_config
+    each_second = getattr(config, "tokens_per_second", None)
+    out_3BT = torch.zeros(3, *inputs["input_ids"].shape, dtype=torch.long, device=inputs["input_ids"].device)
+    for row, (grid_3, mask_T, kind_T) in enumerate(
+        zip(inputs["video_grid_thw"], inputs["attention_mask"].bool(), inputs["mm_token_type_ids"], strict=True)
+    ):
+        step = 1.0 if each_second is None else each_second * float(inputs[_SECONDS][row])
+        before, behind = _around_video(kind_T[mask_T])
+        video_3V = before + _video_positions(grid_3.tolist(), merge=config.spatial_merge_size, step=step).to(out_3BT)
+        text_before, text_behind = (
+            torch.arange(start, start + count).to(out_3BT).expand(3, -1)
+            for start, count in ((0, before), (int(video_3V.max()) + 1, behind))
+        )
+        out_3BT[:, row, mask_T] = torch.cat([text_before, video_3V, text_behind], dim=1)
+    return out_3BT
+
+
+def _around_video(kind_N: Tensor) -> tuple[int, int]:
+    """Text tokens before the video and behind it."""
+    columns = kind_N.nonzero()[:, 0]
+    return int(columns[0]), len(kind_N) - 1 - int(columns[-1])
+
+
+def _video_positions(grid: Sequence[int], *, merge: int, step: float) -> Tensor:
+    """Positions (3, V) of a video's tokens, from 0. step: from one vision step to the next in time."""
+    frames, height, width = grid
+    time_F = (torch.arange(frames) * step).long()
+    return torch.stack(
+        torch.meshgrid(time_F, torch.arange(height // merge), torch.arange(width // merge), indexing="ij")
+    ).flatten(1)
+
+
+def vision_of(inputs: Inputs, rows: Sequence[int]) -> Inputs:
+    """The vision inputs of some rows. Each row has one video."""
+    seconds = {name: inputs[name][list(rows)] for name in (_SECONDS,) if name in inputs}
+    return {**qwen3_vl.vision_of(inputs, rows), **seconds}

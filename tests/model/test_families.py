@@ -1,0 +1,236 @@
+"""What holds for every family of backbones: one pass, batches, packs, training, and files.
+
+All in float32, where two ways differ by the order of sums only."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.conftest import noise_clip
+from tests.model.families import build, qwen2_5_vl
+from tests.training.conftest import make_cold_config, make_config, make_data, write_table
+from tests.training.rl_case import make_rl_config, marked_rows
+from tests.training.test_models import IDLE, of_part, step, table
+
+from descore.data.chat import QUERY_TOKEN
+from descore.errors import ConfigError
+from descore.model.checkpoint import CheckpointSettings
+from descore.model.export import export_for_vllm
+from descore.model.generation import score_chains, think_and_score
+from descore.model.modeling import FAMILIES, DescoreModel, family_of, merge_adapters
+from descore.model.small import small_tokenizer
+from descore.training.cold_start import train_cold_start
+from descore.training.config import BACKBONE_PARTS
+from descore.training.models import set_trainable
+from descore.training.rl.packing import forward_pack, pack_groups
+from descore.training.rl.run import train_rl
+from descore.training.sft import train_sft
+from descore.video.sampling import VideoSampling
+
+TOLERANCE = 1e-5
+CLIPS = [
+    noise_clip(0),
+    noise_clip(1, frames=6, width=64, height=48),
+    noise_clip(2, frames=1),
+    noise_clip(3, frames=5, width=48),
+]
+PROMPTS = ["a red ball", "a long prompt: " + "and then " * 9, "?", "x" * 50]
+TYPES = ["qwen2_vl", "qwen2_5_vl"]
+"""Those with positions of their own here."""
+
+
+@pytest.fixture(scope="module", params=["qwen3_vl", *TYPES])
+def model(request):
+    return build(request.param)
+
+
+def prompts_of(model, which=range(4)):
+    return model.chat.lay_out_prompts([CLIPS[i] for i in which], [PROMPTS[i] for i in which])
+
+
+def rewards_of(completions):
+    return torch.tensor([[list(c.rewards.values()) for c in of_clip] for of_clip in completions])
+
+
+def test_one_pass_is_reading_again(model):
+    prompts = prompts_of(model)
+    completions = think_and_score(model, prompts, limit=60, temperature=4.0, samples=3, seeds=[1, 2, 3, 4])
+    lengths = {len(c.token_ids) for of_clip in completions for c in of_clip}
+    assert len(lengths) > 2, "the chains are of unlike lengths"
+    for sample in range(3):
+        again_BK = score_chains(model, prompts, [of_clip[sample].token_ids for of_clip in completions])
+        torch.testing.assert_close(rewards_of(completions)[:, sample], again_BK, atol=TOLERANCE, rtol=0)
+
+
+def test_a_clip_alone_is_as_in_a_batch(model):
+    both = think_and_score(model, prompts_of(model), limit=24)
+    for row in range(4):
+        [alone] = think_and_score(model, prompts_of(model, [row]), limit=24)
+        assert alone[0].token_ids == both[row][0].token_ids
+        torch.testing.assert_close(rewards_of([alone]), rewards_of([both[row]]), atol=TOLERANCE, rtol=0)
+
+
+def test_without_a_chain_rewards_depend_on_clip_and_prompt(model):
+    def off(clips, prompts):
+        laid_out = model.chat.lay_out_prompts(clips, prompts)
+        return score_chains(model, laid_out, [model.chat.no_thinking] * len(clips))[:, 0]
+
+    together = off(CLIPS, PROMPTS)
+    alone = torch.cat([off([clip], [prompt]) for clip, prompt in zip(CLIPS, PROMPTS, strict=True)])
+    torch.testing.assert_close(together, alone, atol=TOLERANCE, rtol=0)
+    assert (off([CLIPS[1]], [PROMPTS[0]]) - alone[0]).abs() > 1e-3
+    assert (off([CLIPS[0]], [PROMPTS[1]]) - alone[0]).abs() > 1e-3
+
+
+def test_a_pack_is_its_chains_own_sequences(model):
+    chains = [[model.chat.encode_chain(text) for text in group] for group in (["a red ball", "left"], ["rolls", "x"])]
+    prompts = prompts_of(model, range(2))
+    packs = [forward_pack(model, p, temperature=1.0, entropy=False) for p in pack_groups(model, prompts, chains)]
+    log_prob_N = torch.cat([pack.log_prob_N for pack in packs])
+    reward_R = torch.cat([pack.reward_RK[:, 0] for pack in packs])
+    suppressed = [*model.chat.forbidden_ids, *range(len(model.chat.tokenizer), 320)]
+    expected, rewards = [], []
+    for row, group in enumerate(chains):
+        for chain in group:
+            alone = prompts_of(model, [row])
+            whole = model.chat.lay_out_chains(alone, [chain])
+            hidden_1TD = model.hidden(whole)
+            logits_NV = model.backbone.lm_head(hidden_1TD[0, -len(chain) - 2 : -2])
+            logits_NV[:, suppressed] = -torch.inf
+            expected += [row.log_softmax(-1)[token] for row, token in zip(logits_NV, chain, strict=True)]
+            rewards.append(model.rewards(hidden_1TD)[0, 0])
+    torch.testing.assert_close(log_prob_N, torch.stack(expected), atol=TOLERANCE, rtol=TOLERANCE)
+    torch.testing.assert_close(reward_R, torch.stack(rewards), atol=TOLERANCE, rtol=TOLERANCE)
+
+
+@pytest.mark.parametrize("part", BACKBONE_PARTS)
+def test_a_part_moves_and_nothing_else(model, part):
+    moving = copy.deepcopy(model)
+    set_trainable(moving, table(**{part: "full"}), precision=torch.float32)
+    assert step(moving, table(**{part: "full"})) == of_part(moving, part)
+
+
+@pytest.mark.parametrize("part", BACKBONE_PARTS)
+def test_every_linear_layer_of_a_part_has_an_adapter(model, part):
+    adapted = copy.deepcopy(model)
+    linear = {
+        name
+        for name, module in adapted.backbone.named_modules()
+        if isinstance(module, torch.nn.Linear) and f"backbone.{name}.weight" in of_part(adapted, part)
+    }
+    set_trainable(adapted, table(**{part: "lora"}), precision=torch.float32)
+    adapters = {name.split(".lora_")[0] for name, _ in adapted.backbone.named_parameters() if ".lora_" in name}
+    assert {name for name in adapters if IDLE not in f"{name}."} == linear - {"lm_head"}
+
+
+def test_a_saved_model_is_the_same(model, tmp_path):
+    model.save_pretrained(tmp_path / "saved")
+    opened = DescoreModel.from_pretrained(tmp_path / "saved", device="cpu")
+    expected = think_and_score(model, prompts_of(model), limit=12)
+    assert think_and_score(opened, prompts_of(opened), limit=12) == expected
+    export_for_vllm(tmp_path / "saved", tmp_path / "exported", dtype=torch.float32)
+    exported = DescoreModel.from_pretrained(tmp_path / "exported", device="cpu")
+    assert think_and_score(exported, prompts_of(exported), limit=12) == expected
+    judge = DescoreModel.from_pretrained(tmp_path / "saved", device="cpu", paradigm="generative")
+    [chain] = think_and_score(judge, prompts_of(judge, [0]), limit=12)[0]
+    assert (chain.token_ids, chain.rewards) == (expected[0][0].token_ids, {})
+
+
+@pytest.mark.slow
+def test_the_three_stages_move_what_they_should(model, tmp_path):
+    make_data(tmp_path)
+    model.save_pretrained(tmp_path / "micro")
+    write_table(tmp_path / "marked.csv", marked_rows())
+    before = dict(model.named_parameters())
+
+    def moved(out):
+        after = DescoreModel.from_pretrained(out / "model", device="cpu")
+        merge_adapters(after.backbone)
+        return {name for name, weight in after.named_parameters() if not torch.equal(weight, before[name])}
+
+    projections = {
+        name
+        for name in before
+        if name.startswith("backbone.model.language_model.")
+        and name.endswith(tuple(f".{target}.weight" for target in model.family.LORA_TARGETS["language_model"]))
+    }
+    train_sft(make_config(tmp_path, tmp_path / "sft", "optim.max_steps=2"))
+    train_cold_start(make_cold_config(tmp_path, tmp_path / "cold", "optim.max_steps=2"))
+    train_rl(make_rl_config(tmp_path, tmp_path / "rl", "optim.max_steps=2"))
+    assert moved(tmp_path / "sft") == projections
+    assert moved(tmp_path / "cold") == projections | {"query", "head.weight"}
+    assert moved(tmp_path / "rl") == projections | {"query", "head.weight"}
+
+
+def at(times):
+    """A clip with frames at these times, in seconds."""
+    clip = noise_clip(0, frames=len(times), width=32, height=16)
+    return replace(clip, times=tuple(times))
+
+
+def test_qwen2_5_tells_times_by_positions():
+    model = build("qwen2_5_vl")
+    # Four frames, two to a vision step, half a second apart: steps are a second, and two positions, apart.
+    inputs = model.chat.lay_out_prompts([at([0, 0.5, 1, 1.5]), at([0, 2, 4, 6])], ["a", "a"])
+    position_3BT = model.family.positions(model.backbone, inputs)
+    is_video_BT = inputs["mm_token_type_ids"] == 2
+    start = int(is_video_BT[0].nonzero()[0])
+    for row, step_positions in ((0, 2), (1, 8)):
+        time, height, width = (position_3BT[axis, row][is_video_BT[row]] - start for axis in range(3))
+        assert time.tolist() == [0, 0, step_positions, step_positions]
+        assert height.tolist() == [0, 0, 0, 0]
+        assert width.tolist() == [0, 1, 0, 1]
+        behind = position_3BT[:, row, int(is_video_BT[row].nonzero()[-1]) + 1 :]
+        first = start + max(step_positions, 1) + 1
+        assert torch.equal(behind, torch.arange(first, first + behind.shape[1]).expand(3, -1))
+
+
+def test_qwen2_is_told_no_times():
+    model = build("qwen2_vl")
+    slow, fast = (
+        model.family.positions(model.backbone, model.chat.lay_out_prompts([at(times)], ["a"]))
+        for times in ([0, 2, 4, 6], [0, 0.1, 0.2, 0.3])
+    )
+    assert torch.equal(slow, fast)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_positions_are_transformers_where_these_are_right(model_type):
+    """They are while no frame is later than the picture is wide: see `positions`."""
+    model = build(model_type)
+    clips = [replace(noise_clip(1, frames=4, width=64, height=64), times=(0.0, 0.5, 1.0, 1.5)), noise_clip(2, frames=1)]
+    inputs = model.chat.lay_out_prompts(clips, ["a red ball", "left and left"])
+    others = {name: value for name, value in inputs.items() if name != "pixel_values_videos"}
+    expected_3BT, _ = model.backbone.model.get_rope_index(**others)
+    read = inputs["attention_mask"].bool()
+    assert torch.equal(model.family.positions(model.backbone, inputs)[:, read], expected_3BT[:, read])
+
+
+def test_frames_are_whole_patches_unless_settings_say_otherwise():
+    def multiple(patch, **settings):
+        tokenizer = small_tokenizer(["a"], vocabulary=300)
+        processor, config = qwen2_5_vl(tokenizer, patch=patch)
+        model = DescoreModel.from_backbone(config, processor=processor, settings=CheckpointSettings(**settings))
+        return model.settings.sampling.size_multiple
+
+    assert multiple(8) == multiple(16) == 32
+    assert multiple(14) == 28  # that of the released models
+    assert multiple(14, sampling=VideoSampling(size_multiple=56)) == 56
+
+
+def test_the_video_has_one_wrapper():
+    model = build("qwen2_5_vl")
+    text = model.chat.tokenizer.decode(prompts_of(model, [0])["input_ids"][0])
+    video = "<|video_pad|>" * 8
+    assert text == (
+        f"<|im_start|>user\n<|vision_start|>{video}<|vision_end|>Judge whether the video shows: a red ball<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    assert QUERY_TOKEN not in text
+
+
+def test_an_unknown_type_is_refused_with_all_that_are_known():
+    known = [model_type for name in FAMILIES for model_type in family_of(name).MODEL_TYPES]
+    with pytest.raises(ConfigError, match=rf"model_type is 'llava'; expected one of {', '.join(known)}$"):
+        family_of("llava")

@@ -101,7 +101,7 @@ def query_in_float32(models: Models) -> Way:
         half, writer.cache = writer.cache, in_float32(writer.cache)
         writer.model = models.full
         try:
-            with generation._shared_prefix_attention(models.full.backbone):
+            with generation.attending_by(models.full.backbone, generation.SHARED_PREFIX):
                 return read_by_half(writer, *args)
         finally:
             writer.model, writer.cache = models.half, half

@@ -9,8 +9,10 @@ of the chains' tokens alone. Adapters on the language model, query and head lear
 torch has allocated there. `single` is the peak of one row, which naive needs if rows take turns. `tok/s` are chain
 tokens a second, of packed and of shared.
 
-A rollout is G chains and their rewards: `shared` has one prefill whose cache is repeated, `own` a prefill for each
-chain.
+A rollout is G chains and their rewards: `shared` has one prefill for all, `own` a prefill for each chain.
+
+A rollout whose vision tower is frozen keeps its features for the update: `kept` is the packed update with them, `again`
+the one that encodes the pixels once more; `MiB` is what the features take, and `pixels` what they stand in for.
 
 `--model 8B` is the true size: Qwen3-VL-8B by its config with random weights in bfloat16, a clip of about 4,000 tokens,
 chains of 600, G = 8, gradient checkpointing. It needs a GPU of 80 GB.
@@ -33,6 +35,7 @@ from descore.model.generation import suppressed_token_ids, think_and_score
 from descore.model.modeling import DescoreModel
 from descore.training.models import trainable_weights
 from descore.training.rl.packing import forward_pack, pack_groups
+from descore.training.rl.rollout import encode_frozen_vision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +79,7 @@ def measure(setup: Setup, *, repeats: int, device: str) -> None:
     """Print a line for each prompt and group."""
     print(f"one clip, chains of {setup.chain} tokens, {setup.name}")
     names = ("prompt", "G", "packed", "naive", "ratio", "tok/s", "peak", "naive", "ratio", "single", "apart")
-    names += ("shared", "own", "ratio", "tok/s")
+    names += ("shared", "own", "ratio", "tok/s", "kept", "again", "ratio", "MiB", "pixels", "apart")
     print_row(names, width=7)
     model = setup.model().to(device)
     autocast = partial(torch.autocast, device, dtype=torch.bfloat16, enabled=setup.bfloat16)
@@ -87,7 +90,7 @@ def measure(setup: Setup, *, repeats: int, device: str) -> None:
             group = Group(model, prompts, random_chains(model, size, tokens=setup.chain), autocast)
             row = (f"{prompts['input_ids'].shape[1]:,}", f"{size}")
             cells = (*row, *updates(group, repeats, tolerance=setup.tolerance), *rollouts(group, repeats))
-            print_row(cells, width=7)
+            print_row((*cells, *encodings(group, repeats, tolerance=setup.tolerance)), width=7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +196,23 @@ def updates(group: Group, repeats: int, *, tolerance: float | None) -> Iterator[
     yield from (*with_ratio(seconds), f"{group.tokens / seconds['packed']:,.0f}")
     yield from (f"{value:,.0f}" for value in peak.values())
     yield from (f"{peak['naive'] / max(peak['packed'], 1e-9):.2f}", f"{single:,.0f}", f"{apart:.0e}")
+
+
+def encodings(group: Group, repeats: int, *, tolerance: float | None) -> Iterator[str]:
+    """Seconds of an update with the rollout's vision features and with pixels, their ratio, the memory of both, and by
+    how much values and gradients differ."""
+    group.model.train()
+    with group.autocast():
+        kept = replace(group, prompts=encode_frozen_vision(group.model, group.prompts))
+    assert "vision_features" in kept.prompts, "a weight of the vision tower is trained"
+    variants = {"kept": kept.packed, "again": group.packed}
+    apart = disagreement(group, *variants.values())
+    assert tolerance is None or apart < tolerance, f"values or gradients differ by {apart:.1e} of their size"
+    seconds = interleaved({name: synchronized(variant) for name, variant in variants.items()}, repeats=repeats)
+    yield from with_ratio(seconds)
+    yield f"{kept.prompts['vision_features'].nbytes / MIB:.1f}"
+    yield f"{group.prompts['pixel_values_videos'].nbytes / MIB:.1f}"
+    yield f"{apart:.0e}"
 
 
 def with_ratio(variants: dict[str, float]) -> Iterator[str]:

@@ -11,10 +11,11 @@ from tests.conftest import build_micro, noise_clip
 from transformers.cache_utils import DynamicCache
 
 from descore.model.generation import (
+    SHARED_PREFIX,
     ChainWriter,
     SharedPrefixCache,
-    _shared_prefix_attention,
     attend_shared_prefix,
+    attending_by,
     sample_token_ids,
     score_chains,
     think_and_score,
@@ -326,5 +327,5 @@ def test_a_forward_beside_the_writing_is_the_plain_one(micro):
     prompts = inputs_of(micro, [0, 1])
     chains = [[100, 120, micro.chat.end_id], [130, micro.chat.end_id]]
     plain = score_chains(micro, prompts, chains)
-    with _shared_prefix_attention(micro.backbone):
+    with attending_by(micro.backbone, SHARED_PREFIX):
         assert torch.equal(score_chains(micro, prompts, chains), plain)

@@ -159,11 +159,11 @@ AttentionMaskInterface.register(SHARED_PREFIX, sdpa_mask)
 
 
 @contextmanager
-def _shared_prefix_attention(backbone: Any) -> Iterator[None]:  # noqa: ANN401  # the families share no typed base
-    """Let the language model attend by `attend_shared_prefix` in the body."""
+def attending_by(backbone: Any, name: str) -> Iterator[None]:  # noqa: ANN401  # the families share no typed base
+    """Let the language model attend by the function of this name in the body."""
     config = backbone.config.get_text_config()
     chosen = config._attn_implementation
-    config._attn_implementation = SHARED_PREFIX
+    config._attn_implementation = name
     try:
         yield
     finally:
@@ -273,9 +273,9 @@ class ChainWriter:
         self.suppressed = torch.tensor(suppressed_token_ids(model), device=device)
         position_3BP = model.family.positions(model.backbone, prompts)
         prefill = DynamicCache(config=model.backbone.config.get_text_config())
-        hidden_BPD = model.backbone.model(
-            **prompts, position_ids=position_3BP, past_key_values=prefill, use_cache=True
-        ).last_hidden_state
+        options = {"position_ids": position_3BP, "past_key_values": prefill, "use_cache": True}
+        encoded = model.family.encode_vision(model.backbone, prompts)
+        hidden_BPD = model.family.last_hidden(model.backbone, encoded, **options)
         new_cache = SharedPrefixCache if graphs is None else graphs.cache
         self.cache = new_cache(prefill, prompts["attention_mask"], samples=samples)
         self.samples = samples
@@ -294,7 +294,7 @@ class ChainWriter:
     def write(self) -> tuple[list[Tokens], Tensor]:
         """All rows' chains, each ending with the end of turn, and their rewards (R, K) on the CPU: zeros in the layout
         whose rewards the cache cannot give."""
-        with _shared_prefix_attention(self.model.backbone):
+        with attending_by(self.model.backbone, SHARED_PREFIX):
             for column in range(self.limit + 1):
                 self._add_token(column)
                 open_R = self.length_R == 0

@@ -357,8 +357,8 @@ class DescoreModel(nn.Module):
         """Final, normalized hidden states (B, T, D) of whole sequences; the vision tower runs once."""
         inputs = {key: value for key, value in inputs.items() if key != "chain_mask"}
         position_3BT = self.family.positions(self.backbone, inputs)
-        out = self.backbone.model(**inputs, position_ids=position_3BT, use_cache=False)
-        return out.last_hidden_state  # type: ignore[no-any-return]
+        hidden_BTD: Tensor = self.family.last_hidden(self.backbone, inputs, position_ids=position_3BT, use_cache=False)
+        return hidden_BTD
 
     def rewards(self, hidden_BTD: Tensor) -> Tensor:
         """Rewards (B, K) at the last column."""

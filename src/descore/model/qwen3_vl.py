@@ -1,16 +1,21 @@
-"""The Qwen3-VL family: its rotary positions, the names of its parts, and its vision inputs.
+"""The Qwen3-VL family: its rotary positions, the names of its parts, its vision inputs, and its forward.
 
 Another family is another module with these names.
 
-Shapes: B sequences, T tokens."""
+Shapes: B sequences, T tokens, D width, V tokens of all videos, L layers that vision features are added behind."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from descore.data.chat import Inputs
+
+VISION_PIXELS, VISION_FEATURES = "pixel_values_videos", "vision_features"
+"""The inputs that hold videos: their patches, or what `encode_vision` makes of them."""
+MOST_PATCHES = 4096
+"""Patches that the vision tower reads at a time, a frame at least; two frames of 448 x 448 pixels have 784."""
 
 MODEL_TYPES = ("qwen3_vl", "qwen3_vl_moe")
 
@@ -50,10 +55,61 @@ def positions(backbone: Any, inputs: Inputs) -> Tensor:  # noqa: ANN401  # the f
 
 
 def vision_of(inputs: Inputs, rows: Sequence[int]) -> Inputs:
-    """The vision inputs of some rows. Each row has one video."""
+    """The vision inputs of some rows, pixels or features. Each row has one video."""
     grid_B3 = inputs["video_grid_thw"]
-    pixels = torch.split(inputs["pixel_values_videos"], grid_B3.prod(dim=1).tolist())
-    return {
-        "pixel_values_videos": torch.cat([pixels[row] for row in rows]),
-        "video_grid_thw": grid_B3[list(rows)],
-    }
+    name = VISION_FEATURES if VISION_FEATURES in inputs else VISION_PIXELS
+    patches_B = grid_B3.prod(dim=1)
+    of_row = torch.split(inputs[name], (patches_B * len(inputs[name]) // patches_B.sum()).tolist())
+    return {name: torch.cat([of_row[row] for row in rows]), "video_grid_thw": grid_B3[list(rows)]}
+
+
+def encode_vision(backbone: Any, inputs: Inputs) -> Inputs:  # noqa: ANN401
+    """The inputs with the vision tower's features in place of pixels; as they are, if they have features.
+
+    `vision_features` (V, 1 + L, D): what stands at each video token, then what is added to it behind each of the first
+    L layers. Frames are encoded at most MOST_PATCHES at a time, which bounds the memory: none attends to another."""
+    if VISION_FEATURES in inputs:
+        return inputs
+    pieces = list(_pieces(inputs["video_grid_thw"].tolist()))
+    pixels = torch.split(inputs[VISION_PIXELS], [sum(t * h * w for t, h, w in piece) for piece in pieces])
+    tower, features = backbone.model.visual, []
+    for piece, values in zip(pieces, pixels, strict=True):
+        grid_N3 = torch.tensor(piece, device=values.device)
+        out = tower(values.to(tower.dtype), grid_thw=grid_N3, return_dict=True)
+        features.append(torch.stack([out.pooler_output, *out.deepstack_features], dim=1))
+    others = {name: value for name, value in inputs.items() if name != VISION_PIXELS}
+    return {**others, VISION_FEATURES: torch.cat(features)}
+
+
+def _pieces(grids: Sequence[Sequence[int]]) -> Iterator[list[tuple[int, int, int]]]:
+    """The grids in order, cut between frames, each piece with at most MOST_PATCHES or one frame."""
+    piece: list[tuple[int, int, int]] = []
+    room = MOST_PATCHES
+    for frames, height, width in grids:
+        while frames:
+            fitting = min(frames, room // (height * width))
+            if not fitting and piece:
+                yield piece
+                piece, room = [], MOST_PATCHES
+                continue
+            taken = max(fitting, 1)
+            piece.append((taken, height, width))
+            frames, room = frames - taken, room - taken * height * width
+    yield piece
+
+
+def last_hidden(backbone: Any, inputs: Inputs, **options: Any) -> Tensor:  # noqa: ANN401
+    """Final, normalized hidden states (B, T, D); `options` go to the language model. With features instead of pixels
+    the vision tower does not run."""
+    if VISION_FEATURES not in inputs:
+        return backbone.model(**inputs, **options).last_hidden_state  # type: ignore[no-any-return]
+    embedded_BTD = backbone.get_input_embeddings()(inputs["input_ids"])
+    is_video_BT = inputs["input_ids"] == backbone.config.video_token_id
+    own_VD, *added = inputs[VISION_FEATURES].to(embedded_BTD).unbind(dim=1)
+    mask = {"attention_mask": inputs["attention_mask"]} if "attention_mask" in inputs else {}
+    return backbone.model.language_model(  # type: ignore[no-any-return]
+        inputs_embeds=embedded_BTD.masked_scatter(is_video_BT[..., None], own_VD),
+        visual_pos_masks=is_video_BT,
+        deepstack_visual_embeds=added,
+        **{**mask, **options},
+    ).last_hidden_state

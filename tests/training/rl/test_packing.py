@@ -7,7 +7,9 @@ import dataclasses
 
 import pytest
 import torch
+from tests import conftest
 from tests.conftest import build_micro, noise_clip
+from torch.nn.attention.flex_attention import create_mask
 
 from descore.data.chat import Layout
 from descore.errors import ConfigError
@@ -251,3 +253,137 @@ def test_attention_that_takes_no_mask_is_refused(micro, monkeypatch):
     monkeypatch.setattr(micro.backbone.config.get_text_config(), "_attn_implementation_internal", "flash_attention_2")
     with pytest.raises(ConfigError, match=r"flash_attention_2, which takes no mask, .* set it to sdpa"):
         forward_pack(micro, pack)
+
+
+@pytest.fixture(scope="module")
+def grouped():
+    """The micro model with four heads of queries for two of keys and values."""
+    small = conftest.small_config
+
+    def config(*args, **kwargs):
+        made = small(*args, **kwargs)
+        made.text_config.num_attention_heads, made.text_config.num_key_value_heads = 4, 2
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conftest, "small_config", config)
+        return build_micro()
+
+
+def watched(monkeypatch, kernel):
+    """What flex_attention is called with, where `kernel` stands in for it and is thought to run here."""
+    calls = []
+
+    def attend(query, key, value, **options):
+        calls.append((query.shape[1], key.shape[1], value.shape[1], options["enable_gqa"]))
+        return kernel(query, key, value, **options)
+
+    monkeypatch.setattr(packing, "flex_fault", lambda *_: None)
+    monkeypatch.setattr(packing, "flex_attention", lambda _: attend)
+    return calls
+
+
+def by_the_formula(query, key, value, *, block_mask, scale, enable_gqa):
+    """flex_attention by its definition: torch's own has no backward on a CPU."""
+    repeats = query.shape[1] // key.shape[1]
+    assert enable_gqa == (repeats > 1)
+    rows, _, columns, _ = query.shape
+    visible = create_mask(block_mask.mask_mod, rows, 1, columns, columns, device="cpu")
+    key, value = (states.repeat_interleave(repeats, dim=1) for states in (key, value))
+    return (scale * query @ key.mT).masked_fill(~visible, -torch.inf).softmax(dim=-1).nan_to_num() @ value
+
+
+def test_flex_attention_reads_what_the_mask_shows(grouped, monkeypatch):
+    """torch's own, uncompiled: groups of heads, padding, and packs under a budget; no key or value is repeated."""
+    prompts, chains = two_of(grouped, [9, 2, 14, 5], [3, 20])
+    budget = int(prompts["attention_mask"].sum(dim=1).max()) + 40
+    with torch.no_grad():
+        masked = packed(grouped, prompts, chains, token_budget=budget)
+        calls = watched(monkeypatch, packing.flex_attention("cpu"))
+        for mine, theirs in zip(packed(grouped, prompts, chains, token_budget=budget), masked, strict=True):
+            assert apart(mine, theirs) < TOLERANCE
+    assert set(calls) == {(4, 2, 2, True)}
+
+
+def test_the_block_mask_gives_the_gradients_of_whole_sequences(grouped, monkeypatch):
+    calls = watched(monkeypatch, by_the_formula)
+    prompts, chains = two_of(grouped, [9, 2, 14, 5], [3, 20])
+    agree(grouped, prompts, chains, token_budget=int(prompts["attention_mask"].sum(dim=1).max()) + 40)
+    assert calls
+
+
+def test_sdpa_on_a_cpu_repeats_no_keys_and_values(grouped, monkeypatch):
+    shapes, sdpa = set(), packing.scaled_dot_product_attention
+
+    def attend(query, key, value, **options):
+        shapes.add((query.shape[1], key.shape[1], value.shape[1]))
+        return sdpa(query, key, value, **options)
+
+    monkeypatch.setattr(packing, "scaled_dot_product_attention", attend)
+    agree(grouped, *two_of(grouped, [9, 2, 14, 5], [3, 20]))
+    assert shapes == {(4, 2, 2)}
+
+
+def test_flex_attention_skips_blocks_of_other_chains():
+    """A prompt and three chains of a block each: a chain reads its own block and the prompt's, and no other chain's."""
+    part_PT = torch.tensor([[0, 1, 2, 3]]).repeat_interleave(packing.MASK_BLOCK, dim=1)
+    mask = packing.block_mask(part_PT)
+    visible = mask.to_dense()[0, 0]
+    assert visible.tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 0, 1]]
+
+
+def test_layers_read_again_attend_alike(grouped, monkeypatch):
+    """Gradient checkpointing reads each layer again in the backward, behind the forward that chose its attention."""
+    calls = watched(monkeypatch, by_the_formula)
+    model = copy.deepcopy(grouped)
+    expected = gradients(model, *packed(model, *two_of(model, [9, 2], [3]))[::2])
+    model.train()
+    model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    once = len(calls)
+    found = gradients(model, *packed(model, *two_of(model, [9, 2], [3]))[::2])
+    assert max(apart(found[name], expected[name]) for name in expected if expected[name].any()) < TOLERANCE
+    assert len(calls) == 3 * once
+
+
+def test_the_chosen_attention_is_not_stored(grouped, tmp_path):
+    model = copy.deepcopy(grouped).train()
+    model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    packed(model, *two_of(model, [9, 2], [3]))
+    model.save_pretrained(tmp_path / "model")
+    assert packing.PACKED not in (tmp_path / "model" / "config.json").read_text()
+
+
+def test_without_cuda_flex_attention_is_not_used():
+    fault = packing.flex_fault(torch.device("cpu"), torch.float32, 4, 2, 64)
+    assert fault == "flex_attention is compiled for CUDA"
+
+
+def test_features_in_place_of_pixels_give_the_same(micro):
+    prompts, chains = two_of(micro, [9, 2, 14], [3])
+    with torch.no_grad():
+        encoded = micro.family.encode_vision(micro.backbone, prompts)
+    assert "pixel_values_videos" not in encoded
+    assert micro.family.encode_vision(micro.backbone, encoded) is encoded
+    budget = int(prompts["attention_mask"].sum(dim=1).max()) + 24
+    pairs = [packed(micro, inputs, chains, token_budget=budget) for inputs in (prompts, encoded)]
+    for mine, theirs in zip(*pairs, strict=True):
+        assert apart(mine, theirs) < TOLERANCE
+    expected, found = (gradients(micro, values[0], values[2]) for values in pairs)
+    vision = {name for name in expected if ".visual." in name}
+    assert vision
+    assert found.keys() == expected.keys() - vision
+    assert max(apart(found[name], expected[name]) for name in found if expected[name].any()) < TOLERANCE
+
+
+def test_vision_is_encoded_in_pieces_of_a_bounded_size(micro, monkeypatch):
+    """Two pairs of frames of 16 patches, three of 48 and one of 16: pieces hold whole ones, of one clip or two."""
+    prompts = prompts_of(micro, range(3))
+    with torch.no_grad():
+        whole = micro.family.encode_vision(micro.backbone, prompts)["vision_features"]
+        sizes, tower = [], micro.backbone.model.visual
+        hook = tower.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+        monkeypatch.setattr(micro.family, "MOST_PATCHES", 100)
+        pieces = micro.family.encode_vision(micro.backbone, prompts)["vision_features"]
+        hook.remove()
+    assert sizes == [16 * 2 + 48, 48 * 2, 16]
+    assert apart(pieces, whole) < TOLERANCE

@@ -7,13 +7,16 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from tests.conftest import build_micro
 from tests.training.pairs import labelled
 from tests.training.rl_case import fails, rl_settings
 
 from descore.errors import ConfigError, VideoError
 from descore.rubric import write_answer
 from descore.training.collate import MISSING
+from descore.training.config import LoraConfig, PairTrainableConfig
 from descore.training.config_file import read_config
+from descore.training.models import set_trainable
 from descore.training.rl.config import RlConfig
 from descore.training.rl.rollout import reward_groups, sample_rollout
 from descore.types import Completion, Verdict
@@ -48,6 +51,16 @@ def test_chains_depend_on_seed_and_step_but_not_on_the_batch(micro, config):
     assert texts(sample_rollout(micro, [pair(0)], config=config(), step=4)) != alone[0]
     assert texts(sample_rollout(micro, [pair(0)], config=config("optim.seed=1"), step=3)) != alone[0]
     assert len({tuple(tokens) for group in both for tokens in group}) == 12
+
+
+def test_a_rollout_keeps_features_where_vision_is_frozen(config):
+    model = build_micro()
+    pixels = sample_rollout(model, [pair(0)], config=config(), step=3)
+    set_trainable(model, PairTrainableConfig(lora=LoraConfig(r=4)), precision=torch.float32)
+    features = sample_rollout(model, [pair(0)], config=config(), step=3)
+    assert ["pixel_values_videos" in rollout.prompts for rollout in (pixels, features)] == [True, False]
+    assert not features.prompts["vision_features"].is_inference()  # an update saves them for its backward
+    assert texts(features) == texts(pixels)
 
 
 def completion(overall=None, *, tokens=5, marks=MARKS):

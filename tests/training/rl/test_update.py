@@ -19,7 +19,7 @@ from descore.training.metrics import MetricAccumulator
 from descore.training.models import set_trainable, trainable_weights
 from descore.training.rl.config import RlConfig
 from descore.training.rl.logging import add_rollout_metrics
-from descore.training.rl.rollout import Rollout
+from descore.training.rl.rollout import Rollout, encode_frozen_vision
 from descore.training.rl.update import ReferenceModel, Updater
 from descore.types import Completion
 
@@ -286,3 +286,26 @@ def test_groups_that_give_the_policy_nothing_are_counted_by_why(config):
     names = ("groups", "groups_without_spread", "groups_unrated", "groups_truncated")
     assert [metrics.summary[name] for name in names] == [4, 1, 1, 1]
     assert [all_count.summary[name] for name in names] == [4, 1, 1, 0]
+
+
+def test_vision_that_a_rollout_encoded_is_not_encoded_again(config):
+    """Two passes with packs under a budget, and the reference model: none runs the vision tower."""
+    settings = config("policy.num_iterations=2", "policy.token_budget=70")
+    model, reference, _ = moved_model()
+    rollout, runs = made_rollout(model), []
+    encoded = replace(rollout, prompts=encode_frozen_vision(model, rollout.prompts))
+    hook = model.backbone.model.visual.register_forward_hook(lambda *_: runs.append(1))
+    expected, line = gradients(model, reference, [rollout], settings)
+    assert len(runs) > 3
+    runs.clear()
+    found, same = gradients(model, reference, [encoded], settings)
+    hook.remove()
+    assert not runs
+    assert_close(found, expected)
+    assert same == pytest.approx(line, rel=1e-5, abs=1e-7)
+
+
+def test_pixels_stay_where_vision_is_trained():
+    model, _, _ = moved_model(FULL)  # the merger's weights move
+    prompts = made_rollout(model).prompts
+    assert encode_frozen_vision(model, prompts) is prompts

@@ -10,21 +10,31 @@ that of its own whole sequence, while the video and the prompt are encoded once.
 Shapes: C clips, P rows of a pack (a clip each), T columns, R chains of a pack, N chain tokens, n of them at a time, D
 width, V vocabulary, K named dimensions."""
 
+import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain as joined
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.functional import pad
+from torch import Tensor, nn
+from torch.nn.functional import pad, scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from descore.data.chat import Inputs, Layout, Tokens
 from descore.errors import ConfigError
-from descore.model.generation import suppressed_token_ids
+from descore.model.generation import attending_by, suppressed_token_ids
 from descore.model.modeling import DescoreModel
 from descore.training.losses import map_chunks, tokens_at_once
 
+PACKED = "descore_packed"
+"""The name of `attend_packed` among transformers' attention functions."""
+MASK_BLOCK = 128
+"""Columns of a block of flex_attention's mask: its kernels' own."""
 COLUMN_MULTIPLE = 8
 """The columns of a pack are a multiple of it: attention kernels would otherwise copy the mask into one, in each
 layer."""
@@ -133,14 +143,92 @@ def forward_pack(
 
 def _hidden(model: DescoreModel, pack: Pack) -> Tensor:
     """Final, normalized hidden states (P, T, D)."""
-    out = model.backbone.model(
-        input_ids=pack.input_ids_PT,
-        attention_mask=_mask(pack.part_PT, _attention_dtype(model)),
-        position_ids=pack.position_3PT,
-        use_cache=False,
-        **pack.vision,
-    )
-    return out.last_hidden_state  # type: ignore[no-any-return]
+    inputs, config = {"input_ids": pack.input_ids_PT, **pack.vision}, model.backbone.config.get_text_config()
+    options = {"attention_mask": _attention_mask(model, pack.part_PT), "position_ids": pack.position_3PT}
+    name = "eager" if config._attn_implementation == "eager" else PACKED
+    with attending_by(model.backbone, name):
+        hidden_PTD: Tensor = model.family.last_hidden(model.backbone, inputs, use_cache=False, **options)
+    if torch.is_grad_enabled() and model.backbone.is_gradient_checkpointing:
+        config._attn_implementation = name  # the backward reads the layers again
+    return hidden_PTD
+
+
+def attend_packed(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any,  # noqa: ANN401  # a tensor, a BlockMask or None
+    **kwargs: Any,  # noqa: ANN401  # transformers' signature
+) -> tuple[Tensor, None]:
+    """Attention under a pack's mask without repeated keys and values: a block mask by flex_attention, a tensor on a
+    CPU by sdpa, whose kernel there takes both a mask and groups of heads. Everything else is transformers' sdpa."""
+    if attention_mask is None or (isinstance(attention_mask, Tensor) and query.device.type != "cpu"):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)  # type: ignore[no-any-return]
+    options, kind = {"scale": kwargs["scaling"], "enable_gqa": query.shape[1] != key.shape[1]}, query.device.type
+    if isinstance(attention_mask, Tensor):
+        options |= {"attn_mask": attention_mask, "dropout_p": kwargs.get("dropout", 0.0)}
+        out = scaled_dot_product_attention(query, key, value, **options)
+    else:
+        # autocast knows sdpa, and not flex_attention
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
+        query, key, value = (states.to(dtype) for states in (query, key, value))
+        out = flex_attention(kind)(query, key, value, block_mask=attention_mask, **options)
+    return out.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(PACKED, attend_packed)
+AttentionMaskInterface.register(PACKED, sdpa_mask)
+
+
+@cache
+def flex_attention(device: str) -> Callable[..., Tensor]:
+    """Torch's flex_attention: compiled on CUDA, and as it is elsewhere, where it is slow and for tests."""
+    from torch.nn.attention import flex_attention as flex
+
+    attend: Any = flex.flex_attention
+    return torch.compile(attend) if device == "cuda" else attend  # type: ignore[no-any-return]
+
+
+@cache
+def flex_fault(device: torch.device, dtype: torch.dtype, heads: int, groups: int, width: int) -> str | None:
+    """Why flex_attention cannot be used for a model of this form; None if it can. A small pack is tried, forward and
+    backward."""
+    if device.type != "cuda":
+        return "flex_attention is compiled for CUDA"
+    part_PT = torch.ones(1, 2 * MASK_BLOCK, dtype=torch.long, device=device)
+    try:
+        query, key, value = (
+            torch.zeros(1, h, 2 * MASK_BLOCK, width, dtype=dtype, device=device, requires_grad=True)
+            for h in (heads, groups, groups)
+        )
+        out = flex_attention("cuda")(query, key, value, block_mask=block_mask(part_PT), enable_gqa=heads != groups)
+        torch.autograd.backward(out.sum())
+    except (RuntimeError, NotImplementedError, ImportError, OSError, subprocess.SubprocessError) as error:
+        return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return None
+
+
+def block_mask(part_PT: Tensor) -> Any:  # noqa: ANN401
+    """The mask of a pack for flex_attention, which skips blocks of columns that see nothing of one another."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def sees(row: Tensor, _head: Tensor, column: Tensor, other: Tensor) -> Tensor:
+        part, others = part_PT[row, column], part_PT[row, other]
+        return ((part == others) | (others == _PROMPT)) & (column >= other)
+
+    rows, columns = part_PT.shape
+    return create_block_mask(sees, rows, None, columns, columns, device=part_PT.device, BLOCK_SIZE=MASK_BLOCK)
+
+
+def _attention_mask(model: DescoreModel, part_PT: Tensor) -> Any:  # noqa: ANN401
+    """A block mask where flex_attention runs, else an additive one."""
+    dtype, config = _attention_dtype(model), model.backbone.config.get_text_config()
+    form = (config.num_attention_heads, config.num_key_value_heads, config.head_dim)
+    dropout = config.attention_dropout > 0 and model.training  # which flex_attention does not know
+    if config._attn_implementation == "eager" or dropout or flex_fault(part_PT.device, dtype, *form):
+        return _mask(part_PT, dtype)
+    return block_mask(part_PT)
 
 
 def _mask(part_PT: Tensor, dtype: torch.dtype) -> Tensor:
@@ -159,7 +247,7 @@ def _mask(part_PT: Tensor, dtype: torch.dtype) -> Tensor:
 def check_attention(model: DescoreModel) -> None:
     """ConfigError for kernels that take no mask, such as flash attention's."""
     kernel = model.backbone.config.get_text_config()._attn_implementation
-    if kernel not in ("sdpa", "eager"):
+    if kernel not in ("sdpa", "eager", PACKED):
         raise ConfigError(
             f"attn_implementation is {kernel}, which takes no mask, and stage 2 packs chains behind one prompt with a "
             "mask; set it to sdpa"

@@ -27,6 +27,7 @@ from descore.model.generation import think_and_score
 from descore.model.modeling import DescoreModel
 from descore.rubric import correctness, quality
 from descore.training.collate import MISSING, TrainingExample, TrainingPair
+from descore.training.models import part_of
 from descore.training.rl.config import Opponents, RlConfig
 from descore.types import Completion, Mark, Verdict
 
@@ -40,7 +41,8 @@ class Rollout:
 
     pairs: tuple[TrainingPair, ...]
     prompts: Inputs
-    """The laid-out prompts of the C clips, on the model's device."""
+    """The laid-out prompts of the C clips, on the model's device; with vision features in place of pixels where vision
+    is frozen."""
     groups: tuple[tuple[Completion, ...], ...]
     """C groups of G completions."""
 
@@ -84,6 +86,7 @@ def sample_rollout(
     prompts = {name: value.to(model.device) for name, value in laid_out.items()}
     model.eval()
     with autocast():
+        prompts = encode_frozen_vision(model, prompts)
         completions = think_and_score(
             model,
             prompts,
@@ -94,6 +97,17 @@ def sample_rollout(
         )
     groups = reward_groups(completions, pairs, config=config, function=function, step=step)
     return Rollout(pairs=tuple(pairs), prompts=prompts, groups=groups)
+
+
+@torch.no_grad()
+def encode_frozen_vision(model: DescoreModel, prompts: Inputs) -> Inputs:
+    """The prompts with vision features in place of pixels where no weight of vision tower and merger is trained: what
+    writes chains, and all passes of the update, read these. They are kept as long as the rollout, for one step."""
+    vision = [weight for name, weight in model.backbone.named_parameters() if part_of(model, name) != "language_model"]
+    if any(weight.requires_grad for weight in vision):
+        return prompts
+    encoded: Inputs = model.family.encode_vision(model.backbone, prompts)
+    return encoded
 
 
 def max_chain_tokens(model: DescoreModel, config: RlConfig) -> int:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from descore.rewards.ranking import rank
     from descore.rewards.scored import read_scored
     from descore.scorer import Request, SamplingParams, Scorer
-    from descore.serving.client import Client
+    from descore.serving.client import AsyncClient, Client
     from descore.types import Clip, Comparison, Completion, Score
     from descore.video.reader import VideoSampling, read_clip
 
@@ -34,7 +34,7 @@ _HOME = {
     **dict.fromkeys(("DescoreError", "DescoreWarning", "ConfigError", "CheckpointError"), "descore.errors"),
     **dict.fromkeys(("VideoError", "DataError", "AnswerError"), "descore.errors"),
     "DescoreModel": "descore.model.modeling",
-    "Client": "descore.serving.client",
+    **dict.fromkeys(("AsyncClient", "Client"), "descore.serving.client"),
     "RewardFunction": "descore.rewards.function",
     "preference_pairs": "descore.rewards.pairs",
     "rank": "descore.rewards.ranking",
@@ -46,6 +46,7 @@ _HOME = {
 
 __all__ = [
     "AnswerError",
+    "AsyncClient",
     "CheckpointError",
     "Client",
     "Clip",

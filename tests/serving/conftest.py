@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from descore.errors import VideoError
+from descore.model.checkpoint import CheckpointSettings
 from descore.serving.app import create_app
 from descore.serving.server import address_of, bind
 from descore.serving.settings import ServerSettings
@@ -30,9 +31,9 @@ class StubScorer:
 
     def __init__(self, *, name="stub", batch_size=4, paradigm="descore"):
         self.name, self.batch_size = name, batch_size
-        settings = SimpleNamespace(
+        settings = CheckpointSettings(
             paradigm=paradigm,
-            dimensions=("overall",),
+            trained_on="nothing: it is a stub",
             max_chain_tokens=12,
             sampling=VideoSampling(max_pixels=64 * 64, min_pixels=16 * 16, size_multiple=16),
         )

@@ -82,9 +82,9 @@ def test_a_batch_gives_a_line_for_each_item(client):
     [
         ({"prompt": PROMPT}, 400, "request", "video: field required"),
         ({"prompt": "  ", "video": {"path": "bright.mp4"}}, 400, "request", "the prompt is empty"),
-        ({"prompt": PROMPT, "video": {}}, 400, "request", "one of path, base64 and frames"),
+        ({"prompt": PROMPT, "video": {}}, 400, "request", "one of path, base64, frames, url"),
         ({"prompt": PROMPT, "video": {"frames": [picture(1)]}}, 400, "request", "fps goes with frames"),
-        ({"prompt": PROMPT, "video": {"path": "x", "url": "http://a"}}, 400, "request", "video.url"),
+        ({"prompt": PROMPT, "video": {"path": "x", "url": "http://a"}}, 400, "request", "has path and url"),
         ({"prompt": PROMPT, "video": {"base64": "?"}}, 400, "request", "video.base64: no base64"),
         ({"prompt": PROMPT, "video": {"path": "bright.mp4"}, "model": "x"}, 400, "request", "this server has stub"),
         ({"prompt": PROMPT, "video": {"path": "bright.mp4"}, "samples": 0}, 400, "request", "samples"),

@@ -2,6 +2,7 @@
 
 import io
 import threading
+from dataclasses import replace
 
 import httpx2
 import numpy as np
@@ -11,8 +12,10 @@ from PIL import Image
 
 import descore
 from descore.errors import ConfigError, VideoError
+from descore.serving import asking
 from descore.serving import client as module
 from descore.serving.problems import ServiceError
+from descore.video.reader import read_clip
 from tests.serving.conftest import PROMPT, URL
 
 
@@ -22,10 +25,10 @@ def no_token_from_outside(monkeypatch):
 
 
 @pytest.fixture
-def asking(client):
+def ours(client):
     """A client of ours whose requests go to the app at once."""
-    with descore.Client(URL, transport=client._transport) as ours:
-        yield ours
+    with descore.Client(URL, transport=client._transport) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -52,47 +55,70 @@ def busy(retry_after="2"):
     return httpx2.Response(503, json=body, headers={"retry-after": retry_after} if retry_after else {})
 
 
-def test_files_are_scored_as_paths_bytes_and_open_files(asking, media):
+def test_files_are_scored_as_paths_bytes_and_open_files(ours, media):
     path = media / "bright.mp4"
     with path.open("rb") as file:
-        scores = [asking.score(video, prompt=PROMPT) for video in (path, str(path), path.read_bytes(), file)]
+        scores = [ours.score(video, prompt=PROMPT) for video in (path, str(path), path.read_bytes(), file)]
     assert [score.video for score in scores] == ["bright.mp4", "bright.mp4", "<bytes>", "<file>"]
     assert len({score.reward for score in scores}) == 1
 
 
-def test_frames_are_scored_as_arrays_tensors_and_images(asking):
+def test_frames_are_scored_as_arrays_tensors_and_images(ours):
     pixels = np.full((6, 32, 32, 3), 100, dtype=np.uint8)
     images = [Image.fromarray(frame) for frame in pixels]
     floats = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
     for video in (pixels, images, floats, list(pixels), pixels[None]):
-        assert asking.score(video, prompt=PROMPT, fps=6).reward == pytest.approx(10)
+        assert ours.score(video, prompt=PROMPT, fps=6).reward == pytest.approx(10)
+
+
+def test_a_clip_arrives_as_it_is(ours, media, scorer):
+    clip = read_clip(media / "bright.mp4", sampling=scorer.model.settings.sampling)
+    answer = ours.score(clip, prompt=PROMPT)
+    assert answer.reward == pytest.approx(float(clip.frames.mean()) / 10, abs=1e-12)
+    assert (answer.video, answer.times, answer.fps) == (clip.source, list(clip.times), clip.source_fps)
+    large = replace(clip, frames=clip.frames.repeat(8, axis=1))
+    with pytest.raises(VideoError, match="expected multiples of 16"):
+        ours.score(large, prompt=PROMPT)
+    with pytest.raises(ConfigError, match="times has 1 numbers; expected one for each frame"):
+        ours.score(replace(clip, times=clip.times[:1]), prompt=PROMPT)
+
+
+def test_an_address_is_left_to_the_server(ours):
+    with pytest.raises(ConfigError, match="this server fetches no addresses"):
+        ours.score("https://videos.example/a.mp4", prompt=PROMPT)
+
+
+def test_all_chains_come_where_they_are_asked_for(ours, media):
+    assert ours.score(media / "bright.mp4", prompt=PROMPT).chains is None
+    answer = ours.score(media / "bright.mp4", prompt=PROMPT, chains=True)
+    assert [chain.rewards for chain in answer.chains] == [answer.rewards]
 
 
 def test_frames_arrive_as_they_were_sent():
     pixels = np.random.default_rng(0).integers(0, 256, (3, 20, 24, 3), dtype=np.uint8)
-    sent = module._frames(pixels, 2.0)["frames"]
-    back = [np.asarray(Image.open(io.BytesIO(module.base64.b64decode(text)))) for text in sent]
+    sent = asking._in_json(pixels, 2.0)["frames"]
+    back = [np.asarray(Image.open(io.BytesIO(asking.base64.b64decode(text)))) for text in sent]
     assert (np.stack(back) == pixels).all()
 
 
-def test_compare_and_parameters_reach_the_server(asking, media, scorer):
-    compared = asking.compare(media / "bright.mp4", media / "sub" / "dark.mp4", prompt=PROMPT, samples=2, seed=5)
+def test_compare_and_parameters_reach_the_server(ours, media, scorer):
+    compared = ours.compare(media / "bright.mp4", media / "sub" / "dark.mp4", prompt=PROMPT, samples=2, seed=5)
     assert compared.probability > 0.99
     assert (scorer.params[0]["samples"], scorer.params[0]["seed"]) == (2, 5)
-    assert asking.models() == ["stub"]
+    assert ours.models() == ["stub"]
 
 
-def test_a_batch_keeps_its_order_and_raises_its_first_error(asking, media):
+def test_a_batch_keeps_its_order_and_raises_its_first_error(ours, media):
     names = ["bright.mp4", "sub/dark.mp4"] * 10
-    scores = asking.score_batch([(media / name, f"{PROMPT} {n}") for n, name in enumerate(names)])
+    scores = ours.score_batch([(media / name, f"{PROMPT} {n}") for n, name in enumerate(names)])
     assert [score.prompt for score in scores] == [f"{PROMPT} {n}" for n in range(20)]
     mixed = [(media / name, PROMPT) for name in ("bright.mp4", "text.mp4", "absent.mp4")]
-    assert [type(result) for result in asking.score_each(mixed)] == [type(scores[0]), VideoError, VideoError]
+    assert [type(result) for result in ours.score_each(mixed)] == [type(scores[0]), VideoError, VideoError]
     with pytest.raises(VideoError, match=r"text\.mp4"):
-        asking.score_batch(mixed)
+        ours.score_batch(mixed)
 
 
-def test_requests_are_read_no_further_ahead_than_needed(asking, media):
+def test_requests_are_read_no_further_ahead_than_needed(ours, media):
     taken = []
 
     def requests():
@@ -100,11 +126,11 @@ def test_requests_are_read_no_further_ahead_than_needed(asking, media):
             taken.append(number)
             yield media / "bright.mp4", PROMPT
 
-    next(asking.score_each(requests()))
-    assert len(taken) <= asking.concurrency
+    next(ours.score_each(requests()))
+    assert len(taken) <= ours.concurrency
 
 
-def test_errors_are_those_of_the_scorer(asking, media):
+def test_errors_are_those_of_the_scorer(ours, media):
     for error, video, options in (
         (VideoError, media / "text.mp4", {}),
         (VideoError, media / "absent.mp4", {}),
@@ -116,11 +142,11 @@ def test_errors_are_those_of_the_scorer(asking, media):
         (VideoError, np.zeros((4, 32), dtype=np.uint8), {"fps": 2}),
     ):
         with pytest.raises(error):
-            asking.score(video, **{"prompt": PROMPT, **options})
+            ours.score(video, **{"prompt": PROMPT, **options})
     with pytest.raises(VideoError, match="the chain gives no reward"):
-        asking.score(media / "bright.mp4", prompt="no answer")
+        ours.score(media / "bright.mp4", prompt="no answer")
     with pytest.raises(ConfigError, match="the prompt is empty"):
-        asking.score(media / "bright.mp4", prompt=" ")
+        ours.score(media / "bright.mp4", prompt=" ")
 
 
 def test_a_busy_server_is_asked_again_with_growing_pauses(pauses):
@@ -163,11 +189,11 @@ def test_the_token_comes_from_the_environment_too(monkeypatch):
     assert [request.headers["authorization"] for request in seen] == ["Bearer given", "Bearer from outside"]
 
 
-def test_threads_may_share_a_client(asking, media):
+def test_threads_may_share_a_client(ours, media):
     results = []
 
     def ask():
-        results.append(asking.score(media / "bright.mp4", prompt=PROMPT).reward)
+        results.append(ours.score(media / "bright.mp4", prompt=PROMPT).reward)
 
     threads = [threading.Thread(target=ask) for _ in range(6)]
     for thread in threads:

@@ -3,43 +3,31 @@
     with Client("http://127.0.0.1:8000") as client:
         result = client.score("clip.mp4", prompt="a red ball rolls to the left")
 
-In: videos as `Scorer` takes them, which are uploaded. Out: `ServedScore` records. A busy server (503) is asked
-again; no other request is repeated."""
+    async with AsyncClient("http://127.0.0.1:8000") as client:
+        result = await client.score("clip.mp4", prompt="a red ball rolls to the left")
 
-import base64
-import io
-import json
-import os
-import random
+In: videos as `Scorer` takes them, which are uploaded, and addresses that the server may fetch. Out: `ServedScore`
+records. A busy server (503) is asked again; no other request is repeated."""
+
+import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-from PIL import Image
-from pydantic import BaseModel, ValidationError
-
-from descore.errors import ConfigError, DescoreError, VideoError, how_to_install
-from descore.rubric import check_prompt
+from descore.errors import DescoreError
 from descore.scorer import Request
-from descore.serving.problems import STATUS, ServiceError
-from descore.serving.schema import CompareAnswer, ErrorBody, ServedScore
-from descore.video.reader import rgb_frames
+from descore.serving.asking import Asking, ModelNames, full_request
+from descore.serving.schema import CompareAnswer, ModelList, ServedScore
 
 if TYPE_CHECKING:
     import httpx2
 
-_FIRST_WAIT, _LONGEST_WAIT = 0.25, 8.0
-"""Seconds before a busy server is asked again: doubled each time, and never less than it says."""
-
-_Answer = TypeVar("_Answer", bound=BaseModel)
+    from descore.serving.remote import ServedScorer
 
 
-class Client:
+class Client(Asking):
     """Asks a server that `descore serve` runs. Threads may share it."""
 
     def __init__(
@@ -56,18 +44,8 @@ class Client:
         """url: of the server. api_key: its token; None: the environment's DESCORE_API_KEY. model: one of the server's.
         timeout: seconds for one answer. retries: how often a busy server is asked again. concurrency: requests that
         `score_batch` has under way. transport: of httpx, for tests and proxies."""
-        if not url.startswith(("http://", "https://")):
-            raise ConfigError(f"url is {url!r}; expected http://HOST:PORT")
-        api_key = os.environ.get("DESCORE_API_KEY") if api_key is None else api_key
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self.url, self.model, self.retries, self.concurrency = url, model, retries, concurrency
-        try:
-            self._httpx = import_module("httpx2")
-        except ModuleNotFoundError:
-            raise ConfigError(f"descore.Client needs httpx2; {how_to_install('serve')}") from None
-        self._http: httpx2.Client = self._httpx.Client(
-            base_url=url, headers=headers, timeout=timeout, transport=transport
-        )
+        super().__init__(url, api_key=api_key, model=model, retries=retries, concurrency=concurrency)
+        self._http = self.httpx.Client(base_url=url, headers=self.headers, timeout=timeout, transport=transport)
 
     def __enter__(self) -> Self:
         return self
@@ -82,8 +60,8 @@ class Client:
 
     def score(self, video: Any, *, prompt: str, fps: float | None = None, **sampling_params: Any) -> ServedScore:  # noqa: ANN401
         """Score one video: see `Scorer.score`, whose errors it raises; ServiceError for those of the server."""
-        body, files = self._body({"video": video}, prompt, fps, sampling_params)
-        return self._post("/v1/score", body, files, ServedScore)
+        request = self.request({"video": video}, prompt=prompt, fps=fps, sampling_params=sampling_params)
+        return self.record(self._ask("POST", "/v1/score", request), ServedScore)
 
     def score_batch(
         self,
@@ -111,12 +89,10 @@ class Client:
         """The same in order, as results come, with its error in the place of what cannot be scored. `requests` is read
         no further ahead than `concurrency`."""
 
-        def outcome(request: Request | tuple[Any, str]) -> ServedScore | DescoreError:
-            one = request if isinstance(request, Request) else Request(video=request[0], prompt=request[1])
+        def outcome(given: Request | tuple[Any, str]) -> ServedScore | DescoreError:
             try:
-                return self.score(
-                    one.video, prompt=one.prompt, fps=fps if one.fps is None else one.fps, **sampling_params
-                )
+                one = full_request(given, fps=fps)
+                return self.score(one.video, prompt=one.prompt, fps=one.fps, **sampling_params)
             except DescoreError as error:
                 return error
 
@@ -142,116 +118,145 @@ class Client:
         **sampling_params: Any,  # noqa: ANN401
     ) -> CompareAnswer:
         """How probably people prefer video a to video b, both generated from `prompt`."""
-        body, files = self._body({"a": a, "b": b}, prompt, fps, sampling_params)
-        return self._post("/v1/compare", body, files, CompareAnswer)
+        request = self.request({"a": a, "b": b}, prompt=prompt, fps=fps, sampling_params=sampling_params)
+        return self.record(self._ask("POST", "/v1/compare", request), CompareAnswer)
 
     def models(self) -> list[str]:
         """The names of the server's models, the default one first."""
-        answer = self._ask(lambda: self._http.get("/v1/models"))
-        return [card["name"] for card in answer.json()["models"]]
+        return [one.name for one in self.record(self._ask("GET", "/v1/models", {}), ModelNames).models]
 
-    def _body(
-        self, videos: Mapping[str, Any], prompt: str, fps: float | None, sampling_params: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, tuple[str, bytes]]]:
-        """The fields of a request, and the files of those videos that are files."""
-        body = {"prompt": check_prompt(prompt), "model": self.model, **sampling_params}
-        files: dict[str, tuple[str, bytes]] = {}
-        for key, video in videos.items():
-            content = _content(video)
-            if content is None:
-                body[key] = _frames(video, fps)
-            elif fps is not None:
-                raise ConfigError(f"fps={fps:g} given, but a file states its own times")
-            else:
-                files[key] = content
-        if files and len(files) < len(videos):
-            raise ConfigError("one video is a file and the other one frames; give both as files or both as frames")
-        return {key: value for key, value in body.items() if value is not None}, files
+    def model_list(self) -> ModelList:
+        """What the server's models are, the default one first."""
+        return self.record(self._ask("GET", "/v1/models", {}), ModelList)
 
-    def _post(
-        self, path: str, body: Mapping[str, Any], files: Mapping[str, tuple[str, bytes]], form: type[_Answer]
-    ) -> _Answer:
-        if files:
-            fields = {key: value if isinstance(value, str) else json.dumps(value) for key, value in body.items()}
-            answer = self._ask(lambda: self._http.post(path, data=fields, files=dict(files)))
-        else:
-            answer = self._ask(lambda: self._http.post(path, json=dict(body)))
+    def open_scorer(self) -> "ServedScorer":
+        """The model as `RewardFunction` and the trainers' adapters take it; they ask for it themselves."""
+        from descore.serving.remote import ServedScorer
+
+        return ServedScorer(self)
+
+    def _ask(self, method: str, path: str, request: dict[str, Any]) -> Any:  # noqa: ANN401
+        """A response that is none of the errors. A busy server is asked again, after a while."""
+        attempt = 0
+        while True:
+            try:
+                response = self._http.request(method, path, **request)
+            except self.httpx.HTTPError as error:
+                raise self.failure(error) from error
+            if (pause := self.pause(response, attempt)) is None:
+                return self.checked(response)
+            attempt += 1
+            time.sleep(pause)
+
+
+class AsyncClient(Asking):
+    """The same for an event loop: the methods are awaited, and `score_each` is an asynchronous iterator."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        model: str | None = None,
+        timeout: float = 120.0,
+        retries: int = 8,
+        concurrency: int = 8,
+        transport: "httpx2.AsyncBaseTransport | None" = None,
+    ) -> None:
+        """See `Client`."""
+        super().__init__(url, api_key=api_key, model=model, retries=retries, concurrency=concurrency)
+        self._http = self.httpx.AsyncClient(base_url=url, headers=self.headers, timeout=timeout, transport=transport)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the connections."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def score(self, video: Any, *, prompt: str, fps: float | None = None, **sampling_params: Any) -> ServedScore:  # noqa: ANN401
+        """Score one video: see `Client.score`. The video is read in a thread."""
+        request = await asyncio.to_thread(
+            self.request, {"video": video}, prompt=prompt, fps=fps, sampling_params=sampling_params
+        )
+        return self.record(await self._ask("POST", "/v1/score", request), ServedScore)
+
+    async def score_batch(
+        self,
+        requests: Iterable[Request | tuple[Any, str]],
+        *,
+        fps: float | None = None,
+        **sampling_params: Any,  # noqa: ANN401
+    ) -> list[ServedScore]:
+        """Score many videos: see `Client.score_batch`."""
+        results = []
+        async for result in self.score_each(requests, fps=fps, **sampling_params):
+            if isinstance(result, DescoreError):
+                raise result
+            results.append(result)
+        return results
+
+    async def score_each(
+        self,
+        requests: Iterable[Request | tuple[Any, str]],
+        *,
+        fps: float | None = None,
+        **sampling_params: Any,  # noqa: ANN401
+    ) -> AsyncIterator[ServedScore | DescoreError]:
+        """Score many videos: see `Client.score_each`. What is under way is cancelled where the iterator is closed."""
+
+        async def outcome(given: Request | tuple[Any, str]) -> ServedScore | DescoreError:
+            try:
+                one = full_request(given, fps=fps)
+                return await self.score(one.video, prompt=one.prompt, fps=one.fps, **sampling_params)
+            except DescoreError as error:
+                return error
+
+        under_way: deque[asyncio.Task[ServedScore | DescoreError]] = deque()
         try:
-            return form.model_validate_json(answer.content)
-        except ValidationError:
-            raise ServiceError("internal", f"{self.url}: answers something else than descore serve") from None
+            for request in requests:
+                under_way.append(asyncio.create_task(outcome(request)))
+                if len(under_way) >= self.concurrency:
+                    yield await under_way[0]
+                    under_way.popleft()
+            while under_way:
+                yield await under_way[0]
+                under_way.popleft()
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
 
-    def _ask(self, send: "Callable[[], httpx2.Response]") -> "httpx2.Response":
-        """An answer that is none of the errors. A busy server is asked again, after a while."""
-        for attempt in range(self.retries + 1):
-            answer = self._sent(send)
-            if answer.status_code != STATUS["busy"] or attempt == self.retries:
-                break
-            time.sleep(_pause(answer.headers.get("retry-after", ""), attempt))
-        if answer.is_success:
-            return answer
-        raise self._error_of(answer)
+    async def compare(
+        self,
+        a: Any,  # noqa: ANN401
+        b: Any,  # noqa: ANN401
+        *,
+        prompt: str,
+        fps: float | None = None,
+        **sampling_params: Any,  # noqa: ANN401
+    ) -> CompareAnswer:
+        """How probably people prefer video a to video b, both generated from `prompt`."""
+        videos = {"a": a, "b": b}
+        request = await asyncio.to_thread(self.request, videos, prompt=prompt, fps=fps, sampling_params=sampling_params)
+        return self.record(await self._ask("POST", "/v1/compare", request), CompareAnswer)
 
-    def _sent(self, send: "Callable[[], httpx2.Response]") -> "httpx2.Response":
-        try:
-            return send()
-        except self._httpx.TimeoutException as error:
-            raise ServiceError("busy", f"{self.url}: no answer in time; raise the client's timeout") from error
-        except self._httpx.HTTPError as error:
-            raise ServiceError("internal", f"{self.url}: cannot be asked ({error}); does descore serve run?") from error
+    async def models(self) -> list[str]:
+        """The names of the server's models, the default one first."""
+        return [one.name for one in self.record(await self._ask("GET", "/v1/models", {}), ModelNames).models]
 
-    def _error_of(self, answer: "httpx2.Response") -> DescoreError:
-        """The error of an answer, of the type that Scorer raises."""
-        try:
-            problem = ErrorBody.model_validate_json(answer.content).error
-        except ValidationError:
-            return ServiceError("internal", f"{self.url}: status {answer.status_code}; is it descore serve?")
-        if problem.kind in ("no_video", "no_reward"):
-            name, _, reason = problem.message.partition(": ")
-            return VideoError(name, reason)
-        if problem.kind == "request":
-            return ConfigError(problem.message)
-        return ServiceError(problem.kind, problem.message)
-
-
-def _pause(retry_after: str, attempt: int) -> float:
-    """Seconds until the next try: doubled each time, at least what the server says, and partly random."""
-    wait: float = min(_FIRST_WAIT * 2.0**attempt, _LONGEST_WAIT)
-    least = float(retry_after) if retry_after.isdecimal() else 0.0
-    return least + random.uniform(wait / 2, wait)
-
-
-def _content(video: Any) -> tuple[str, bytes] | None:  # noqa: ANN401  # what read_clip takes
-    """The name and the content of a video that is a file; None for frames."""
-    if isinstance(video, bytes | bytearray | memoryview):
-        return "<bytes>", bytes(video)
-    if isinstance(video, io.IOBase):
-        return "<file>", _rest_of(video)
-    if not isinstance(video, str | Path):
-        return None
-    try:
-        return str(video), Path(video).read_bytes()
-    except OSError as error:
-        raise VideoError(str(video), f"cannot be opened ({error.strerror or error})") from error
-
-
-def _rest_of(file: io.IOBase) -> bytes:
-    if isinstance(file, io.TextIOBase):
-        raise VideoError("<file>", "opened as text; open it in binary mode: open(path, 'rb')")
-    try:
-        return file.read()  # type: ignore[attr-defined,no-any-return]
-    except (OSError, ValueError) as error:  # ValueError: it is closed
-        raise VideoError("<file>", f"cannot be read ({error})") from error
-
-
-def _frames(video: Any, fps: float | None) -> dict[str, Any]:  # noqa: ANN401
-    """Frames from memory as PNG, which loses nothing."""
-    if fps is None:
-        raise ConfigError("frames from memory have no times; give their fps, in frames per second")
-    return {"frames": [_png(frame) for frame in rgb_frames(video)], "fps": fps, "name": "<frames>"}
-
-
-def _png(frame_HWC: np.ndarray) -> str:
-    file = io.BytesIO()
-    Image.fromarray(frame_HWC).save(file, "PNG", compress_level=1)
-    return base64.b64encode(file.getvalue()).decode()
+    async def _ask(self, method: str, path: str, request: dict[str, Any]) -> Any:  # noqa: ANN401
+        attempt = 0
+        while True:
+            try:
+                response = await self._http.request(method, path, **request)
+            except self.httpx.HTTPError as error:
+                raise self.failure(error) from error
+            if (pause := self.pause(response, attempt)) is None:
+                return self.checked(response)
+            attempt += 1
+            await asyncio.sleep(pause)

@@ -19,7 +19,7 @@ from descore.errors import VideoError, VideoLimitError
 from descore.rewards.decoding import ReadClip
 from descore.serving.problems import ServiceError
 from descore.types import Clip
-from descore.video.reader import read_clip
+from descore.video.reader import read_clip, rgb_frames
 from descore.video.sampling import VideoSampling
 
 if TYPE_CHECKING:
@@ -41,10 +41,15 @@ class StoredVideo:
     name: str
     """What the client calls it."""
     fps: float | None = None
+    times: tuple[float, ...] | None = None
+    """Of pictures that are a clip already."""
+    frame_numbers: tuple[int, ...] | None = None
 
     def reader(self, sampling: VideoSampling) -> ReadClip:
         """A function from the path to the clip, for another process."""
-        return partial(read_media, sampling=sampling, fps=self.fps)
+        if self.times is None:
+            return partial(read_media, sampling=sampling, fps=self.fps)
+        return partial(_read_sampled, sampling=sampling, video=self)
 
 
 def store(video: "VideoInput", *, bounds: "ServerSettings", folder: Path) -> StoredVideo:
@@ -62,7 +67,13 @@ def store(video: "VideoInput", *, bounds: "ServerSettings", folder: Path) -> Sto
         return StoredVideo(path=folder / "video", name=video.name or "<base64>")
     for number, frame in enumerate(video.frames or ()):
         (folder / f"{number:08d}").write_bytes(_decoded(frame, key=f"video.frames.{number}"))
-    return StoredVideo(path=folder, name=video.name or "<frames>", fps=video.fps)
+    return StoredVideo(
+        path=folder,
+        name=video.name or "<frames>",
+        fps=video.fps,
+        times=None if video.times is None else tuple(video.times),
+        frame_numbers=None if video.frame_numbers is None else tuple(video.frame_numbers),
+    )
 
 
 def _name_of(url: str) -> str:
@@ -85,9 +96,31 @@ def read_media(path: str, *, sampling: VideoSampling, fps: float | None) -> Clip
         frames_TCHW = np.load(path, mmap_mode="r", allow_pickle=False)
         _check_array(path, frames_TCHW.shape, sampling)
         return read_clip(frames_TCHW, sampling=sampling, fps=fps)
+    return read_clip(_pictures(path, sampling), sampling=sampling, fps=fps)
+
+
+def _read_sampled(path: str, *, sampling: VideoSampling, video: StoredVideo) -> Clip:
+    """The clip whose frames a folder of pictures has. VideoError for one that the sampling could not have made."""
+    frames_THWC = np.stack(rgb_frames(_pictures(path, sampling)))
+    assert video.times is not None
+    assert video.fps is not None
+    clip = Clip(
+        frames=frames_THWC,
+        times=video.times,
+        source=path,
+        source_fps=video.fps,
+        source_size=(frames_THWC.shape[2], frames_THWC.shape[1]),
+        source_frames=len(frames_THWC),
+        duration=video.times[-1],
+        frame_numbers=video.frame_numbers,
+    )
+    return read_clip(clip, sampling=sampling)
+
+
+def _pictures(path: str, sampling: VideoSampling) -> list[Image.Image]:
     pictures = sorted(Path(path).iterdir())
     _check_size(pictures, sampling)
-    return read_clip([_opened(picture) for picture in pictures], sampling=sampling, fps=fps)
+    return [_opened(picture) for picture in pictures]
 
 
 def _check_array(path: str, shape: Sequence[int], sampling: VideoSampling) -> None:

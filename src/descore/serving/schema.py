@@ -13,7 +13,7 @@ from pydantic.config import JsonDict
 from descore.scorer import SamplingParams
 from descore.serving.problems import Kind
 from descore.serving.settings import ServerSettings
-from descore.types import Mark, Score, Think, preference_probability
+from descore.types import Completion, Mark, Score, Think, preference_probability
 from descore.video.reader import HIGHEST_FPS, LOWEST_FPS
 
 SOURCES = ("path", "base64", "frames", "url")
@@ -46,6 +46,11 @@ class VideoInput(_Body):
     """Pictures in base64, PNG, JPEG or WebP, all of one size, in order."""
     fps: float | None = Field(default=None, ge=LOWEST_FPS, le=HIGHEST_FPS)
     """Frames per second, of `frames`."""
+    times: list[Annotated[float, Field(ge=0)]] | None = Field(default=None, repr=False)
+    """Seconds of `frames` that a client has chosen and scaled already, as the model's sampling says; fps is then that
+    of the source. Without times frames are chosen and scaled here."""
+    frame_numbers: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, repr=False)
+    """Numbers of such frames in the source, where the model's sampling rule counts frames."""
     url: str | None = Field(default=None, max_length=4096)
     """An address of http or https, of a host that the server was started with (`--allow-url`)."""
     name: str | None = Field(default=None, max_length=255)
@@ -60,6 +65,11 @@ class VideoInput(_Body):
             raise ValueError(f"has {' and '.join(given) or 'no video'}; expected one of {', '.join(SOURCES)}")
         if (self.frames is None) != (self.fps is None):
             raise ValueError("fps goes with frames: a file states its own times, and frames state none")
+        for name, values in (("times", self.times), ("frame_numbers", self.frame_numbers)):
+            if values is not None and (values != sorted(values) or len(values) != len(self.frames or ())):
+                raise ValueError(f"{name} has {len(values)} numbers; expected one for each frame, in order")
+        if self.frame_numbers is not None and self.times is None:
+            raise ValueError("frame_numbers goes with times")
         return self
 
     @property
@@ -112,6 +122,8 @@ class SamplingBody(VideoBody):
     """The same seed gives the same chains."""
     max_chain_tokens: int | None = Field(default=None, ge=1)
     """Tokens after which a chain is ended. Default: as the checkpoint says."""
+    chains: bool = False
+    """Whether an answer has all chains, with their tokens."""
 
     def sampling_params(self) -> SamplingParams:
         """ConfigError for parameters that exclude each other."""
@@ -228,6 +240,28 @@ class BatchRequest(SamplingBody):
 RequestBody = TypeVar("RequestBody", bound=VideoBody)
 
 
+class ServedChain(_Body):
+    """One chain of a video, and its rewards."""
+
+    token_ids: list[int] = Field(repr=False)
+    """The end of turn included."""
+    text: str
+    truncated: bool
+    flaw: str | None
+    """Why no marks can be read from it, although the model thought."""
+    rewards: dict[str, float]
+    """By named dimension."""
+
+    @classmethod
+    def of(cls, completion: Completion) -> Self:
+        """Of a chain."""
+        return cls(
+            **{name: getattr(completion, name) for name in ("text", "truncated", "flaw")},
+            token_ids=list(completion.token_ids),
+            rewards=dict(completion.rewards),
+        )
+
+
 class ServedScore(_Body):
     """A video's reward; the keys are those of `descore score --json`."""
 
@@ -267,12 +301,24 @@ class ServedScore(_Body):
     """Tokens that the model read, its frames included; 0 where its engine does not count them."""
     chain_tokens: int = 0
     """Tokens of all chains."""
+    chains: list[ServedChain] | None = Field(default=None, repr=False)
+    """All chains that have a reward, where the request asks for them."""
+    reasons_left_out: list[str] | None = Field(default=None, repr=False)
+    """Why others have none, where the request asks for chains."""
 
     @classmethod
-    def of(cls, score: Score, *, model: str) -> Self:
+    def of(cls, score: Score, *, model: str, chains: bool = False) -> Self:
         """Of a score. model: its name in this server."""
         tokens = sum(completion.num_tokens for completion in score.completions)
-        own = {"model": model, "rewards": score.rewards, "prompt_tokens": score.prompt_tokens, "chain_tokens": tokens}
+        own: dict[str, object] = {
+            "model": model,
+            "rewards": score.rewards,
+            "prompt_tokens": score.prompt_tokens,
+            "chain_tokens": tokens,
+        }
+        if chains:
+            own["chains"] = list(map(ServedChain.of, score.completions))
+            own["reasons_left_out"] = list(score.left_out)
         return cls.model_validate({**score.to_dict(), **own})
 
 
@@ -343,6 +389,8 @@ class BatchLine(_Body):
 class ModelCard(_Body):
     """A model of the server."""
 
+    model_config = ConfigDict(extra="ignore")
+
     name: str
     source: str
     """The checkpoint, as it was named when the server was started."""
@@ -356,6 +404,8 @@ class ModelCard(_Body):
     frames_per_second: float
     """That are sampled from a video."""
     max_frames: int
+    settings: str = Field(repr=False)
+    """All of the checkpoint's settings, as JSON."""
 
 
 class OpenAIModel(_Body):

@@ -137,7 +137,7 @@ class Service:
         except DescoreError as error:
             raise service_error(error, of_video="no_video") from error
         self._check_room(len(videos))
-        return [self._task(self._outcome(video, prompt, name, params)) for video, prompt in videos]
+        return [self._task(self._outcome(video, prompt, name, params, chains=body.chains)) for video, prompt in videos]
 
     def submit_reading(self, video: VideoInput, *, model: str | None) -> "asyncio.Task[Clip | ServiceError]":
         """A task for the frames of a video as a model sees them; it takes a place as any other.
@@ -174,7 +174,9 @@ class Service:
         self._admitted -= 1
         self._tasks.discard(task)
 
-    async def _outcome(self, video: VideoInput, prompt: str, name: str, params: SamplingParams) -> Outcome:
+    async def _outcome(
+        self, video: VideoInput, prompt: str, name: str, params: SamplingParams, *, chains: bool
+    ) -> Outcome:
         """The score of a video, or why it has none."""
         scorer = self.scorers[name]
         try:
@@ -183,7 +185,7 @@ class Service:
             result = await self._queues[name].result(item, key=params.model_dump_json())
         except DescoreError as error:
             result = service_error(error, of_video="no_video")
-        return ServedScore.of(result, model=name) if isinstance(result, Score) else result
+        return ServedScore.of(result, model=name, chains=chains) if isinstance(result, Score) else result
 
     def problem(self, error: ServiceError) -> Problem:
         """An error as clients see it; it is counted."""
@@ -254,4 +256,5 @@ def _card(name: str, scorer: Scorer, *, default: bool) -> ModelCard:
         max_chain_tokens=settings.max_chain_tokens,
         frames_per_second=settings.sampling.fps,
         max_frames=settings.sampling.max_frames,
+        settings=settings.model_dump_json(),
     )

@@ -146,7 +146,7 @@ def test_rejected_pairs_get_weak_marks_by_option_only(tmp_path):
     assert row["chain_a"] is None
 
 
-def test_an_answer_counts_before_an_error_and_the_last_before_others(tmp_path):
+def test_an_answer_counts_before_an_error_and_the_last_first(tmp_path):
     fault = RequestFault(kind="server", message="500")
     texts = [None, "first", None, "second"]
     given = [made_candidate(text, error=None if text else fault) for text in texts]

@@ -10,20 +10,31 @@ import typer
 
 from descore.cli import options as opt
 from descore.cli.errors import echo, reported_errors
-from descore.errors import DataError
+from descore.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from descore.data.validate import Finding, Probes, TableCheck
     from descore.evaluation.convert import ConversionSummary
+    from descore.serving.votes import Vote
 
 MAX_SHOWN = 50
 """Findings of each kind that are shown without --all."""
 _MAX_NAMED = 6
 """Sources and picture sizes that the summary names."""
 _MAX_THREADS = 8
+_VOTES_LEGEND = (
+    "shared: pairs with several raters. same: of every two raters on a pair, the share that chose the same; decided: "
+    "of two who both chose a or b. alpha: Krippendorff's, ordinal, 1 is full agreement and 0 what chance gives. left: "
+    "of a rater's decided choices, the share for the left side; near a half, unless the rater looks at the side."
+)
+_MODEL_LEGEND = (
+    " model: of the pairs that the raters decided, the share that the rewards order as they do; read it beside decided."
+)
 
 data_app = typer.Typer(
-    name="data", help="Check tables of pairs, or convert other tables to them.", no_args_is_help=True
+    name="data",
+    help="Check tables of pairs, convert other tables to them, or show how raters agree.",
+    no_args_is_help=True,
 )
 
 
@@ -123,6 +134,110 @@ def convert_tables(
             )
         for line in _conversion_summary(converted):
             echo(line)
+
+
+@data_app.command("votes")
+def summarize_votes(
+    *,
+    votes: Annotated[
+        Path, typer.Argument(metavar="VOTES", help="The table that descore serve --annotate writes, with its journal.")
+    ],
+    scores: Annotated[
+        Path | None,
+        typer.Option(
+            "--scores", help="Rewards of the same clips, as descore score VOTES writes them: how far a model agrees."
+        ),
+    ] = None,
+    json: opt.Json = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Show how far raters agree: by label Krippendorff's alpha, and what each rater does.
+
+    With --scores also the accuracy of a model on the pairs that the raters decided, beside that of the raters among
+    each other."""
+    with reported_errors(debug=debug):
+        from dataclasses import asdict
+
+        from descore.rewards.journal import journal_of
+        from descore.serving.agreement import label_agreement, rater_figures
+        from descore.serving.votes import latest_votes, read_votes
+
+        journal = journal_of(votes)
+        if not journal.is_file():
+            raise ConfigError(f"{journal}: no such file; expected the journal of votes beside their table")
+        settings, all_votes = read_votes(journal)
+        latest, labels = latest_votes(all_votes), settings["labels"]
+        accuracy = {} if scores is None else _accuracy_by_label(votes, scores)
+        by_label = [asdict(label_agreement(latest, label=label)) for label in labels]
+        by_rater = [asdict(figures) for figures in rater_figures(latest, labels=labels)]
+        if json:
+            for record in by_label:
+                _print_json({"kind": "label", **record, **accuracy.get(record["label"], {})})
+            for record in by_rater:
+                _print_json({"kind": "rater", **record})
+            return
+        _show_votes(votes, latest, by_label, by_rater, accuracy)
+
+
+def _accuracy_by_label(votes: Path, scores: Path) -> dict[str, dict[str, float | None]]:
+    """By label: of the pairs that the raters decided, the share that the rewards order as they do."""
+    from descore.evaluation.benchmarks import find_benchmark, load
+    from descore.evaluation.judges import read_scores
+    from descore.evaluation.results import key_of, labels_of, margins_of
+    from descore.stats.agreement import accuracy_without_ties
+
+    judgements = load(find_benchmark(str(votes)))
+    labels = labels_of(judgements.clips, judgements.pairs)
+    judge = read_scores(scores, clips=judgements.clips, labels=labels)
+    records = judge.judge(judgements.clips, open_video=judgements.open)
+    by_clip = {key_of(clip): record for clip, record in zip(judgements.clips, records, strict=True)}
+    accuracy = {}
+    for label in labels:
+        margins = margins_of(label, judgements.pairs, by_clip)
+        figure = accuracy_without_ties(margins.margin_B, margins.preference_B, margins.group_B)
+        accuracy[label] = {"model": figure.value if figure.n else None}
+    return accuracy
+
+
+def _show_votes(
+    file: Path,
+    votes: "Sequence[Vote]",
+    by_label: Sequence[Mapping[str, Any]],
+    by_rater: Sequence[Mapping[str, Any]],
+    accuracy: Mapping[str, Mapping[str, Any]],
+) -> None:
+    from descore.cli.output import with_count
+
+    pairs, skipped = len({vote.key for vote in votes}), sum(vote.skipped is not None for vote in votes)
+    names = f"{with_count(len(votes), 'vote')} of {with_count(len(by_rater), 'rater')} on {with_count(pairs, 'pair')}"
+    echo(f"{file}: {names}" + (f"; {skipped:,} skipped" if skipped else ""))
+    titles = ["label", "votes", "pairs", "shared", "same", "alpha", "decided", *(["model"] if accuracy else [])]
+    rows = [{**row, **accuracy.get(row["label"], {})} for row in by_label]
+    _show_figures(titles, rows)
+    _show_figures(["rater", "votes", "skipped", "ties", "left", "same", "seconds"], by_rater)
+    echo("\n" + _VOTES_LEGEND + (_MODEL_LEGEND if accuracy else ""))
+    if not accuracy:
+        echo(f"next: descore data check {file}; descore evaluate --benchmark {file}")
+
+
+def _show_figures(titles: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table of counts, shares, and names in its first column; what is not known is a dash."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from descore.cli.output import console
+    from descore.report.text import UNKNOWN, one_line
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for title in titles:
+        table.add_column(title, justify="left" if title == titles[0] else "right", overflow="fold")
+    for row in rows:
+        cells = [row.get(title) for title in titles[1:]]
+        shown = [UNKNOWN if cell is None else f"{cell:,}" if isinstance(cell, int) else f"{cell:.2f}" for cell in cells]
+        table.add_row(Text(one_line(row[titles[0]])), *shown)
+    screen = console()
+    screen.print()
+    screen.print(table)
 
 
 def _probe_videos(tables: Sequence[Path], *, workers: int | None) -> "Probes":

@@ -1,10 +1,11 @@
-"""`descore serve`: answer requests for rewards over HTTP.
+"""`descore serve`: answer requests for rewards over HTTP; or, with `--annotate`, have people judge pairs.
 
 An option is a name here, a parameter of `serve`, and a field of `ServerSettings` that `serve` fills."""
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +25,9 @@ _REQUIRED_PACKAGES = {
 }
 """Package → a module of it."""
 _MEGABYTE = 2**20
+_STOPPING = 5.0
+"""Seconds that a server of votes waits for browsers that still read a video."""
+_EVERYONE = "everyone who reaches this address may ask: no token is set"
 
 Models = Annotated[
     list[str] | None,
@@ -91,6 +95,35 @@ MaxUpload = Annotated[float, typer.Option("--max-upload", help="Megabytes of a r
 MaxPrompt = Annotated[int, typer.Option("--max-prompt", min=1, help="Characters of a prompt.")]
 DecodeSeconds = Annotated[float, typer.Option("--decode-seconds", help="Seconds to read one video.")]
 
+# Judging by people, in place of a model.
+Annotate = Annotated[
+    Path | None,
+    typer.Option(
+        "--annotate",
+        metavar="TABLE",
+        help="Have people judge the pairs of this table on a page; of a table of clips, every two of a prompt. No "
+        "model is opened.",
+    ),
+]
+VotesOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        help="With --annotate: the table of pairs that the votes make, .jsonl, .csv or .parquet. All votes are kept in "
+        "a .journal beside it, and the same command goes on with them.",
+    ),
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label",
+        help="With --annotate: what pairs are judged by; give it again for more. Default: the labels of the table's "
+        "preferences, or overall.",
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", help="With --annotate: draws the order of the pairs, and their sides.")]
+
 
 def serve(
     *,
@@ -112,13 +145,24 @@ def serve(
     max_upload: MaxUpload = 64.0,
     max_prompt: MaxPrompt = 10_000,
     decode_seconds: DecodeSeconds = 20.0,
+    annotate: Annotate = None,
+    out: VotesOut = None,
+    labels: Labels = None,
+    seed: Seed = 0,
     debug: opt.Debug = False,
 ) -> None:
-    """Answer requests for rewards over HTTP, until it is stopped. Requests of many clients are scored in batches.
+    """Answer requests for rewards over HTTP, until it is stopped; or, with --annotate, have people judge pairs.
 
-    Loopback by default; another --host needs a token, or --no-auth."""
+    Requests of many clients are scored in batches. At / is a page for people. Loopback by default; another --host needs
+    a token, or --no-auth."""
     with reported_errors(debug=debug):
         _require_packages()
+        if annotate is not None:
+            _check_absent({"--model": models, "--media-root": media_root}, reason="no model is opened with --annotate")
+            access: dict[str, Any] = {"api_key": api_key, "no_auth": no_auth, "decode_seconds": decode_seconds}
+            _judge(annotate, out=out, labels=labels or [], seed=seed, host=host, port=port, **access)
+            return
+        _check_absent({"--out": out, "--label": labels, "--seed": seed or None}, reason="it goes with --annotate")
         from descore.rewards.decoding import default_workers
         from descore.serving.dialects import parse_dialects
         from descore.serving.settings import ServerSettings, check_access, is_loopback
@@ -146,13 +190,57 @@ def serve(
             from descore.serving.app import create_app
 
             if no_auth and not is_loopback(host):
-                print_error("everyone who reaches this address may ask: no token is set", kind="warning")
+                print_error(_EVERYONE, kind="warning")
             app = create_app(scorers, settings=settings)
             echo(
-                f"serving {', '.join(scorers)} at {address_of(listening)} (API: /openapi.json; stop: Ctrl-C)", err=True
+                f"serving {', '.join(scorers)} at {address_of(listening)} (page: /, API: /openapi.json; stop: Ctrl-C)",
+                err=True,
             )
             run_server(app, listening)
             echo("stopped", err=True)
+
+
+def _judge(
+    table: Path,
+    *,
+    out: Path | None,
+    labels: list[str],
+    seed: int,
+    host: str,
+    port: int,
+    api_key: str | None,
+    no_auth: bool,
+    decode_seconds: float,
+) -> None:
+    """Serve the pairs of a table to people."""
+    from descore.cli.output import with_count
+    from descore.serving.server import address_of, bind, run_server
+    from descore.serving.settings import ServerSettings, check_access, is_loopback
+    from descore.serving.votes import VoteJournal, read_task
+
+    if out is None:
+        raise ConfigError("--annotate: where do the votes go? add --out votes.jsonl")
+    check_access(host, api_key=api_key, no_auth=no_auth)
+    local_only = is_loopback(host) and api_key is None and not no_auth
+    settings = ServerSettings(
+        api_key=api_key, local_only=local_only, timeout=_STOPPING, decode_seconds=decode_seconds, max_upload=_MEGABYTE
+    )
+    task = read_task(table, labels=labels, seed=seed)
+    with VoteJournal.open(task, out) as journal, bind(host, port) as listening:
+        from descore.serving.annotation import create_annotation_app
+
+        if no_auth and not is_loopback(host):
+            print_error(_EVERYONE, kind="warning")
+        app = create_annotation_app(journal, settings=settings)
+        echo(f"{with_count(len(task.order), 'pair')} to judge at {address_of(listening)} (stop: Ctrl-C)", err=True)
+        run_server(app, listening)
+        echo(f"stopped; next: descore data votes {out}", err=True)
+
+
+def _check_absent(options: Mapping[str, object], *, reason: str) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise ConfigError(f"{name}: {reason}; leave it out")
 
 
 def _require_packages() -> None:

@@ -35,6 +35,7 @@ _ASSETS = {
     "page.css": (_STATIC / "page.css", "text/css"),
     "common.js": (_STATIC / "common.js", "text/javascript"),
     "score.js": (_STATIC / "score.js", "text/javascript"),
+    "annotate.js": (_STATIC / "annotate.js", "text/javascript"),
 }
 
 

@@ -93,15 +93,16 @@ export const wait = (seconds, signal) =>
     signal?.addEventListener("abort", () => { clearTimeout(timer); reject(signal.reason); }, { once: true });
   });
 
-// Two videos that play, pause and stand at the same time; the shorter one waits at its end.
+// Plays or pauses videos that stand at the same time; the shorter one waits at its end for the longer.
 export function playTogether(videos) {
-  const playing = videos.some((video) => !video.paused && !video.ended);
-  for (const video of videos) {
-    if (playing) video.pause();
-    else {
-      video.currentTime = videos.every((one) => one.ended || one.currentTime === 0) ? 0 : video.currentTime;
-      video.play().catch(() => {});
-    }
+  if (videos.some((video) => !video.paused && !video.ended)) {
+    for (const video of videos) video.pause();
+    return false;
   }
-  return !playing;
+  const again = videos.every((video) => video.ended);
+  for (const video of videos) {
+    if (again) video.currentTime = 0;
+    if (again || !video.ended) video.play().catch(() => {});
+  }
+  return true;
 }

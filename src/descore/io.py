@@ -4,6 +4,7 @@ A journal survives a kill in the middle of a line: readers skip a last line with
 off. An atomic write goes to `NAME.partial` beside its target and takes the target's name once it is on the disk."""
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -21,6 +22,12 @@ LOCK_FILE = ".lock"
 
 _BLOCK = 1 << 16
 """Bytes read at a time in search of the end of the last whole line."""
+
+WHOLE_FILE = 64 << 20
+"""Bytes up to which a file is hashed whole."""
+BLOCK, BLOCKS = 1 << 16, 256
+"""Of a larger file, so many bytes at so many places are hashed, evenly spaced from its first byte to its last."""
+_CHECKPOINT_FILES = {".json", ".txt", ".jinja", ".model", ".safetensors"}
 
 
 def make_directory(folder: Path) -> None:
@@ -226,3 +233,25 @@ def _cut_unfinished_line(file: BinaryIO) -> int:
     if end < size:
         file.truncate(end)
     return end
+
+
+def folder_digest(folder: Path) -> str:
+    """The digest of a checkpoint's files that rewards depend on, with their names.
+
+    Files up to WHOLE_FILE are hashed whole; of larger ones their size and 16 MiB spread over them."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in _CHECKPOINT_FILES and path.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()}\n{path.stat().st_size}\n".encode())
+        _hash_file(digest, path)
+    return digest.hexdigest()[:16]
+
+
+def _hash_file(digest: "hashlib._Hash", path: Path) -> None:
+    size = path.stat().st_size
+    if size <= WHOLE_FILE:
+        digest.update(path.read_bytes())
+        return
+    with path.open("rb") as file:
+        for place in range(BLOCKS):
+            file.seek((size - BLOCK) * place // (BLOCKS - 1))
+            digest.update(file.read(BLOCK))

@@ -5,6 +5,7 @@
 
 Takes videos with their prompts and gives `Score` records."""
 
+import hashlib
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,21 +14,28 @@ from itertools import islice
 from math import isfinite
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from descore.config_model import ConfigModel
-from descore.data.chat import Inputs
+from descore.data.chat import Chat, Inputs, find_too_long
 from descore.errors import ConfigError, DescoreError, DescoreWarning, VideoError
+from descore.model.checkpoint import CheckpointSettings
 from descore.model.generation import score_without_thinking, think_and_score
 from descore.model.modeling import DescoreModel
 from descore.rubric import check_prompt
-from descore.types import Clip, Comparison, Completion, Paradigm, Score, Think, preference_probability
+from descore.types import Clip, Comparison, Completion, EngineOutput, Paradigm, Score, Think, preference_probability
 from descore.video.reader import read_clip
 
+if TYPE_CHECKING:
+    from descore.engines import Engine
+
 _QUOTED = 60  # characters of a chain that a message quotes
+_VALUES = 4096
+"""Of each tensor, so many values spread over it say whether it is the same. Training moves every tensor that it trains
+as a whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,17 +93,85 @@ class SamplingParams(ConfigModel):
         return self.model_copy(update={"think": "off" if paradigm == "discriminative" else "on"})
 
 
+class NativeEngine:
+    """Our own engine, in this process: chains, and rewards read from their cache (`model.generation`)."""
+
+    name, batch_size = "native", 8
+
+    def __init__(self, model: DescoreModel, *, source: str) -> None:
+        self.model = model.eval()
+        self.source = source
+        self.settings, self.chat = model.settings, model.chat
+        self.max_model_len = int(model.backbone.config.get_text_config().max_position_embeddings)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' precision; query and head are in float32."""
+        return self.model.backbone.dtype  # type: ignore[no-any-return]
+
+    def complete(
+        self,
+        clips: Sequence[Clip],
+        prompts: Sequence[str],
+        *,
+        think: bool,
+        limit: int,
+        samples: int = 1,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[EngineOutput | VideoError]:
+        """See `descore.engines.Engine.complete`."""
+        laid_out = self.chat.lay_out_prompts(clips, prompts)
+        lengths = laid_out["attention_mask"].sum(dim=1).tolist()
+        results: dict[int, EngineOutput | VideoError] = dict(
+            find_too_long(clips, lengths, limit=limit, room=self.max_model_len, name=self.source)
+        )
+        fitting = [index for index in range(len(clips)) if index not in results]
+        if results and fitting:
+            laid_out = self.chat.lay_out_prompts([clips[i] for i in fitting], [prompts[i] for i in fitting])
+        if fitting:
+            inputs = {key: value.to(self.device) for key, value in laid_out.items()}
+            written = self._complete(
+                inputs, think=think, limit=limit, samples=samples, temperature=temperature, seed=seed
+            )
+            for index, completions in zip(fitting, written, strict=True):
+                results[index] = EngineOutput(prompt_tokens=lengths[index], completions=completions)
+        return [results[index] for index in range(len(clips))]
+
+    def _complete(
+        self, inputs: Inputs, *, think: bool, limit: int, samples: int, temperature: float, seed: int
+    ) -> list[list[Completion]]:
+        if not think:
+            return [[completion] for completion in score_without_thinking(self.model, inputs)]
+        seeds = [seed] * len(inputs["input_ids"])
+        return think_and_score(self.model, inputs, limit=limit, samples=samples, temperature=temperature, seeds=seeds)
+
+    @torch.inference_mode()
+    def digest(self) -> str:
+        """A digest of settings, rubric and weights, as they are in memory."""
+        digest = hashlib.sha256(f"{self.settings!r}\n{self.chat.rubric}".encode())
+        for name, tensor in self.model.named_parameters():
+            values = tensor.flatten()[:: max(1, tensor.numel() // _VALUES)].float().cpu()
+            digest.update(f"{name} {tuple(tensor.shape)}".encode() + values.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
 class Scorer:
     """A reward model that is ready to judge videos. Threads may share it: their batches take turns."""
 
-    def __init__(self, model: DescoreModel, *, name: str, batch_size: int = 8) -> None:
-        if batch_size < 1:
+    def __init__(self, model: "DescoreModel | Engine", *, name: str, batch_size: int | None = None) -> None:
+        if batch_size is not None and batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}, expected at least 1")
-        self.model = model.eval()
+        self.engine: Engine = NativeEngine(model, source=name) if isinstance(model, DescoreModel) else model
         self.name = name
-        self.batch_size = batch_size
+        self.batch_size = batch_size or self.engine.batch_size
         self._turn = threading.Lock()
-        if model.settings.trained_on is None and model.settings.paradigm != "generative":
+        if self.settings.trained_on is None and self.settings.paradigm != "generative":
             warnings.warn(
                 f"{name}: query and head were never trained; its rewards are noise", DescoreWarning, stacklevel=2
             )
@@ -108,15 +184,42 @@ class Scorer:
         paradigm: Paradigm | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
-        batch_size: int = 8,
+        batch_size: int | None = None,
+        engine: str = "native",
     ) -> Self:
         """Open a checkpoint: a folder, a hub id, or the bundled name `tiny`; with `paradigm` "generative" also a plain
         Qwen3-VL, as a zero-shot judge. See DescoreModel.from_pretrained.
 
+        engine: what writes chains and reads rewards. "native" is ours; "vllm" opens vLLM in this process, and exports
+        the checkpoint for it if need be; an address `http://HOST:PORT/v1` asks a server that has its export. See
+        docs/engines.md. What cannot be had from it raises ConfigError. batch_size: clips at a time; None: 8, and 64
+        where another engine makes batches of its own.
         In bfloat16 a reward depends a little on the clips beside it; `batch_size` 1, or `dtype` float32, ends that."""
+        if engine != "native":
+            from descore.engines import open_engine  # scoring by our own engine loads none of it
+
+            opened = open_engine(engine, source, paradigm=paradigm, device=device, dtype=dtype)
+            return cls(opened, name=str(source), batch_size=batch_size)
         model = DescoreModel.from_pretrained(source, paradigm=paradigm, device=device, dtype=dtype)
         model.check_kernels()
         return cls(model, name=str(source), batch_size=batch_size)
+
+    @property
+    def settings(self) -> CheckpointSettings:
+        """The checkpoint's settings, in the paradigm that it was opened in."""
+        return self.engine.settings
+
+    @property
+    def chat(self) -> Chat:
+        """The checkpoint's token layout."""
+        return self.engine.chat
+
+    @property
+    def model(self) -> DescoreModel:
+        """The model itself. Other engines keep it to themselves: ConfigError."""
+        if not isinstance(self.engine, NativeEngine):
+            raise ConfigError(f"{self.name}: engine {self.engine.name} gives no model; open it with engine native")
+        return self.engine.model
 
     def score(self, video: Any, *, prompt: str, fps: float | None = None, **sampling_params: Any) -> Score:  # noqa: ANN401
         """Think about one video, and score it.
@@ -156,7 +259,7 @@ class Scorer:
         its place, and the others go on: VideoError for a video that cannot be read, whose reward is not finite, or of
         which a generative model writes no answer that can be read; ConfigError for a prompt, an fps or a request that
         is none. `requests` is read no further ahead than one batch."""
-        params = SamplingParams(**sampling_params).resolved(self.model.settings.paradigm)
+        params = SamplingParams(**sampling_params).resolved(self.settings.paradigm)
         stream = iter(requests)
         while batch := list(islice(stream, self.batch_size)):
             yield from self._score_one_batch(batch, params, fps=fps)
@@ -170,7 +273,7 @@ class Scorer:
 
     def read(self, request: Request) -> Clip:
         """The clip of a request, sampled as the checkpoint says."""
-        return read_clip(request.video, sampling=self.model.settings.sampling, fps=request.fps)
+        return read_clip(request.video, sampling=self.settings.sampling, fps=request.fps)
 
     def _score_one_batch(
         self, batch: Sequence[object], sampling_params: SamplingParams, *, fps: float | None
@@ -193,51 +296,27 @@ class Scorer:
         self, readable: Sequence[tuple[Clip, str]], sampling_params: SamplingParams
     ) -> list[Score | VideoError]:
         clips, prompts = [clip for clip, _ in readable], [prompt for _, prompt in readable]
-        laid_out = self.model.chat.lay_out_prompts(clips, prompts)
-        limit = sampling_params.max_chain_tokens or self.model.settings.max_chain_tokens
-        too_long = self.too_long(clips, laid_out, limit)
-        if too_long:
-            fitting = [one for index, one in enumerate(readable) if index not in too_long]
-            scores = iter(self._score_clips(fitting, sampling_params) if fitting else [])
-            return [too_long.get(index) or next(scores) for index in range(len(readable))]
-        inputs = {key: value.to(self.model.device) for key, value in laid_out.items()}
-        completions = self._complete(inputs, sampling_params, limit)
-        lengths = laid_out["attention_mask"].sum(dim=1).tolist()
-        return [
-            self._result(clip, prompt, of_clip, prompt_tokens=length)
-            for clip, prompt, of_clip, length in zip(clips, prompts, completions, lengths, strict=True)
-        ]
-
-    def _complete(self, inputs: Inputs, sampling_params: SamplingParams, limit: int) -> list[list[Completion]]:
-        if sampling_params.think == "off":
-            return [[completion] for completion in score_without_thinking(self.model, inputs)]
-        return think_and_score(
-            self.model,
-            inputs,
-            limit=limit,
+        outputs = self.engine.complete(
+            clips,
+            prompts,
+            think=sampling_params.think != "off",
+            limit=sampling_params.max_chain_tokens or self.settings.max_chain_tokens,
             samples=sampling_params.samples,
             temperature=sampling_params.effective_temperature,
-            seeds=[sampling_params.seed] * len(inputs["input_ids"]),
+            seed=sampling_params.seed,
         )
+        return [
+            output if isinstance(output, VideoError) else self._result(clip, prompt, output)
+            for clip, prompt, output in zip(clips, prompts, outputs, strict=True)
+        ]
 
     def too_long(self, clips: Sequence[Clip], inputs: Inputs, limit: int) -> dict[int, VideoError]:
         """The rows that leave no room for a chain, and why. A limit that nothing could fit beside is a ConfigError."""
-        room = self.model.backbone.config.get_text_config().max_position_embeddings
-        if limit + 2 >= room:
-            raise ConfigError(f"max_chain_tokens is {limit}; {self.name} reads {room} tokens in all, the clip included")
-        return {
-            index: VideoError(
-                clips[index].source,
-                f"clip and prompt take {length} tokens and the chain up to {limit}; {self.name} reads {room} in all: "
-                "shorten the prompt, sample fewer frames, or lower max_chain_tokens",
-            )
-            for index, length in enumerate(inputs["attention_mask"].sum(dim=1).tolist())
-            if length + limit + 2 > room
-        }
+        lengths = inputs["attention_mask"].sum(dim=1).tolist()
+        return find_too_long(clips, lengths, limit=limit, room=self.engine.max_model_len, name=self.name)
 
-    def _result(
-        self, clip: Clip, prompt: str, completions: Sequence[Completion], *, prompt_tokens: int
-    ) -> Score | VideoError:
+    def _result(self, clip: Clip, prompt: str, output: EngineOutput) -> Score | VideoError:
+        completions = output.completions
         rewarded = [completion for completion in completions if completion.rewards]
         left_out = [f"{c.flaw}; {_end_of(c)}" for c in completions if not c.rewards]
         if not rewarded:
@@ -254,11 +333,11 @@ class Scorer:
             std=stdev(rewards) if len(rewards) > 1 else None,
             completions=tuple(rewarded),
             left_out=tuple(left_out),
-            prompt_tokens=prompt_tokens,
+            prompt_tokens=output.prompt_tokens,
         )
 
     def _standardize(self, completions: Sequence[Completion]) -> float | None:
-        mean, std = self.model.settings.reward_mean, self.model.settings.reward_std
+        mean, std = self.settings.reward_mean, self.settings.reward_std
         if mean is None or std is None:
             return None
         return fmean((fmean(c.rewards[name] for c in completions) - mean[name]) / std[name] for name in mean)

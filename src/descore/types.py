@@ -127,6 +127,15 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOutput:
+    """An engine's completions for one clip and prompt."""
+
+    prompt_tokens: int
+    """Tokens of the clip with its prompt, up to where the chain begins."""
+    completions: Sequence[Completion]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """A clip's reward, and the completions that it is the mean of."""
 

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import build_micro, noise_clip
 from tests.evaluation.cases import clip
 
+from descore import io
 from descore.errors import VideoError
-from descore.evaluation import judges
 from descore.evaluation.features import FEATURES
 from descore.evaluation.judges import FeatureJudge, ModelJudge, checkpoint_digest
 from descore.evaluation.records import RUN_KEYS
@@ -100,7 +100,7 @@ def test_a_retrained_model_has_another_digest(folder, tmp_path, file, monkeypatc
     shutil.copytree(folder, copy)
     assert checkpoint_digest(str(copy)) == checkpoint_digest(str(folder))
     for bound, small in {"WHOLE_FILE": 1000, "BLOCK": 64}.items():  # so that weights are sampled as a large model's are
-        monkeypatch.setattr(judges, bound, small)
+        monkeypatch.setattr(io, bound, small)
     before = checkpoint_digest(str(copy))
     weights = {name: tensor.clone() for name, tensor in load_file(copy / file).items()}
     for tensor in weights.values():

@@ -31,14 +31,13 @@ class StubScorer:
 
     def __init__(self, *, name="stub", batch_size=4, paradigm="descore"):
         self.name, self.batch_size = name, batch_size
-        settings = CheckpointSettings(
+        self.settings = CheckpointSettings(
             paradigm=paradigm,
             trained_on="nothing: it is a stub",
             max_chain_tokens=12,
             sampling=VideoSampling(max_pixels=64 * 64, min_pixels=16 * 16, size_multiple=16),
         )
-        backbone = SimpleNamespace(dtype=torch.float32)
-        self.model = SimpleNamespace(settings=settings, device="cpu", backbone=backbone)
+        self.engine = SimpleNamespace(device="cpu", dtype=torch.float32)
         self.open, self.entered = threading.Event(), threading.Event()
         self.open.set()
         self.batches, self.params = [], []

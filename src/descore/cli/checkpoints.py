@@ -257,7 +257,7 @@ def _check_model(model: str, paradigm: "Paradigm | None", device: str | None) ->
         # float32 everywhere: bfloat16 would hide whether results are equal
         scorers.append(open_scorer(model, paradigm=paradigm, device=device, batch_size=2, dtype=torch.float32))
         count = sum(parameter.numel() for parameter in scorers[0].model.parameters())
-        return f"{model}, {count / 1e6:.3g} M parameters, scores {', '.join(scorers[0].model.settings.dimensions)}"
+        return f"{model}, {count / 1e6:.3g} M parameters, scores {', '.join(scorers[0].settings.dimensions)}"
 
     yield _run_check("model", open_model)
     if scorers:

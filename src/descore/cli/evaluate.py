@@ -88,8 +88,9 @@ def evaluate_judge(
     seed: opt.Seed = 0,
     temperature: opt.Temperature = None,
     max_chain_tokens: opt.MaxChainTokens = None,
-    batch_size: opt.BatchSize = 8,
+    batch_size: opt.BatchSize = None,
     device: opt.Device = None,
+    engine: opt.Engine = "native",
     limit: opt.Limit = None,
     tie_margin: TieMargin = None,
     out: RunFolder = None,
@@ -125,6 +126,7 @@ def evaluate_judge(
                     paradigm=paradigm,
                     device=device,
                     batch_size=batch_size,
+                    engine=engine,
                     sampling_params={
                         "think": think,
                         "samples": samples,

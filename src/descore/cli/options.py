@@ -66,7 +66,20 @@ Temperature = Annotated[
 MaxChainTokens = Annotated[
     int | None, typer.Option("--max-chain-tokens", min=1, help="Longest chain. Default: as the checkpoint says.")
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Clips that are judged at a time.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size", min=1, help="Clips that are judged at a time. Default: 8; 64 with another engine than ours."
+    ),
+]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        help="What writes chains and reads rewards. native: ours; vllm: vLLM in this process; http://HOST:PORT/v1: an "
+        "OpenAI-compatible server that has the checkpoint's export (docs/engines.md).",
+    ),
+]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps. Default: a GPU if there is one.")]
 BenchmarkRoot = Annotated[Path | None, typer.Option("--root", help="Folder that the benchmark was unpacked to.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only so many of the benchmark's rows.")]

@@ -50,8 +50,9 @@ def score(
     seed: opt.Seed = 0,
     temperature: opt.Temperature = None,
     max_chain_tokens: opt.MaxChainTokens = None,
-    batch_size: opt.BatchSize = 8,
+    batch_size: opt.BatchSize = None,
     device: opt.Device = None,
+    engine: opt.Engine = "native",
     out: Out = None,
     limit: Limit = None,
     workers: Workers = None,
@@ -77,7 +78,13 @@ def score(
             "temperature": temperature,
             "max_chain_tokens": max_chain_tokens,
         }
-        opened: dict[str, Any] = {"model": model, "paradigm": paradigm, "device": device, "batch_size": batch_size}
+        opened: dict[str, Any] = {
+            "model": model,
+            "paradigm": paradigm,
+            "device": device,
+            "batch_size": batch_size,
+            "engine": engine,
+        }
         bulk: dict[str, Any] = {
             "out": out,
             "limit": limit,
@@ -105,8 +112,9 @@ def rank(
     seed: opt.Seed = 0,
     temperature: opt.Temperature = None,
     max_chain_tokens: opt.MaxChainTokens = None,
-    batch_size: opt.BatchSize = 8,
+    batch_size: opt.BatchSize = None,
     device: opt.Device = None,
+    engine: opt.Engine = "native",
     keep: Keep = None,
     by: opt.RankedBy = None,
     out: BestTable = None,
@@ -131,6 +139,7 @@ def rank(
             paradigm=paradigm,
             device=device,
             batch_size=batch_size,
+            engine=engine,
             think=think,
             samples=samples,
             seed=seed,
@@ -153,6 +162,7 @@ def compare(
     temperature: opt.Temperature = None,
     max_chain_tokens: opt.MaxChainTokens = None,
     device: opt.Device = None,
+    engine: opt.Engine = "native",
     json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
@@ -167,6 +177,7 @@ def compare(
             paradigm=paradigm,
             device=device,
             batch_size=2,
+            engine=engine,
             think=think,
             samples=samples,
             seed=seed,

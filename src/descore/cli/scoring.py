@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 Result = Score | DescoreError
 
+NATIVE_BATCH = 8
+"""Clips that are judged at a time, if no option says otherwise."""
 _SPEED_PERIOD = 3600.0
 """Seconds of progress that the remaining time is estimated from: a batch may take minutes."""
 
@@ -50,14 +52,17 @@ def open_scorer(
     *,
     paradigm: Paradigm | None = None,
     device: str | None,
-    batch_size: int,
+    batch_size: int | None,
     dtype: "torch.dtype | None" = None,
+    engine: str = "native",
 ) -> "Scorer":
     """The scorer of a checkpoint. Messages and bars of transformers are turned off."""
     quiet_transformers()
     from descore.scorer import Scorer
 
-    scorer = Scorer.from_pretrained(model, paradigm=paradigm, device=device, batch_size=batch_size, dtype=dtype)
+    scorer = Scorer.from_pretrained(
+        model, paradigm=paradigm, device=device, batch_size=batch_size, dtype=dtype, engine=engine
+    )
     end_start_up()
     return scorer
 
@@ -83,8 +88,9 @@ def open_judge(
     *,
     paradigm: Paradigm | None,
     device: str | None,
-    batch_size: int,
+    batch_size: int | None,
     sampling_params: Mapping[str, Any],
+    engine: str = "native",
 ) -> "FeatureJudge | ModelJudge":
     """The judge of a name: a hand-made feature, which needs no torch, or a checkpoint.
 
@@ -94,14 +100,16 @@ def open_judge(
     from descore.evaluation.judges import FeatureJudge
 
     if model in FEATURES:
+        if engine != "native":
+            raise ConfigError(f"engine is {engine!r}, and {model} is a hand-made feature, which needs none")
         end_start_up()
-        return FeatureJudge(feature=FEATURES[model], batch_size=batch_size)
+        return FeatureJudge(feature=FEATURES[model], batch_size=batch_size or NATIVE_BATCH)
     from descore.evaluation.judges import ModelJudge
     from descore.scorer import SamplingParams
 
     params = SamplingParams(**sampling_params)
     params.resolved(paradigm)
-    scorer = open_scorer(model, paradigm=paradigm, device=device, batch_size=batch_size)
+    scorer = open_scorer(model, paradigm=paradigm, device=device, batch_size=batch_size, engine=engine)
     return ModelJudge(scorer=scorer, sampling_params=params)
 
 
@@ -111,7 +119,8 @@ def score_clips(
     model: str,
     paradigm: Paradigm | None = None,
     device: str | None = None,
-    batch_size: int = 8,
+    batch_size: int | None = None,
+    engine: str = "native",
     **sampling_params: Any,  # noqa: ANN401  # fields of `SamplingParams`
 ) -> Iterator[Result]:
     """Results for (clip, prompt), in order, as they come. The bar is hidden while the caller shows a result."""
@@ -123,7 +132,7 @@ def score_clips(
         SamplingParams(**sampling_params).resolved(paradigm)
         for prompt in {prompt for _, prompt in requests}:
             check_prompt(prompt)
-        scorer = open_scorer(model, paradigm=paradigm, device=device, batch_size=batch_size)
+        scorer = open_scorer(model, paradigm=paradigm, device=device, batch_size=batch_size, engine=engine)
         bar.update(task, description="watching and thinking", total=len(requests))
         for result in scorer.score_each(requests, **sampling_params):
             bar.advance(task)
@@ -177,7 +186,8 @@ def score_source(
     model: str,
     paradigm: Paradigm | None,
     device: str | None,
-    batch_size: int,
+    batch_size: int | None,
+    engine: str,
     **sampling_params: Any,  # noqa: ANN401  # fields of `SamplingParams`
 ) -> None:
     """Score a table or a folder into a scored table, and print what came of it. Rows without a reward make the exit
@@ -198,7 +208,7 @@ def score_source(
 
             SamplingParams(**sampling_params).resolved(paradigm)
             pool.start()
-            scorer = open_scorer(model, paradigm=paradigm, device=device, batch_size=batch_size)
+            scorer = open_scorer(model, paradigm=paradigm, device=device, batch_size=batch_size, engine=engine)
             from descore.rewards.bulk import write_scores
 
             show = BulkDisplay(bar, task)

@@ -136,7 +136,7 @@ def serve(
     dialects: Dialects = None,
     allow_urls: AllowUrls = None,
     paradigm: opt.ParadigmChoice = None,
-    batch_size: opt.BatchSize = 8,
+    batch_size: opt.BatchSize = None,
     device: opt.Device = None,
     workers: Workers = None,
     window: Window = 0.01,
@@ -264,7 +264,7 @@ def _named(models: list[str]) -> dict[str, str]:
 
 
 def _open(
-    named: dict[str, str], *, paradigm: "Paradigm | None", device: str | None, batch_size: int
+    named: dict[str, str], *, paradigm: "Paradigm | None", device: str | None, batch_size: int | None
 ) -> "dict[str, Scorer]":
     from descore.cli.scoring import open_scorer, progress_bar
 

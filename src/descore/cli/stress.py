@@ -67,7 +67,7 @@ def stress_test(
     paradigm: opt.ParadigmChoice = None,
     think: opt.ThinkChoice = None,
     seed: opt.Seed = 0,
-    batch_size: opt.BatchSize = 8,
+    batch_size: opt.BatchSize = None,
     device: opt.Device = None,
     out: Annotated[
         Path | None,
@@ -135,7 +135,7 @@ def _test_model(
         source, judgements = _load_clips(clips, prompt=prompt, benchmark=benchmark, root=root, limit=limit)
         bar.update(task, description=f"opening {model}")
         judge = _open_judge(model, seed=seed, **judged)
-        sampling = FEATURE_SAMPLING if isinstance(judge, FeatureJudge) else judge.scorer.model.settings.sampling
+        sampling = FEATURE_SAMPLING if isinstance(judge, FeatureJudge) else judge.scorer.settings.sampling
         config = {"schema": STRESS_SCHEMA, **judge.config, "seed": seed, **source, "asked": _digest(judgements)}
         with _open_folder(out, config, results=STRESS_FILE, journal=JOURNAL_FILE) as journal:
             bar.update(task, description="changing and scoring")
@@ -225,7 +225,7 @@ def _source_clips(path: str, *, prompt: str | None, limit: int | None) -> "Judge
 
 
 def _open_judge(
-    model: str, *, paradigm: "Paradigm | None", think: str | None, seed: int, batch_size: int, device: str | None
+    model: str, *, paradigm: "Paradigm | None", think: str | None, seed: int, batch_size: int | None, device: str | None
 ) -> "FeatureJudge | ModelJudge":
     from descore.cli.scoring import open_judge
 

@@ -9,7 +9,7 @@ A checkpoint of the official code may have its query in another place, and its v
 Shapes: B sequences, T tokens."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,9 +19,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from descore.errors import ConfigError
-from descore.rubric import PLACEHOLDER, fill_rubric
-from descore.types import Clip
+from descore.errors import AnswerError, ConfigError, VideoError
+from descore.rubric import PLACEHOLDER, fill_rubric, read_answer
+from descore.types import Clip, Completion
 
 QUERY_TOKEN = "<|query|>"
 VIDEO_PLACE = "{video}"
@@ -105,13 +105,13 @@ class Chat:
 
     def lay_out_prompts(self, clips: Sequence[Clip], prompts: Sequence[str]) -> Inputs:
         """The user turns, up to where the assistant's chain begins. One prompt for each clip."""
-        texts = [self._user_turn(prompt) for prompt in prompts]
+        texts = [self.user_turn(prompt) for prompt in prompts]
         videos = [_pixels(clip) for clip in clips]
         features = self.processor(
             text=texts,
             # Floats that are scaled a second time are not rounded to whole levels, as in the official code.
             videos=[video.float() for video in videos] if self.resize else videos,
-            video_metadata=[_metadata(clip) for clip in clips],
+            video_metadata=[video_metadata(clip) for clip in clips],
             do_sample_frames=False,  # the frames were sampled when the file was read
             do_resize=self.resize,
             padding=True,
@@ -132,7 +132,7 @@ class Chat:
         tails = [[*self.before_query(chain), self.query_id] if query else list(chain) for chain in chains]
         heads = [row[mask.bool()] for row, mask in zip(prompts["input_ids"], prompts["attention_mask"], strict=True)]
         if query and self.layout is Layout.USER_TURN:
-            heads = [head[: self._end_of_user(head)] for head in heads]
+            heads = [head[: self._end_of_user(head.tolist())] for head in heads]
         kinds = [
             row[mask.bool()][: len(head)]
             for row, mask, head in zip(prompts["mm_token_type_ids"], prompts["attention_mask"], heads, strict=True)
@@ -151,6 +151,11 @@ class Chat:
             out["chain_mask"][row, chain_start : width - int(query)] = 1
         return {**prompts, **out, "chain_mask": out["chain_mask"].bool()}
 
+    def read_at_query(self, turn: Tokens, chain: Tokens) -> Tokens:
+        """The whole sequence that the reward is read at the end of: the ids of a user's turn, its chain, the query."""
+        head = turn[: self._end_of_user(turn)] if self.layout is Layout.USER_TURN else turn
+        return [*head, *self.before_query(chain), self.query_id]
+
     def before_query(self, chain: Tokens) -> Tokens:
         """The part of a chain that stands before the query: all of it, or all but its end of turn."""
         return list(chain) if self.layout is Layout.QUERY_LAST else chain[:-1]
@@ -168,17 +173,41 @@ class Chat:
         """The text of a chain's ids, without its end of turn."""
         return str(self.tokenizer.decode(chain, skip_special_tokens=True)).strip()
 
+    def to_completion(self, chain: Tokens, *, limit: int, rewards: Mapping[str, float] | None) -> Completion:
+        """A written chain, parsed; one that was ended behind `limit` tokens is truncated.
+
+        rewards: those of the head, by dimension; None where there is no head: then the answer's overall score, if there
+        is one, is the reward."""
+        text = self.decode_chain(chain)
+        verdict, flaw = None, None
+        try:
+            verdict = read_answer(text)
+        except AnswerError as fault:
+            flaw = str(fault)
+        if rewards is None:
+            rewards = {"overall": verdict.overall} if verdict else {}
+        return Completion(
+            token_ids=chain, text=text, truncated=len(chain) > limit, verdict=verdict, flaw=flaw, rewards=rewards
+        )
+
+    def empty_completion(self, rewards: Mapping[str, float]) -> Completion:
+        """The completion of a model that has not thought."""
+        return Completion(
+            token_ids=self.no_thinking, text="", truncated=False, verdict=None, flaw=None, rewards=rewards
+        )
+
     def check_template(self) -> None:
         """ValueError if the chat template does not end, or does not write the video once and the prompt's text."""
         with _bounded_templates():
-            turn = self._user_turn("probe")
+            turn = self.user_turn("probe")
         videos = turn.count(self.processor.video_token)
         if videos != 1 or "probe" not in turn:
             raise ValueError(f"it writes the video {videos} times; expected it once, and the rubric with the prompt")
         if len(turn) > len(self.rubric) + MAX_TEMPLATE_TEXT:
             raise ValueError(f"it writes {len(turn):,} characters; expected few beside the rubric")
 
-    def _user_turn(self, prompt: str) -> str:
+    def user_turn(self, prompt: str) -> str:
+        """The text of a prompt's turn, up to where the chain begins; the video is one placeholder in it."""
         turn = self.processor.apply_chat_template(
             [{"role": "user", "content": self._parts(self._escape(prompt))}], add_generation_prompt=True, tokenize=False
         )
@@ -198,9 +227,9 @@ class Chat:
         texts = [{"type": "text", "text": text.replace(PLACEHOLDER, prompt)} for text in (before, after)]
         return [part for part in (texts[0], {"type": "video"}, texts[1]) if part.get("text") != ""]
 
-    def _end_of_user(self, head: Tensor) -> int:
+    def _end_of_user(self, turn: Tokens) -> int:
         """The column of the user's end of turn, which is the last since a prompt cannot contain special tokens."""
-        return int((head == self.end_id).nonzero()[-1])
+        return len(turn) - 1 - turn[::-1].index(self.end_id)
 
     def _escape(self, text: str) -> str:
         """The text with a space inside each special token, so that a prompt cannot end the user's turn."""
@@ -213,6 +242,26 @@ class Chat:
         return {i: str(token) for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
 
 
+def find_too_long(
+    clips: Sequence[Clip], lengths: Sequence[int], *, limit: int, room: int, name: str
+) -> dict[int, VideoError]:
+    """By index, the clips that leave no room for a chain of `limit` tokens, and why.
+
+    lengths: tokens of each clip with its prompt. room: tokens that the model `name` reads in all. A limit that nothing
+    could fit beside is a ConfigError."""
+    if limit + 2 >= room:
+        raise ConfigError(f"max_chain_tokens is {limit}; {name} reads {room} tokens in all, the clip included")
+    return {
+        index: VideoError(
+            clips[index].source,
+            f"clip and prompt take {length} tokens and the chain up to {limit}; {name} reads {room} in all: "
+            "shorten the prompt, sample fewer frames, or lower max_chain_tokens",
+        )
+        for index, length in enumerate(lengths)
+        if length + limit + 2 > room
+    }
+
+
 def _pixels(clip: Clip) -> Tensor:
     """The frames (T, 3, H, W) on the device that they are on."""
     return clip.pixels if isinstance(clip, TensorClip) else torch.from_numpy(clip.frames).permute(0, 3, 1, 2)
@@ -223,7 +272,7 @@ def _seconds_apart(clip: Clip) -> float:
     return (clip.times[-1] - clip.times[0]) / (len(clip.times) - 1) if len(clip.times) > 1 else 1.0
 
 
-def _metadata(clip: Clip) -> dict[str, Any]:
+def video_metadata(clip: Clip) -> dict[str, Any]:
     """The clip's times in the form of transformers' VideoMetadata: frame numbers at a frame rate.
 
     The numbers are fractions where the frame rate varies, so that the times stay exact, unless the clip's sampling rule

@@ -22,6 +22,7 @@ from descore.errors import DataError, DescoreError, DescoreWarning, VideoError
 from descore.evaluation.features import FEATURE_SAMPLING, Feature
 from descore.evaluation.records import Record, error_text, plain_record, to_run_record
 from descore.evaluation.results import ClipKey, key_of
+from descore.io import folder_digest
 from descore.rubric import unknown_of
 from descore.types import PRIMARY, Clip, RatedClip, Score
 from descore.video.reader import read_clip
@@ -48,12 +49,6 @@ class Judge(Protocol):
         """A record for each clip."""
 
 
-WHOLE_FILE = 64 << 20
-"""Bytes up to which a file is hashed whole."""
-BLOCK, BLOCKS = 1 << 16, 256
-"""Of a larger file, so many bytes at so many places are hashed, evenly spaced from its first byte to its last."""
-
-_CHECKPOINT_FILES = {".json", ".txt", ".jinja", ".model", ".safetensors"}
 _SAME_REWARDS = {"cefa5a405fee2d4b": "d8c6db08eda697f6"}
 """The bundled model's digest → the one that it had before its config said what engines need: runs begun then go on."""
 
@@ -66,12 +61,7 @@ def checkpoint_digest(source: str) -> str:
     are enough, and reading 16 GB twice to start a run would be slow."""
     from descore.model.checkpoint import find_checkpoint
 
-    folder = find_checkpoint(source)
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in _CHECKPOINT_FILES and path.is_file()):
-        digest.update(f"{path.relative_to(folder).as_posix()}\n{path.stat().st_size}\n".encode())
-        _hash_file(digest, path)
-    found = digest.hexdigest()[:16]
+    found = folder_digest(find_checkpoint(source))
     return _SAME_REWARDS.get(found, found)
 
 
@@ -79,17 +69,6 @@ def file_digest(path: Path) -> str:
     """The digest of a whole file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
-def _hash_file(digest: "hashlib._Hash", path: Path) -> None:
-    size = path.stat().st_size
-    if size <= WHOLE_FILE:
-        digest.update(path.read_bytes())
-        return
-    with path.open("rb") as file:
-        for place in range(BLOCKS):
-            file.seek((size - BLOCK) * place // (BLOCKS - 1))
-            digest.update(file.read(BLOCK))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +84,7 @@ class ModelJudge:
     @property
     def resolved(self) -> "SamplingParams":
         """The parameters with `think` decided for this model; ConfigError if it cannot sample so."""
-        return self.sampling_params.resolved(self.scorer.model.settings.paradigm)
+        return self.sampling_params.resolved(self.scorer.settings.paradigm)
 
     @property
     def batch_size(self) -> int:
@@ -116,7 +95,7 @@ class ModelJudge:
     def config(self) -> Record:
         """What the rewards depend on. The precision is the backbone's: a GPU's rewards are not mixed with a CPU's. A
         paradigm of None is descore, as in runs from before there were others, so that these can be resumed."""
-        params, paradigm = self.resolved, self.scorer.model.settings.paradigm
+        params, paradigm = self.resolved, self.scorer.settings.paradigm
         return {
             "model": self.scorer.name,
             "paradigm": None if paradigm == "descore" else paradigm,
@@ -124,9 +103,11 @@ class ModelJudge:
             "samples": params.samples,
             "seed": params.seed,
             "temperature": params.effective_temperature,
-            "max_chain_tokens": params.max_chain_tokens or self.scorer.model.settings.max_chain_tokens,
-            "precision": str(self.scorer.model.backbone.dtype).removeprefix("torch."),
+            "max_chain_tokens": params.max_chain_tokens or self.scorer.settings.max_chain_tokens,
+            "precision": str(self.scorer.engine.dtype).removeprefix("torch."),
             "digest": checkpoint_digest(self.scorer.name),
+            # Runs from before there were other engines have no such key.
+            **({} if self.scorer.engine.name == "native" else {"engine": self.scorer.engine.name}),
             "versions": package_versions("descore", "torch", "transformers", "av"),
         }
 

@@ -53,12 +53,8 @@ def export_for_vllm(source: str | Path, out: str | Path, *, dtype: torch.dtype |
     _refuse_out(out)
     settings = read_settings(folder)
     _refuse_paradigm(folder, settings)
-    check_folder(folder)
-    config = _read_config(folder)
+    config = check_for_engines(folder)
     processor = open_processor(folder)
-    if family_of(config.model_type).INTERLEAVES_POSITIONS:
-        _check_positions(folder, config)
-    _check_normalization(folder, processor)
     rows = _spare_rows(
         folder,
         vocabulary=config.get_text_config().vocab_size,
@@ -75,6 +71,16 @@ def export_for_vllm(source: str | Path, out: str | Path, *, dtype: torch.dtype |
         (aside / HEAD_FILE).unlink()
         write_settings(aside, settings)
     return Export(folder=out, settings=settings, rows=rows, dtype=model.backbone.dtype)
+
+
+def check_for_engines(folder: Path) -> Any:  # noqa: ANN401  # transformers' configs share no typed base
+    """The config of a folder that other engines read as transformers does. CheckpointError if they would not."""
+    check_folder(folder)
+    config = _read_config(folder)
+    if family_of(config.model_type).INTERLEAVES_POSITIONS:
+        _check_positions(folder, config)
+    _check_normalization(folder, open_processor(folder))
+    return config
 
 
 def _refuse_out(out: Path) -> None:

@@ -24,9 +24,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from descore.data.chat import Inputs, Layout, Tokens
-from descore.errors import AnswerError
 from descore.model.modeling import DescoreModel, has_adapters
-from descore.rubric import read_answer
 from descore.types import Completion
 
 if TYPE_CHECKING:
@@ -196,8 +194,11 @@ def think_and_score(
     if model.chat.layout is Layout.USER_TURN:
         by_sample = [score_chains(model, prompts, chains[s::samples]) for s in range(samples)]
         rewards_RK = torch.stack(by_sample, dim=1).flatten(0, 1)
+    dimensions = model.settings.dimensions if model.settings.outputs else ()
     completions = [
-        _completion(model, chain, truncated=len(chain) > limit, rewards=rewards)
+        model.chat.to_completion(
+            chain, limit=limit, rewards=dict(zip(dimensions, rewards, strict=True)) if dimensions else None
+        )
         for chain, rewards in zip(chains, rewards_RK.tolist(), strict=True)
     ]
     return [completions[start : start + samples] for start in range(0, len(completions), samples)]
@@ -212,31 +213,12 @@ def _decoding_of(model: DescoreModel) -> "AbstractContextManager[StepGraphs | No
     return fast_decoding(model)
 
 
-def _completion(model: DescoreModel, chain: Tokens, *, truncated: bool, rewards: Sequence[float]) -> Completion:
-    """A written chain, parsed. `rewards`: the head's, one for each dimension; a generative model has no head."""
-    text = model.chat.decode_chain(chain)
-    verdict, flaw = None, None
-    try:
-        verdict = read_answer(text)
-    except AnswerError as fault:
-        flaw = str(fault)
-    dimensions = model.settings.dimensions
-    if model.settings.paradigm == "generative":
-        named = dict.fromkeys(dimensions, verdict.overall) if verdict else {}
-    else:
-        named = dict(zip(dimensions, rewards, strict=True))
-    return Completion(token_ids=chain, text=text, truncated=truncated, verdict=verdict, flaw=flaw, rewards=named)
-
-
 def score_without_thinking(model: DescoreModel, prompts: Inputs) -> list[Completion]:
     """Read the reward of each of the B prompts at once: B completions with an empty chain."""
     empty = model.chat.no_thinking
     rewards_BK = score_chains(model, prompts, [empty] * len(prompts["input_ids"]))
-    named = [dict(zip(model.settings.dimensions, rewards, strict=True)) for rewards in rewards_BK.tolist()]
-    return [
-        Completion(token_ids=empty, text="", truncated=False, verdict=None, flaw=None, rewards=rewards)
-        for rewards in named
-    ]
+    dimensions = model.settings.dimensions
+    return [model.chat.empty_completion(dict(zip(dimensions, rewards, strict=True))) for rewards in rewards_BK.tolist()]
 
 
 @torch.inference_mode()

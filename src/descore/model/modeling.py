@@ -281,7 +281,7 @@ class DescoreModel(nn.Module):
         if len(processor.tokenizer) > backbone.get_input_embeddings().weight.shape[0]:
             backbone.resize_token_embeddings(len(processor.tokenizer), pad_to_multiple_of=64)
         settings = _fit_frames(settings or CheckpointSettings(), processor)
-        chat = _chat(processor, rubric, settings, family_of(backbone.config.model_type))
+        chat = chat_of(processor, rubric, settings, family_of(backbone.config.model_type))
         _check_fit(source if isinstance(source, str | Path) else "the config", backbone, chat)
         return cls(backbone, chat=chat, settings=settings)
 
@@ -307,7 +307,7 @@ class DescoreModel(nn.Module):
             return cls.from_backbone(folder, settings=settings, rubric=rubric, dtype=dtype).to(device).eval()
         processor = open_processor(folder)
         backbone = open_backbone(folder, dtype=dtype)
-        chat = _chat(processor, rubric, settings, family_of(backbone.config.model_type))
+        chat = chat_of(processor, rubric, settings, family_of(backbone.config.model_type))
         _check_fit(folder, backbone, chat)
         model = cls(backbone, chat=chat, settings=settings.model_copy(update={"vocabulary_rows": None}))
         weights = read_head(folder, settings, backbone)
@@ -378,7 +378,8 @@ def _fit_frames(settings: CheckpointSettings, processor: Any) -> CheckpointSetti
     return settings.model_copy(update={"sampling": settings.sampling.model_copy(update={"size_multiple": patch})})
 
 
-def _chat(processor: Any, rubric: str, settings: CheckpointSettings, family: ModuleType) -> Chat:  # noqa: ANN401
+def chat_of(processor: Any, rubric: str, settings: CheckpointSettings, family: ModuleType) -> Chat:  # noqa: ANN401
+    """The token layout of a checkpoint of this family."""
     resize = settings.sampling.rule == "qwen_vl_utils"
     return Chat(processor, rubric, settings.layout, resize=resize, wraps_frames=family.WRAPS_FRAMES)
 

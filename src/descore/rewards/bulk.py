@@ -4,7 +4,6 @@ In: a source, and a scorer. Out: scored rows, one at a time and in order (`score
 (`write_scores`), which a killed run goes on with. Rewards are those of `Scorer.score`. A clip that cannot be scored is
 a row with an error."""
 
-import hashlib
 import time
 from array import array
 from collections import Counter
@@ -21,7 +20,6 @@ import torch
 
 from descore.data.write import check_text, table_writer
 from descore.errors import ConfigError, DescoreError, VideoError
-from descore.model.modeling import DescoreModel
 from descore.rewards.decoding import DecodingPool, default_workers
 from descore.rewards.journal import Journal, check_out, default_out, result_key
 from descore.rewards.scored import ScoredRow, result_columns, result_schema, scored_row
@@ -37,9 +35,6 @@ of their clips."""
 _FAILURES_KEPT = 5
 _KINDS_KEPT = 1000
 """So that a summary is small however many rows fail."""
-_VALUES = 4096
-"""Of each tensor, so many values spread over it say whether it is the same. Training moves every tensor that it trains
-as a whole."""
 _TOKENS_PER_TIME = 8
 """Tokens of a timestamp, about."""
 
@@ -135,7 +130,7 @@ def score_table(
     closed; None: by the number of cores; 0 reads clips in this process. A row that cannot be scored has an `error`.
     ConfigError or DataError, at the first row asked for, if the source cannot be used at all."""
     opened = _opened(source, prompt=prompt, limit=limit, replace=replace)
-    params = SamplingParams(**sampling_params).resolved(scorer.model.settings.paradigm)
+    params = SamplingParams(**sampling_params).resolved(scorer.settings.paradigm)
     with _pool(workers) as pool:
         for window in _windows(opened.rows(), scorer=scorer, pool=pool):
             results = {
@@ -169,10 +164,10 @@ def write_scores(
     target = default_out(opened.path) if out is None else Path(out)
     check_out(target, overwrite=overwrite)
     check_text(target, opened.not_utf8)
-    params = SamplingParams(**sampling_params).resolved(scorer.model.settings.paradigm)
+    params = SamplingParams(**sampling_params).resolved(scorer.settings.paradigm)
     schema = None
     if target.suffix.lower() == ".parquet":
-        schema = result_schema(opened.arrow_schema(out=target), scorer.model.settings.dimensions)
+        schema = result_schema(opened.arrow_schema(out=target), scorer.settings.dimensions)
     clock = _Clock()
     settings = {"source": opened.path.name, **_settings(scorer, params)}
     with Journal.open(target, settings=settings, overwrite=overwrite) as journal:
@@ -202,7 +197,7 @@ def _pool(workers: int | DecodingPool | None) -> AbstractContextManager[Decoding
 def _windows(rows: Iterable[SourceRow], *, scorer: Scorer, pool: DecodingPool) -> Iterator[list[Decoded]]:
     """Rows with their clips, as many as are sorted together, while those of the next window are read."""
     size, most = scorer.batch_size, WINDOW * scorer.batch_size
-    read = partial(read_clip, sampling=scorer.model.settings.sampling)
+    read = partial(read_clip, sampling=scorer.settings.sampling)
     decoded = pool.read_ahead(rows, read=read, video_of=lambda row: None if row.error else row.path, ahead=most)
     while window := [
         (row, VideoError(row.video, row.error or "") if clip is None else clip) for row, clip in islice(decoded, size)
@@ -219,7 +214,7 @@ def _batches(
     if failed:
         yield failed
     readable = [(row, clip) for row, clip in window if isinstance(clip, Clip)]
-    readable.sort(key=lambda one: _length(one[1], one[0].prompt, scorer.model))
+    readable.sort(key=lambda one: _length(one[1], one[0].prompt, scorer))
     for start in range(0, len(readable), scorer.batch_size):
         batch = readable[start : start + scorer.batch_size]
         begin = time.perf_counter()
@@ -228,18 +223,18 @@ def _batches(
             results = list(scorer.score_each(requests, **params.model_dump()))
         except torch.OutOfMemoryError:
             raise ConfigError(
-                f"{len(batch)} clips at a time are too many for the memory of {scorer.model.device}; give the same "
+                f"{len(batch)} clips at a time are too many for the memory of {scorer.engine.device}; give the same "
                 "command with a smaller --batch-size, and it goes on from here"
             ) from None
         clock.model_seconds += time.perf_counter() - begin
         yield [(row, result) for (row, _), result in zip(batch, results, strict=True)]
 
 
-def _length(clip: Clip, prompt: str, model: DescoreModel) -> int:
+def _length(clip: Clip, prompt: str, scorer: Scorer) -> int:
     """About how many tokens a clip and its prompt take: two frames, and a square of pixels, make one."""
-    (width, height), edge = clip.size, model.settings.sampling.size_multiple
+    (width, height), edge = clip.size, scorer.settings.sampling.size_multiple
     pictures = (len(clip.times) + 1) // 2
-    words = len(model.chat.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    words = len(scorer.chat.tokenizer(prompt, add_special_tokens=False)["input_ids"])
     return pictures * ((width // edge) * (height // edge) + _TOKENS_PER_TIME) + words
 
 
@@ -300,7 +295,7 @@ def _write_table(
 ) -> None:
     """Put the source's columns and the journal's results together."""
     out = summary.out
-    columns = (*source.columns, *result_columns(scorer.model.settings.dimensions))
+    columns = (*source.columns, *result_columns(scorer.settings.dimensions))
     cells_of, rows = rebased(source, folder=out.parent), source.rows()
     with table_writer(out, columns, schema=schema, overwrite=True) as write:
         for record in run.journal.read(iter(run.keys)):
@@ -314,7 +309,7 @@ def _write_table(
 
 def _settings(scorer: Scorer, params: SamplingParams) -> dict[str, Any]:
     """What rewards depend on, beside prompt and clip."""
-    settings = scorer.model.settings
+    settings = scorer.settings
     return {
         "model": scorer.name,
         "paradigm": settings.paradigm,
@@ -323,17 +318,9 @@ def _settings(scorer: Scorer, params: SamplingParams) -> dict[str, Any]:
         "seed": params.seed,
         "temperature": params.effective_temperature,
         "max_chain_tokens": params.max_chain_tokens or settings.max_chain_tokens,
-        "precision": str(scorer.model.backbone.dtype).removeprefix("torch."),
-        "digest": _model_digest(scorer.model),
+        "precision": str(scorer.engine.dtype).removeprefix("torch."),
+        "digest": scorer.engine.digest(),
+        # Runs from before there were other engines have no such key.
+        **({} if scorer.engine.name == "native" else {"engine": scorer.engine.name}),
         **{f"versions.{name}": version(name) for name in ("descore", "torch", "transformers", "av")},
     }
-
-
-@torch.inference_mode()
-def _model_digest(model: DescoreModel) -> str:
-    """A digest of a model's settings, rubric and weights, as they are in memory."""
-    digest = hashlib.sha256(f"{model.settings!r}\n{model.chat.rubric}".encode())
-    for name, tensor in model.named_parameters():
-        values = tensor.flatten()[:: max(1, tensor.numel() // _VALUES)].float().cpu()
-        digest.update(f"{name} {tuple(tensor.shape)}".encode() + values.numpy().tobytes())
-    return digest.hexdigest()[:16]

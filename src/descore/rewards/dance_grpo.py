@@ -88,7 +88,7 @@ def _open(**settings: Any) -> RewardFunction:  # noqa: ANN401
 
 
 def _terms(reward: RewardFunction, given: Mapping[str, str]) -> dict[str, str]:
-    settings = reward.scorer.model.settings
+    settings = reward.scorer.settings
     known = known_terms(settings, thinks=reward.sampling_params.think != "off")
     terms = {key: key if key in settings.dimensions else mark for key, mark in MARKS_OF.items()} | dict(given)
     for key, term in terms.items():

@@ -80,7 +80,7 @@ class DifferentiableReward:
         self.form = FrameFormat(layout=layout, range=range, **({} if overshoot is None else {"overshoot": overshoot}))
         self.fps, self.on_error, self.normalize = fps, on_error, normalize
         self.scorer = open_scorer(source, batch_size=batch_size, device=device, allow_untrained=allow_untrained)
-        settings = self.scorer.model.settings
+        settings = self.scorer.settings
         if settings.paradigm == "generative":
             raise ConfigError("a generative model's reward is in the text that it writes, which has no gradient")
         self.sampling_params = SamplingParams(**sampling_params).resolved(settings.paradigm)
@@ -130,7 +130,7 @@ class DifferentiableReward:
         fps: float | None,
         form: FrameFormat,
     ) -> _Sequence | DescoreError:
-        device, sampling = self.scorer.model.device, self.scorer.model.settings.sampling
+        device, sampling = self.scorer.model.device, self.scorer.settings.sampling
         try:
             with torch.no_grad():
                 rounded = prepare(frames, source=name, fps=fps, form=form, sampling=sampling, device=device)

@@ -120,7 +120,7 @@ class RewardFunction:
             [rate] = each_fps(fps, count=1)
             checked_fps(rate)
         self.scorer = open_scorer(source, batch_size=batch_size, device=device, allow_untrained=allow_untrained)
-        settings = self.scorer.model.settings
+        settings = self.scorer.settings
         self.sampling_params = SamplingParams(**sampling_params).resolved(settings.paradigm)
         check_normalization(normalize, settings)
         self.moments = RunningMoments(settings.dimensions)
@@ -207,8 +207,8 @@ class RewardFunction:
         fps: float | None,
         form: FrameFormat,
     ) -> PreparedClip | VideoError:
-        source, device = f"videos[{index}]", self.scorer.model.device
-        sampling = self.scorer.model.settings.sampling
+        source, device = f"videos[{index}]", self.scorer.engine.device
+        sampling = self.scorer.settings.sampling
         try:
             return prepare(item, source=source, fps=fps, form=form, sampling=sampling, device=device)
         except VideoError as fault:
@@ -223,7 +223,7 @@ class RewardFunction:
             if isinstance(one, PreparedClip)
         ]
         # A trainer calls from within its own autocast; the reward is the same as outside.
-        with torch.autocast(self.scorer.model.device.type, enabled=False):
+        with torch.autocast(self.scorer.engine.device.type, enabled=False):
             results = self.scorer.score_each(requests, **self.sampling_params.model_dump())
             scores = [next(results) if isinstance(one, PreparedClip) else one for one in ready]
         raise_or_warn(scores, on_error=self.on_error)
@@ -233,7 +233,7 @@ class RewardFunction:
         self, scores: Sequence[Score | DescoreError], own: Mapping[str, Sequence[float]], clamped: Sequence[int]
     ) -> Rewards:
         moments = self._moments([score.rewards for score in scores if isinstance(score, Score)])
-        limit = self.sampling_params.max_chain_tokens or self.scorer.model.settings.max_chain_tokens
+        limit = self.sampling_params.max_chain_tokens or self.scorer.settings.max_chain_tokens
         rows = []
         for index, score in enumerate(scores):
             of_model = dict.fromkeys(self._known, math.nan)
@@ -257,7 +257,7 @@ class RewardFunction:
 
     def _moments(self, rewards: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
         """Mean and deviation of each dimension; the running ones count these rewards first."""
-        settings = self.scorer.model.settings
+        settings = self.scorer.settings
         if self.normalize == "running":
             with self._lock:
                 for one in rewards:
@@ -279,7 +279,7 @@ def open_scorer(
         raise ConfigError("batch_size and device are those of the Scorer that is given; leave them out here")
     if not isinstance(source, Scorer):
         source = Scorer.from_pretrained(source, device=device, batch_size=8 if batch_size is None else batch_size)
-    settings = source.model.settings
+    settings = source.settings
     if settings.trained_on is None and settings.paradigm != "generative" and not allow_untrained:
         raise ConfigError(
             f"{source.name}: query and head were never trained, and its rewards are noise; train it, or write "

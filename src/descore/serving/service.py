@@ -131,7 +131,7 @@ class Service:
         or parameters or a prompt that it cannot use."""
         name, scorer = self.scorer_of(body.model)
         try:
-            params = body.sampling_params().resolved(scorer.model.settings.paradigm)
+            params = body.sampling_params().resolved(scorer.settings.paradigm)
             for _, prompt in videos:
                 check_prompt(prompt)
         except DescoreError as error:
@@ -207,7 +207,7 @@ class Service:
             await fetch(address, target, bounds=self.settings)
 
     async def _decoded(self, file: StoredVideo, scorer: Scorer) -> Clip:
-        sampling = self.settings.bounded(scorer.model.settings.sampling)
+        sampling = self.settings.bounded(scorer.settings.sampling)
         reading = self._pool.submit(file.reader(sampling), str(file.path))
         try:
             result = await asyncio.wrap_future(reading)
@@ -244,15 +244,15 @@ def _scored(scorer: Scorer, items: Sequence[_Item]) -> list[Score | ServiceError
 
 
 def _card(name: str, scorer: Scorer, *, default: bool) -> ModelCard:
-    settings = scorer.model.settings
+    settings = scorer.settings
     return ModelCard(
         name=name,
         source=scorer.name,
         default=default,
         paradigm=settings.paradigm,
         dimensions=list(settings.dimensions),
-        device=str(scorer.model.device),
-        dtype=str(scorer.model.backbone.dtype).removeprefix("torch."),
+        device=str(scorer.engine.device),
+        dtype=str(scorer.engine.dtype).removeprefix("torch."),
         max_chain_tokens=settings.max_chain_tokens,
         frames_per_second=settings.sampling.fps,
         max_frames=settings.sampling.max_frames,

@@ -115,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.teacher._taken(body, dict(self.headers)) as request:
+        with self.teacher._taken(body, {k.lower(): v for k, v in self.headers.items()}) as request:
             self.teacher.script(request)(self, request)
 
     def log_message(self, *_):

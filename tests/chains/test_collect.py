@@ -202,7 +202,7 @@ def test_retry_after_holds_all_requests_back(tmp_path, pairs, monkeypatch):
 
     clock = [100.0]
     monkeypatch.setattr(asking.asyncio, "sleep", sleep)
-    monkeypatch.setattr(asking.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(asking, "monotonic", lambda: clock[0])
     script = once(status(429, headers={"Retry-After": "30"}))
     summary, _ = collect(tmp_path, pairs, script, "data.limit=1", limits={"concurrency": 1})
     assert summary.answered == 2

@@ -7,10 +7,10 @@ them, and the first answer says what a request of this kind takes."""
 import asyncio
 import math
 import random
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from descore.chains.config import CollectConfig
@@ -19,7 +19,7 @@ from descore.chains.messages import TokenEstimate, chat_body, estimate_tokens, f
 from descore.chains.records import RequestFault
 from descore.chains.server import Answer, TeacherError, TeacherServer, open_server
 from descore.chains.tasks import AskedWith, ChainTask
-from descore.errors import DescoreError, VideoError
+from descore.errors import ConfigError, DescoreError, VideoError
 from descore.video.reader import read_clip
 
 MissingChains = tuple[ChainTask, Sequence[int]]
@@ -79,7 +79,7 @@ def ask_server(
 ) -> str | None:
     """Ask for all missing chains. Returns why it was stopped early, or None.
 
-    ConfigError without the server's packages or its key."""
+    ConfigError without the server's packages or its key, or if the server is the reason and it gave no answer."""
 
     async def ask() -> str | None:
         async with open_server(
@@ -90,6 +90,8 @@ def ask_server(
                 await asker.ask_all(missing)
             except* DescoreError as group:
                 raise _first(group) from None
+            if asker.at_fault and not asker.answered:
+                raise ConfigError(f"the teacher gave no answer: {asker.stopped}")
             return asker.stopped
 
     return asyncio.run(ask())
@@ -112,15 +114,17 @@ class _Asker:
         self.server, self.config, self.limits, self.asked_with = server, config, limits, asked_with
         self.ledger, self.keep = ledger, keep
         self.stopped: str | None = None
+        self.at_fault = False
+        """Whether the server is why it was stopped."""
         self._slots = asyncio.Semaphore(limits.concurrency)
         self._clips = asyncio.Semaphore(2 * limits.concurrency)  # the next clips are read while answers are written
         self._settled, self._first = asyncio.Condition(), asyncio.Lock()
         per_minute = (limits.requests_per_minute, limits.tokens_per_minute)
         self._requests, self._tokens = (None if most is None else AsyncLimiter(most, _MINUTE) for most in per_minute)
-        self._end = math.inf if limits.deadline is None else time.monotonic() + limits.deadline * 60
+        self._end = math.inf if limits.deadline is None else monotonic() + limits.deadline * 60
         self._not_before = 0.0
         """When the server may be asked again, on the monotonic clock."""
-        self._answered = self._failed_in_a_row = 0
+        self.answered = self._failed_in_a_row = 0
         self._tokens_out = 0
         self._ratio = 1.0
         """The most tokens that a request took, over the most that were estimated for it."""
@@ -134,12 +138,13 @@ class _Asker:
                     break
                 group.create_task(self._ask_clip(task, numbers))
 
-    def _stop(self, reason: str) -> None:
-        self.stopped = self.stopped or reason
+    def _stop(self, reason: str, *, at_fault: bool = False) -> None:
+        if self.stopped is None:
+            self.stopped, self.at_fault = reason, at_fault
 
     def _is_over(self, wait: float = 0.0) -> bool:
         """Whether nothing more is to be asked, now or after so many seconds."""
-        if time.monotonic() + wait >= self._end:
+        if monotonic() + wait >= self._end:
             self._stop(f"the deadline of {self.limits.deadline:g} minutes")
         return self.stopped is not None
 
@@ -167,9 +172,9 @@ class _Asker:
     @asynccontextmanager
     async def _alone_at_first(self) -> AsyncIterator[None]:
         """One at a time until an answer has come."""
-        if not self._answered:
+        if not self.answered:
             async with self._first:
-                if not self._answered:
+                if not self.answered:
                     yield
                     return
         yield
@@ -181,28 +186,29 @@ class _Asker:
             place = await self._reserve(request)
             if place is None:
                 return
-            start = time.monotonic()
+            start = monotonic()
             try:
                 answer = await self.server.ask(request.body)
             except TeacherError as error:
                 cost += await self._settle_error(place, error)
                 if not error.again or attempt + 1 == tries:
-                    self._fail(request, error, cost=cost, seconds=time.monotonic() - start)
+                    self._fail(request, error, cost=cost, seconds=monotonic() - start)
                     return
                 await self._pause(attempt, error.wait)
             else:
-                await self._settle(place, request, answer, cost=cost, seconds=time.monotonic() - start)
+                await self._settle(place, request, answer, cost=cost, seconds=monotonic() - start)
                 return
 
     def _fail(self, request: _Request, error: TeacherError, *, cost: float, seconds: float) -> None:
         if error.ends_run or error.kind == "unreachable":
-            self._stop(str(error))
+            self._stop(str(error), at_fault=True)
             return
         fault = RequestFault(kind=error.kind, message=str(error))
         self.keep(request.task, request.number, ChainOutcome(answer=None, fault=fault, cost=cost, seconds=seconds))
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= self.limits.max_failures:
-            self._stop(f"{self._failed_in_a_row} requests in a row failed, the last one since {error}")
+            reason = f"{self._failed_in_a_row} requests in a row failed, the last one since {error}"
+            self._stop(reason, at_fault=True)
 
     async def _reserve(self, request: _Request) -> int | None:
         """A place in the ledger, once the rates allow the request and the budget has room; None if the run is over."""
@@ -221,7 +227,7 @@ class _Asker:
 
     async def _keep_pace(self, request: _Request) -> None:
         """Wait until the server may be asked again, and for the limits a minute."""
-        while not self._is_over() and (wait := self._not_before - time.monotonic()) > 0:
+        while not self._is_over() and (wait := self._not_before - monotonic()) > 0:
             if self._is_over(wait):
                 return
             await asyncio.sleep(wait)
@@ -233,11 +239,11 @@ class _Asker:
 
     def _expected_answer(self) -> int:
         """Tokens of an answer: the mean of those that came, or at first the limit."""
-        return self._tokens_out // self._answered if self._answered else self.asked_with.max_tokens
+        return self._tokens_out // self.answered if self.answered else self.asked_with.max_tokens
 
     async def _pause(self, attempt: int, wait: float) -> None:
         """Wait before a request is repeated. While a server asks to wait, nothing else is sent either."""
-        self._not_before = max(self._not_before, time.monotonic() + wait)
+        self._not_before = max(self._not_before, monotonic() + wait)
         longest = min(_FIRST_WAIT * 2.0**attempt, _LONGEST_WAIT)
         pause = random.uniform(longest / 2, longest)
         if not self._is_over(pause):
@@ -262,7 +268,7 @@ class _Asker:
                 self._ratio = max(self._ratio, outcome.tokens_in / request.estimate.most)
             else:
                 self.ledger.settle_unknown(place)
-            self._answered, self._failed_in_a_row = self._answered + 1, 0
+            self.answered, self._failed_in_a_row = self.answered + 1, 0
             self._tokens_out += outcome.tokens_out
             self._settled.notify_all()
 
@@ -274,6 +280,6 @@ class _Asker:
                 else self.ledger.settle(place, tokens_in=0, tokens_out=0)
             )
             if error.ends_run:
-                self._stop(str(error))
+                self._stop(str(error), at_fault=True)
             self._settled.notify_all()
         return cost

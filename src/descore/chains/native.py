@@ -3,10 +3,10 @@
 In: tasks, and the numbers of their chains that are missing. Out: each outcome to a callback. A clip's chain depends on
 the seed and its number alone, so that a run that goes on writes what it would have written."""
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
+from time import monotonic
 
 from descore.chains.asking import ChainOutcome, KeepOutcome, MissingChains
 from descore.chains.config import CollectConfig
@@ -29,9 +29,9 @@ def ask_native(
     opened."""
     teacher = config.teacher
     scorer = Scorer.from_pretrained(teacher.model, paradigm="generative", device=teacher.device)
-    minutes, start = config.limits.deadline, time.monotonic()
+    minutes, start = config.limits.deadline, monotonic()
     for batch in _batches(missing, teacher.batch_size):
-        if minutes is not None and time.monotonic() - start >= 60 * minutes:
+        if minutes is not None and monotonic() - start >= 60 * minutes:
             return f"the deadline of {minutes:g} minutes"
         _ask_batch(batch, scorer, config, asked_with, keep=keep)
     return None
@@ -55,7 +55,7 @@ def _ask_batch(
             _keep_fault(each, error, keep)
     if not readable:
         return
-    start, inputs = time.monotonic(), _lay_out(readable, scorer, asked_with)
+    start, inputs = monotonic(), _lay_out(readable, scorer, asked_with)
     limit = asked_with.max_tokens
     if too_long := scorer.too_long([clip for _, clip in readable], inputs, limit):
         for index, reason in too_long.items():
@@ -73,7 +73,7 @@ def _ask_batch(
         temperature=1.0 if config.teacher.temperature is None else config.teacher.temperature,
         seeds=[config.teacher.seed] * len(readable),
     )
-    seconds = (time.monotonic() - start) / (len(readable) * samples)
+    seconds = (monotonic() - start) / (len(readable) * samples)
     lengths = inputs["attention_mask"].sum(dim=1).tolist()
     for ((task, numbers), _), length, written in zip(readable, lengths, completions, strict=True):
         for number in numbers:

@@ -6,6 +6,7 @@ import pytest
 
 from descore.chains import batches
 from descore.chains.collect import collect_chains
+from descore.chains.records import read_candidates
 from descore.errors import DataError
 from tests.chains.conftest import make_config
 from tests.chains.stub_teacher import GOOD, TOKENS_IN, TOKENS_OUT, StubTeacher, right
@@ -55,8 +56,12 @@ def test_a_batch_is_written_waited_for_and_read(tmp_path, pairs):
     write_results(tmp_path, map(answer, requests))
     read = collect(tmp_path, pairs)
     assert (read.answered, read.left, read.batch.written, read.batch.waiting) == (UNLIKE, 0, [], 0)
-    assert read.totals.cost == pytest.approx(UNLIKE * HALF) == pytest.approx(sum(c.cost for c in read.candidates))
-    assert {(c.text, c.thinking, c.teacher) for c in read.candidates} == {(GOOD, "hm", "stub-1")}
+    assert (
+        read.totals.cost
+        == pytest.approx(UNLIKE * HALF)
+        == pytest.approx(sum(c.cost for c in read_candidates(read.folder)))
+    )
+    assert {(c.text, c.thinking, c.teacher) for c in read_candidates(read.folder)} == {(GOOD, "hm", "stub-1")}
     assert collect(tmp_path, pairs).asked == 0
 
 

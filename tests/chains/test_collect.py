@@ -6,7 +6,8 @@ import dataclasses
 import pytest
 
 from descore.chains import asking
-from descore.chains.collect import collect_chains, estimate_collection
+from descore.chains.collect import collect_chains
+from descore.chains.estimate import estimate_collection
 from descore.chains.records import read_candidates
 from descore.errors import ConfigError
 from tests.chains.conftest import make_config, write_table
@@ -106,7 +107,7 @@ def test_what_is_worth_it_is_asked_again(tmp_path, pairs, trouble, billed):
     assert len(stub.requests) == 4
     assert (summary.totals.assumed > 0) == billed
     assert summary.totals.cost == pytest.approx(2 * ONE + summary.totals.assumed)
-    spent = sum(candidate.cost for candidate in summary.candidates)
+    spent = sum(candidate.cost for candidate in read_candidates(summary.folder))
     assert spent == pytest.approx(summary.totals.cost)
 
 
@@ -129,7 +130,7 @@ def test_a_request_that_fails_is_kept_with_its_reason(tmp_path, pairs, trouble, 
 
     summary, stub = collect(tmp_path, pairs, script, "limits.retries=1", teacher={"max_completion_tokens": 64})
     assert (summary.answered, dict(summary.failed), summary.left) == (3, {kind: 2}, 0)
-    faults = [candidate.error for candidate in summary.candidates if candidate.error]
+    faults = [candidate.error for candidate in read_candidates(summary.folder) if candidate.error]
     assert {fault.kind for fault in faults} == {kind}
     again = kind in ("server", "limited", "cut", "format")
     assert len(stub.requests) == 3 + 2 * (1 + again)
@@ -267,7 +268,7 @@ def test_nothing_is_asked_twice(tmp_path, pairs):
     collect(tmp_path, pairs, lambda _: right(), "data.limit=1")
     summary, stub = collect(tmp_path, pairs, lambda _: right(), num_chains=2)
     assert len(stub.requests) == summary.asked == 2 * UNLIKE - 2
-    assert len(summary.candidates) == 2 * PLACES
+    assert len(read_candidates(summary.folder)) == 2 * PLACES
 
 
 def test_another_run_lends_its_answers(tmp_path, pairs):
@@ -278,7 +279,7 @@ def test_another_run_lends_its_answers(tmp_path, pairs):
     config = {"teacher": PRICES, "out": "more", "run": {"reuse": [str(tmp_path / "run")]}}
     summary, stub = collect(tmp_path, longer, lambda _: right(), **config)
     assert len(stub.requests) == 0
-    assert (summary.answered, len(summary.candidates), summary.totals.cost) == (UNLIKE, PLACES + 2, 0)
+    assert (summary.answered, len(read_candidates(summary.folder)), summary.totals.cost) == (UNLIKE, PLACES + 2, 0)
 
 
 @pytest.mark.parametrize(
@@ -324,7 +325,7 @@ def test_a_teacher_is_blind_unless_it_is_not(tmp_path, pairs):
         + ["overall: they prefer another video of the same prompt"] * 2
         + ["overall: to them it is as good as another video of the same prompt"] * 2
     )
-    assert {candidate.sees for candidate in summary.candidates} == {"label"}
+    assert {candidate.sees for candidate in read_candidates(summary.folder)} == {"label"}
 
 
 def test_comments_are_shown_where_there_are_some(tmp_path, clips):
@@ -334,7 +335,7 @@ def test_comments_are_shown_where_there_are_some(tmp_path, clips):
     ]
     table = write_table(tmp_path / "clips.csv", rows)
     summary, stub = collect(tmp_path, table, lambda _: right(), sees="comments")
-    assert [candidate.sees for candidate in summary.candidates] == ["comments", "nothing"]
+    assert [candidate.sees for candidate in read_candidates(summary.folder)] == ["comments", "nothing"]
     assert sum(request.texts[-1].endswith("- it {video} flickers") for request in stub.requests) == 1
     with pytest.raises(ConfigError, match=r"sees is label, and .* has no column preference or rating"):
         collect(tmp_path, table, lambda _: right(), sees="label", out="other")

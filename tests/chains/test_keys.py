@@ -5,7 +5,9 @@ import traceback
 import pytest
 
 from descore.chains import asking
-from descore.chains.collect import collect_chains, estimate_collection
+from descore.chains.collect import collect_chains
+from descore.chains.estimate import estimate_collection
+from descore.chains.records import read_candidates
 from descore.config_model import SettingsError
 from descore.errors import DescoreError
 from tests.chains.conftest import make_config
@@ -63,7 +65,7 @@ def test_a_key_is_sent_and_written_nowhere(tmp_path, pairs, name, caplog, capfd)
     shown = "".join([*capfd.readouterr(), caplog.text, repr(summary), repr(error)])
     assert CANARY not in everything(tmp_path, error) + shown
     if name == "right":
-        assert "you sent Bearer ***, which" in summary.candidates[0].text
+        assert "you sent Bearer ***, which" in read_candidates(summary.folder)[0].text
 
 
 def test_a_key_that_is_missing_is_asked_for_by_name(tmp_path, pairs, monkeypatch):

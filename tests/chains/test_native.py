@@ -5,7 +5,9 @@ import itertools
 import pytest
 
 from descore.chains import native
-from descore.chains.collect import collect_chains, estimate_collection
+from descore.chains.collect import collect_chains
+from descore.chains.estimate import estimate_collection
+from descore.chains.records import read_candidates
 from descore.errors import ConfigError
 from descore.scorer import Scorer
 from tests.chains.conftest import make_config
@@ -26,9 +28,9 @@ def collect(folder, table, model, *overrides, **groups):
 
 def test_a_checkpoint_writes_as_it_does_when_it_scores(tmp_path, pairs, micro, clips):
     summary = collect(tmp_path, pairs, micro, num_chains=2)
-    assert (summary.answered, summary.totals.cost, len(summary.candidates)) == (10, 0, 12)
+    assert (summary.answered, summary.totals.cost, len(read_candidates(summary.folder))) == (10, 0, 12)
     score = Scorer.from_pretrained(micro).score(str(clips / "2.mp4"), prompt="a cat", samples=2)
-    written = [each for each in summary.candidates if each.video.endswith("2.mp4")]
+    written = [each for each in read_candidates(summary.folder) if each.video.endswith("2.mp4")]
     assert [each.text for each in written] == [each.text for each in score.completions]
     assert [each.tokens_out for each in written] == [each.num_tokens for each in score.completions]
     assert [each.finish for each in written] == ["length" if c.truncated else "stop" for c in score.completions]
@@ -39,7 +41,8 @@ def test_what_is_missing_is_written_as_before(tmp_path, pairs, micro):
     all_at_once = collect(tmp_path, pairs, micro, num_chains=3)
     collect(tmp_path, pairs, micro, "data.limit=2", out="parts")
     parts = collect(tmp_path, pairs, micro, num_chains=3, out="parts")
-    assert [each.text for each in parts.candidates] == [each.text for each in all_at_once.candidates]
+    written, at_once = (read_candidates(each.folder) for each in (parts, all_at_once))
+    assert [each.text for each in written] == [each.text for each in at_once]
     assert parts.asked == 15 - 4
 
 

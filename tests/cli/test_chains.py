@@ -3,9 +3,12 @@ import json
 import pytest
 import yaml
 from tests.chains.conftest import write_table
-from tests.chains.stub_teacher import StubTeacher, right, status
+from tests.chains.stub_teacher import GOOD, StubTeacher, right, status
 
 from descore.chains import asking
+
+LONG = "A red ball rolls over the grass from the left to the right edge.\n" + GOOD
+"""Long enough for the filters."""
 
 
 @pytest.fixture(autouse=True)
@@ -41,17 +44,20 @@ def test_a_dry_run_says_what_it_takes(descore, config, tmp_path):
 
 
 def test_collect_says_what_came_and_what_it_cost(descore, config, tmp_path):
-    with StubTeacher(lambda _: right()) as stub:
+    with StubTeacher(lambda _: right(LONG)) as stub:
         result = descore("chains", "collect", config, f"teacher.base_url={stub.url}")
     assert result.exit_code == 4
-    lines = result.stdout.splitlines()
-    assert lines[-3] == f"{tmp_path / 'run'}: 2 of 3 requests answered"
-    assert lines[-2].startswith("failed: 1 unreadable; the first: ")
-    assert lines[-1] == "tokens: 200 in, 40 out; cost 0.0003"
+    lines = result.stdout.splitlines()[-6:]
+    assert lines[0] == f"{tmp_path / 'run'}: 2 of 3 requests answered"
+    assert lines[1].startswith("failed: 1 unreadable; the first: ")
+    assert lines[2] == "tokens: 200 in, 40 out; cost 0.0003"
+    assert lines[3] == "filters: kept 2 of 3 chains; rejected 1 at answer"
+    assert lines[4] == f"{tmp_path / 'run' / 'chains.jsonl'}: 2 of 3 rows with chains"
+    assert lines[5].startswith(f"next: descore chains check {tmp_path / 'run'}")
 
 
 def test_json_is_one_record(descore, config):
-    with StubTeacher(lambda _: right()) as stub:
+    with StubTeacher(lambda _: right(LONG)) as stub:
         result = descore("chains", "collect", config, f"teacher.base_url={stub.url}", "--json", "--budget", "9")
     record = json.loads(result.stdout)
     assert (record["answered"], record["failed"], record["left"]) == (2, {"unreadable": 1}, 0)
@@ -59,7 +65,7 @@ def test_json_is_one_record(descore, config):
 
 
 def test_what_is_left_is_said_and_its_cost(descore, config):
-    with StubTeacher(lambda _: right()) as stub:
+    with StubTeacher(lambda _: right(LONG)) as stub:
         budget = 280e-6 + 2048 * 2e-6
         result = descore(
             "chains", "collect", config, f"teacher.base_url={stub.url}", "num_chains=40", "--budget", budget
@@ -80,7 +86,7 @@ def test_a_refused_key_is_one_line(descore, config):
 def test_a_teacher_that_sees_is_warned_of(descore, config, films):
     rows = [{"prompt": "a ball", "video": films[0][0], "rating": 3}]
     table = write_table(config.parent / "rated.csv", rows)
-    with StubTeacher(lambda _: right()) as stub:
+    with StubTeacher(lambda _: right(LONG)) as stub:
         options = (f"teacher.base_url={stub.url}", f"data.table={table}", "--sees", "label")
         result = descore("chains", "collect", config, *options)
     assert result.exit_code == 0

@@ -6,6 +6,7 @@ writes it anew; a test holds the page to it."""
 
 from pathlib import Path
 
+from descore.chains.config import CollectConfig
 from descore.config_model import describe_bounds, describe_type, group_in
 from descore.training.config import ColdStartConfig, SftConfig
 from descore.training.rl.config import RlConfig
@@ -14,9 +15,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 STAGES = {"sft": SftConfig, "cold-start": ColdStartConfig, "rl": RlConfig}
 INTRODUCTION = """# Settings
 
-All keys of a config of `descore train sft`, `cold-start` and `rl`, generated from the config classes by
-`python -m tests.training.settings_page`. A config is YAML; `key.path=value` on the command line changes single keys of
-it. `on`, `off`, `yes` and `no` are words, as in YAML 1.2. All problems are reported at once:
+All keys of a config of `descore train sft`, `cold-start` and `rl`, and of `descore chains collect`, generated from the
+config classes by `python -m tests.training.settings_page`. A config is YAML; `key.path=value` on the command line
+changes single keys of it. `on`, `off`, `yes` and `no` are words, as in YAML 1.2. All problems are reported at once:
 
     cold_start.yaml: 2 problems
       data.cot_drop        unknown key; did you mean data.chain_drop?
@@ -24,6 +25,13 @@ it. `on`, `off`, `yes` and `no` are words, as in YAML 1.2. All problems are repo
 
 [Training](training.md) is the guide to the stages.
 """
+COLLECTION = """
+## Of descore chains collect
+
+[Chains](chains.md) is its guide. What is under `filters` may change between two calls, and so may prices and limits.
+
+"""
+HEADING_WITHOUT_STAGE = "| key | value | default | meaning |\n|---|---|---|---|\n"
 HEADING = "| key | stage | value | default | meaning |\n|---|---|---|---|---|\n"
 
 
@@ -39,7 +47,11 @@ def settings_page():
             groups.setdefault(key.partition(".")[0] if "." in key else "", []).append(f"| {' | '.join(row)} |\n")
     heading = {"": "Of the whole run"}
     tables = [f"\n## {heading.get(group, group)}\n\n{HEADING}{''.join(rows)}" for group, rows in groups.items()]
-    return INTRODUCTION + "".join(tables)
+    return INTRODUCTION + "".join(tables) + COLLECTION + HEADING_WITHOUT_STAGE + "".join(_collection_rows())
+
+
+def _collection_rows():
+    return (f"| `{key}` | {' | '.join(cells)} |\n" for key, cells in _rows(CollectConfig, ""))
 
 
 def _merged(stages):
@@ -57,7 +69,10 @@ def _merged(stages):
 def _rows(settings, at, defaults=None):
     """By key, its cells. `defaults`: the settings that the group has where it is left out, if they are not its own."""
     for name, field in settings.model_fields.items():
-        group, default = group_in(field.annotation), getattr(defaults, name, field.default)
+        group, default = (
+            group_in(field.annotation),
+            getattr(defaults, name, field.get_default(call_default_factory=True)),
+        )
         if group:
             yield from _rows(group, f"{at}{name}.", default)
         else:

@@ -3,6 +3,7 @@
     data        what is asked about, under which rubric, and how its clips are read
     teacher     who writes the chains, and how
     limits      how fast, how long and for how much money
+    filters     which chains are kept (`descore.chains.filtering`)
     run         the folder of the run
 
 Names of OpenAI's API are its own."""
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from descore.chains.filtering import FilterConfig
 from descore.chains.records import Sees
 from descore.config_model import ConfigModel, PathText, UnitInterval
 from descore.video.sampling import VideoSampling
@@ -174,6 +176,8 @@ class CollectConfig(ConfigModel):
     argues for it: agreement with people then says nothing about its chains."""
     limits: LimitsConfig = LimitsConfig()
     """How fast, how long and for how much money a server is asked."""
+    filters: FilterConfig = FilterConfig()
+    """Which chains are kept. They may change: the same command then filters anew, and asks nothing."""
     run: CollectRunConfig
     """The folder of the run."""
 

@@ -12,7 +12,7 @@ summary.json       the counts of both
 In: candidates. Out: the same read back, the last one of each place and number."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from descore.errors import DataError
-from descore.io import append_records, read_records
+from descore.io import append_records, parse_json_object
 
 Sees = Literal["nothing", "label", "comments"]
 """What a teacher is shown of what people say of a clip, beside the clip and its prompt."""
@@ -142,14 +142,24 @@ def append_candidates(run: ChainRun, candidates: Iterable[Candidate]) -> None:
     append_records(run.candidates, (dataclasses.asdict(candidate) for candidate in candidates))
 
 
+def iterate_candidates(folder: Path) -> Iterator[Candidate]:
+    """All candidates of a run, in the order in which they came; none if there is no journal. A last line without its
+    end, which a kill cut off, is skipped. DataError for a line that is no candidate."""
+    path = ChainRun(folder).candidates
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.endswith(b"\n"):
+                yield _candidate(parse_json_object(line.rstrip(), file=path, line=number), path, number)
+
+
 def read_candidates(folder: Path) -> list[Candidate]:
-    """The answers of a run: the last one of each place and number, ordered by these; none if there is no journal.
+    """The answers of a run: the last one of each place and number, ordered by these.
 
     An answer is never replaced by a later error. DataError for a line that is no candidate."""
     last: dict[tuple[int, PairSide | None, int], Candidate] = {}
-    path = ChainRun(folder).candidates
-    for line, record in enumerate(read_records(path), start=1):
-        candidate = _candidate(record, path, line)
+    for candidate in iterate_candidates(folder):
         if candidate.error is None or (before := last.get(candidate.place)) is None or before.error is not None:
             last[candidate.place] = candidate
     return [last[place] for place in sorted(last, key=lambda place: (place[0], place[1] or "", place[2]))]

@@ -3,9 +3,9 @@
 In: a config and overrides of single keys. Out: a run folder, and a summary of what came, what it cost and what is
 left."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,8 +14,9 @@ from descore.cli.errors import echo, reported_errors, reported_settings_errors
 from descore.errors import VideoError
 
 if TYPE_CHECKING:
-    from descore.chains.collect import CollectionEstimate, CollectSummary
+    from descore.chains.collect import CollectSummary
     from descore.chains.config import CollectConfig
+    from descore.chains.estimate import CollectionEstimate
 
 chains_app = typer.Typer(
     name="chains", help="Collect chains of thought to train on, from a teacher.", no_args_is_help=True
@@ -52,7 +53,7 @@ def collect(
 
         require_packages()
         settings = _read(config, [*(overrides or []), *_options(budget, sees)])
-        from descore.chains.collect import estimate_collection
+        from descore.chains.estimate import estimate_collection
 
         estimate = estimate_collection(settings)
         if dry_run or not json:
@@ -140,6 +141,7 @@ def _print_summary(summary: "CollectSummary", settings: "CollectConfig", *, json
 
 
 def _summary_lines(summary: "CollectSummary", settings: "CollectConfig") -> Iterator[str]:
+    from descore.chains.records import ChainRun
     from descore.cli.output import with_count
 
     yield f"{summary.folder}: {summary.answered:,} of {with_count(summary.requests, 'request')} answered"
@@ -161,3 +163,16 @@ def _summary_lines(summary: "CollectSummary", settings: "CollectConfig") -> Iter
             yield f"written: {path}; run it as a batch, and put the output and error files beside it"
         if summary.batch.waiting:
             yield f"waiting for results: {with_count(summary.batch.waiting, 'request')}"
+    if summary.filtered is not None:
+        yield from _filtered_lines(summary.filtered, ChainRun(summary.folder).table)
+
+
+def _filtered_lines(filtered: Mapping[str, Any], table: Path) -> Iterator[str]:
+    from descore.cli.output import with_count
+
+    rejected = ", ".join(f"{count:,} at {step}" for step, count in filtered["rejected"].items() if count)
+    kept = f"kept {filtered['kept']:,} of {with_count(filtered['chains'], 'chain')}"
+    yield f"filters: {kept}" + (f"; rejected {rejected}" if rejected else "")
+    yield f"{table}: {filtered['rows_kept']:,} of {with_count(filtered['rows'], 'row')} with chains"
+    if filtered["kept"]:
+        yield f"next: descore chains check {table.parent}; then name {table.name} as data.train of descore train"

@@ -2,16 +2,24 @@
 
 To look at the pictures: DESCORE_SCREENSHOTS=folder pytest tests/serving/test_page_browser.py"""
 
+import asyncio
 import json
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
 
+from descore import scorer
 from descore.serving.app import create_app
+from descore.serving.schema import ServedScore
 from descore.serving.settings import ServerSettings
 from descore.types import DIMENSIONS, Verdict, preference_probability
+from descore.video.reader import read_clip
+from descore.video.sampling import VideoSampling
 from tests.serving.chromium import BINARY
 from tests.serving.conftest import StubScorer
 
@@ -157,6 +165,66 @@ def test_the_page_shows_that_it_waits_and_can_be_cancelled(page, media, stub):
     page.click("#cancel")
     page.wait_for("document.querySelector('#cancel').hidden")
     assert page.text("#status") == "cancelled"
+
+
+def streaming(app, events, gate):
+    """The app, whose scores are streams of these events; the last ones come once the gate is open."""
+    app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") != "/v1/score"]
+    schema = app.openapi()
+    schema["components"]["schemas"]["ScoreRequest"]["properties"]["stream"] = {"type": "boolean"}
+
+    async def stream():
+        for event in events[:-1]:
+            yield f"event: any\ndata: {json.dumps(event)}\n\n".encode()
+        while not gate.is_set():
+            await asyncio.sleep(0.02)
+        yield f": a comment\r\n\r\ndata: {json.dumps(events[-1])}\r\n\r\n".encode()
+
+    @app.post("/v1/score")
+    async def score(request: Request):
+        assert (await request.form())["stream"] == "true"
+        return StreamingResponse(stream(), media_type="text/event-stream")
+
+    return app
+
+
+WORDS = [{"text": "I see a "}, {"text": f"ball {HOSTILE}. <ans"}, {"text": 'wer>{"overall'}]
+
+
+def test_a_chain_is_seen_as_it_is_written(live, open_page, stub, media):
+    gate = threading.Event()
+    result = ServedScore.of(stub._result(request_of(media / "bright.mp4")), model="stub").model_dump()
+    app = streaming(create_app({"stub": stub}, settings=ServerSettings()), [*WORDS, result], gate)
+    page = open_page(live(app))
+    score(page, media / "bright.mp4")
+    page.wait_for("document.querySelector('.chain.live')?.innerText.includes('ball')")
+    page.wait_for("!document.querySelector('.chain.live').innerText.includes('overall')")
+    chain = page.text(".chain.live")
+    assert chain.startswith("I see a ball <img src=x")
+    assert page.run("document.querySelector('.chain.live').getAttribute('aria-busy')") == "true"
+    assert "writing" in page.text(".clip .waiting")
+    gate.set()
+    page.wait_for(DONE)
+    assert page.text("#status").startswith("bright.mp4: reward 20")
+    assert not page.run("document.querySelector('.chain.live')")
+    assert not page.run("window.alarmed")
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [({"error": {"kind": "no_reward", "message": "no room"}}, "no room"), ({}, "ended before the reward")],
+)
+def test_a_stream_that_fails_is_an_error(live, open_page, stub, media, end, words):
+    gate = threading.Event()
+    gate.set()
+    page = open_page(live(streaming(create_app({"stub": stub}, settings=ServerSettings()), [*WORDS, end], gate)))
+    score(page, media / "bright.mp4")
+    page.wait_for(DONE)
+    assert words in page.text(".clip .notice")
+
+
+def request_of(path):
+    return scorer.Request(video=read_clip(path, sampling=VideoSampling()), prompt="a red ball")
 
 
 def test_a_busy_server_is_asked_again(page, media, stub):

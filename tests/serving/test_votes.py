@@ -205,6 +205,15 @@ def test_one_process_writes_a_journal_and_no_table_is_lost(table, tmp_path):
         pass
 
 
+def test_the_table_that_is_judged_is_never_written_over(table):
+    kept(table, vote_on())
+    votes = table.parent / "out" / "votes.jsonl"
+    before = votes.read_text()
+    with pytest.raises(ConfigError, match="is the table that is judged"), VoteJournal.open(read_task(votes), votes):
+        pass
+    assert votes.read_text() == before
+
+
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_other_tables_hold_the_same(table, tmp_path, suffix):
     out = tmp_path / f"votes.{suffix}"

@@ -194,6 +194,8 @@ class VoteJournal:
         ConfigError if another process holds it, it is of other labels, another seed or other pairs, or there is a
         table without a journal."""
         out = Path(out)
+        if out.exists() and out.samefile(task.source):
+            raise ConfigError(f"{out}: is the table that is judged; choose another --out")
         check_out(out, overwrite=False)
         path, settings = journal_of(out), {"labels": list(task.labels), "seed": task.seed}
         with lock_file(path, name=out):

@@ -151,16 +151,17 @@ async function patiently(clip, path, fields, signal) {
 async function scoreOf(answer, live) {
   if (!(answer.headers.get("content-type") ?? "").startsWith("text/event-stream")) return answer.json();
   let result = null;
-  for await (const { event, data } of eventsOf(answer.body)) {
-    if (event === "error") throw new Refusal(data.error.kind, data.error.message);
-    if (event === "score") result = data;
-    else if (event === "chain") live(data);
+  // An error, the score, or text that goes on with the chain: by what an event holds, whatever it is called.
+  for await (const data of eventsOf(answer.body)) {
+    if (data.error) throw new Refusal(data.error.kind, data.error.message);
+    if (typeof data.reward === "number") result = data;
+    else if (typeof data.text === "string") live(data.text);
   }
   if (!result) throw new Refusal("gone", "the answer ended before the reward");
   return result;
 }
 
-// Server-sent events, as they come (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+// What server-sent events hold, as they come (https://html.spec.whatwg.org/multipage/server-sent-events.html).
 async function* eventsOf(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -170,9 +171,8 @@ async function* eventsOf(stream) {
     const blocks = (rest + value).replace(/\r\n/g, "\n").split("\n\n");
     rest = blocks.pop();
     for (const block of blocks) {
-      const fields = block.split("\n").map((line) => /^([^:]*):? ?(.*)$/.exec(line));
-      const data = fields.filter((field) => field[1] === "data").map((field) => field[2]).join("\n");
-      if (data) yield { event: fields.findLast((field) => field[1] === "event")?.[2] ?? "message", data: JSON.parse(data) };
+      const lines = block.split("\n").filter((line) => line.startsWith("data:"));
+      if (lines.length) yield JSON.parse(lines.map((line) => line.slice(5)).join("\n"));
     }
   }
 }
@@ -186,7 +186,7 @@ function showLive(clip) {
   const note = element("p", { class: "waiting" }, "scoring …");
   clip.body.replaceChildren(note);
   let written = "";
-  return ({ text: more }) => {
+  return (more) => {
     written += more;
     if (!chain.isConnected) clip.body.append(chain);
     note.textContent = "writing …";

@@ -9,12 +9,14 @@ import pytest
 import torch
 from tests.conftest import noise_clip
 from tests.model.families import build, qwen2_5_vl
+from tests.model.test_decoding import assert_equal, recorded, write
 from tests.training.conftest import make_cold_config, make_config, make_data, write_table
 from tests.training.rl_case import make_rl_config, marked_rows
 from tests.training.test_models import IDLE, of_part, step, table
 
 from descore.data.chat import QUERY_TOKEN
 from descore.errors import ConfigError
+from descore.model import qwen3_vl
 from descore.model.checkpoint import CheckpointSettings
 from descore.model.export import export_for_vllm
 from descore.model.generation import score_chains, think_and_score
@@ -234,3 +236,27 @@ def test_an_unknown_type_is_refused_with_all_that_are_known():
     known = [model_type for name in FAMILIES for model_type in family_of(name).MODEL_TYPES]
     with pytest.raises(ConfigError, match=rf"model_type is 'llava'; expected one of {', '.join(known)}$"):
         family_of("llava")
+
+
+def test_features_in_pieces_stand_for_pixels(model, monkeypatch):
+    """A piece for each pair of frames; all that reads pixels reads these."""
+    prompts = prompts_of(model)
+    positions = model.family.positions(model.backbone, prompts)
+    monkeypatch.setattr(qwen3_vl, "MOST_PATCHES", 1)
+    with torch.no_grad():
+        encoded = model.family.encode_vision(model.backbone, prompts)
+        hidden = [
+            model.family.last_hidden(model.backbone, inputs, position_ids=positions)[:, -1]
+            for inputs in (prompts, encoded)
+        ]
+    assert "pixel_values_videos" not in encoded
+    torch.testing.assert_close(*hidden, atol=1e-5, rtol=1e-5)
+
+
+def test_steps_of_each_family_can_be_recorded(model):
+    """As a CUDA graph is captured, on the CPU (see test_decoding.py)."""
+    calls = []
+    graphs = recorded(compiler=lambda function: lambda *args: calls.append(function.__name__) or function(*args))
+    assert_equal(write(model, graphs, which=[0, 1], limit=20)[:2], write(model, None, which=[0, 1], limit=20)[:2])
+    assert graphs.steps
+    assert set(calls) == {"forward", "apply_rotary_pos_emb"}

@@ -34,9 +34,9 @@ MOST_GRAPHS = 64
 """Shapes that are kept; beyond it the one that was captured first is forgotten."""
 WARM_UP = 3
 """Runs before a capture: libraries choose their kernels, and compilers compile, in the first ones."""
-CAPTURE_FAULTS = (RuntimeError, NotImplementedError, ImportError, OSError, subprocess.SubprocessError)
-"""What capturing and compiling raise: torch and its compiler, a missing Triton, and a C compiler that is missing or
-fails."""
+CAPTURE_FAULTS = (RuntimeError, NotImplementedError, ImportError, OSError, AttributeError, subprocess.SubprocessError)
+"""What capturing and compiling raise: torch and its compiler, a missing Triton, a C compiler that is missing or fails,
+and a module of an unknown form."""
 
 Replay = Callable[[], object]
 Capture = Callable[[Callable[[], Tensor]], tuple[Replay, Tensor]]
@@ -280,7 +280,7 @@ def compiled_parts(
     language_model: nn.Module, compiler: Callable[[Callable[..., Any]], Callable[..., Any]] | None
 ) -> Iterator[None]:
     """Let norms, MLPs and rotary embedding run compiled in the body, each kind by one function for all layers."""
-    kinds = ("RMSNorm", "TextMLP")
+    kinds = ("RMSNorm", "MLP")
     parts = [part for part in language_model.modules() if compiler and type(part).__name__.endswith(kinds)]
     types: set[Any] = {type(part) for part in parts}
     functions = {kind: compiler(kind.forward) for kind in types} if compiler else {}

@@ -72,6 +72,9 @@ def _video_positions(grid: Sequence[int], *, merge: int, step: float) -> Tensor:
     ).flatten(1)
 
 
+encode_vision, last_hidden = qwen3_vl.encode_vision, qwen3_vl.last_hidden
+
+
 def vision_of(inputs: Inputs, rows: Sequence[int]) -> Inputs:
     """The vision inputs of some rows. Each row has one video."""
     seconds = {name: inputs[name][list(rows)] for name in (_SECONDS,) if name in inputs}

@@ -76,7 +76,7 @@ def encode_vision(backbone: Any, inputs: Inputs) -> Inputs:  # noqa: ANN401
     for piece, values in zip(pieces, pixels, strict=True):
         grid_N3 = torch.tensor(piece, device=values.device)
         out = tower(values.to(tower.dtype), grid_thw=grid_N3, return_dict=True)
-        features.append(torch.stack([out.pooler_output, *out.deepstack_features], dim=1))
+        features.append(torch.stack([out.pooler_output, *out.get("deepstack_features", ())], dim=1))
     others = {name: value for name, value in inputs.items() if name != VISION_PIXELS}
     return {**others, VISION_FEATURES: torch.cat(features)}
 
@@ -107,9 +107,7 @@ def last_hidden(backbone: Any, inputs: Inputs, **options: Any) -> Tensor:  # noq
     is_video_BT = inputs["input_ids"] == backbone.config.video_token_id
     own_VD, *added = inputs[VISION_FEATURES].to(embedded_BTD).unbind(dim=1)
     mask = {"attention_mask": inputs["attention_mask"]} if "attention_mask" in inputs else {}
+    behind = {"visual_pos_masks": is_video_BT, "deepstack_visual_embeds": added} if added else {}
     return backbone.model.language_model(  # type: ignore[no-any-return]
-        inputs_embeds=embedded_BTD.masked_scatter(is_video_BT[..., None], own_VD),
-        visual_pos_masks=is_video_BT,
-        deepstack_visual_embeds=added,
-        **{**mask, **options},
+        inputs_embeds=embedded_BTD.masked_scatter(is_video_BT[..., None], own_VD), **{**mask, **behind, **options}
     ).last_hidden_state

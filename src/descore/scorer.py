@@ -228,6 +228,11 @@ class Scorer:
         return self.engine.chat
 
     @property
+    def device(self) -> torch.device:
+        """Where the engine's weights are, or where clips are prepared for it."""
+        return self.engine.device
+
+    @property
     def model(self) -> DescoreModel:
         """The model itself. Other engines keep it to themselves: ConfigError."""
         if not isinstance(self.engine, NativeEngine):
@@ -359,9 +364,7 @@ class Scorer:
         return fmean((fmean(c.rewards[name] for c in completions) - mean[name]) / std[name] for name in mean)
 
 
-def _show_whole_chains(
-    outputs: Sequence[EngineOutput | VideoError], on_tokens: Sequence[OnToken | None]
-) -> None:
+def _show_whole_chains(outputs: Sequence[EngineOutput | VideoError], on_tokens: Sequence[OnToken | None]) -> None:
     """Give chains that no engine gives while it writes them to who watches them."""
     for output, watch in zip(outputs, on_tokens, strict=True):
         if watch is not None and not isinstance(output, VideoError):

@@ -25,7 +25,7 @@ def clips(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def quick_disk(monkeypatch):
     """Files need not outlive a loss of power here."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -143,6 +143,24 @@ def test_no_adapter_runs_inside_and_all_are_back_outside(adapters):
     assert_untouched(adapters, before)
 
 
+def test_a_kept_stand_in_has_the_new_sum_at_its_old_address(adapters):
+    """As on CUDA, where graphs know the address: an update of the adapters between two rollouts moves nothing."""
+    name, layer = next((n, m) for n, m in adapters.backbone.named_modules() if hasattr(m, "lora_A"))
+    with merged_adapters(adapters.backbone):
+        first = decoding._STAND_INS[layer] = adapters.backbone.get_submodule(name)
+        address, before = first.weight.data_ptr(), first.weight.clone()
+    half = layer.lora_B["default"].weight
+    with torch.no_grad():
+        half.mul_(2.0)
+    with merged_adapters(adapters.backbone):
+        again = adapters.backbone.get_submodule(name)
+        assert (again, again.weight.data_ptr()) == (first, address)
+        torch.testing.assert_close(again.weight - before, before - layer.base_layer.weight)
+    with torch.no_grad():
+        half.div_(2.0)
+    del decoding._STAND_INS[layer]
+
+
 def test_an_exception_puts_adapters_back(adapters, monkeypatch):
     before = snapshot(adapters)
     monkeypatch.setattr(ChainWriter, "_step", lambda *_: 1 / 0)

@@ -99,7 +99,8 @@ def _merged(layer: Any) -> nn.Linear:  # noqa: ANN401
     for name in layer.active_adapters:
         if name in layer.lora_A:
             total = total + layer.get_delta_weight(name)
-    if (kept := _STAND_INS.get(layer)) is not None and kept.weight.dtype == base.weight.dtype:
+    kept = _STAND_INS.get(layer)
+    if kept is not None and (kept.weight.dtype, kept.weight.device) == (base.weight.dtype, base.weight.device):
         kept.weight.copy_(total)
         return kept
     linear = nn.Linear(base.in_features, base.out_features, bias=False, device="meta")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from descore.cli.scoring import BulkDisplay, progress_bar
+from descore.cli.scoring import BulkDisplay, parse_engine, progress_bar
+from descore.errors import ConfigError
 from descore.rewards import read_scored
 from descore.rewards.bulk import BulkProgress
 
@@ -150,3 +151,32 @@ def test_ctrl_c_says_how_to_go_on(descore, folder, model, monkeypatch, overwrite
     result = descore("score", table_of(folder, ["clips/0.mp4"]), "--model", model, *options, *FAST)
     assert result.exit_code == 130
     assert f"stopped; 3 of 9 rows are kept: the same command{command} goes on from there\n" in result.stderr
+
+
+def test_ray_holds_our_engine_or_the_one_that_is_named():
+    none = {"address": None, "actors": None}
+    assert parse_engine("ray", cluster=none | {"actors": 2}) == ("native", True)
+    assert parse_engine("ray:vllm", cluster=none) == ("vllm", True)
+    for engine in ("native", "vllm", "http://host:8000/v1"):
+        assert parse_engine(engine, cluster=none) == (engine, False)
+    with pytest.raises(ConfigError, match="--actors: for a cluster; give --engine ray too"):
+        parse_engine("vllm", cluster=none | {"actors": 2})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--engine", "ray", "--workers", 0), "--workers 0: on a cluster clips are decoded by actors of their own"),
+        (("--engine", "ray", "--address", "head"), "--address head: expected HOST:PORT of the cluster's head"),
+        (("--address", "local"), "--address: for a cluster; give --engine ray too"),
+    ],
+)
+def test_options_of_a_cluster_are_checked_first(descore, folder, options, message):
+    pytest.importorskip("ray", reason="ray is not installed: pip install '.[ray]'")
+    result = descore("score", table_of(folder, ["clips/0.mp4"]), *options)
+    assert (result.exit_code, message in result.stderr) == (3, True)
+
+
+def test_clips_are_not_scored_on_a_cluster(descore, folder):
+    result = descore("score", folder / "clips" / "0.mp4", "--prompt", "p", "--engine", "ray")
+    assert (result.exit_code, "--engine: for a table or a folder" in result.stderr) == (3, True)

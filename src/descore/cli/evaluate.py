@@ -182,7 +182,7 @@ def report(
     and worst clip of each prompt, and the rewards of each source. The page needs no network."""
     with reported_errors(debug=debug):
         from descore.cli.output import with_count
-        from descore.data.tables import is_table
+        from descore.data.tables import is_sharded, is_table
         from descore.evaluation.runs import RUN_FILE, read_run
         from descore.io import atomic_write
         from descore.report.page import render
@@ -190,7 +190,7 @@ def report(
         # By its suffix, so that a page never takes the place of a table.
         if out.suffix.lower() not in (".html", ".htm") or out.is_dir() or not out.absolute().parent.is_dir():
             raise ConfigError(f"--out: found {out}, expected a page in a folder that is there, such as report.html")
-        tables = [folder for folder in folders if is_table(folder) and not folder.is_dir()]
+        tables = [folder for folder in folders if is_table(folder) and (not folder.is_dir() or is_sharded(folder))]
         if column is not None and not tables:
             raise ConfigError("--column: for a scored table; leave it out")
         if tables:

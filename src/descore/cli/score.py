@@ -13,8 +13,9 @@ Out = Annotated[
     typer.Option(
         "--out",
         "-o",
-        help="The scored table: .csv, .jsonl or .parquet. Default: beside the source, clips.csv to clips.scores.csv. "
-        "What is scored so far is kept in a .journal beside it.",
+        help="The scored table: .csv, .jsonl or .parquet; with --engine ray a folder of Parquet shards. Default: "
+        "beside the source, clips.csv to clips.scores.csv, or the folder clips.scores. What is scored so far is kept "
+        "in a .journal beside it.",
     ),
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Of a table or folder, only so many rows.")]
@@ -24,12 +25,46 @@ Workers = Annotated[
         "--workers",
         min=0,
         help="Of a table or folder: processes that read clips ahead; 0 reads them in this one. Default: the cores but "
-        "one, at most 8.",
+        "one, at most 8. With --engine ray of the whole cluster; default: its free cores, at most 8 for each model.",
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin anew, and replace the scored table that is there.")]
 Replace = Annotated[
     bool, typer.Option("--replace", help="Score a scored table again: its reward, chain and so on are replaced.")
+]
+BulkEngine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        help="What writes chains and reads rewards. native: ours; vllm: vLLM in this process; http://HOST:PORT/v1: an "
+        "OpenAI-compatible server that has the checkpoint's export (docs/engines.md). Of a table or folder also ray: "
+        "actors on a Ray cluster, each with the model by our engine; or ray:vllm, by that one (docs/cluster.md).",
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        help="With --engine ray: the cluster's head as HOST:PORT, auto for the cluster of this node, or local for this "
+        "machine alone. Default: auto if there is one, else local.",
+    ),
+]
+Actors = Annotated[
+    int | None,
+    typer.Option(
+        "--actors",
+        min=1,
+        help="With --engine ray: models in the cluster. Default: one for each GPU; without GPUs, half of the cores.",
+    ),
+]
+MaxErroredBlocks = Annotated[
+    int | None,
+    typer.Option(
+        "--max-errored-blocks",
+        min=-1,
+        help="With --engine ray: blocks of rows that may be lost to unexpected errors, such as a node's, before the "
+        "run stops; -1 is any number. Clips that cannot be scored are none of them. Default: 0.",
+    ),
 ]
 
 Keep = Annotated[int | None, typer.Option("--keep", min=1, help="Of a scored table: so many clips. Default: 1.")]
@@ -52,7 +87,10 @@ def score(
     max_chain_tokens: opt.MaxChainTokens = None,
     batch_size: opt.BatchSize = None,
     device: opt.Device = None,
-    engine: opt.Engine = "native",
+    engine: BulkEngine = "native",
+    address: Address = None,
+    actors: Actors = None,
+    max_errored_blocks: MaxErroredBlocks = None,
     out: Out = None,
     limit: Limit = None,
     workers: Workers = None,
@@ -68,7 +106,7 @@ def score(
     The same command goes on with a run that was interrupted, and tries rows without a score again."""
     with reported_errors(debug=debug):
         from descore.cli.output import print_scores
-        from descore.cli.scoring import check_bulk_options, score_clips, score_source
+        from descore.cli.scoring import check_bulk_options, parse_engine, score_clips, score_on_ray, score_source
         from descore.rewards.sources import is_source
 
         parameters: dict[str, Any] = {
@@ -92,7 +130,12 @@ def score(
             "replace": replace,
             "overwrite": overwrite,
         }
-        check_bulk_options(sources, prompt=prompt, bulk=bulk)
+        cluster = {"address": address, "actors": actors, "max_errored_blocks": max_errored_blocks}
+        opened["engine"], on_ray = parse_engine(engine, cluster=cluster)
+        check_bulk_options(sources, prompt=prompt, bulk={**bulk, "engine": on_ray})
+        if on_ray:
+            score_on_ray(sources[0], prompt=prompt, json=json, cluster=cluster, **bulk, **opened, **parameters)
+            return
         if is_source(sources[0]):
             score_source(sources[0], prompt=prompt, json=json, **bulk, **opened, **parameters)
             return

@@ -228,6 +228,54 @@ def score_source(
     print_summary(summary, json=json)
 
 
+def parse_engine(text: str, *, cluster: Mapping[str, Any]) -> tuple[str, bool]:
+    """The engine of the model, and whether a Ray cluster's actors hold it: "ray" is "native" on a cluster, "ray:vllm"
+    is "vllm" on one. ConfigError for the options of a cluster, `cluster`, without one."""
+    where, _, engine = text.partition(":")
+    on_ray = where == "ray"
+    given = [name.replace("_", "-") for name, value in cluster.items() if value is not None]
+    if given and not on_ray:
+        raise ConfigError(f"--{given[0]}: for a cluster; give --engine ray too")
+    return (engine or "native", True) if on_ray else (text, False)
+
+
+def score_on_ray(
+    source: str,
+    *,
+    cluster: Mapping[str, Any],
+    prompt: str | None,
+    out: Path | None,
+    limit: int | None,
+    workers: int | None,
+    replace: bool,
+    json: bool,
+    **rest: Any,  # noqa: ANN401  # of `write_scores_on_ray`, by their names
+) -> None:
+    """Score a table or a folder on a Ray cluster into a folder of Parquet shards, as `score_source` does in this
+    process."""
+    from descore.cli.output import print_summary
+    from descore.rewards.ray_cluster import RayOptions, check_ray
+    from descore.rewards.sources import open_source
+
+    check_ray(cluster["address"])
+    if workers == 0:
+        raise ConfigError("--workers 0: on a cluster clips are decoded by actors of their own; expected 1 at least")
+    options = RayOptions(**{name: value for name, value in cluster.items() if value is not None}, decoders=workers)
+    with progress_bar(time_remaining=True) as bar:
+        task = bar.add_task(f"reading {source}", total=None)
+        opened = open_source(source, prompt=prompt, limit=limit, replace=replace)
+        bar.update(task, description="connecting to the cluster, and opening the model there")
+        from descore.rewards.ray_bulk import write_scores_on_ray
+
+        show = BulkDisplay(bar, task)
+        try:
+            summary = write_scores_on_ray(opened, out, options=options, on_progress=show, **rest)
+        except KeyboardInterrupt:
+            show.explain_interrupt(overwrite=rest["overwrite"])
+            raise
+    print_summary(summary, json=json)
+
+
 class BulkDisplay:
     """Shows how far a run is: in a bar, or without a terminal in a line on standard error now and then."""
 

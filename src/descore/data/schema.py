@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
-from descore.data.tables import Cells, columns_of, read_rows
+from descore.data.tables import Cells, columns_of, folder_of, read_rows
 from descore.errors import ConfigError, DataError
 from descore.types import Pair, Preference, RatedClip, SideAnnotations
 
@@ -98,7 +98,7 @@ def read_pairs(file: str | Path, *, columns: PairColumns | None = None, resolve:
 
 def path_resolver(file: str | Path) -> NameResolver:
     """The function that joins a path to the folder of a table. An address such as https://... stays as it is."""
-    folder = Path(file).parent
+    folder = folder_of(file)
     return lambda cell: cell if "://" in cell else str(folder / cell)
 
 

@@ -42,15 +42,21 @@ _MAX_CELL = 1 << 24
 """Characters. The csv module's own limit of 131,072 is below a long chain of thought."""
 
 
+SHARD_NAMES = "part-*.parquet"
+"""The files of a table that is a folder: as `descore score --engine ray` and Spark write them."""
+
+
 def read_rows(file: str | Path, *, columns: Sequence[str] = ()) -> TableRows:
     """The rows of a table and the line that each begins on, counted from 1.
 
-    In Parquet, which has no lines, rows are counted instead. The table must have all `columns`; 'a.b' is the key b of
-    the object in column a.
+    In Parquet, which has no lines, rows are counted instead; a folder of Parquet shards is one table, in the order of
+    their names. The table must have all `columns`; 'a.b' is the key b of the object in column a.
 
     ConfigError if there is no such file or its suffix is unknown; DataError if a row cannot be read, or for the first
     row if columns are missing, with all of them."""
     path = Path(file)
+    if is_sharded(path):
+        return _checked(_read_shards(path), file=str(file), columns=columns)
     if not path.is_file():
         raise ConfigError(f"{file}: {'not a file' if path.exists() else 'no such file'}; expected a table")
     reader = _READERS.get(path.suffix.lower())
@@ -66,8 +72,18 @@ def columns_of(file: str | Path) -> tuple[str, ...]:
 
 
 def is_table(name: str | Path) -> bool:
-    """Whether a name has the suffix of a table."""
-    return Path(name).suffix.lower() in _READERS
+    """Whether a name has the suffix of a table, or is a folder of Parquet shards."""
+    return Path(name).suffix.lower() in _READERS or is_sharded(name)
+
+
+def is_sharded(folder: str | Path) -> bool:
+    """Whether this is a folder of Parquet shards, which are one table."""
+    return Path(folder).is_dir() and next(Path(folder).glob(SHARD_NAMES), None) is not None
+
+
+def folder_of(table: str | Path) -> Path:
+    """The folder that a table's relative paths begin in: that of its file, or of its shards."""
+    return Path(table) if is_sharded(table) else Path(table).parent
 
 
 def value_at(row: Mapping[str, Any], column: str) -> Any:  # noqa: ANN401  # whatever the table holds
@@ -222,6 +238,14 @@ def _read_parquet(path: Path) -> TableRows:
     except (arrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(str(path), number + 1, f"no readable Parquet ({reason}); fetch the file again") from None
+
+
+def _read_shards(folder: Path) -> TableRows:
+    number = 0
+    for shard in sorted(folder.glob(SHARD_NAMES)):
+        for _, row in _read_parquet(shard):
+            number += 1
+            yield number, row
 
 
 _READERS: Mapping[str, Callable[[Path], TableRows]] = {

@@ -1,21 +1,22 @@
 """Write pairs as a table in the project's schema: CSV, JSON Lines or Parquet, a row at a time.
 
-In: `Pair` records, and the table's columns. Out: a whole file, or none. `read_pairs` reads it back."""
+In: `Pair` records, and the table's columns. Out: a whole file, or a folder of shards, or none. `read_pairs` reads it
+back."""
 
 import csv
 import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from descore.data.schema import OVERALL, PairColumns, SideColumns
-from descore.data.tables import TableRow
+from descore.data.tables import SHARD_NAMES, TableRow, folder_of
 from descore.errors import ConfigError, how_to_install, short_repr
-from descore.io import atomic_path
+from descore.io import atomic_directory, atomic_path
 from descore.rubric import marks_json
 from descore.types import Pair, SideAnnotations
 
@@ -29,6 +30,9 @@ _BYTE = re.compile("[\udc80-\udcff]")
 
 _ROWS = 1024
 """Rows that are written to a Parquet file at a time."""
+
+SHARD_ROWS = 50_000
+"""Rows of a Parquet shard: some 100 MB with chains of 2,000 characters."""
 
 
 def schema_columns(columns: PairColumns) -> tuple[str, ...]:
@@ -102,6 +106,30 @@ def table_writer(
         yield write_checked
 
 
+@contextmanager
+def shards_writer(
+    out: Path,
+    columns: Sequence[str],
+    *,
+    schema: Any,  # noqa: ANN401  # pyarrow is not typed
+) -> Iterator[WriteRow]:
+    """Yield a function that writes a row of a table that is a folder of Parquet shards, of SHARD_ROWS rows each. The
+    folder is at `out`, in the place of a former one, once the block has ended without an error."""
+    with atomic_directory(out) as folder, ExitStack() as shard:
+        count, write_row = 0, cast(WriteRow, None)
+
+        def write(row: TableRow) -> None:
+            nonlocal count, write_row
+            if count % SHARD_ROWS == 0:
+                shard.close()
+                path = folder / SHARD_NAMES.replace("*", f"{count // SHARD_ROWS:05d}")
+                write_row = shard.enter_context(_parquet_writer(path, columns, schema))
+            write_row(row)
+            count += 1
+
+        yield write
+
+
 def check_target(out: Path, *, overwrite: bool = False) -> None:
     """ConfigError if a table cannot have this name, or there is a file already."""
     check_writable(out)
@@ -121,7 +149,7 @@ def moved_path(video: str, *, table: Path, out: Path) -> str:
     if "://" in video or Path(video).is_absolute():
         return video
     # Both by their real places: '..' behind a symbolic link leads elsewhere.
-    return Path(os.path.relpath(os.path.realpath(table.parent / video), os.path.realpath(out.parent))).as_posix()
+    return Path(os.path.relpath(os.path.realpath(folder_of(table) / video), os.path.realpath(out.parent))).as_posix()
 
 
 def has_bytes(value: object) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from descore.data.write import check_text, table_writer
+from descore.data.write import WriteRow, check_text, table_writer
 from descore.errors import ConfigError, DescoreError, VideoError
 from descore.rewards.decoding import DecodingPool, default_workers
 from descore.rewards.journal import Journal, check_out, default_out, result_key
@@ -103,7 +103,7 @@ def _kind_of(reason: str) -> str:
 
 
 @dataclass(slots=True)
-class _Clock:
+class ModelClock:
     """Seconds in which the model was busy."""
 
     model_seconds: float = 0.0
@@ -111,6 +111,7 @@ class _Clock:
 
     @property
     def seconds(self) -> float:
+        """Since the start."""
         return time.perf_counter() - self.start
 
 
@@ -134,10 +135,12 @@ def score_table(
     with _pool(workers) as pool:
         for window in _windows(opened.rows(), scorer=scorer, pool=pool):
             results = {
-                row.number: result for batch in _batches(window, scorer, params, _Clock()) for row, result in batch
+                row.number: result
+                for batch in score_window(window, scorer, params, ModelClock())
+                for row, result in batch
             }
             for row, _ in window:
-                yield _row_of(row, results[row.number], scorer)
+                yield row_of_result(row, results[row.number], scorer)
 
 
 def write_scores(
@@ -168,16 +171,18 @@ def write_scores(
     schema = None
     if target.suffix.lower() == ".parquet":
         schema = result_schema(opened.arrow_schema(out=target), scorer.settings.dimensions)
-    clock = _Clock()
-    settings = {"source": opened.path.name, **_settings(scorer, params)}
+    clock = ModelClock()
+    settings = {"source": opened.path.name, **settings_of(scorer, params)}
     with Journal.open(target, settings=settings, overwrite=overwrite) as journal:
         run = _JournalledRun(journal, total=opened.count, on_progress=on_progress)
         with _pool(workers) as pool:
             for window in _windows(run.unscored(opened.rows()), scorer=scorer, pool=pool):
-                for batch in _batches(window, scorer, params, clock):
+                for batch in score_window(window, scorer, params, clock):
                     run.keep(batch, scorer)
         summary = ScoringSummary(out=target, computed=run.computed)
-        _write_table(opened, run, summary, scorer=scorer, schema=schema)
+        columns = (*opened.columns, *result_columns(scorer.settings.dimensions))
+        with table_writer(target, columns, schema=schema, overwrite=True) as write:
+            join_results(opened, journal.read(iter(run.keys)), summary, folder=target.parent, write=write)
     summary.seconds, summary.model_seconds = clock.seconds, clock.model_seconds
     return summary
 
@@ -206,8 +211,8 @@ def _windows(rows: Iterable[SourceRow], *, scorer: Scorer, pool: DecodingPool) -
         size = min(2 * size, most)
 
 
-def _batches(
-    window: list[Decoded], scorer: Scorer, params: SamplingParams, clock: _Clock
+def score_window(
+    window: list[Decoded], scorer: Scorer, params: SamplingParams, clock: ModelClock
 ) -> Iterator[list[tuple[SourceRow, Result]]]:
     """The results of a window: first of what cannot be scored, then in batches of about one length."""
     failed: list[tuple[SourceRow, Result]] = [(row, clip) for row, clip in window if isinstance(clip, VideoError)]
@@ -269,7 +274,7 @@ class _JournalledRun:
 
     def keep(self, batch: list[tuple[SourceRow, Result]], scorer: Scorer) -> None:
         """Write results to the journal."""
-        keyed = [(self._key_of.pop(row.number), _row_of(row, result, scorer)) for row, result in batch]
+        keyed = [(self._key_of.pop(row.number), row_of_result(row, result, scorer)) for row, result in batch]
         self.journal.append([(key, {"prompt": r.prompt, "video": r.video, **r.results()}) for key, r in keyed])
         self._pending.difference_update(key for key, _ in keyed)
         self.computed += len(batch)
@@ -281,33 +286,32 @@ class _JournalledRun:
         self._on_progress(BulkProgress(done=done, total=self._total, failed=self._failed))
 
 
-def _row_of(row: SourceRow, result: Result, scorer: Scorer) -> ScoredRow:
+def row_of_result(row: SourceRow, result: Result, scorer: Scorer) -> ScoredRow:
+    """The scored row of a result."""
     return scored_row(result, prompt=row.prompt, video=row.video, model=scorer.name, columns=row.cells)
 
 
-def _write_table(
+def join_results(
     source: OpenedSource,
-    run: _JournalledRun,
+    results: Iterable[dict[str, Any]],
     summary: ScoringSummary,
     *,
-    scorer: Scorer,
-    schema: Any,  # noqa: ANN401
+    folder: Path,
+    write: WriteRow,
 ) -> None:
-    """Put the source's columns and the journal's results together."""
-    out = summary.out
-    columns = (*source.columns, *result_columns(scorer.settings.dimensions))
-    cells_of, rows = rebased(source, folder=out.parent), source.rows()
-    with table_writer(out, columns, schema=schema, overwrite=True) as write:
-        for record in run.journal.read(iter(run.keys)):
-            row = next(rows, None)
-            prompt, video = record.pop("prompt"), record.pop("video")
-            if row is None or (row.prompt, row.video) != (prompt, video):
-                raise ConfigError(f"{source.path}: changed while it was scored; give the same command again")
-            summary.add(record, video=video)
-            write({**cells_of(row), **record})
+    """Write the source's columns with the results of its rows, each of which has its prompt and video, and count them.
+    folder: where the table is written. ConfigError if the source has changed."""
+    cells_of, rows = rebased(source, folder=folder), source.rows()
+    for result in results:
+        row = next(rows, None)
+        prompt, video = result.pop("prompt"), result.pop("video")
+        if row is None or (row.prompt, row.video) != (prompt, video):
+            raise ConfigError(f"{source.path}: changed while it was scored; give the same command again")
+        summary.add(result, video=video)
+        write({**cells_of(row), **result})
 
 
-def _settings(scorer: Scorer, params: SamplingParams) -> dict[str, Any]:
+def settings_of(scorer: Scorer, params: SamplingParams) -> dict[str, Any]:
     """What rewards depend on, beside prompt and clip."""
     settings = scorer.settings
     return {

@@ -118,7 +118,7 @@ def _read_index(path: Path, settings: Mapping[str, Any], *, out: Path) -> "_Plac
         for number, line in enumerate(file, start=1):
             record = parse_json_object(line.rstrip(), file=path, line=number)
             if number == 1:
-                _check_settings(record, settings, out=out)
+                check_settings(record, settings, out=out)
             elif "key" not in record or "error" not in record:
                 raise DataError(str(path), number, "has no key and error; expected a result; see --overwrite")
             elif record["error"] is None:
@@ -127,7 +127,8 @@ def _read_index(path: Path, settings: Mapping[str, Any], *, out: Path) -> "_Plac
     return index
 
 
-def _check_settings(record: Mapping[str, Any], settings: Mapping[str, Any], *, out: Path) -> None:
+def check_settings(record: Mapping[str, Any], settings: Mapping[str, Any], *, out: Path) -> None:
+    """ConfigError if a journal's first record has other `settings` than these, by what differs."""
     there, here = record.get("settings"), json.loads(json.dumps(settings))
     if not isinstance(there, dict):
         raise DataError(str(journal_of(out)), 1, "has no settings; expected the journal of a run; see --overwrite")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from descore.data.schema import path_resolver
-from descore.data.tables import Cells, TableRow, columns_of, is_table, read_rows
+from descore.data.tables import SHARD_NAMES, Cells, TableRow, columns_of, is_sharded, is_table, read_rows
 from descore.data.write import has_bytes
 from descore.errors import ConfigError, DataError, how_to_install
 from descore.rewards.scored import is_written_column
@@ -89,7 +89,8 @@ def open_source(
     clip.txt). limit: only so many rows. replace: leave out columns that a scored table has, rather than refuse them.
     ConfigError or DataError if it cannot be used."""
     path = Path(path)
-    read = _folder_reader(path, prompt) if path.is_dir() else _table_reader(path, prompt, replace=replace)
+    is_folder = path.is_dir() and not is_sharded(path)
+    read = _folder_reader(path, prompt) if is_folder else _table_reader(path, prompt, replace=replace)
 
     def rows() -> Iterator[SourceRow]:
         return islice(read(), limit)
@@ -210,8 +211,9 @@ def _arrow_schema(source: OpenedSource, *, out: Path) -> Any:  # noqa: ANN401
         arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError:
         raise ConfigError(f"{out}: Parquet needs pyarrow; {how_to_install('tables')}") from None
-    if source.path.suffix.lower() == ".parquet":
-        stored = parquet.read_schema(source.path)
+    first = next(iter(sorted(source.path.glob(SHARD_NAMES))), source.path)
+    if first.suffix.lower() == ".parquet":
+        stored = parquet.read_schema(first)
         types = {name: stored.field(name).type for name in stored.names}
         types |= {"video": types.get("video", types.get(_SIDES["a"])), PAIR_COLUMN: arrow.int64()}
         return arrow.schema([(name, types.get(name, arrow.string())) for name in source.columns])

@@ -8,6 +8,7 @@ import os
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from starlette.requests import Request
@@ -34,6 +35,8 @@ DONE = "!document.querySelector('#download').hidden"
 
 class ChainScorer(StubScorer):
     """Writes a chain with all that a page must not take for its own, and an answer."""
+
+    chat = SimpleNamespace(tokenizer=SimpleNamespace(backend_tokenizer=None))  # the chain comes in one piece
 
     def _result(self, request):
         score = super()._result(request)
@@ -170,8 +173,6 @@ def test_the_page_shows_that_it_waits_and_can_be_cancelled(page, media, stub):
 def streaming(app, events, gate):
     """The app, whose scores are streams of these events; the last ones come once the gate is open."""
     app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") != "/v1/score"]
-    schema = app.openapi()
-    schema["components"]["schemas"]["ScoreRequest"]["properties"]["stream"] = {"type": "boolean"}
 
     async def stream():
         for event in events[:-1]:
@@ -188,7 +189,8 @@ def streaming(app, events, gate):
     return app
 
 
-WORDS = [{"text": "I see a "}, {"text": f"ball {HOSTILE}. <ans"}, {"text": 'wer>{"overall'}]
+PIECES = ["I see a ", f"ball {HOSTILE}. <ans", 'wer>{"overall']
+WORDS = [{"sample": sample, "text": text} for text in PIECES for sample, text in ((0, text), (1, "another"))]
 
 
 def test_a_chain_is_seen_as_it_is_written(live, open_page, stub, media):

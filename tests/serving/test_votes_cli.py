@@ -80,7 +80,7 @@ def test_without_krippendorff_one_line_says_what_to_install(voted, monkeypatch):
         (["--annotate", "{table}"], "add --out votes.jsonl"),
         (["--annotate", "{table}", "--out", "v.jsonl", "--model", "tiny"], "no model is opened"),
         (["--annotate", "{table}", "--out", "v.jsonl", "--media-root", "."], "no model is opened"),
-        (["--annotate", "{table}", "--out", "{table}"], "exists already"),
+        (["--annotate", "{table}", "--out", "{table}"], "is the table that is judged"),
         (["--annotate", "{table}", "--out", "v.txt"], "unknown suffix"),
         (["--annotate", "none.csv", "--out", "v.jsonl"], "no such file"),
         (["--annotate", "{table}", "--out", "v.jsonl", "--host", "0.0.0.0"], "DESCORE_API_KEY"),

@@ -7,7 +7,7 @@ const TRIES = 20;
 const MARK_WORDS = { 2: "right", 1: "partly", 0: "wrong" };
 const maxUpload = Number(document.body.dataset.maxUpload);
 
-const state = { clips: [], compared: [], running: null, next: 1, streams: false, asked: null };
+const state = { clips: [], compared: [], running: null, next: 1, asked: null };
 
 // ---- Clips ----
 
@@ -119,8 +119,7 @@ async function scoreClip(clip, signal) {
   if (signal.aborted || !state.clips.includes(clip)) return clip.body.replaceChildren();
   try {
     const live = showLive(clip);
-    const fields = { ...state.asked, ...(state.streams ? { stream: "true" } : {}) };
-    const answer = await patiently(clip, "/v1/score", fields, signal);
+    const answer = await patiently(clip, "/v1/score", { ...state.asked, stream: "true" }, signal);
     clip.result = await scoreOf(answer, live);
     showScore(clip);
     announce(`${clip.name}: reward ${decimal(clip.result.reward)}`);
@@ -151,7 +150,7 @@ async function patiently(clip, path, fields, signal) {
 async function scoreOf(answer, live) {
   if (!(answer.headers.get("content-type") ?? "").startsWith("text/event-stream")) return answer.json();
   let result = null;
-  // An error, the score, or text that goes on with the chain: by what an event holds, whatever it is called.
+  // An error, the score, or a piece of a chain: what an event holds says which.
   for await (const data of eventsOf(answer.body)) {
     if (data.error) throw new Refusal(data.error.kind, data.error.message);
     if (typeof data.reward === "number") result = data;
@@ -356,13 +355,11 @@ function acceptDrops() {
   });
 }
 
-// What the server has: its models, and whether it streams chains.
+// The models that the server has.
 async function learn() {
   try {
     const { models } = await (await call("/v1/models")).json();
     byId("model").replaceChildren(...models.map(({ name }) => element("option", { value: name }, name)));
-    const { components } = await (await call("/openapi.json")).json();
-    state.streams = "stream" in (components.schemas.ScoreRequest?.properties ?? {});
   } catch (error) {
     announce(error.message);
   }

@@ -166,6 +166,13 @@ def test_what_every_request_would_get_costs_one(tmp_path, pairs, trouble, messag
     assert len(stub.requests) == 1
 
 
+def test_a_run_without_an_answer_may_begin_anew(tmp_path, pairs):
+    with StubTeacher(lambda _: status(404)) as stub, pytest.raises(ConfigError, match="no such model"):
+        collect_chains(make_config(tmp_path, pairs, stub))
+    summary, _ = collect(tmp_path, pairs, lambda _: right(), "teacher.model=other")
+    assert (summary.answered, summary.totals.requests) == (UNLIKE, UNLIKE + 1)
+
+
 def test_a_server_that_is_gone_stops_the_run(tmp_path, pairs):
     with StubTeacher(lambda _: right()) as stub:
         config = make_config(tmp_path, pairs, stub, "limits.retries=1")

@@ -180,6 +180,8 @@ def holds_run(run: ChainRun, config: CollectConfig) -> bool:
         if others:
             raise ConfigError(f"run.out: {run.folder} is no run's folder, it holds {others[0]}; choose another")
         return False
+    if not run.candidates.is_file() and not any(run.batches.glob("*.jsonl")):
+        return False  # it ended before anything came, such as by a wrong name of the model
     try:
         former = read_config(run.config, CollectConfig, warn=False)
     except SettingsError as fault:

@@ -8,7 +8,7 @@ what the request may have cost. The key comes from the environment, and whatever
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -67,9 +67,9 @@ class TeacherError(DescoreError):
         self.kind, self.again, self.billed, self.ends_run, self.wait = kind, again, billed, ends_run, wait
 
 
-def require_packages() -> None:
-    """ConfigError if a package is missing that asking a server needs."""
-    missing = [name for name in _PACKAGES if find_spec(name) is None]
+def require_packages(modules: Sequence[str] = _PACKAGES) -> None:
+    """ConfigError if a package is missing that asking a server needs, or one of these."""
+    missing = [name for name in modules if find_spec(name) is None]
     if missing:
         raise ConfigError(f"asking a teacher needs {', '.join(missing)}; {how_to_install('teacher')}")
 

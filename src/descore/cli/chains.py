@@ -51,8 +51,10 @@ def collect(
     with reported_errors(debug=debug), reported_settings_errors(debug=debug):
         from descore.chains.server import require_packages
 
-        require_packages()
+        require_packages(("yaml",))
         settings = _read(config, [*(overrides or []), *_options(budget, sees)])
+        if settings.teacher.kind == "openai":
+            require_packages()
         from descore.chains.estimate import estimate_collection
 
         estimate = estimate_collection(settings)
@@ -118,11 +120,16 @@ def _print_estimate(estimate: "CollectionEstimate", settings: "CollectConfig", *
     if estimate.cost is not None and estimate.most is not None:
         budget = settings.limits.budget
         within = "" if budget is None else f"; the budget is {budget:g}"
-        echo(f"cost: about {estimate.cost:,.2f}, {estimate.most:,.2f} at most{within}")
+        echo(f"cost: about {_money(estimate.cost)}, {_money(estimate.most)} at most{within}")
     else:
         echo("cost: not known; teacher.price_in and teacher.price_out are the prices of a million tokens")
     if estimate.hours is not None:
         echo(f"time: about {_hours(estimate.hours)}")
+
+
+def _money(amount: float) -> str:
+    """An amount with the digits that matter, few or many as it is."""
+    return f"{amount:,.2f}" if amount >= 10 else f"{amount:.4f}"
 
 
 def _hours(hours: float) -> str:
@@ -150,13 +157,13 @@ def _summary_lines(summary: "CollectSummary", settings: "CollectConfig") -> Iter
         yield f"failed: {kinds}; the first: {summary.first_failure}"
     totals = summary.totals
     if settings.teacher.kind != "native":
-        money = f"; cost {totals.cost:,.4f}" if settings.teacher.has_prices else ""
-        assumed = f", of which {totals.assumed:,.4f} are assumed: no server stated them" if totals.assumed else ""
+        money = f"; cost {_money(totals.cost)}" if settings.teacher.has_prices else ""
+        assumed = f", of which {_money(totals.assumed)} are assumed: no server stated them" if totals.assumed else ""
         yield f"tokens: {totals.tokens_in:,} in, {totals.tokens_out:,} out{money}{assumed}"
     if summary.stopped:
         yield f"stopped by {summary.stopped}" if summary.stopped.startswith("the ") else f"stopped: {summary.stopped}"
     if summary.left:
-        more = f", about {summary.left_cost:,.2f} more" if summary.left_cost else ""
+        more = f", about {_money(summary.left_cost)} more" if summary.left_cost else ""
         yield f"left: {with_count(summary.left, 'request')}{more}; the same command goes on"
     if summary.batch is not None:
         for path in summary.batch.written:

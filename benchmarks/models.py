@@ -90,19 +90,20 @@ def noise_clip(seed: int, *, frames: int, edge: int = 64) -> Clip:
     )
 
 
-def true_size_filled(size: Size, *, learns: Learns) -> DescoreModel:
-    """A model with small random weights, the same 64 rows repeated: billions of draws would take minutes."""
+def true_size_filled(size: Size, *, learns: Learns, device: str = "cpu") -> DescoreModel:
+    """A model with small random weights, the same 64 rows repeated: billions of draws would take minutes. It is built
+    on its device, which takes seconds on a GPU."""
     from transformers.initialization import no_init_weights
 
     torch.manual_seed(0)
-    with no_init_weights():
+    with no_init_weights(), torch.device(device):
         model = true_size(size, learns=learns)
     model.backbone.tie_weights()
     for name, weight in model.named_parameters():
         if weight.ndim == 1:
             weight.data.fill_(0.0 if name.endswith("bias") else 1.0)
             continue
-        rows = 0.02 * torch.randn(min(64, len(weight)), *weight.shape[1:])
+        rows = 0.02 * torch.randn(min(64, len(weight)), *weight.shape[1:], device=device)
         for piece in weight.data.split(64):
             piece.copy_(rows[: len(piece)])
     return model

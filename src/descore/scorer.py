@@ -23,7 +23,7 @@ from descore.config_model import ConfigModel
 from descore.data.chat import Chat, Inputs, find_too_long
 from descore.errors import ConfigError, DescoreError, DescoreWarning, VideoError
 from descore.model.checkpoint import CheckpointSettings
-from descore.model.generation import score_without_thinking, think_and_score
+from descore.model.generation import OnToken, score_without_thinking, think_and_score
 from descore.model.modeling import DescoreModel
 from descore.rubric import check_prompt
 from descore.types import Clip, Comparison, Completion, EngineOutput, Paradigm, Score, Think, preference_probability
@@ -47,6 +47,8 @@ class Request:
     prompt: str
     fps: float | None = None
     """Frames per second of the video, where it cannot say so itself (frames, images)."""
+    on_token: OnToken | None = None
+    """Who watches the chains being written: called with a chain's number and its next token; False ends it."""
 
 
 class SamplingParams(ConfigModel):
@@ -124,8 +126,9 @@ class NativeEngine:
         samples: int = 1,
         temperature: float = 0.0,
         seed: int = 0,
+        on_tokens: Sequence[OnToken | None] | None = None,
     ) -> list[EngineOutput | VideoError]:
-        """See `descore.engines.Engine.complete`."""
+        """See `descore.engines.Engine.complete`. on_tokens: who watches each clip's chains being written."""
         laid_out = self.chat.lay_out_prompts(clips, prompts)
         lengths = laid_out["attention_mask"].sum(dim=1).tolist()
         results: dict[int, EngineOutput | VideoError] = dict(
@@ -137,19 +140,29 @@ class NativeEngine:
         if fitting:
             inputs = {key: value.to(self.device) for key, value in laid_out.items()}
             written = self._complete(
-                inputs, think=think, limit=limit, samples=samples, temperature=temperature, seed=seed
+                inputs,
+                think=think,
+                limit=limit,
+                samples=samples,
+                temperature=temperature,
+                seed=seed,
+                on_tokens=None if on_tokens is None else [on_tokens[index] for index in fitting],
             )
             for index, completions in zip(fitting, written, strict=True):
                 results[index] = EngineOutput(prompt_tokens=lengths[index], completions=completions)
         return [results[index] for index in range(len(clips))]
 
     def _complete(
-        self, inputs: Inputs, *, think: bool, limit: int, samples: int, temperature: float, seed: int
+        self,
+        inputs: Inputs,
+        *,
+        think: bool,
+        seed: int,
+        **params: Any,  # noqa: ANN401  # of `think_and_score`
     ) -> list[list[Completion]]:
         if not think:
             return [[completion] for completion in score_without_thinking(self.model, inputs)]
-        seeds = [seed] * len(inputs["input_ids"])
-        return think_and_score(self.model, inputs, limit=limit, samples=samples, temperature=temperature, seeds=seeds)
+        return think_and_score(self.model, inputs, seeds=[seed] * len(inputs["input_ids"]), **params)
 
     @torch.inference_mode()
     def digest(self) -> str:
@@ -213,6 +226,11 @@ class Scorer:
     def chat(self) -> Chat:
         """The checkpoint's token layout."""
         return self.engine.chat
+
+    @property
+    def device(self) -> torch.device:
+        """Where the engine's weights are, or where clips are prepared for it."""
+        return self.engine.device
 
     @property
     def model(self) -> DescoreModel:
@@ -284,18 +302,18 @@ class Scorer:
             scores = iter(self._score_clips(readable, sampling_params) if readable else [])
         return [each if isinstance(each, DescoreError) else next(scores) for each in inputs]
 
-    def _read_request(self, given: object, *, fps: float | None) -> tuple[Clip, str] | DescoreError:
-        """The clip and the prompt of a request, or why it cannot be scored."""
+    def _read_request(self, given: object, *, fps: float | None) -> Request | DescoreError:
+        """The request with its clip, or why it cannot be scored."""
         try:
             request = _request_of(given, fps=fps)
-            return self.read(request), request.prompt
+            return replace(request, video=self.read(request))
         except DescoreError as error:
             return error
 
-    def _score_clips(
-        self, readable: Sequence[tuple[Clip, str]], sampling_params: SamplingParams
-    ) -> list[Score | VideoError]:
-        clips, prompts = [clip for clip, _ in readable], [prompt for _, prompt in readable]
+    def _score_clips(self, readable: Sequence[Request], sampling_params: SamplingParams) -> list[Score | VideoError]:
+        clips, prompts = [one.video for one in readable], [one.prompt for one in readable]
+        on_tokens = [one.on_token for one in readable]
+        shows = any(on_tokens) and isinstance(self.engine, NativeEngine)
         outputs = self.engine.complete(
             clips,
             prompts,
@@ -304,7 +322,10 @@ class Scorer:
             samples=sampling_params.samples,
             temperature=sampling_params.effective_temperature,
             seed=sampling_params.seed,
+            **({"on_tokens": on_tokens} if shows else {}),
         )
+        if any(on_tokens) and not shows:
+            _show_whole_chains(outputs, on_tokens)
         return [
             output if isinstance(output, VideoError) else self._result(clip, prompt, output)
             for clip, prompt, output in zip(clips, prompts, outputs, strict=True)
@@ -341,6 +362,14 @@ class Scorer:
         if mean is None or std is None:
             return None
         return fmean((fmean(c.rewards[name] for c in completions) - mean[name]) / std[name] for name in mean)
+
+
+def _show_whole_chains(outputs: Sequence[EngineOutput | VideoError], on_tokens: Sequence[OnToken | None]) -> None:
+    """Give chains that no engine gives while it writes them to who watches them."""
+    for output, watch in zip(outputs, on_tokens, strict=True):
+        if watch is not None and not isinstance(output, VideoError):
+            for sample, completion in enumerate(output.completions):
+                all(watch(sample, token) for token in completion.token_ids)
 
 
 def _request_of(given: object, *, fps: float | None) -> Request:

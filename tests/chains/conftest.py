@@ -1,4 +1,5 @@
 import csv
+import os
 
 import numpy as np
 import pytest
@@ -19,6 +20,23 @@ def clips(tmp_path_factory):
         frames = np.random.default_rng(number).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
         write_mp4(folder / f"{number}.mp4", frames, fps=4, codec="mpeg4")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch):
+    """Files need not outlive a loss of power here."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_context():
+    """The certificates of all authorities are read once, not by each client."""
+    from httpx2 import create_ssl_context
+
+    context = create_ssl_context()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("httpx2._transports.default.create_ssl_context", lambda *_, **__: context, raising=False)
+        yield
 
 
 @pytest.fixture

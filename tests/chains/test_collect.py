@@ -29,6 +29,10 @@ ONE = (10 * TOKENS_IN + 100 * TOKENS_OUT) / 1_000_000
 UNLIKE, PLACES = 5, 6
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
     monkeypatch.setattr(asking, "_FIRST_WAIT", 0.01)
@@ -86,16 +90,16 @@ def test_a_video_goes_as_a_file_where_the_server_takes_it(tmp_path, pairs):
 @pytest.mark.parametrize(
     ("trouble", "billed"),
     [
-        (status(500), False),
+        slow(status(500), False),
         (status(429), False),
-        (status(503, headers={"Retry-After": "0.05"}), False),
+        slow(status(503, headers={"Retry-After": "0.05"}), False),
         (cut(), True),
-        (cut(politely=True), True),
-        (rubbish(), True),
+        slow(cut(politely=True), True),
+        slow(rubbish(), True),
         (rubbish(b"{no json", stream=True), True),
-        (rubbish(b"[1, 2]", stream=True), True),
+        slow(rubbish(b"[1, 2]", stream=True), True),
         (rubbish(b'{"error": {"message": "overloaded"}}', stream=True), True),
-        (right(seconds=0.6), True),
+        slow(right(seconds=0.6), True),
     ],
     ids=["500", "429", "503", "cut", "cut politely", "html", "no json", "list", "error in stream", "timeout"],
 )
@@ -115,11 +119,11 @@ def test_what_is_worth_it_is_asked_again(tmp_path, pairs, trouble, billed):
     ("trouble", "kind"),
     [
         (status(400, message="too many images"), "refused"),
-        (right(finish="content_filter"), "refused"),
-        (status(500), "server"),
+        slow(right(finish="content_filter"), "refused"),
+        slow(status(500), "server"),
         (status(429), "limited"),
-        (cut(), "cut"),
-        (rubbish(b"[1, 2]", stream=True), "format"),
+        slow(cut(), "cut"),
+        slow(rubbish(b"[1, 2]", stream=True), "format"),
         (flood(), "too_much"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -155,7 +159,7 @@ def test_a_video_that_cannot_be_read_is_no_request(tmp_path, pairs):
     ("trouble", "message"),
     [
         (status(401, message="bad key"), r"refuses the key \(401\): bad key"),
-        (status(404, message="no model stub"), r"has no such model or address \(404\)"),
+        slow(status(404, message="no model stub"), r"has no such model or address \(404\)"),
         (status(429, message="pay", kind="insufficient_quota"), "has no credit left"),
     ],
     ids=["401", "404", "quota"],
@@ -193,8 +197,8 @@ def test_requests_are_alone_until_the_first_answer(tmp_path, pairs):
         return right(seconds=0.05)
 
     with StubTeacher(script) as stub:
-        summary = collect_chains(make_config(tmp_path, pairs, stub, num_chains=4, limits={"concurrency": 3}))
-    assert summary.answered == 4 * UNLIKE
+        summary = collect_chains(make_config(tmp_path, pairs, stub, num_chains=2, limits={"concurrency": 3}))
+    assert summary.answered == 2 * UNLIKE
     assert busy[:2] == [1, 1]
     assert stub.most_busy == 3
 
@@ -293,11 +297,11 @@ def test_another_run_lends_its_answers(tmp_path, pairs):
     ("override", "message"),
     [
         ("teacher.model=other", "teacher.model is stub there, other here"),
-        ("teacher.seed=1", "teacher.seed is 0 there, 1 here"),
-        ("sees=label", "sees is nothing there, label here"),
+        slow("teacher.seed=1", "teacher.seed is 0 there, 1 here"),
+        slow("sees=label", "sees is nothing there, label here"),
         ("teacher.extra_body={top_k: 2}", "teacher.extra_body.top_k is None there, 2 here"),
         ("data.sampling={fps: 1.0}", "sampling was "),
-        ("teacher.max_completion_tokens=9", "max_completion_tokens"),
+        slow("teacher.max_completion_tokens=9", "max_completion_tokens"),
     ],
 )
 def test_a_changed_config_never_mixes(tmp_path, pairs, override, message):

@@ -49,7 +49,10 @@ def everything(folder, error):
     return "\n".join([*texts, "" if error is None else "".join(traceback.format_exception(error))])
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+FAST = ("right", "401", "error in stream")
+
+
+@pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in SCRIPTS])
 def test_a_key_is_sent_and_written_nowhere(tmp_path, pairs, name, caplog, capfd):
     error = summary = None
     with StubTeacher(lambda _: SCRIPTS[name]) as stub:

@@ -37,6 +37,7 @@ def test_a_checkpoint_writes_as_it_does_when_it_scores(tmp_path, pairs, micro, c
     assert {each.teacher for each in written} == {micro}
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_written_as_before(tmp_path, pairs, micro):
     all_at_once = collect(tmp_path, pairs, micro, num_chains=3)
     collect(tmp_path, pairs, micro, "data.limit=2", out="parts")
@@ -46,6 +47,7 @@ def test_what_is_missing_is_written_as_before(tmp_path, pairs, micro):
     assert parts.asked == 15 - 4
 
 
+@pytest.mark.slow
 def test_another_teacher_in_the_same_folder_never_mixes(tmp_path, pairs, micro):
     collect(tmp_path, pairs, micro)
     other = tmp_path / "other"

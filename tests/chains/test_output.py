@@ -81,7 +81,7 @@ def test_paths_lead_from_the_new_table(run, source):
 
 def test_each_stage_reads_the_table(run, source, tmp_path):
     filtered(run, source)
-    with pytest.warns(UserWarning, match="1 pairs have no chains"):
+    with pytest.warns(UserWarning, match="pairs without chains are left out: 1"):
         examples = list(read_examples(run.table))
     assert [example["chain"] for example in examples] == [made_chain(4.0), made_chain(3.0)]
     index_pairs(run.table, tmp_path / "index.arrow", dimensions=("overall",), marks=True, decided=True)

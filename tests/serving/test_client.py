@@ -72,7 +72,7 @@ def test_frames_are_scored_as_arrays_tensors_and_images(ours):
 
 
 def test_a_clip_arrives_as_it_is(ours, media, scorer):
-    clip = read_clip(media / "bright.mp4", sampling=scorer.model.settings.sampling)
+    clip = read_clip(media / "bright.mp4", sampling=scorer.settings.sampling)
     answer = ours.score(clip, prompt=PROMPT)
     assert answer.reward == pytest.approx(float(clip.frames.mean()) / 10, abs=1e-12)
     assert (answer.video, answer.times, answer.fps) == (clip.source, list(clip.times), clip.source_fps)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from descore import Scorer
 from descore.cli import app
-from descore.cli.serve import _named
+from descore.cli.serve import _engines, _named
 from descore.errors import ConfigError
 from tests.test_architecture import CLIP
 
@@ -69,6 +69,7 @@ def test_the_command_scores_an_upload_and_ends_clean(served, tmp_path):
         (["--host", "256.1.1.1", "--no-auth"], "cannot listen at 256.1.1.1"),
         (["--model", "a=tiny", "--model", "a=tiny"], "two models are called a"),
         (["--timeout", "0"], "timeout"),
+        (["--engine", "x"], "engine is 'x'; expected native, vllm"),
         (["--dialect", "flowgrpo"], "unknown; there are flow_grpo, verl_omni"),
         (["--dialect", "openai=0"], "NAME=FPS"),
     ],
@@ -89,3 +90,20 @@ def test_models_are_named_by_their_folder_or_by_a_name():
     for wrong in ("=tiny", "a="):
         with pytest.raises(ConfigError, match="NAME=CHECKPOINT"):
             _named([wrong])
+
+
+def test_each_model_has_its_engine():
+    names = ("a", "b")
+    address = "http://127.0.0.1:8000/v1?x=y"
+    for given, expected in (
+        ([], ["native", "native"]),
+        (["vllm"], ["vllm", "vllm"]),
+        (["b=vllm"], ["native", "vllm"]),
+        (["vllm", "a=native"], ["native", "vllm"]),
+        ([f"a={address}"], [address, "native"]),
+        ([address], [address, address]),
+    ):
+        assert list(_engines(given, models=names).values()) == expected
+    for wrong, words in ((["c=vllm"], "no model is called c"), (["vllm", "native"], "for all models")):
+        with pytest.raises(ConfigError, match=words):
+            _engines(wrong, models=names)

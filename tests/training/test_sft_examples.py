@@ -122,7 +122,7 @@ def pairs_with_chains(*chains):
 
 def test_pairs_without_chains_are_left_out_and_counted(tmp_path):
     table = write_table(tmp_path / "t.csv", pairs_with_chains(("A", "B"), ("", ""), ("", " ")))
-    with pytest.warns(DescoreWarning, match="2 pairs have no chains and are left out"):
+    with pytest.warns(DescoreWarning, match="pairs without chains are left out: 2"):
         assert [example["chain"] for example in read_examples(table)] == ["A", "B"]
 
 

@@ -60,15 +60,15 @@ def names_nothing(chain: str, prompt: str) -> bool:
 
 def repeated_share(chain: str) -> float:
     """The share of runs of four words that were in the chain before; 0 for fewer words."""
-    runs = list(_runs(_words(chain), _RUN))
+    runs = list(_runs(words_of(chain), _RUN))
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
 def quoted_words(chain: str, rubric: str) -> int:
     """The longest run of words that chain and rubric share, where it is longer than a phrase of six; else 0. The prompt
     in the rubric is not part of it."""
-    written, longest = _words(chain), 0
-    parts = [_words(part) for part in rubric.split(PLACEHOLDER)]
+    written, longest = words_of(chain), 0
+    parts = [words_of(part) for part in rubric.split(PLACEHOLDER)]
     for length in range(7, len(written) + 1):
         known = {run for part in parts for run in _runs(part, length)}
         if not any(run in known for run in _runs(written, length)):
@@ -79,10 +79,11 @@ def quoted_words(chain: str, rubric: str) -> int:
 
 def content_words(text: str) -> list[str]:
     """The words of a text in lower case, without those that carry no meaning of their own."""
-    return [word for word in _words(text) if word not in _FUNCTION_WORDS]
+    return [word for word in words_of(text) if word not in _FUNCTION_WORDS]
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
+    """The words of a text in lower case; of languages without spaces, its pairs of letters."""
     return [part for word in _WORD.findall(text.casefold()) for part in _parts(word)]
 
 

@@ -16,14 +16,17 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from descore.chains.config import CollectConfig
 from descore.chains.filtering import STEPS, FilterConfig, FilteredChain, FilteredRow, filter_candidates
 from descore.chains.records import Candidate, ChainRun, PairSide
-from descore.chains.source import ChainRow, ChainSourceTable
+from descore.chains.source import ChainRow, ChainSourceTable, read_chain_source
+from descore.chains.tasks import read_asked_with
 from descore.data.tables import TableRow
 from descore.data.write import WriteRow, moved_path, table_writer
-from descore.errors import DataError
+from descore.errors import ConfigError, DataError
 from descore.io import atomic_path, atomic_write, parse_json_object
 from descore.rubric import marks_json
+from descore.training.config_file import read_config
 from descore.types import DIMENSIONS, Mark, Pair
 
 STAGE_2_FILE = "stage2.jsonl"
@@ -119,7 +122,11 @@ def write_chain_table(
             for chain in filtered.rejected:
                 reject(rejected_record(chain))
             _write_row(filtered, source, settings, out=out, write=write, rest=rest)
-    return counter.record | {"filters": settings.model_dump(mode="json"), "table": str(source.path)}
+    return counter.record | {
+        "filters": settings.model_dump(mode="json"),
+        "table": str(source.path),
+        "kind": source.kind,
+    }
 
 
 def _write_row(
@@ -258,3 +265,42 @@ def _json_lines(path: Path) -> Iterator[WriteRow]:
     """A function that writes a line of JSON; the file is there once the block has ended without an error."""
     with atomic_path(path) as aside, aside.open("w", encoding="utf-8", errors="backslashreplace") as file:
         yield lambda row: file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def filter_folder(folder: Path, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Filter a run by its own settings, with overrides such as `filters.choice=all`.
+
+    ConfigError for a folder that is no run, or an override of anything else."""
+    run = ChainRun(folder)
+    if not run.config.is_file():
+        raise ConfigError(f"{folder}: has no {run.config.name}; expected a folder of descore chains collect")
+    if other := next((text for text in overrides if not text.startswith("filters.")), None):
+        raise ConfigError(f"{other}: only the filters can change behind a run; write filters.KEY=VALUE")
+    config = read_config(run.config, CollectConfig, overrides=overrides, warn=False)
+    source = read_chain_source(config.data.table, limit=config.data.limit)
+    return filter_run(run, source, config.filters, rubric=read_asked_with(config).rubric)
+
+
+def write_weak_marks(table: Path, settings: FilterConfig, *, out: Path) -> int:
+    """Write a table of pairs again with marks from its ratings, and give how many pairs have them. Marks that the table
+    has already stay. ConfigError if no pair has such a rating, or `out` is there."""
+    source, marked = read_chain_source(table), 0
+    columns = tuple(dict.fromkeys((*source.columns, "marks_a", "marks_b")))
+    with table_writer(out, columns) as write:
+        for row in source.rows:
+            if not isinstance(row.record, Pair):
+                raise ConfigError(
+                    f"{table}: is a table of single clips; expected pairs, with rating_a.NAME and rating_b.NAME"
+                )
+            cells = dict(row.cells)
+            for clip in row.clips:
+                cells[f"video_{clip.side}"] = moved_path(clip.video, table=table, out=out)
+            weak = {} if row.record.a.marks or row.record.b.marks else _weak_cells(row.record, settings)
+            marked += bool(weak)
+            write(cells | weak)
+        if not marked:
+            known = ", ".join(name for name in source.columns if name.startswith("rating")) or "none"
+            raise ConfigError(
+                f"{table}: no pair has ratings of both clips for {', '.join(settings.weak_marks)}; found {known}"
+            )
+    return marked

@@ -1,11 +1,11 @@
-"""`descore chains`: collect chains of thought from a teacher.
+"""`descore chains`: collect chains of thought from a teacher or from the model itself, filter and check them.
 
-In: a config and overrides of single keys. Out: a run folder, and a summary of what came, what it cost and what is
-left."""
+In: a config and overrides of single keys, or a run's folder. Out: a run folder, and summaries of what came, what it
+cost, what is left, and what was kept."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -148,7 +148,6 @@ def _print_summary(summary: "CollectSummary", settings: "CollectConfig", *, json
 
 
 def _summary_lines(summary: "CollectSummary", settings: "CollectConfig") -> Iterator[str]:
-    from descore.chains.records import ChainRun
     from descore.cli.output import with_count
 
     yield f"{summary.folder}: {summary.answered:,} of {with_count(summary.requests, 'request')} answered"
@@ -171,15 +170,143 @@ def _summary_lines(summary: "CollectSummary", settings: "CollectConfig") -> Iter
         if summary.batch.waiting:
             yield f"waiting for results: {with_count(summary.batch.waiting, 'request')}"
     if summary.filtered is not None:
-        yield from _filtered_lines(summary.filtered, ChainRun(summary.folder).table)
+        from descore.chains.wording import filter_lines
+
+        yield from filter_lines(summary.folder, summary.filtered)
 
 
-def _filtered_lines(filtered: Mapping[str, Any], table: Path) -> Iterator[str]:
-    from descore.cli.output import with_count
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run of descore chains collect.")]
 
-    rejected = ", ".join(f"{count:,} at {step}" for step, count in filtered["rejected"].items() if count)
-    kept = f"kept {filtered['kept']:,} of {with_count(filtered['chains'], 'chain')}"
-    yield f"filters: {kept}" + (f"; rejected {rejected}" if rejected else "")
-    yield f"{table}: {filtered['rows_kept']:,} of {with_count(filtered['rows'], 'row')} with chains"
-    if filtered["kept"]:
-        yield f"next: descore chains check {table.parent}; then name {table.name} as data.train of descore train"
+
+@chains_app.command("filter")
+def filter_chains(
+    *,
+    run: RunFolder,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="filters.KEY=VALUE", help="Overrides, such as filters.choice=all.")
+    ] = None,
+    json: opt.Json = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Filter the chains of a run again, by its own settings or by others. Nothing is asked.
+
+    chains.jsonl is the table for descore train, rejected.jsonl has the others with the reason."""
+    with reported_errors(debug=debug), reported_settings_errors(debug=debug):
+        _filter(run, overrides=overrides or [], json=json)
+
+
+def _filter(run: Path, *, overrides: list[str], json: bool) -> None:
+    from descore.chains.output import filter_folder
+
+    summary = filter_folder(run, overrides=overrides)
+    if json:
+        from descore.evaluation.records import to_line
+
+        echo(to_line(summary))
+        return
+    from descore.chains.wording import filter_lines
+
+    for line in filter_lines(run, summary):
+        echo(line)
+
+
+@chains_app.command("check")
+def check(
+    *,
+    path: Annotated[Path, typer.Argument(metavar="RUN|TABLE", help="A run's folder, or any table with chains.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write a page: figures, kept and rejected chains, frames.")
+    ] = None,
+    json: opt.Json = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Show what came of collecting: kept by step, length, marks, agreement, duplicates, and tests of a leak."""
+    with reported_errors(debug=debug):
+        from descore.chains.checking import MOST_SHOWN, check_chains
+
+        checked = check_chains(path, shown=0 if out is None else MOST_SHOWN)
+        if out is not None:
+            from descore.io import atomic_write
+            from descore.report.cards import render_chain_check
+
+            atomic_write(out, render_chain_check(checked))
+        if json:
+            from descore.evaluation.records import to_line
+
+            echo(to_line(dict(checked.record)))
+            return
+        from descore.chains.wording import check_lines
+
+        for line in check_lines(checked.record):
+            echo(line)
+        if out is not None:
+            echo(f"written: {out}")
+
+
+@chains_app.command()
+def rounds(
+    *,
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The settings; docs/settings.md lists them.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Such as rounds=4.")] = None,
+    json: opt.Json = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Train a model on chains of its own: it writes them, filters keep what agrees with people, it learns from these.
+
+    Each round is chains collect, train sft and train cold-start. The same command goes on where it was stopped."""
+    with reported_errors(debug=debug), reported_settings_errors(debug=debug):
+        from descore.cli.scoring import end_start_up, progress_bar, quiet_transformers
+        from descore.training.config_file import read_config
+
+        with progress_bar() as bar:
+            task = bar.add_task("opening", total=None)
+            quiet_transformers()
+            from descore.chains.rounds import RoundsConfig, run_rounds
+
+            settings = read_config(config, RoundsConfig, overrides=overrides or [])
+            end_start_up()
+            figures = run_rounds(
+                settings,
+                on_progress=lambda step, done, of: bar.update(task, description=step, completed=done, total=of),
+            )
+        if json:
+            from descore.evaluation.records import to_line
+
+            for one in figures:
+                echo(to_line(one))
+            return
+        from descore.chains.wording import round_lines
+
+        for line in round_lines(figures):
+            echo(line)
+
+
+@chains_app.command("weak-marks")
+def weak_marks(
+    *,
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="A table of pairs with rating_a.NAME, rating_b.NAME.")],
+    mapping: Annotated[
+        list[str], typer.Option("--map", metavar="NAME=DIMENSION", help="Such as VQ=style; once for each rating.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The new table: .jsonl, .csv or .parquet.")],
+    lowest: Annotated[float, typer.Option("--lowest", help="The lowest rating that people could give.")] = 1.0,
+    highest: Annotated[float, typer.Option("--highest", help="The highest.")] = 5.0,
+    debug: opt.Debug = False,
+) -> None:
+    """Make marks for stage 2 of ratings, where nobody marked: thirds of the scale become 0, 1 and 2.
+
+    They are weak: a rating of one quality stands for a whole dimension, and dimensions without one are N/A."""
+    with reported_errors(debug=debug), reported_settings_errors(debug=debug):
+        from descore.chains.filtering import FilterConfig
+        from descore.chains.output import write_weak_marks
+        from descore.cli.output import with_count
+        from descore.errors import ConfigError
+
+        pairs = [text.partition("=") for text in mapping]
+        if wrong := next(("".join(parts) for parts in pairs if not (parts[0] and parts[2])), None):
+            raise ConfigError(f"--map {wrong}: expected NAME=DIMENSION, such as VQ=style")
+        settings = FilterConfig(
+            weak_marks={name: dimension for name, _, dimension in pairs},  # type: ignore[misc]  # pydantic checks it
+            rating_range=(lowest, highest),
+        )
+        echo(f"{out}: {with_count(write_weak_marks(table, settings, out=out), 'pair')} with weak marks")

@@ -2,7 +2,7 @@
 
 An option is a name here, a parameter of `serve`, and a field of `ServerSettings` that `serve` fills."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,6 +37,15 @@ Models = Annotated[
         metavar="[NAME=]CHECKPOINT",
         help="A checkpoint: folder, hub id, or the bundled 'tiny'; with a name for requests if there are several. The "
         "first is the default one. Default: tiny.",
+    ),
+]
+Engines = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine",
+        metavar="[NAME=]ENGINE",
+        help="What writes chains and reads rewards: native, vllm, or the address of an OpenAI-compatible server, "
+        "http://HOST:PORT/v1 (docs/engines.md); of all models, or of the one that is named. Default: native.",
     ),
 ]
 Workers = Annotated[
@@ -135,6 +144,7 @@ def serve(
     media_root: MediaRoot = None,
     dialects: Dialects = None,
     allow_urls: AllowUrls = None,
+    engines: Engines = None,
     paradigm: opt.ParadigmChoice = None,
     batch_size: opt.BatchSize = None,
     device: opt.Device = None,
@@ -168,6 +178,7 @@ def serve(
         from descore.serving.settings import ServerSettings, check_access, is_loopback
 
         named = _named(models or ["tiny"])
+        engine_of = _engines(engines or [], models=named)
         check_access(host, api_key=api_key, no_auth=no_auth)
         settings = ServerSettings(
             api_key=api_key,
@@ -186,7 +197,7 @@ def serve(
         from descore.serving.server import address_of, bind, run_server
 
         with bind(host, port) as listening:
-            scorers = _open(named, paradigm=paradigm, device=device, batch_size=batch_size)
+            scorers = _open(named, engine_of, paradigm=paradigm, device=device, batch_size=batch_size)
             from descore.serving.app import create_app
 
             if no_auth and not is_loopback(host):
@@ -263,8 +274,29 @@ def _named(models: list[str]) -> dict[str, str]:
     return named
 
 
+def _engines(engines: list[str], *, models: Iterable[str]) -> dict[str, str]:
+    """The engine of each model: its own, that of all, or native."""
+    models, own, of_all = list(models), dict[str, str](), list[str]()
+    for text in engines:
+        name, separator, engine = text.partition("=")
+        if separator and name in models:
+            own[name] = engine
+        elif separator and not text.startswith("http"):
+            raise ConfigError(f"--engine {text}: no model is called {name}; expected one of {', '.join(models)}")
+        else:
+            of_all.append(text)
+    if len(of_all) > 1:
+        raise ConfigError(f"--engine: {of_all[0]} and {of_all[1]} for all models; name one: --engine {models[0]}=...")
+    return {name: own.get(name, *of_all) if of_all else own.get(name, "native") for name in models}
+
+
 def _open(
-    named: dict[str, str], *, paradigm: "Paradigm | None", device: str | None, batch_size: int | None
+    named: dict[str, str],
+    engine_of: dict[str, str],
+    *,
+    paradigm: "Paradigm | None",
+    device: str | None,
+    batch_size: int | None,
 ) -> "dict[str, Scorer]":
     from descore.cli.scoring import open_scorer, progress_bar
 
@@ -272,5 +304,7 @@ def _open(
     with progress_bar() as bar:
         for name, source in named.items():
             bar.add_task(f"opening {source}", total=None)
-            scorers[name] = open_scorer(source, paradigm=paradigm, device=device, batch_size=batch_size)
+            scorers[name] = open_scorer(
+                source, paradigm=paradigm, device=device, batch_size=batch_size, engine=engine_of[name]
+            )
     return scorers

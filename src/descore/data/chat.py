@@ -209,7 +209,7 @@ class Chat:
     def user_turn(self, prompt: str) -> str:
         """The text of a prompt's turn, up to where the chain begins; the video is one placeholder in it."""
         turn = self.processor.apply_chat_template(
-            [{"role": "user", "content": self._parts(self._escape(prompt))}], add_generation_prompt=True, tokenize=False
+            [{"role": "user", "content": self.user_parts(prompt)}], add_generation_prompt=True, tokenize=False
         )
         if not self.wraps_frames:
             return str(turn)
@@ -219,11 +219,12 @@ class Chat:
         wrapped = f"{self.processor.vision_start_token}{video}{self.processor.vision_end_token}"
         return str(turn).replace(wrapped, video, 1)
 
-    def _parts(self, prompt: str) -> list[dict[str, str]]:
-        """The video, and the rubric around it. The rubric is split before the prompt is filled in, so that a prompt
-        cannot place the video."""
+    def user_parts(self, prompt: str) -> list[dict[str, str]]:
+        """The contents of a prompt's turn: the video, and the rubric around it. The rubric is split before the prompt
+        is filled in, so that a prompt cannot place the video."""
         fill_rubric(self.rubric, prompt="")
         before, _, after = self.rubric.rpartition(VIDEO_PLACE)
+        prompt = self._escape(prompt)
         texts = [{"type": "text", "text": text.replace(PLACEHOLDER, prompt)} for text in (before, after)]
         return [part for part in (texts[0], {"type": "video"}, texts[1]) if part.get("text") != ""]
 

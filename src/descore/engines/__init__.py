@@ -66,10 +66,21 @@ def open_engine(
     dtype: torch.dtype | None,
 ) -> Engine:
     """The engine of a name, "vllm" or an address, with a checkpoint. ConfigError for another name."""
+    if device is not None and (engine == "vllm" or is_address(engine)):
+        raise ConfigError(f"device is {str(device)!r}, and engine {engine} has its own; leave it out")
+    if is_address(engine):
+        if dtype is not None:
+            raise ConfigError(f"dtype is {dtype}, and the server at {engine} has its own; leave it out")
+        from descore.engines.server import open_remote
+
+        return open_remote(engine, source, paradigm=paradigm)
     if engine == "vllm":
-        if device is not None:
-            raise ConfigError(f"device is {str(device)!r}; engine vllm takes its own, see CUDA_VISIBLE_DEVICES")
         from descore.engines.vllm import open_vllm
 
         return open_vllm(source, paradigm=paradigm, dtype=dtype)
     raise ConfigError(f"engine is {engine!r}; expected native, vllm, or a server's address like http://HOST:8000/v1")
+
+
+def is_address(engine: str) -> bool:
+    """Whether an engine is a server's address."""
+    return engine.startswith(("http://", "https://"))

@@ -31,6 +31,8 @@ class EngineCheckpoint:
     """Rows of the output matrix."""
     longest: int
     """Tokens that the model's positions reach."""
+    dtype: torch.dtype
+    """As the config has it."""
 
 
 def open_export(source: str | Path, *, paradigm: Paradigm | None, called: str | Path | None = None) -> EngineCheckpoint:
@@ -59,6 +61,7 @@ def open_export(source: str | Path, *, paradigm: Paradigm | None, called: str | 
         chat=chat_of(processor, rubric, settings, family),
         vocabulary=int(text.vocab_size),
         longest=int(text.max_position_embeddings),
+        dtype=config.dtype or torch.float32,
     )
 
 

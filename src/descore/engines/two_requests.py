@@ -7,7 +7,7 @@ is the second one alone, and for a generative model the first one alone.
 In: clips and prompts. Out: completions. `Backend` sends the requests."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import takewhile
 from math import isfinite
@@ -66,8 +66,10 @@ class TokenOutput:
     """Whether the end of turn was written, and not the limit reached."""
     logits: Mapping[int, float]
     """By token, its logit or log-probability; empty where a chain was written."""
-    cached: int | None = None
-    """Tokens that came from the cache, if the engine says so."""
+
+
+class ChainTextError(VideoError):
+    """A chain that the engine cannot be given again, whatever it is asked: one of several is left out."""
 
 
 class Backend(Protocol):
@@ -175,6 +177,8 @@ class TwoRequestEngine:
     def _completion(
         self, chain: Tokens, rewards: Sequence[float] | VideoError, *, limit: int, think: bool
     ) -> Completion | VideoError:
+        if isinstance(rewards, ChainTextError):
+            return replace(self.chat.to_completion(chain, limit=limit, rewards={}), verdict=None, flaw=rewards.reason)
         if isinstance(rewards, VideoError):
             return rewards
         named = dict(zip(self.settings.dimensions, rewards, strict=True)) if rewards else None

@@ -60,7 +60,7 @@ def engine_args(
         "generation_config": "vllm",  # of the checkpoint's own, nothing is taken
         "max_model_len": max_model_len,
         "limit_mm_per_prompt": {"video": 1, "image": 0},
-        "mm_processor_kwargs": {"do_resize": False, "do_sample_frames": False},  # frames are ours
+        "mm_processor_kwargs": {"do_resize": checkpoint.chat.resize, "do_sample_frames": False},  # frames are ours
         "trust_remote_code": False,
     }
     if on_cpu:
@@ -78,7 +78,10 @@ class VllmBackend:
     def __init__(self, checkpoint: EngineCheckpoint, settings: Mapping[str, Any], *, on_cpu: bool) -> None:
         from vllm import LLM
 
+        self._resize = checkpoint.chat.resize
         self._end, self._bias = checkpoint.chat.end_id, dict.fromkeys(suppressed_ids(checkpoint), SUPPRESSED)
+        self.read_tokens = self.cached_tokens = 0
+        """Tokens of all requests that read a reward, and how many of them came from the cache."""
         rows = checkpoint.settings.vocabulary_rows
         self._read_ids = rows.ids if rows else []
         # Its sampler is compiled apart, also in eager mode, and the first reward would wait for that.
@@ -96,7 +99,7 @@ class VllmBackend:
 
         try:
             outputs = self.llm.generate(
-                [_prompt_of(request) for request in requests],
+                [_prompt_of(request, resize=self._resize) for request in requests],
                 [self._params_of(request) for request in requests],
                 use_tqdm=False,
             )
@@ -105,10 +108,11 @@ class VllmBackend:
                 reason = next(iter(str(fault).strip().splitlines()), type(fault).__name__)
                 return [VideoError(requests[0].turn.clip.source, f"vllm refuses it: {reason}")]
             return [self.send([request])[0] for request in requests]
-        return [
-            _output_of(output, read=request.chain is not None)
-            for request, output in zip(requests, outputs, strict=True)
-        ]
+        reads = [request.chain is not None for request in requests]
+        for output in (output for output, read in zip(outputs, reads, strict=True) if read):
+            self.read_tokens += len(output.prompt_token_ids)
+            self.cached_tokens += output.num_cached_tokens or 0
+        return [_output_of(output, read=read) for output, read in zip(outputs, reads, strict=True)]
 
     def _params_of(self, request: TokenRequest) -> Any:  # noqa: ANN401
         from vllm import SamplingParams
@@ -127,12 +131,14 @@ class VllmBackend:
         )
 
 
-def _prompt_of(request: TokenRequest) -> dict[str, Any]:
+def _prompt_of(request: TokenRequest, *, resize: bool) -> dict[str, Any]:
     """Tokens and frames. By its uuid vLLM knows the clip again, and neither hashes, prepares nor encodes it twice."""
     clip = request.turn.clip
+    # Floats that are scaled are not rounded to whole levels: see `Chat.lay_out_prompts`.
+    frames = clip.frames.astype("float32") if resize else clip.frames
     return {
         "prompt_token_ids": request.token_ids,
-        "multi_modal_data": {"video": [(clip.frames, video_metadata(clip))]},
+        "multi_modal_data": {"video": [(frames, video_metadata(clip))]},
         "multi_modal_uuids": {"video": [request.turn.uuid]},
     }
 
@@ -145,7 +151,6 @@ def _output_of(output: Any, *, read: bool) -> TokenOutput:  # noqa: ANN401
         token_ids=_list(written.token_ids),
         ended=written.finish_reason == "stop",
         logits=logits,
-        cached=output.num_cached_tokens,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from descore.data.chat import Chat
 from descore.errors import CheckpointError, ConfigError
 from descore.io import atomic_directory
 from descore.model.checkpoint import (
@@ -66,6 +67,7 @@ def export_for_vllm(source: str | Path, out: str | Path, *, dtype: torch.dtype |
     merge_adapters(model.backbone)
     rows.fold(model.backbone, query_D=model.query, head_KD=model.head.weight)
     settings = settings.model_copy(update={"vocabulary_rows": rows})
+    _fit_processor(model.chat)
     with atomic_directory(out) as aside:
         model.save_pretrained(aside)
         (aside / HEAD_FILE).unlink()
@@ -95,6 +97,17 @@ def _refuse_paradigm(folder: Path, settings: CheckpointSettings) -> None:
         raise CheckpointError(f"{folder}: is generative and has no head to export; engines open it as it is")
     if settings.vocabulary_rows is not None:
         raise CheckpointError(f"{folder}: is exported already; export the checkpoint that it was made of")
+
+
+def _fit_processor(chat: Chat) -> None:
+    """What `Chat` asks of a processor in each call is made its setting, since a server takes no such wishes: frames are
+    ours, and where each has a wrapper of its own the template writes the video's placeholder alone."""
+    processor = chat.processor
+    processor.video_processor.do_sample_frames = False
+    processor.video_processor.do_resize = chat.resize
+    if chat.wraps_frames and isinstance(processor.chat_template, str):
+        wrapped = f"{processor.vision_start_token}{processor.video_token}{processor.vision_end_token}"
+        processor.chat_template = processor.chat_template.replace(wrapped, processor.video_token)
 
 
 def _read_config(folder: Path) -> Any:  # noqa: ANN401  # transformers' configs share no typed base

@@ -11,9 +11,9 @@ Shapes: B prompts, S samples of each that are still written, R = B * S rows, P c
 room, N tokens written, n columns of a step, V vocabulary, K named dimensions; H heads of queries, G of keys, D width.
 M, the columns that a prompt's rows read for one of the G: rows, repeated heads and n."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ SHARED_PREFIX = "descore_shared_prefix"
 """The name of `attend_shared_prefix` among transformers' attention functions, while chains are written."""
 ROOM = 64
 """Own columns come in multiples of this: products of odd lengths are slow on a GPU."""
+OnToken: TypeAlias = Callable[[int, int], bool]
+"""Called with the number of a prompt's chain and its next token; where it returns False the chain ends there."""
 _BLOCK = 256
 """Tokens of the vocabulary that sampling adds up first."""
 
@@ -177,11 +179,13 @@ def think_and_score(
     samples: int = 1,
     temperature: float = 0.0,
     seeds: Sequence[int] | None = None,
+    on_tokens: Sequence[OnToken | None] | None = None,
 ) -> list[list[Completion]]:
     """Write `samples` chains for each of the B prompts, and read each one's rewards: B lists of S completions.
 
     limit: tokens that a chain may have before its end of turn is forced. temperature 0 is greedy; above 0, chain s of
-    prompt b is drawn with the seed (seeds[b], s), 0 where no seeds are given."""
+    prompt b is drawn with the seed (seeds[b], s), 0 where no seeds are given. on_tokens: those who watch the chains of
+    each prompt being written."""
     seeds = seeds or [0] * len(prompts["input_ids"])
     uniform_RN = np.stack(
         [np.random.default_rng([seed, s]).random(limit + 1) for seed in seeds for s in range(samples)]
@@ -190,6 +194,8 @@ def think_and_score(
         writer = ChainWriter(
             model, prompts, samples=samples, temperature=temperature, uniform_RN=uniform_RN, graphs=graphs
         )
+        if on_tokens is not None:
+            writer.watchers = [(watch, s) for watch in on_tokens for s in range(samples)]
         chains, rewards_RK = writer.write()
     if model.chat.layout is Layout.USER_TURN:
         by_sample = [score_chains(model, prompts, chains[s::samples]) for s in range(samples)]
@@ -270,6 +276,8 @@ class ChainWriter:
         """Tokens of each chain with its end of turn; 0 until it is there."""
         self.number_R = torch.arange(len(uniform_RN), device=device)
         """Which of all rows this one is."""
+        self.watchers: list[tuple[OnToken | None, int]] = []
+        """Of each row, with its number among its prompt's."""
         self.chains: list[Tokens] = [[] for _ in uniform_RN]
         self.rewards_RK = torch.zeros(len(uniform_RN), model.settings.outputs)
 
@@ -295,8 +303,18 @@ class ChainWriter:
             uniform_R1 = self.uniform_RN[:, column : column + 1]
             token_R = sample_token_ids(self.logits_RV, uniform_R1, temperature=self.temperature)
             self.written_RN[:, column] = token_R.masked_fill(self.length_R > 0, self.model.chat.end_id)
+        if self.watchers:
+            self._show(column)
         ended_R = (self.length_R == 0) & (self.written_RN[:, column] == self.model.chat.end_id)
         self.length_R.masked_fill_(ended_R, column + 1)
+
+    def _show(self, column: int) -> None:
+        """Give each open row's token to who watches it, and end the rows that nobody waits for any more."""
+        rows = zip(self.number_R.tolist(), self.length_R.tolist(), self.written_RN[:, column].tolist(), strict=True)
+        for row, (number, length, token) in enumerate(rows):
+            watch, sample = self.watchers[number]
+            if watch is not None and not length and not watch(sample, token):
+                self.written_RN[row, column] = self.model.chat.end_id
 
     def _step(self, column: int) -> None:
         """Read the tokens at this column, for the logits of the next."""

@@ -13,6 +13,8 @@ from pathlib import PurePath
 import numpy as np
 from PIL import Image
 
+from descore.chains.checking import ChainCheck
+from descore.chains.filtering import FilteredChain
 from descore.errors import AnswerError
 from descore.report.charts import histogram
 from descore.report.findings import short_path
@@ -237,3 +239,43 @@ def _data_uri(frame: Image.Image) -> str:
     file = io.BytesIO()
     frame.save(file, "JPEG", quality=QUALITY, subsampling=0)  # thin coloured edges stay sharp
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+_AGREEMENT = {
+    "own": "own chains: the preferred clip's overall is higher",
+    "shuffled": "labels shuffled among pairs",
+    "exchanged": "one chain exchanged for that of another prompt's clip",
+    "words": "words of one chain alone, cross-validated",
+    "verdict": "marks and overall of one chain alone, cross-validated",
+}
+"""Test of a leak → what it measures."""
+
+
+def render_chain_check(check: ChainCheck, *, names: Mapping[str, str] = _AGREEMENT) -> str:
+    """The page of `descore chains check`: figures, then rows with kept and rejected chains side by side."""
+    record = check.record
+    return fill(
+        "chain_check.html.j2",
+        generator="descore chains check",
+        check=check,
+        record=record,
+        steps=[(step, count) for step, count in record["rejected"].items()],
+        tests=[(names[name], record["leak"][name]) for name in names if name in record["leak"]],
+        dimensions=DIMENSIONS,
+        frames=_frames,
+        chain_prose=_checked_prose,
+        unlike=unlike_marks,
+    )
+
+
+def unlike_marks(chain: FilteredChain, others: Sequence[FilteredChain]) -> frozenset[str]:
+    """The dimensions in which a rejected chain's marks differ from those of the kept chain of its clip."""
+    kept = next((other for other in others if other.step is None and other.verdict is not None), None)
+    if kept is None or kept.verdict is None or chain.verdict is None or chain.step is None:
+        return frozenset()
+    return frozenset(name for name in DIMENSIONS if chain.verdict.marks[name] != kept.verdict.marks[name])
+
+
+def _checked_prose(chain: FilteredChain) -> str:
+    text = chain.candidate.text or ""
+    return _verdict_and_prose(text)[1] if chain.verdict is not None else text[:_LONGEST_CHAIN]

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast, get_args
 
 import numpy as np
 import torch
@@ -39,6 +39,14 @@ if TYPE_CHECKING:
 
 OnError: TypeAlias = Literal["nan", "raise"]
 """What a clip without a score gives: NaN in its place, or its error."""
+
+
+class RemoteModel(Protocol):
+    """A model elsewhere, such as `descore.Client`."""
+
+    def open_scorer(self) -> Any:  # noqa: ANN401  # as much of a Scorer's face as is needed here
+        """What has `name`, `settings`, `device` and `score_each` as a Scorer has them."""
+
 
 Term: TypeAlias = Callable[..., Any]
 """A scorer of one's own: called with `videos=`, `prompts=` and `fps=` as they were given, it returns B numbers or
@@ -88,7 +96,7 @@ class RewardFunction:
 
     def __init__(
         self,
-        source: Scorer | str | Path = "tiny",
+        source: "Scorer | RemoteModel | str | Path" = "tiny",
         *,
         fps: float | None = None,
         layout: str | None = None,
@@ -104,7 +112,7 @@ class RewardFunction:
         device: str | torch.device | None = None,
         **sampling_params: Any,  # noqa: ANN401
     ) -> None:
-        """Open a checkpoint, or take a Scorer that is open.
+        """Open a checkpoint, or take a Scorer that is open, or a `Client` of a server.
 
         fps, layout, range, overshoot: of frames in memory, see `FrameFormat`; no trainer's tensors state them.
         normalize: of the head's rewards, by dimension. weights: of terms by name, `{"reward": 1}` by default; see
@@ -207,7 +215,7 @@ class RewardFunction:
         fps: float | None,
         form: FrameFormat,
     ) -> PreparedClip | VideoError:
-        source, device = f"videos[{index}]", self.scorer.engine.device
+        source, device = f"videos[{index}]", self.scorer.device
         sampling = self.scorer.settings.sampling
         try:
             return prepare(item, source=source, fps=fps, form=form, sampling=sampling, device=device)
@@ -223,7 +231,7 @@ class RewardFunction:
             if isinstance(one, PreparedClip)
         ]
         # A trainer calls from within its own autocast; the reward is the same as outside.
-        with torch.autocast(self.scorer.engine.device.type, enabled=False):
+        with torch.autocast(self.scorer.device.type, enabled=False):
             results = self.scorer.score_each(requests, **self.sampling_params.model_dump())
             scores = [next(results) if isinstance(one, PreparedClip) else one for one in ready]
         raise_or_warn(scores, on_error=self.on_error)
@@ -271,13 +279,19 @@ class RewardFunction:
 
 
 def open_scorer(
-    source: Scorer | str | Path, *, batch_size: int | None, device: str | torch.device | None, allow_untrained: bool
+    source: Scorer | RemoteModel | str | Path,
+    *,
+    batch_size: int | None,
+    device: str | torch.device | None,
+    allow_untrained: bool,
 ) -> Scorer:
-    """The Scorer of a checkpoint, or one that is open. ConfigError for a head that was never trained, unless that is
-    allowed, and for a batch size or a device beside a Scorer, which has its own."""
-    if isinstance(source, Scorer) and (batch_size is not None or device is not None):
+    """The Scorer of a checkpoint or of a server, or one that is open. ConfigError for a head that was never trained,
+    unless that is allowed, and for a batch size or a device beside a Scorer, which has its own."""
+    if not isinstance(source, str | Path) and (batch_size is not None or device is not None):
         raise ConfigError("batch_size and device are those of the Scorer that is given; leave them out here")
-    if not isinstance(source, Scorer):
+    if not isinstance(source, Scorer | str | Path):
+        source = cast("Scorer", source.open_scorer())
+    if isinstance(source, str | Path):
         source = Scorer.from_pretrained(source, device=device, batch_size=8 if batch_size is None else batch_size)
     settings = source.settings
     if settings.trained_on is None and settings.paradigm != "generative" and not allow_untrained:

@@ -42,6 +42,7 @@ from descore.serving.schema import (
 )
 from descore.serving.service import Outcome, Service
 from descore.serving.settings import ServerSettings
+from descore.serving.streaming import stream_score
 
 LINES = "application/x-ndjson"
 _DESCRIPTION = (
@@ -103,8 +104,10 @@ def _add_scoring(app: FastAPI, service: Service) -> None:
     """The routes that give rewards."""
 
     async def score(request: HttpRequest) -> Response:
-        """Score one video."""
+        """Score one video. With `stream` the answer is events: the chain as it is written, then the score."""
         async with read_body(request, ScoreRequest, service) as body:
+            if body.stream:
+                return await stream_score(request, service, body)
             [result] = await _results(request, service, body)
             return _json(score_or_raise(result))
 

@@ -25,7 +25,7 @@ async def await_results(
     with service.metrics.timed("request"):
         try:
             async with asyncio.timeout(seconds := seconds_of(body, service)):
-                return await _while_connected(request, _all_of(tasks))
+                return await while_connected(request, _all_of(tasks))
         except TimeoutError:
             raise late(seconds) from None
         finally:
@@ -60,7 +60,7 @@ async def _all_of(tasks: Sequence["asyncio.Task[Outcome]"]) -> list[Outcome]:
     return [await task for task in tasks]
 
 
-async def _while_connected(request: HttpRequest, coroutine: Coroutine[Any, Any, _T]) -> _T:
+async def while_connected(request: HttpRequest, coroutine: Coroutine[Any, Any, _T]) -> _T:
     """What the work gives. ServiceError (gone) if the client leaves before."""
     work = asyncio.create_task(coroutine)
     leaving = asyncio.create_task(_until_disconnected(request))

@@ -157,6 +157,9 @@ class ScoreRequest(SamplingBody):
 
     prompt: str
     video: VideoInput
+    stream: bool = False
+    """Whether the answer is a stream of events: `chain` with a piece of its text, as it is written, and then `score` or
+    `error`."""
 
     def prompts(self) -> Sequence[str]:
         """One."""

@@ -4,7 +4,7 @@ In: videos and prompts of requests. Out: a `ServedScore` or a `ServiceError` for
 
 import asyncio
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 
 from descore.errors import ConfigError, DescoreError
+from descore.model.generation import OnToken
 from descore.rewards.decoding import DecodingPool
 from descore.rubric import check_prompt
 from descore.scorer import Request, SamplingParams, Scorer
@@ -40,6 +41,7 @@ class _Item:
     clip: Clip
     prompt: str
     params: SamplingParams
+    on_token: OnToken | None
 
 
 _Queue: TypeAlias = BatchQueue[_Item, Score | ServiceError]
@@ -123,7 +125,9 @@ class Service:
             models=self.cards(), data=[OpenAIModel(id=name, created=self._created) for name in self.scorers]
         )
 
-    def submit(self, videos: Sequence[tuple[VideoInput, str]], body: SamplingBody) -> list[asyncio.Task[Outcome]]:
+    def submit(
+        self, videos: Sequence[tuple[VideoInput, str]], body: SamplingBody, *, on_token: OnToken | None = None
+    ) -> list[asyncio.Task[Outcome]]:
         """A task for each video with its prompt, of a body's model and parameters; a cancelled one takes nothing from
         the others.
 
@@ -137,7 +141,14 @@ class Service:
         except DescoreError as error:
             raise service_error(error, of_video="no_video") from error
         self._check_room(len(videos))
-        return [self._task(self._outcome(video, prompt, name, params, chains=body.chains)) for video, prompt in videos]
+        return [
+            self._task(
+                self._outcome(
+                    video, partial(_Item, prompt=prompt, params=params, on_token=on_token), name, chains=body.chains
+                )
+            )
+            for video, prompt in videos
+        ]
 
     def submit_reading(self, video: VideoInput, *, model: str | None) -> "asyncio.Task[Clip | ServiceError]":
         """A task for the frames of a video as a model sees them; it takes a place as any other.
@@ -174,15 +185,13 @@ class Service:
         self._admitted -= 1
         self._tasks.discard(task)
 
-    async def _outcome(
-        self, video: VideoInput, prompt: str, name: str, params: SamplingParams, *, chains: bool
-    ) -> Outcome:
+    async def _outcome(self, video: VideoInput, item_of: Callable[..., _Item], name: str, *, chains: bool) -> Outcome:
         """The score of a video, or why it has none."""
         scorer = self.scorers[name]
         try:
             clip = await self._clip(video, scorer)
-            item = _Item(clip=clip, prompt=prompt, params=params)
-            result = await self._queues[name].result(item, key=params.model_dump_json())
+            item = item_of(clip=clip)
+            result = await self._queues[name].result(item, key=item.params.model_dump_json())
         except DescoreError as error:
             result = service_error(error, of_video="no_video")
         return ServedScore.of(result, model=name, chains=chains) if isinstance(result, Score) else result
@@ -227,7 +236,7 @@ class Service:
 
 def _scored(scorer: Scorer, items: Sequence[_Item]) -> list[Score | ServiceError]:
     """The results of items of the same parameters. What the memory does not hold together is scored one by one."""
-    requests = [Request(video=item.clip, prompt=item.prompt) for item in items]
+    requests = [Request(video=item.clip, prompt=item.prompt, on_token=item.on_token) for item in items]
     try:
         results = list(scorer.score_each(requests, **items[0].params.model_dump()))
     except torch.OutOfMemoryError:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from threading import Lock
+from time import perf_counter
 from typing import Any, Literal, Self
 
 from pydantic import TypeAdapter, ValidationError
@@ -28,6 +29,9 @@ from descore.rewards.journal import check_out, journal_of
 from descore.types import Pair, Preference
 
 PairMember = Literal["a", "b"]
+
+_TABLE_SHARE = 20
+"""The table is written again after so many times the seconds that it took: votes do not wait for a large one."""
 
 VOTES_COLUMN = "votes"
 """Column of the table: how many chose a, b and tie, by label, as JSON."""
@@ -185,6 +189,7 @@ class VoteJournal:
         self.task, self.out = task, out
         self._latest: dict[str, dict[str, Vote]] = defaultdict(dict)
         self._writing = Lock()
+        self._written, self._seconds = 0.0, 0.0
 
     @classmethod
     @contextmanager
@@ -202,10 +207,13 @@ class VoteJournal:
             journal = cls(task, out)
             if path.stat().st_size:
                 journal._load(path, settings)
-                journal._write_table()
             else:
                 append_records(path, [{"settings": settings}])
-            yield journal
+            journal._write_table()
+            try:
+                yield journal
+            finally:
+                journal._write_table()
 
     def _load(self, path: Path, settings: Mapping[str, Any]) -> None:
         began, votes = read_votes(path)
@@ -233,14 +241,22 @@ class VoteJournal:
         return self._latest.get(rater, {})
 
     def add(self, vote: Vote) -> None:
-        """Keep a vote; on return it is on the disk. Threads may call it. ConfigError if it cannot be written."""
+        """Keep a vote; on return it is on the disk, and soon in the table too. Threads may call it. ConfigError if it
+        cannot be written."""
         with self._writing:
             append_records(journal_of(self.out), [vote.record()])
             self._latest[vote.rater][vote.key] = vote
-            self._write_table()
+            if perf_counter() - self._written > _TABLE_SHARE * self._seconds:
+                self._write_table()
 
     def _write_table(self) -> None:
         """The table of all votes so far, in place of the one that is there."""
+        start = perf_counter()
+        self._replace_table()
+        self._written = perf_counter()
+        self._seconds = self._written - start
+
+    def _replace_table(self) -> None:
         by_key: dict[str, list[Vote]] = defaultdict(list)
         for votes in self._latest.values():
             for vote in votes.values():

@@ -137,7 +137,7 @@ def read_examples(table: Path) -> Iterator[dict[str, Any]]:
     if without and not examples:
         raise DataError(str(table), 1, f"no pair has chains; {_WITHOUT_CHAINS}")
     if without:
-        warnings.warn(f"{table}: {without:,} pairs have no chains and are left out", DescoreWarning, stacklevel=2)
+        warnings.warn(f"{table}: pairs without chains are left out: {without:,}", DescoreWarning, stacklevel=2)
 
 
 def _sides_of(cells: Cells) -> tuple[str, ...]:

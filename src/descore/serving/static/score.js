@@ -154,7 +154,7 @@ async function scoreOf(answer, live) {
   for await (const data of eventsOf(answer.body)) {
     if (data.error) throw new Refusal(data.error.kind, data.error.message);
     if (typeof data.reward === "number") result = data;
-    else if (typeof data.text === "string") live(data.text);
+    else if (typeof data.text === "string" && !data.sample) live(data.text); // of several chains the first
   }
   if (!result) throw new Refusal("gone", "the answer ended before the reward");
   return result;

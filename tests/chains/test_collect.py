@@ -2,14 +2,17 @@
 clips in six places."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from descore.chains import asking
 from descore.chains.collect import collect_chains
+from descore.chains.config import CollectConfig
 from descore.chains.estimate import estimate_collection
 from descore.chains.records import read_candidates
 from descore.errors import ConfigError
+from descore.training.config_file import read_config
 from tests.chains.conftest import make_config, write_table
 from tests.chains.stub_teacher import (
     GOOD,
@@ -376,3 +379,11 @@ def test_answers_cost_no_more_than_the_estimate_says(tmp_path, pairs):
         most = estimate_collection(config).most
         collect_chains(config)
     assert 10 * stub.billed["tokens_in"] / 1e6 + 100 * stub.billed["tokens_out"] / 1e6 <= most
+
+
+def test_the_config_of_the_guide_is_one(tmp_path):
+    guide = (Path(__file__).parents[2] / "docs" / "chains.md").read_text(encoding="utf-8")
+    file = tmp_path / "chains.yaml"
+    file.write_text(guide.partition("```yaml\n")[2].partition("```")[0])
+    config = read_config(file, CollectConfig)
+    assert (config.num_chains, config.sees, config.teacher.api_key_env) == (4, "nothing", "TEACHER_KEY")

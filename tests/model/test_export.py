@@ -15,7 +15,7 @@ from descore.model.checkpoint import HEAD_FILE, CheckpointSettings, VocabularyRo
 from descore.model.convert_official import convert_official
 from descore.model.export import export_for_vllm
 from descore.model.generation import suppressed_token_ids
-from descore.model.modeling import DescoreModel, has_adapters
+from descore.model.modeling import DescoreModel, has_adapters, open_processor
 
 NAMES = ("quality", "alignment")
 
@@ -272,3 +272,12 @@ def test_small_models_are_what_every_engine_reads(micro):
     image, video = micro.chat.processor.image_processor, micro.chat.processor.video_processor
     assert list(image.image_mean) == list(video.image_mean) == [0.5] * 3
     assert list(image.image_std) == list(video.image_std) == [0.5] * 3
+
+
+def test_a_server_needs_no_wishes_for_frames_and_turns(exported):
+    processor = open_processor(exported.folder)
+    assert (processor.video_processor.do_resize, processor.video_processor.do_sample_frames) == (False, False)
+    content = [{"type": "video"}, {"type": "text", "text": "what is it?"}]
+    turn = processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
+    assert f"{processor.video_token}what" in turn
+    assert processor.vision_start_token not in turn

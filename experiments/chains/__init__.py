@@ -1,0 +1,1 @@
+"""What chains are worth that a teacher, the model itself, or nobody wrote."""

@@ -1,0 +1,302 @@
+"""What chains are worth by who wrote them, which filter pays, and how bad a teacher may be, where the truth is known.
+
+    python -m experiments.chains.run [--start runs/pre_chain/model] [--out runs/chains] [--only RUN ...] [--dry]
+
+All runs of a seed have the same pairs with the same labels, and equally many updates of stage 0 and stage 1:
+
+    true              the true chains
+    teacher80, 60     a teacher with 80 % or 60 % of its marks right, one chain a clip; a tenth of its chains are no use
+    ...-form          the same, four chains a clip, filtered by form, length, marks and grounding
+    ...-filtered      and by agreement with the label
+    self-1, 2, 3      three rounds of self-collection, from a start that has seen a few true chains of other pairs
+    pairs-only        no chain: the discriminative path
+
+START sees and describes, and has never written a chain with an answer. A fresh one:
+
+    python -m experiments.footage --out runs/footage
+    python -m experiments.grow_tiny.grow --footage runs/footage --out runs/pre_chain --judge-steps 0 --prefer-steps 0
+
+Each model judges the drawn benchmarks. A stopped study resumes. Runs named by --only, such as true-seed0, are done
+alone, and no record is written, so that several processes can share the work. Otherwise the findings after each seed go
+to record.json and, as tables, to the screen. If a round's filters keep nothing, that is a finding: the round and those
+behind it are noted as empty."""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from descore.chains.filtering import FilterConfig
+from descore.chains.output import filter_run
+from descore.chains.rounds import RoundsConfig, run_rounds
+from descore.chains.source import read_chain_source
+from descore.errors import ConfigError
+from descore.evaluation.judges import package_versions
+from descore.io import atomic_write
+from descore.model.checkpoint import find_checkpoint, read_as
+from descore.scorer import SamplingParams
+from descore.training.cold_start import train_cold_start
+from descore.training.config import ColdStartConfig, SftConfig
+from descore.training.config_file import config_yaml, read_config
+from descore.training.sft import train_sft
+from experiments.chains.findings import CONDITIONS, PAIRS_ONLY, ROUNDS, TEACHERS, TRUE, chain_findings, chain_tables
+from experiments.chains.teachers import write_teacher_run
+from experiments.harness import (
+    BENCHMARKS,
+    JudgementsByRun,
+    PlannedRun,
+    draw_pairs,
+    judge_benchmark,
+    judgement_of,
+    note_time,
+    print_plan,
+    quiet,
+    write_record,
+)
+
+HERE = Path(__file__).parent
+FIRST_SEED = 50
+"""Of pairs; those below are of other studies."""
+SEED_PAIRS = 90
+"""Seed of the pairs whose true chains the start of self-collection sees."""
+SECONDS = {"a chain": 0.12, "a pair": 0.35, "a clip": 0.25, "a collected chain": 0.15}
+"""Measured with the bundled model on one quiet core: to train on a chain in stage 0 and on a pair in stage 1, to judge
+a clip and to write a chain. Used by the plan until a run of the same kind is finished."""
+SELF = "self"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainPlan:
+    """Sizes of the study."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    pairs: int = 384
+    """Training pairs of a seed."""
+    seed_pairs: int = 24
+    """Other pairs whose true chains the start of self-collection sees: else it cannot write an answer."""
+    write_steps: int = 96
+    """Updates of stage 0."""
+    score_steps: int = 48
+    """Updates of stage 1."""
+    batch: int = 16
+    """Examples or pairs in an update."""
+    chains: int = 4
+    """Chains for each clip where they are filtered."""
+    limit: int = 64
+    """Pairs of each benchmark that are judged."""
+    max_chain_tokens: int | None = None
+    """Longest chain while writing and judging; None: as the start says."""
+
+    @property
+    def runs(self) -> list[tuple[str, int]]:
+        """Condition and seed of each run; the rounds of self-collection are one."""
+        names = dict.fromkeys(SELF if name.startswith(SELF) else name for name in CONDITIONS)
+        return [(name, seed) for seed in self.seeds for name in names]
+
+
+DRY = ChainPlan(
+    seeds=(0,), pairs=4, seed_pairs=2, write_steps=1, score_steps=1, batch=2, chains=2, limit=2, max_chain_tokens=128
+)
+"""A test of the whole study at sizes that show nothing."""
+
+
+def main() -> None:
+    """Print the plan, run it, and write the findings."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--start", default="runs/pre_chain/model", help="checkpoint that all runs start from")
+    parser.add_argument("--out", type=Path, help="clips, chains, models and judgements; not the record")
+    parser.add_argument("--only", nargs="+", metavar="RUN", help="do these runs, and write no record")
+    parser.add_argument("--dry", action="store_true", help="a few minutes of everything; its record stays in --out")
+    options = parser.parse_args()
+    plan = DRY if options.dry else ChainPlan()
+    out = options.out or Path("runs/chains_dry" if options.dry else "runs/chains_study")
+    quiet()
+    print_plan(planned_runs(plan), out=out)
+    study(plan, start=options.start, out=out, only=options.only, record_folder=out if options.dry else HERE)
+
+
+def study(plan: ChainPlan, *, start: str, out: Path, only: Sequence[str] | None, record_folder: Path) -> None:
+    """Do the runs that are not done; after each seed write and print the findings, unless only some are wanted."""
+    judgements: JudgementsByRun = {}
+    kept: dict[str, Any] = {}
+    for condition, seed in plan.runs:
+        name = f"{condition}-seed{seed}"
+        if only is not None and name not in only:
+            continue
+        judged, of_filters = do_run(condition, seed, plan, start=start, out=out)
+        judgements |= judged
+        kept[name] = of_filters
+        if only is None and (condition, seed) == [run for run in plan.runs if run[1] == seed][-1]:
+            findings = chain_findings(judgements, kept)
+            record = {"start": start, **provenance(plan), **findings}
+            write_record(record_folder / "record.json", record)
+            print(f"\nAfter seed {seed}, {record_folder / 'record.json'}:\n\n{chain_tables(findings)}\n", flush=True)
+
+
+def planned_runs(plan: ChainPlan) -> list[PlannedRun]:
+    """All runs with their expected durations."""
+    train = plan.batch * (plan.write_steps * SECONDS["a chain"] + plan.score_steps * SECONDS["a pair"])
+    judge = 2 * plan.limit * len(BENCHMARKS) * SECONDS["a clip"]
+    collect = 2 * plan.pairs * plan.chains * SECONDS["a collected chain"]
+    seconds = {SELF: ROUNDS * (train + judge + collect)}
+    return [
+        PlannedRun(
+            name=f"{name}-seed{seed}",
+            kind=name if name in (SELF, PAIRS_ONLY) else "chains",
+            seconds=seconds.get(name, train + judge),
+        )
+        for name, seed in plan.runs
+    ]
+
+
+def do_run(
+    condition: str, seed: int, plan: ChainPlan, *, start: str, out: Path
+) -> tuple[JudgementsByRun, dict[str, Any] | list[dict[str, Any]]]:
+    """Train the models of a condition and judge them; what its filters kept is given beside the judgements."""
+    began, name = time.monotonic(), f"{condition}-seed{seed}"
+    pairs = draw_pairs(out / "pairs" / f"{plan.pairs}-seed{seed}", count=plan.pairs, seed=FIRST_SEED + seed)
+    judged: JudgementsByRun = {}
+    kept: dict[str, Any] | list[dict[str, Any]]
+    if condition == SELF:
+        kept = self_collected(seed, plan, pairs, start=start, out=out)
+        models = {f"self-{one['round']}": one["model"] for one in kept if "model" in one}
+    else:
+        table, kept = chain_table(condition, seed, plan, pairs, out=out)
+        models = {condition: trained(condition, seed, plan, table, start=start, out=out)}
+    for model_name, model in models.items():
+        for benchmark in BENCHMARKS:
+            run = judge_benchmark(
+                str(model),
+                benchmark,
+                folder=out / "judged" / name / f"{model_name}-{benchmark}",
+                limit=plan.limit,
+                sampling_params=_sampling_params(model_name, plan),
+            )
+            judged[model_name, seed, benchmark] = judgement_of(run)
+    (out / "judged" / name).mkdir(parents=True, exist_ok=True)  # where no round had a chain
+    note_time(name, time.monotonic() - began, out=out)
+    return judged, kept
+
+
+def _sampling_params(condition: str, plan: ChainPlan) -> SamplingParams:
+    if condition == PAIRS_ONLY:
+        return SamplingParams(think="off")
+    return SamplingParams(think="on", max_chain_tokens=plan.max_chain_tokens)
+
+
+def chain_table(condition: str, seed: int, plan: ChainPlan, pairs: Path, *, out: Path) -> tuple[Path, dict[str, Any]]:
+    """The training table of a condition, and what its filters kept."""
+    if condition == TRUE:
+        return pairs, {}
+    folder = out / "chains" / f"{condition}-seed{seed}"
+    if condition == PAIRS_ONLY:
+        return _without_chains(pairs, folder), {}
+    name, _, filters = condition.removeprefix("teacher").partition("-")
+    chains = plan.chains if filters else 1
+    settings = {
+        "": FilterConfig(agreement=False, grounding=False, min_words=0),
+        "form": FilterConfig(agreement=False),
+        "filtered": FilterConfig(),
+    }[filters]
+    run = write_teacher_run(pairs, folder, right=TEACHERS[name], chains=chains, seed=seed)
+    _, rubric = read_as(find_checkpoint("tiny"), None)
+    return run.table, filter_run(run, read_chain_source(pairs), settings, rubric=rubric)
+
+
+def _without_chains(pairs: Path, folder: Path) -> Path:
+    """The pairs, beside a link to their clips, without chains and marks."""
+    rows = [dict(row.cells) for row in read_chain_source(pairs).rows]
+    columns = ("prompt", "video_a", "video_b", "preference", "group")
+    lines = [{name: row[name] for name in columns} for row in rows]
+    for line in lines:
+        line |= {name: str(pairs.parent.resolve() / line[name]) for name in ("video_a", "video_b")}
+    atomic_write(folder / "pairs.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    return folder / "pairs.jsonl"
+
+
+def trained(condition: str, seed: int, plan: ChainPlan, table: Path, *, start: str, out: Path) -> Path:
+    """The model of a condition: stage 0 on its chains, if it has any, then stage 1."""
+    folder, checkpoint = out / "trained" / f"{condition}-seed{seed}", start
+    if condition != PAIRS_ONLY:
+        sft = train_sft(_stage("sft", SftConfig, plan, seed, checkpoint, table, folder / "sft"))
+        checkpoint = str(sft.model)
+    cold = _stage("cold_start", ColdStartConfig, plan, seed, checkpoint, table, folder / "cold-start")
+    if condition == PAIRS_ONLY:
+        cold = cold.model_copy(update={"loss": cold.loss.model_copy(update={"chain_weight": 0.0})})
+    model = train_cold_start(cold).model
+    assert model is not None, "a run of one process writes its model"
+    return model
+
+
+def _stage(stage: str, settings: Any, plan: ChainPlan, seed: int, start: str, table: Path, out: Path) -> Any:  # noqa: ANN401
+    steps = plan.write_steps if stage == "sft" else plan.score_steps
+    changed = {
+        "model.checkpoint": start,
+        "data.train": table,
+        "optim.max_steps": steps,
+        "optim.per_device_train_batch_size": plan.batch,
+        "optim.seed": seed,
+        "run.out": out,
+    }
+    if plan.max_chain_tokens is not None:
+        changed["model.max_chain_tokens"] = plan.max_chain_tokens
+    overrides = [f"{key}={json.dumps(value, default=str)}" for key, value in changed.items()]
+    return read_config(HERE / f"{stage}.yaml", settings, overrides=overrides)
+
+
+def self_collected(seed: int, plan: ChainPlan, pairs: Path, *, start: str, out: Path) -> list[dict[str, Any]]:
+    """The rounds of self-collection. One whose filters keep nothing ends them, and is named with the reason."""
+    folder = out / "trained" / f"self-seed{seed}"
+    few = draw_pairs(out / "pairs" / f"first-seed{seed}", count=plan.seed_pairs, seed=SEED_PAIRS + seed)
+    first = train_sft(_stage("sft", SftConfig, plan, seed, start, few, folder / "first")).model
+    placeholder = Path("set-by-each-round")
+    configs = {
+        "sft": config_yaml(_stage("sft", SftConfig, plan, seed, str(first), pairs, placeholder)),
+        "cold_start": config_yaml(_stage("cold_start", ColdStartConfig, plan, seed, str(first), pairs, placeholder)),
+        "collect": _collect_yaml(plan, pairs, seed),
+    }
+    for name, text in configs.items():
+        atomic_write(folder / f"{name}.yaml", text)
+    config = RoundsConfig(
+        start=str(first),
+        rounds=1,
+        collect=folder / "collect.yaml",
+        sft=folder / "sft.yaml",
+        cold_start=folder / "cold_start.yaml",
+        out=folder / "rounds",
+    )
+    done: list[dict[str, Any]] = []
+    for number in range(1, ROUNDS + 1):
+        try:
+            done = run_rounds(config.model_copy(update={"rounds": number}))
+        except ConfigError as error:
+            return [*done, {"round": number, "stopped": str(error)}]
+    return done
+
+
+def _collect_yaml(plan: ChainPlan, pairs: Path, seed: int) -> str:
+    values: dict[str, Any] = {
+        "data": {"table": str(pairs)},
+        "teacher": {"kind": "native", "model": "set-by-each-round", "seed": 10**6 * seed, "batch_size": 16},
+        "num_chains": plan.chains,
+        "run": {"out": "set-by-each-round"},
+    }
+    if plan.max_chain_tokens is not None:
+        values["teacher"]["max_completion_tokens"] = plan.max_chain_tokens
+    return json.dumps(values, indent=1) + "\n"  # JSON is YAML
+
+
+def provenance(plan: ChainPlan) -> dict[str, Any]:
+    """How the record was made: sizes, configs, versions."""
+    return {
+        "plan": asdict(plan),
+        "configs": {name: (HERE / name).read_text(encoding="utf-8") for name in ("sft.yaml", "cold_start.yaml")},
+        "versions": package_versions("descore", "torch", "transformers"),
+    }
+
+
+if __name__ == "__main__":
+    main()

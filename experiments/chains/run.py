@@ -62,9 +62,9 @@ FIRST_SEED = 50
 """Of pairs; those below are of other studies."""
 SEED_PAIRS = 90
 """Seed of the pairs whose true chains the start of self-collection sees."""
-SECONDS = {"a chain": 0.12, "a pair": 0.35, "a clip": 0.25, "a collected chain": 0.15}
-"""Measured with the bundled model on one quiet core: to train on a chain in stage 0 and on a pair in stage 1, to judge
-a clip and to write a chain. Used by the plan until a run of the same kind is finished."""
+SECONDS = {"a chain": 1.1, "a pair": 1.5, "a clip": 0.46, "a collected chain": 0.21}
+"""Measured with the bundled model on one core of a busy machine: to train on a chain in stage 0 and on a pair in stage
+1, to judge a clip and to write a chain. Used by the plan until a run of the same kind is finished."""
 SELF = "self"
 
 
@@ -77,9 +77,9 @@ class ChainPlan:
     """Training pairs of a seed."""
     seed_pairs: int = 24
     """Other pairs whose true chains the start of self-collection sees: else it cannot write an answer."""
-    write_steps: int = 96
+    write_steps: int = 48
     """Updates of stage 0."""
-    score_steps: int = 48
+    score_steps: int = 32
     """Updates of stage 1."""
     batch: int = 16
     """Examples or pairs in an update."""

@@ -110,3 +110,76 @@ def test_without_its_packages_the_extra_is_named(descore, config, monkeypatch):
     result = descore("chains", "collect", config)
     assert result.exit_code == 3
     assert "asking a teacher needs openai; run pip install '.[teacher]'" in result.stderr
+
+
+@pytest.fixture
+def collected(descore, config, tmp_path):
+    """A run that has collected two chains."""
+    with StubTeacher(lambda _: right(LONG)) as stub:
+        descore("chains", "collect", config, f"teacher.base_url={stub.url}")
+    return tmp_path / "run"
+
+
+def test_filter_filters_again_and_asks_nothing(descore, collected):
+    result = descore("chains", "filter", collected, "filters.min_words=500")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines()[0] == "filters: kept 0 of 3 chains; rejected 1 at answer, 2 at length"
+    assert json.loads(descore("chains", "filter", collected, "--json").stdout)["kept"] == 2
+
+
+def test_filter_changes_nothing_but_filters(descore, collected):
+    result = descore("chains", "filter", collected, "teacher.seed=3")
+    assert result.exit_code == 3
+    assert "only the filters can change behind a run" in result.stderr
+
+
+def test_check_writes_a_page(descore, collected, tmp_path):
+    result = descore("chains", "check", collected, "--out", tmp_path / "page.html")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines()[0] == f"{collected}: kept 2 of 3 chains, for 2 of 3 rows"
+    assert "leak: not tested, 0 labelled chains are too few" in result.stdout
+    assert "Kept and rejected, side by side" in (tmp_path / "page.html").read_text()
+    assert json.loads(descore("chains", "check", collected, "--json").stdout)["rejected"]["answer"] == 1
+
+
+def test_weak_marks_are_made_of_ratings(descore, tmp_path):
+    row = {"prompt": "a", "video_a": "a.mp4", "video_b": "b.mp4", "preference": "a", "rating_a.VQ": 5, "rating_b.VQ": 1}
+    table = write_table(tmp_path / "rated.csv", [row])
+    result = descore("chains", "weak-marks", table, "--map", "VQ=style", "--out", tmp_path / "weak.jsonl")
+    assert result.stdout.strip() == f"{tmp_path / 'weak.jsonl'}: 1 pair with weak marks"
+    written = json.loads((tmp_path / "weak.jsonl").read_text())
+    assert [json.loads(written[f"marks_{side}"])["style"] for side in "ab"] == [2, 0]
+    for option, reason in (("VQ", "--map VQ: expected NAME=DIMENSION"), ("MQ=dynamics", "no pair has ratings of both")):
+        refused = descore("chains", "weak-marks", table, "--map", option, "--out", tmp_path / "no.jsonl")
+        assert refused.exit_code == 3
+        assert reason in refused.stderr
+
+
+def test_rounds_stand_side_by_side(descore, tmp_path):
+    share = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 4}
+    out = tmp_path / "out"
+    for number in (1, 2):
+        figures = {
+            "round": number,
+            "rows": 4,
+            "rows_kept": number,
+            "kept": 2 * number,
+            "chains": 16,
+            "agreement": {"overall": share},
+            "right_marks": {},
+            "held_out": {"generated": 0.75},
+            "leak": [],
+            "model": f"m{number}",
+        }
+        (out / f"round-{number}").mkdir(parents=True)
+        (out / f"round-{number}" / "round.json").write_text(json.dumps(figures))
+    files = {name: str(tmp_path / f"{name}.yaml") for name in ("collect", "sft", "cold_start")}
+    for file in files.values():
+        (tmp_path / file).write_text("")
+    (tmp_path / "rounds.yaml").write_text(yaml.safe_dump({"start": "tiny", "rounds": 2, "out": str(out), **files}))
+    result = descore("chains", "rounds", tmp_path / "rounds.yaml")
+    assert result.exit_code == 0, result.stderr
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert ["pairs", "with", "chains", "1", "of", "4", "2", "of", "4"] in lines
+    assert ["held-out", "pairs,", "generated", "0.750", "0.750"] in lines
+    assert lines[-1] == ["model:", "m2"]

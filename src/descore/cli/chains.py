@@ -246,7 +246,7 @@ def check(
 @chains_app.command()
 def rounds(
     *,
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The settings; docs/settings.md lists them.")],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The settings; docs/chains.md explains them.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Such as rounds=4.")] = None,
     json: opt.Json = False,
     debug: opt.Debug = False,

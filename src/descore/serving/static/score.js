@@ -26,7 +26,6 @@ function addFiles(files) {
 function removeClip(clip) {
   const index = state.clips.indexOf(clip);
   clip.reading?.abort();
-  URL.revokeObjectURL(clip.url);
   clip.card.remove();
   state.clips.splice(index, 1);
   state.compared = state.compared.filter((one) => one !== clip);
@@ -35,6 +34,7 @@ function removeClip(clip) {
   announce(`${clip.name} removed`);
   rank();
   refresh();
+  URL.revokeObjectURL(clip.url); // once no video reads it any more
 }
 
 function makeCard(clip) {
@@ -284,6 +284,11 @@ const percent = (share) => (share > 0.999 ? "over 99.9 %" : share < 0.001 ? "und
 
 function compare() {
   const pair = state.compared;
+  for (const video of byId("sides").querySelectorAll("video")) {
+    video.onerror = null;
+    video.removeAttribute("src");
+    video.load();
+  }
   byId("comparison").hidden = pair.length !== 2;
   if (pair.length !== 2) return byId("sides").replaceChildren();
   const [a, b] = pair;
@@ -291,8 +296,11 @@ function compare() {
   byId("verdict").replaceChildren("a (", isolated(a.name), ") is preferred to b (", isolated(b.name), ") with a probability of ",
     element("b", {}, percent(chance)));
   const videos = pair.map((clip) => element("video", { src: clip.url, muted: true, playsinline: true, controls: true, preload: "auto",
-    "aria-label": plain(clip.name), onerror: (event) => event.target.replaceWith(clip.frames.cloneNode(true)) }));
-  for (const video of videos) video.muted = true;
+    "aria-label": plain(clip.name) }));
+  videos.forEach((video, index) => {
+    video.muted = true;
+    video.onerror = () => video.replaceWith(pair[index].frames.cloneNode(true)); // a format that the browser does not play
+  });
   byId("sides").replaceChildren(...pair.map((clip, index) => element("div", { class: "side" },
     element("h3", {}, `${"ab"[index]}: `, isolated(clip.name)), videos[index],
     element("p", { class: "numbers" }, ...numbersOf(clip.result)),

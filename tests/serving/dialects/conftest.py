@@ -70,12 +70,12 @@ class Served:
         self._thread.join()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stub():
     return StubScorer()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # its thread ends with these tests: others start processes by forking
 def served(offline, stub, files):
     """A server of all dialects, with the micro model and the stub."""
     server = Served({"micro": offline, "stub": stub}, dialects=dict.fromkeys(DIALECTS, FPS), media_root=files)

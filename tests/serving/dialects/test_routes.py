@@ -99,7 +99,7 @@ def test_the_only_model_answers_to_any_name(own, videos):
 
 
 def test_clips_of_many_clients_share_batches(own, stub, videos):
-    server = own(window=0.2)
+    server = own(window=30.0)  # or until a batch is full
     stub.batches.clear()
     picture = clients.picture_bytes(videos[0][0])
     clients.flow_grpo(server.http, [picture] * 4, ["a", "b", "c", "d"])

@@ -105,6 +105,12 @@ def commands(folder):
         "train rl": settings,
         "world sample": [("--count", 1, "--out", at("world*")), ("--split", EVIL, "--out", at("world*"))],
         "doctor": [()],
+        "data votes": [(at("good*.jsonl"),), (at("gone*.jsonl"),), (at("good*.jsonl"), "--scores", at("scores*.jsonl"))],
+        "chains collect": settings,
+        "chains rounds": settings,
+        "chains filter": [(at("run*"),), (at("gone*"),)],
+        "chains check": [(at("good*.jsonl"), "-o", at("check*.html")), (at("gone*.jsonl"),), (at("run*"),)],
+        "chains weak-marks": [(at("ratings*.jsonl"), "-o", at("marks*.jsonl")), (at("gone*.jsonl"), "-o", at("m*"))],
         "pairs": [(at("scores*.jsonl"), "-o", at("out*.csv")), (at("gone*.jsonl"), "-o", at("out*.csv"))]
         + [(at("ranked*.jsonl"), "-o", at(f"{form}*.csv"), "--format", form) for form in ("trl", "descore", EVIL)],
     }

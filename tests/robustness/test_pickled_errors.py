@@ -10,13 +10,16 @@ from multiprocessing import get_context
 import pytest
 
 import descore
+from descore.chains.server import TeacherError
 from descore.config_model import Fault, SettingsError
+from descore.engines.two_requests import ChainTextError
 from descore.errors import (
     AnswerError,
     CheckpointError,
     ConfigError,
     DataError,
     DescoreError,
+    MarkError,
     VideoError,
     VideoLimitError,
 )
@@ -27,12 +30,15 @@ from descore.video.sampling import DamagedError
 
 EXAMPLES = [
     AnswerError("no block"),
+    ChainTextError("clip.mp4", "its text is not what its tokens say"),
     CheckpointError("config.json: not there"),
     ConfigError("samples is 0"),
     DamagedError("clip.mp4", "cut off"),
     DataError("pairs.csv", 7, "prompt is empty"),
     DescoreError("anything"),
+    MarkError("style is missing"),
     ServiceError("busy", "try again"),
+    TeacherError("busy", "429: later", again=True, wait=2.0),
     SettingsError("sampling", [Fault("fps", "must be positive"), Fault("seed", "unknown key")]),
     VideoError("clip.mp4", "no such file"),
     VideoLimitError("clip.mp4", "8192x8192 pixels"),

@@ -61,7 +61,6 @@ def engine_args(
         "max_model_len": max_model_len,
         "limit_mm_per_prompt": {"video": 1, "image": 0},
         "mm_processor_kwargs": {"do_resize": checkpoint.chat.resize, "do_sample_frames": False},  # frames are ours
-        "trust_remote_code": False,
     }
     if on_cpu:
         args["enforce_eager"] = True  # compiling takes longer than most runs
@@ -88,7 +87,7 @@ class VllmBackend:
         environment = {"TORCH_COMPILE_DISABLE": "1"} if on_cpu else {}
         with patch.dict(os.environ, environment):
             try:
-                self.llm = LLM(**settings)
+                self.llm = LLM(**settings, trust_remote_code=False)
             except (ValueError, RuntimeError, OSError) as fault:
                 reason = next(iter(str(fault).strip().splitlines()), type(fault).__name__)
                 raise ConfigError(f"vllm cannot open {checkpoint.folder}: {reason}") from fault

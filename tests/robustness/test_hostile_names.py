@@ -105,7 +105,7 @@ def commands(folder):
         "train rl": settings,
         "world sample": [("--count", 1, "--out", at("world*")), ("--split", EVIL, "--out", at("world*"))],
         "doctor": [()],
-        "data votes": [(at("good*.jsonl"),), (at("gone*.jsonl"),), (at("good*.jsonl"), "--scores", at("scores*.jsonl"))],
+        "data votes": [(at("good*.jsonl"),), (at("gone*"),), (at("good*.jsonl"), "--scores", at("scores*.jsonl"))],
         "chains collect": settings,
         "chains rounds": settings,
         "chains filter": [(at("run*"),), (at("gone*"),)],

@@ -202,7 +202,14 @@ def serve(
 
             if no_auth and not is_loopback(host):
                 print_error(_EVERYONE, kind="warning")
-            app = create_app(scorers, settings=settings)
+
+            def open_again(name: str) -> "Scorer":
+                if engine_of[name] == "native":  # it has no process that could have died
+                    return scorers[name]
+                one = {name: named[name]}
+                return _open(one, engine_of, paradigm=paradigm, device=device, batch_size=batch_size)[name]
+
+            app = create_app(scorers, settings=settings, open_again=open_again)
             echo(
                 f"serving {', '.join(scorers)} at {address_of(listening)} (page: /, API: /openapi.json; stop: Ctrl-C)",
                 err=True,

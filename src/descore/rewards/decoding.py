@@ -84,6 +84,16 @@ class DecodingPool:
             for worker in self._workers:
                 self._idle.put(worker)
 
+    @property
+    def restarts(self) -> int:
+        """Processes that had died and were started again."""
+        return sum(worker.restarts for worker in self._workers)
+
+    @property
+    def alive(self) -> int:
+        """Processes that live."""
+        return sum(worker.alive for worker in self._workers)
+
     def submit(self, read: ReadClip, video: str) -> "Future[Clip | VideoError]":
         """Read one video when a process is free; a future that is cancelled before then is not read. ConfigError, from
         the future, if no process can be started."""
@@ -112,7 +122,13 @@ class _Worker:
 
     def __init__(self) -> None:
         self._ended = threading.Event()
+        self.restarts = -1
         self._start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process lives."""
+        return self._process.poll() is None
 
     def _start(self) -> None:
         self._connection, other = Pipe()
@@ -126,6 +142,7 @@ class _Worker:
         )
         other.close()
         self._ready = False
+        self.restarts += 1
 
     def read(self, read: ReadClip, video: str, *, patience: float) -> Clip | VideoError:
         """The clip of a video, or why there is none."""

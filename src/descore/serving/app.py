@@ -3,7 +3,7 @@
 app = create_app({"tiny": Scorer.from_pretrained("tiny")}, settings=ServerSettings())"""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
@@ -63,11 +63,13 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 _BODIES = (ScoreRequest, CompareRequest, RankRequest, BatchRequest, FramesRequest)
 
 
-def create_app(scorers: Mapping[str, Scorer], *, settings: ServerSettings) -> FastAPI:
+def create_app(
+    scorers: Mapping[str, Scorer], *, settings: ServerSettings, open_again: Callable[[str], Scorer] | None = None
+) -> FastAPI:
     """The app of some models, by the names that requests use; the first is the default.
 
     `app.state.service` is the `Service`: its `stop` refuses what waits, before a server ends."""
-    service = Service(scorers, settings=settings)
+    service = Service(scorers, settings=settings, open_again=open_again)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -151,8 +153,9 @@ def _add_states(app: FastAPI, service: Service) -> None:
 
     @app.get("/health", response_model_exclude_none=True)
     async def health() -> Health:
-        """Whether the process answers at all."""
-        return Health(status="alive", rewards=unirl_states(service) if "unirl" in service.settings.dialects else None)
+        """Whether the process answers at all, and what of it has failed."""
+        rewards = unirl_states(service) if "unirl" in service.settings.dialects else None
+        return Health(status="alive", models=service.states(), decoding=service.decoding(), rewards=rewards)
 
     @app.get("/ready", responses={503: {"model": ErrorBody}})
     async def ready() -> State:

@@ -438,5 +438,9 @@ class State(_Body):
 class Health(State):
     """Whether the process answers at all."""
 
+    models: dict[str, Literal["ready", "failed"]] = Field(default_factory=dict)
+    """By name. The engine of one that failed is opened again by its next request."""
+    decoding: dict[str, int] = Field(default_factory=dict)
+    """Processes that decode: how many there are to be, how many live, and how many have died and were started again."""
     rewards: dict[str, list[str]] | None = None
     """With the dialect of UniRL: the state of each reward by its name."""

@@ -10,6 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from descore.errors import ConfigError
+from descore.serving.connections import BoundedProtocol
 from descore.serving.guard import GuardedService
 
 _BACKLOG = 2048
@@ -37,9 +38,16 @@ def address_of(listening: socket.socket) -> str:
 
 def run_server(app: FastAPI, listening: socket.socket) -> None:
     """Answer until SIGINT or SIGTERM; a second SIGINT ends at once."""
+    with suppress(KeyboardInterrupt):  # uvicorn raises it again when all has ended
+        server_of(app).run(sockets=[listening])
+
+
+def server_of(app: FastAPI) -> uvicorn.Server:
+    """Uvicorn for an app; a thread that runs it is stopped by `should_exit`."""
     service: GuardedService = app.state.service
     config = uvicorn.Config(
         app,
+        http=BoundedProtocol,
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -47,8 +55,7 @@ def run_server(app: FastAPI, listening: socket.socket) -> None:
         timeout_graceful_shutdown=math.ceil(service.settings.timeout),
         backlog=_BACKLOG,
     )
-    with suppress(KeyboardInterrupt):  # uvicorn raises it again when all has ended
-        _Server(config, service).run(sockets=[listening])
+    return _Server(config, service)
 
 
 class _Server(uvicorn.Server):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 
@@ -21,6 +21,7 @@ from descore.rubric import check_prompt
 from descore.scorer import Request, SamplingParams, Scorer
 from descore.serving.batching import STOPPING, BatchQueue
 from descore.serving.fetching import fetch
+from descore.serving.folders import server_folder
 from descore.serving.media import FETCHED, StoredVideo, store
 from descore.serving.metrics import ServerMetrics
 from descore.serving.problems import ServiceError, service_error
@@ -50,8 +51,15 @@ _Queue: TypeAlias = BatchQueue[_Item, Score | ServiceError]
 class Service:
     """One or several models, and the processes that decode for them. Belongs to the event loop that opened it."""
 
-    def __init__(self, scorers: Mapping[str, Scorer], *, settings: ServerSettings) -> None:
-        """scorers: by the names that requests use; the first is the default."""
+    def __init__(
+        self,
+        scorers: Mapping[str, Scorer],
+        *,
+        settings: ServerSettings,
+        open_again: Callable[[str], Scorer] | None = None,
+    ) -> None:
+        """scorers: by the names that requests use; the first is the default. open_again: opens the scorer of a name
+        whose engine has failed."""
         if not scorers:
             raise ConfigError("a server needs at least one model")
         self.scorers, self.settings = dict(scorers), settings
@@ -59,6 +67,7 @@ class Service:
         self.stopping = False
         self._created = int(time.time())
         self._admitted = 0
+        self._open_again, self._failed = open_again, set[str]()
         self._queues: dict[str, _Queue] = {}
         self._stack = ExitStack()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -68,13 +77,13 @@ class Service:
     async def open(self) -> None:
         """Start the decoding processes, and the models' threads."""
         settings = self.settings
-        self.folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="descore-serve-")))
+        self.folder = self._stack.enter_context(server_folder())
         patience = settings.decode_seconds + _PATIENCE
         self._pool = self._stack.enter_context(DecodingPool(workers=settings.workers, patience=patience))
         self._pool.start()
         for name, scorer in self.scorers.items():
             queue: _Queue = BatchQueue(
-                partial(self._score, name, scorer),
+                partial(self._score, name),
                 max_size=scorer.batch_size,
                 window=settings.window,
                 on_wait=self.metrics.waited,
@@ -101,6 +110,14 @@ class Service:
     def ready(self) -> bool:
         """Whether requests are answered."""
         return bool(self._queues) and not self.stopping and all(queue.alive for queue in self._queues.values())
+
+    def states(self) -> "dict[str, Literal['ready', 'failed']]":
+        """Of each model."""
+        return {name: "failed" if name in self._failed else "ready" for name in self.scorers}
+
+    def decoding(self) -> dict[str, int]:
+        """How the decoding processes are."""
+        return {"workers": self.settings.workers, "alive": self._pool.alive, "restarts": self._pool.restarts}
 
     @property
     def full(self) -> bool:
@@ -226,10 +243,22 @@ class Service:
             return replace(result, source=file.name)
         raise service_error(result, of_video="no_video", name=file.name)
 
-    def _score(self, name: str, scorer: Scorer, items: Sequence[_Item]) -> list[Score | ServiceError]:
-        """The results of a batch, in the model's thread."""
-        with self.metrics.timed("score"):
-            results = _scored(scorer, items)
+    def _score(self, name: str, items: Sequence[_Item]) -> list[Score | ServiceError]:
+        """The results of a batch, in the model's thread. An engine that failed in the last one is opened again."""
+        if name in self._failed and self._open_again is not None:
+            try:
+                self.scorers[name] = self._open_again(name)
+            except DescoreError as error:
+                raise ServiceError("internal", f"the engine of {name} cannot be opened again: {error}") from error
+        self._failed.discard(name)
+        answered = False
+        try:
+            with self.metrics.timed("score"):
+                results = _scored(self.scorers[name], items)
+            answered = True
+        finally:
+            if not answered:
+                self._failed.add(name)
         self.metrics.batch(len(items), model=name, scored=sum(isinstance(result, Score) for result in results))
         return results
 

@@ -9,7 +9,6 @@ import hashlib
 import json
 import threading
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -57,10 +56,9 @@ class StubTeacher:
     answered: list = field(default_factory=list)
     """Keys of the requests whose answer was sent to its end."""
     billed: dict = field(default_factory=lambda: {"tokens_in": 0, "tokens_out": 0})
-    busy: int = 0
-    most_busy: int = 0
     lock: object = field(default_factory=threading.Lock)
     server: object = None
+    ended: object = field(default_factory=threading.Event)
 
     def __enter__(self):
         stub = self
@@ -73,6 +71,7 @@ class StubTeacher:
         return self
 
     def __exit__(self, *_):
+        self.ended.set()
         self.server.shutdown()
         self.server.server_close()
 
@@ -80,19 +79,12 @@ class StubTeacher:
     def url(self):
         return f"http://127.0.0.1:{self.server.server_address[1]}/v1"
 
-    @contextmanager
     def _taken(self, body, headers):
         with self.lock:
             attempt = sum(each.key == digest(body) for each in self.requests)
             request = StubRequest(body, headers, len(self.requests), attempt)
             self.requests.append(request)
-            self.busy += 1
-            self.most_busy = max(self.most_busy, self.busy)
-        try:
-            yield request
-        finally:
-            with self.lock:
-                self.busy -= 1
+        return request
 
     def bill(self, request, *, ended=True, tokens_in=TOKENS_IN, tokens_out=TOKENS_OUT):
         with self.lock:
@@ -115,8 +107,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.teacher._taken(body, {k.lower(): v for k, v in self.headers.items()}) as request:
-            self.teacher.script(request)(self, request)
+        request = self.teacher._taken(body, {k.lower(): v for k, v in self.headers.items()})
+        self.teacher.script(request)(self, request)
 
     def log_message(self, *_):
         """Nothing on standard error."""
@@ -172,6 +164,11 @@ def right(text=GOOD, *, thinking=None, finish="stop", usage=True, seconds=0.0, t
         handler.end_stream()
 
     return act
+
+
+def hang(handler, _request):
+    """Answer nothing until the server ends."""
+    handler.teacher.ended.wait()
 
 
 def status(code, *, message="no", headers=(), kind=None):

@@ -2,6 +2,7 @@
 clips in six places."""
 
 import dataclasses
+import threading
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from tests.chains.stub_teacher import (
     StubTeacher,
     cut,
     flood,
+    hang,
     right,
     rubbish,
     status,
@@ -102,13 +104,13 @@ def test_a_video_goes_as_a_file_where_the_server_takes_it(tmp_path, pairs):
         (rubbish(b"{no json", stream=True), True),
         slow(rubbish(b"[1, 2]", stream=True), True),
         (rubbish(b'{"error": {"message": "overloaded"}}', stream=True), True),
-        slow(right(seconds=0.6), True),
+        slow(hang, True),
     ],
     ids=["500", "429", "503", "cut", "cut politely", "html", "no json", "list", "error in stream", "timeout"],
 )
 def test_what_is_worth_it_is_asked_again(tmp_path, pairs, trouble, billed):
     summary, stub = collect(
-        tmp_path, pairs, once(trouble), "data.limit=1", "limits.timeout=0.4", "limits.retries=1", teacher=PRICES
+        tmp_path, pairs, once(trouble), "data.limit=1", "limits.timeout=3.0", "limits.retries=1", teacher=PRICES
     )
     assert (summary.answered, summary.stopped, sum(summary.failed.values())) == (2, None, 0)
     assert len(stub.requests) == 4
@@ -193,17 +195,21 @@ def test_failures_in_a_row_stop_the_run(tmp_path, pairs):
 
 
 def test_requests_are_alone_until_the_first_answer(tmp_path, pairs):
-    busy = []
+    """And then as many as are allowed: the stub answers three together, or none."""
+    before, three = [], threading.Barrier(3)
 
-    def script(_):
-        busy.append(stub.busy)
-        return right(seconds=0.05)
+    def script(request):
+        before.append(len(stub.answered))
+        if request.number:
+            three.wait(timeout=60)
+        return right()
 
     with StubTeacher(script) as stub:
-        summary = collect_chains(make_config(tmp_path, pairs, stub, num_chains=2, limits={"concurrency": 3}))
-    assert summary.answered == 2 * UNLIKE
-    assert busy[:2] == [1, 1]
-    assert stub.most_busy == 3
+        limits = {"concurrency": 3, "retries": 0}
+        summary = collect_chains(make_config(tmp_path, pairs, stub, "data.limit=2", num_chains=4, limits=limits))
+    assert before[0] == 0 < min(before[1:])
+    assert all(number - answered < 3 for number, answered in enumerate(before))
+    assert summary.answered == 16
 
 
 def test_retry_after_holds_all_requests_back(tmp_path, pairs, monkeypatch):

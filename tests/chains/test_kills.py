@@ -25,7 +25,7 @@ from descore.chains.config import CollectConfig
 from descore.training.config_file import read_config
 collect_chains(read_config(Path(sys.argv[1]), CollectConfig))
 """
-KILLS, CONCURRENCY, CHAINS = 10, 3, 16
+KILLS, CONCURRENCY, CHAINS = 10, 3, 40
 TEACHER = {"price_in": 10.0, "price_out": 100.0, "max_completion_tokens": 64}
 
 

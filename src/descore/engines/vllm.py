@@ -61,6 +61,7 @@ def engine_args(
         "max_model_len": max_model_len,
         "limit_mm_per_prompt": {"video": 1, "image": 0},
         "mm_processor_kwargs": {"do_resize": checkpoint.chat.resize, "do_sample_frames": False},  # frames are ours
+        "use_tqdm_on_load": False,
     }
     if on_cpu:
         args["enforce_eager"] = True  # compiling takes longer than most runs
@@ -84,7 +85,7 @@ class VllmBackend:
         rows = checkpoint.settings.vocabulary_rows
         self._read_ids = rows.ids if rows else []
         # Its sampler is compiled apart, also in eager mode, and the first reward would wait for that.
-        environment = {"TORCH_COMPILE_DISABLE": "1"} if on_cpu else {}
+        environment = {"PYTHONWARNINGS": "ignore", **({"TORCH_COMPILE_DISABLE": "1"} if on_cpu else {})}
         with patch.dict(os.environ, environment):
             try:
                 self.llm = LLM(**settings, trust_remote_code=False)

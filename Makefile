@@ -29,7 +29,7 @@ $(READY): pyproject.toml constraints.txt
 
 # vLLM pins other versions than constraints.txt. torchaudio and torchcodec come with it, are built for CUDA, and are not
 # needed; torchvision is, and lenient_torchvision lets it be imported beside a torch for the CPU.
-vllm: $(VLLM)/ready  ## vLLM for a CPU, in an environment of its own (3.7 GB)
+vllm: $(VLLM)/ready  ## vLLM for a CPU, in an environment of its own (3.9 GB)
 $(VLLM)/ready: pyproject.toml tests/engines/lenient_torchvision.py
 	$(PYTHON) -m venv --clear $(VLLM)
 	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep -E '^torch==' constraints.txt)"

@@ -37,7 +37,7 @@ def test_vllm_gives_our_rewards_chains_and_uses_its_cache(tmp_path):
         env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "XDG_CACHE_HOME": str(tmp_path)},
         cwd=tmp_path,
         check=True,
-        timeout=400,
+        timeout=900,
     )
     found = json.loads(record.read_text())["figures"]["vllm"]
     assert found["largest_difference"] < 1e-4

@@ -195,6 +195,7 @@ def test_settings_that_do_not_go_together(changes, message):
     assert message in str(fault.value)
 
 
+@pytest.mark.slow
 def test_the_written_score_differs_from_the_heads_reward():
     """Its chains are the same in both paradigms; a generative reward is what the verdict says."""
     clip, prompt = noise_clip(3, width=128, height=128), "a red circle moving to the left"

@@ -29,6 +29,7 @@ def test_the_true_size_runs_with_fewer_and_narrower_layers(capsys):
     assert float(cells["apart"]) < 0.1  # bfloat16
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_the_true_size_is_refused_in_one_line_without_a_gpu():
     command = [sys.executable, "-m", "benchmarks.rl_update", "--model", "8B"]

@@ -29,6 +29,7 @@ def test_the_sizes_are_the_published_ones(name, published):
     assert sum(weight.numel() for weight in model.backbone.parameters()) == published
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("learns", "chain", "at_once", "heaviest"),
     [

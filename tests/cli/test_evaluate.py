@@ -216,6 +216,7 @@ def wait_for_records(path, process):
     raise AssertionError("no record was written")
 
 
+@pytest.mark.slow
 def test_features_and_score_tables_import_no_torch(table):
     scores = table.with_name("scores.csv")
     scores.write_text("video,reward\n0.mp4,1\n1.mp4,2\n")

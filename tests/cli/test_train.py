@@ -89,6 +89,7 @@ def test_sft_prints_the_model_and_the_next_command(descore, drawn):
     assert again.stdout.startswith("was trained before: ")
 
 
+@pytest.mark.slow
 def test_a_cold_start_prints_held_out_accuracy_and_scores(descore, drawn):
     result = descore("train", "cold-start", drawn / "cold.yaml", "optim.num_train_epochs=1")
     assert result.exit_code == 0, result.stderr
@@ -209,6 +210,7 @@ def test_the_summary_leaves_out_what_is_not_known(metrics, line, capsys):
     assert capsys.readouterr().out.splitlines() == [line, "next: look"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::descore.errors.DescoreWarning")  # of a head that was never trained, and the like
 def test_half_a_line_of_chains_is_cut_off_on_resuming(descore, films, model, tmp_path):
     (a, b, _), _, _ = films

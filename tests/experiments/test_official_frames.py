@@ -23,6 +23,7 @@ def test_the_record_keeps_its_claims():
     assert round(max(abs(row["official"] - row["uniform"]) for row in rows), 2) == 0.58
 
 
+@pytest.mark.slow
 def test_a_missing_package_is_one_line():
     try:
         import qwen_vl_utils  # noqa: F401

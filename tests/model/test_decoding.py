@@ -214,6 +214,7 @@ def test_a_recorded_step_writes_what_the_plain_loop_writes(micro, plain):
     assert writer.cache.layers[0].prompt_keys.shape[2] == 256
 
 
+@pytest.mark.slow
 def test_a_shape_is_captured_once_and_kept(micro, plain):
     """The first writing ends with the storage at its largest; what the second captures serves all others."""
     graphs = recorded()

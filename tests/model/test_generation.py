@@ -80,6 +80,7 @@ def test_one_pass_equals_encoding_again(micro, how):
         torch.testing.assert_close(one_pass, score_chains(micro, prompts, chains), atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("i", range(4))
 def test_alone_equals_in_a_batch(micro, batch, i):
     [alone] = think_and_score(micro, inputs_of(micro, [i]), **{**SAMPLED, "seeds": [SAMPLED["seeds"][i]]})
@@ -101,6 +102,7 @@ def test_a_sample_does_not_depend_on_how_many_are_drawn(micro, batch):
     assert [c.token_ids for c in two] == [c.token_ids for c in batch[0][:2]]
 
 
+@pytest.mark.slow
 def test_the_same_seed_again_and_another_seed(micro, batch):
     again = think_and_score(micro, inputs_of(micro, range(4)), **SAMPLED)
     assert [[c.token_ids for c in row] for row in again] == [[c.token_ids for c in row] for row in batch]
@@ -118,6 +120,7 @@ def test_greedy_is_transformers_own_greedy(micro):
     assert completion.token_ids[:24] == out[0, prompts["input_ids"].shape[1] :].tolist()
 
 
+@pytest.mark.slow
 def test_a_backbones_own_generation_settings_do_not_leak_in(micro):
     """Qwen3-VL ships settings for chatting; judging has its own."""
     from transformers import GenerationConfig
@@ -182,6 +185,7 @@ def test_sampling_follows_the_distribution():
     torch.testing.assert_close(share, torch.tensor([0.2, 0.3, 0.0, 0.5]), atol=0.0144, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("vocabulary", "temperature"), [(320, 1.0), (40_000, 0.7), (40_000, 2.0)])
 def test_sampling_draws_what_all_in_float64_draws(vocabulary, temperature):
     """A weight in float32 is off by 1e-7 of itself, so of 500 draws fewer than one in 1,000 is another's neighbour."""
@@ -218,6 +222,7 @@ def test_a_shared_prefix_reads_what_encoding_again_reads(micro, adapters, sample
         torch.testing.assert_close(one_pass, again, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapted", [False, True], ids=["plain", "adapters"])
 def test_greedy_chains_of_a_batch_are_those_of_transformers(micro, adapters, adapted):
     """Unlike lengths, over more than one room of own columns, each prompt alone by generate."""
@@ -244,6 +249,7 @@ def all_end(micro):
         return think_and_score(micro, inputs_of(micro, range(4)), **ALL_END), kept, steps
 
 
+@pytest.mark.slow
 def test_rows_that_are_done_leave_and_nothing_changes(micro, all_end, monkeypatch):
     """A row leaves when at most half of the places are needed; the chains and rewards are those of rows that stay."""
     leaving, kept, _ = all_end

@@ -168,6 +168,7 @@ def test_frames_that_the_processor_scales_keep_their_gradient(videos):
     assert all(grad.abs().max() > 0 for grad in grads)
 
 
+@pytest.mark.slow
 def test_a_trainers_modes_and_threads_change_nothing(scorer, videos):
     reward = DifferentiableReward(scorer, fps=1, range=(0, 1), samples=2)
     expected, grads = gradient(reward, videos)

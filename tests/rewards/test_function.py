@@ -128,6 +128,7 @@ def test_clamped_values_are_counted_for_each_clip(scorer, videos):
     assert torch.isfinite(result.rewards).all()
 
 
+@pytest.mark.slow
 def test_threads_get_the_rewards_that_one_thread_gets(scorer, videos):
     function = RewardFunction(scorer, fps=8, samples=2)
     batches = [(videos[[i, j]], [PROMPTS[i], PROMPTS[j]]) for i in range(3) for j in range(3)]

@@ -70,6 +70,7 @@ def read(path):
     return read_clip(path, sampling=VideoSampling())
 
 
+@pytest.mark.slow
 def test_a_broken_clip_in_a_process_pool_is_an_error(tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"not a video")

@@ -43,6 +43,7 @@ def test_the_pieces_are_the_chain_and_the_score_is_the_same(app):
     assert "".join(data["text"] for _, data in chain).strip() == plain["thinking"]
 
 
+@pytest.mark.slow
 def test_each_chain_has_its_number(app):
     fields = {"samples": "3", "seed": "4", "max_chain_tokens": "24", "chains": "true"}
     *pieces, (_, score) = events_of(upload(app, stream="true", **fields))

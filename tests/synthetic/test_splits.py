@@ -54,6 +54,7 @@ def test_chains_and_verdicts_are_true(split):
         assert planned.shown == tidy(planned.shown)
 
 
+@pytest.mark.slow
 @EVERY
 def test_only_one_split_has_held_out_combinations(split):
     for planned in plans(split):
@@ -185,6 +186,7 @@ def test_easy_pairs_differ_in_more():
     assert np.mean(differing) > 2
 
 
+@pytest.mark.slow
 def test_label_noise_flips_decided_pairs_alone():
     turned = 0
     for index in range(1000):

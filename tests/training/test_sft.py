@@ -141,6 +141,7 @@ def test_killed_by_the_system_it_ends_the_same(straight, config_of, train, tmp_p
     assert_same(weights(tmp_path / "run"), weights(straight[0]))
 
 
+@pytest.mark.slow
 def test_batch_4_and_4_times_batch_1_are_the_same(train, tmp_path):
     """The loss is averaged over the tokens of an update; chains of unlike lengths would show a mean of means."""
     options = (*FULL, "run.save_steps=9", "optim.max_steps=3")

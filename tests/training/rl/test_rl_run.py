@@ -263,6 +263,7 @@ def thirds(out, name):
     return sum(values[:third]) / third, sum(values[-third:]) / third
 
 
+@pytest.mark.slow
 def test_chains_get_better_at_what_they_are_worth(rl, tmp_path):
     """Vowels are the only part that counts."""
     worth = ("rewards.quality=0", "rewards.length=0", "policy.beta=0", "loss.bt_weight=0")

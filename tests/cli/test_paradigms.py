@@ -138,6 +138,7 @@ def test_a_run_without_thinking_is_refused_and_records_nothing(descore, saved, t
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_stress_and_doctor_open_it_too(descore, lines, films, plain, tmp_path):
     stressed = descore("stress", *films[0][:2], *PROMPT, "--model", plain, *GENERATIVE, "--out", tmp_path / "run")
     assert stressed.exit_code == 0
@@ -175,6 +176,7 @@ def test_discriminative_thinking_is_refused_before_opening(descore, films):
     assert "cannot score with think on" in result.stderr
 
 
+@pytest.mark.slow
 def test_runs_and_stress_name_the_discriminative_paradigm(descore, films, at_once, tmp_path):
     out = ("--out", tmp_path / "run")
     evaluated = descore("evaluate", "--benchmark", "drawn", "--limit", 2, "--model", at_once, *out)
@@ -191,6 +193,7 @@ def test_runs_and_stress_name_the_discriminative_paradigm(descore, films, at_onc
     assert "judge, discriminative" in (tmp_path / "page.html").read_text()
 
 
+@pytest.mark.slow
 def test_doctor_and_demo_open_a_discriminative_model(descore, lines, at_once, tmp_path):
     [diagnoses] = lines(descore("doctor", "--model", at_once, "--json"))
     assert diagnoses["ok"]

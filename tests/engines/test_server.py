@@ -86,6 +86,7 @@ def test_times_are_those_that_the_model_reads(native):
     assert times_in_tenths(native.chat, ids, frames=5) == [5, 5, 25, 25, 40]  # of 0 to 4 s, by two; the last by itself
 
 
+@pytest.mark.slow
 def test_a_chain_that_text_cannot_carry_is_left_out(scorer, native):
     chat = native.chat
     a, b = chat.encode_chain("re")[:-1], chat.encode_chain("r")[:-1] + chat.encode_chain("e")[:-1]

@@ -23,6 +23,7 @@ def outcomes(videos, *, workers, ahead=4, **options):
         return [(video, clip.source if isinstance(clip, Clip) else clip.reason) for video, clip in read]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 3])
 def test_clips_come_in_order(workers):
     videos = ["slow0", "1", "bad", "slow2", "3", "config"]

@@ -98,6 +98,7 @@ NEEDED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [cut, halve, empty, alter, remove])
 @pytest.mark.parametrize("stage", NEEDED)
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(runs, stage, damage, tmp_path):

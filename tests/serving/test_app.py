@@ -146,7 +146,8 @@ def test_models_states_and_metrics_tell_what_is_there(serving):
     assert score_of(client).json()["model"] == "one"
     assert score_of(client, model="two").json()["model"] == "two"
     score_of(client, "text.mp4")
-    assert client.get("/health").json() == {"status": "alive"}
+    health = client.get("/health").json()
+    assert (health["status"], health["models"]) == ("alive", {"one": "ready", "two": "ready"})
     assert client.get("/ready").json() == {"status": "ready"}
     lines = client.get("/metrics").text.splitlines()
     for line in (

@@ -111,6 +111,7 @@ def test_a_connection_may_be_used_again_and_then_ends(address, monkeypatch):
     assert rest_of(connection.sock) == b""
 
 
+@pytest.mark.slow
 def test_half_uploads_and_wrong_lengths_take_no_place(address, monkeypatch):
     monkeypatch.setattr(connections, "SILENT_SECONDS", 0.3)
     for head, body, closes in (

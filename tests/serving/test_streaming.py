@@ -65,6 +65,7 @@ def test_errors_before_the_first_piece_have_their_status(app):
     assert not list(app.app.state.service.folder.iterdir())
 
 
+@pytest.mark.slow
 def test_a_late_stream_ends_with_an_error(serving, model, monkeypatch):
     written = threading.Event()
     score_each = model.score_each

@@ -64,6 +64,7 @@ def straight(cold_start, tmp_path_factory):
     return out, cold_start(out)
 
 
+@pytest.mark.slow
 def test_it_learns_to_order_pairs(cold_start, tmp_path):
     options = ("optim.max_steps=12", "data.chain_drop=0", "loss.chain_weight=0", "trainable.lora.lora_dropout=0")
     cold_start(tmp_path / "run", *options, CONSTANT, "run.save_steps=99")
@@ -119,6 +120,7 @@ def test_killed_and_gone_on_with_is_the_same_to_the_last_bit(overrides, straight
     assert {"resumed_at": 3} in lines(tmp_path / "cut")
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_what_it_writes_it_ends_the_same(straight, cold_start, tmp_path):
     """A line of metrics and the state of a checkpoint are half there: the run goes on from before them."""
     out = tmp_path / "cut"
@@ -156,6 +158,7 @@ def test_killed_by_the_system_it_ends_the_same(straight, cold_config_of, cold_st
     assert_same(trained(tmp_path / "run"), trained(straight[0]))
 
 
+@pytest.mark.slow
 def test_killed_before_the_model_it_is_judged_and_written(cold_start, data, tmp_path):
     options = (f"data.eval={data / 'pairs_eval.csv'}", "optim.max_steps=1", "evaluate.chain_sources=[none]")
     cold_start(tmp_path / "run", *options)
@@ -168,6 +171,7 @@ def test_killed_before_the_model_it_is_judged_and_written(cold_start, data, tmp_
     assert cold_start(tmp_path / "run", *options).already_trained
 
 
+@pytest.mark.slow
 def test_batch_4_and_4_times_batch_1_are_the_same(cold_start, tmp_path):
     """Both means are over an update: of labels and of tokens, which the four batches hold unlike numbers of."""
     options = (*FULL, "run.save_steps=9", "optim.max_steps=3", "dimensions=[overall, motion]", "loss.kind=ties")
@@ -373,6 +377,7 @@ def pairs_only(data):
     return [data / "empty.csv", data / "bare.csv"]
 
 
+@pytest.mark.slow
 def test_a_table_without_chains_trains_one_that_scores_at_once(cold_start, pairs_only, tmp_path):
     empty, bare = pairs_only
     options = ("loss.chain_weight=0", "optim.max_steps=1", FROZEN)
@@ -420,6 +425,7 @@ def rl_refuses(data, tmp_path):
     return refuse
 
 
+@pytest.mark.slow
 def test_an_eval_table_that_is_trained_on_is_reported(cold_start, data, tmp_path):
     """Whatever it is called."""
     shutil.copy(data / "pairs.csv", data / "copy.csv")

@@ -89,6 +89,7 @@ def test_the_number_of_examples_where_a_batch_of_rows_ends(tmp_path, count):
     assert table[count - 1].video.endswith(f"{count - 1}.mp4")
 
 
+@pytest.mark.slow
 def test_a_long_table_is_never_held_in_memory(tmp_path):
     rows = ({**row, "chain": "x" * 2000} for row in chain_rows(20_000))
     with (tmp_path / "t.jsonl").open("w") as file:

@@ -192,6 +192,7 @@ def test_the_golden_run(tmp_path):
         assert found[name] == pytest.approx(values, rel=1e-2, abs=1e-4), name
 
 
+@pytest.mark.slow
 def test_batches_that_are_added_up_give_the_curve_of_one(rl, tmp_path):
     """Chains are drawn from seeds of their own, so they are the same; means are over the whole update."""
     options = ("optim.max_steps=3", "loss.opponents=all", "policy.mask_truncated_completions=true")
@@ -285,6 +286,7 @@ def test_chains_get_better_at_what_they_are_worth(rl, tmp_path):
     assert last > 1.3 * first
 
 
+@pytest.mark.slow
 def test_rewards_learn_the_pairs_where_no_chain_is_learned_from(rl, tmp_path):
     """All chains are cut off, so none is part of its group; nearly greedy, they are much the same at each step."""
     options = (

@@ -17,7 +17,7 @@ from descore.types import DIMENSIONS
 
 MOST_TEXTS = 4000
 """Chains whose words are compared: the first ones."""
-_LEAST = 20
+_LEAST = 50
 """Labelled pairs or clips below which nothing is tested."""
 _SHUFFLES = 200
 _SURE = 0.95

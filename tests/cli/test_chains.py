@@ -7,6 +7,9 @@ from tests.chains.stub_teacher import GOOD, StubTeacher, right, status
 
 from descore.chains import asking
 
+for package in ("openai", "aiolimiter"):
+    pytest.importorskip(package, reason="of the extra teacher")
+
 LONG = "A red ball rolls over the grass from the left to the right edge.\n" + GOOD
 """Long enough for the filters."""
 

@@ -259,4 +259,5 @@ def test_steps_of_each_family_can_be_recorded(model):
     graphs = recorded(compiler=lambda function: lambda *args: calls.append(function.__name__) or function(*args))
     assert_equal(write(model, graphs, which=[0, 1], limit=20)[:2], write(model, None, which=[0, 1], limit=20)[:2])
     assert graphs.steps
-    assert set(calls) == {"forward", "apply_rotary_pos_emb"}
+    # Releases of transformers differ in the second name.
+    assert {name.replace("multimodal_", "") for name in calls} == {"forward", "apply_rotary_pos_emb"}

@@ -276,6 +276,10 @@ class StaticPrefixCache(SharedPrefixCache):
         self._settle()
 
 
+_ROTARY = ("apply_rotary_pos_emb", "apply_multimodal_rotary_pos_emb")
+"""What transformers' modules call it; the second is that of Qwen2-VL in older releases."""
+
+
 @contextmanager
 def compiled_parts(
     language_model: nn.Module, compiler: Callable[[Callable[..., Any]], Callable[..., Any]] | None
@@ -286,15 +290,17 @@ def compiled_parts(
     types: set[Any] = {type(part) for part in parts}
     functions = {kind: compiler(kind.forward) for kind in types} if compiler else {}
     source: Any = sys.modules[type(language_model).__module__]
-    rotary = source.apply_rotary_pos_emb
+    rotary = {name: getattr(source, name) for name in _ROTARY if hasattr(source, name)}
     try:
         for part in parts:
             part.forward = partial(functions[type(part)], part)
         if compiler:
-            source.apply_rotary_pos_emb = compiler(rotary)
+            for name, function in rotary.items():
+                setattr(source, name, compiler(function))
         yield
     finally:
-        source.apply_rotary_pos_emb = rotary
+        for name, function in rotary.items():
+            setattr(source, name, function)
         for part in parts:
             vars(part).pop("forward", None)
 

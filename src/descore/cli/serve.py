@@ -3,6 +3,7 @@
 An option is a name here, a parameter of `serve`, and a field of `ServerSettings` that `serve` fills."""
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -197,7 +198,11 @@ def serve(
         from descore.serving.server import address_of, bind, run_server
 
         with bind(host, port) as listening:
-            scorers = _open(named, engine_of, paradigm=paradigm, device=device, batch_size=batch_size)
+            # Each model is used in a thread of its own. OpenMP's threads of a main thread that once computed would stay
+            # beside those, and with more of them than cores every barrier sleeps: a third of the speed on two cores.
+            with ThreadPoolExecutor(1) as opening:
+                opened: dict[str, Any] = {"paradigm": paradigm, "device": device, "batch_size": batch_size}
+                scorers = opening.submit(_open, named, engine_of, **opened).result()
             from descore.serving.app import create_app
 
             if no_auth and not is_loopback(host):
@@ -207,7 +212,7 @@ def serve(
                 if engine_of[name] == "native":  # it has no process that could have died
                     return scorers[name]
                 one = {name: named[name]}
-                return _open(one, engine_of, paradigm=paradigm, device=device, batch_size=batch_size)[name]
+                return _open(one, engine_of, **opened)[name]
 
             app = create_app(scorers, settings=settings, open_again=open_again)
             echo(

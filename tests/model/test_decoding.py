@@ -7,6 +7,8 @@ would fail in a capture fails on the tape: numbers read by the host, and tensors
 import numpy as np
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from tests.conftest import build_micro, noise_clip
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -334,16 +336,19 @@ def test_the_path_and_its_reason_are_one_line(micro, adapters, monkeypatch):
     assert "experts are chosen by the data" in graphs.describe(micro)
 
 
+@pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5.19"), reason="its bfloat16 products take the other kernel"
+)
 def test_autocast_has_graphs_of_its_own(micro):
     """Its casts are inside each replay: what autocast keeps is freed behind it."""
     graphs = recorded()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = write(micro, graphs, which=[0], limit=20)[:2]
         # The same storage, read by the plain loop: another width of the prompt would round in another order. The tape
-        # sees a linear layer as its product, and bfloat16's products have two kernels: the first token alone is sure.
+        # sees a linear layer as its product, and bfloat16's products have two kernels.
         chains, rewards, _ = write(micro, StepGraphs(capture=fails, compiler=None), which=[0], limit=20)
-    assert half[0][0][0] == chains[0][0]
-    assert half[0] != chains or torch.allclose(half[1], rewards, atol=0.02, rtol=0)
+    assert half[0] == chains
+    torch.testing.assert_close(half[1], rewards, atol=0.02, rtol=0)
     write(micro, graphs, which=[0], limit=20)
     assert [key[-1] for key in graphs.steps] == [torch.bfloat16, False]
 

@@ -84,7 +84,15 @@ def _is_mergeable(layer: Any) -> bool:  # noqa: ANN401  # PEFT's layers are not 
     weight, active = layer.base_layer.weight, [name for name in layer.active_adapters if name in layer.lora_A]
     whole = weight.shape == (layer.out_features, layer.in_features) and type(weight.data) is Tensor
     plain = not any(name in layer.lora_variant or layer.lora_bias[name] for name in active)
-    return whole and plain and not (layer.disable_adapters or layer.merged or layer.training or layer.fan_in_fan_out)
+    # What learns beside rounded weights is not rounded into them: chains are drawn from what the update reads.
+    learns = any(layer.lora_A[name].weight.requires_grad for name in active)
+    exact = weight.dtype.itemsize >= torch.float32.itemsize or not learns
+    return (
+        whole
+        and plain
+        and exact
+        and not (layer.disable_adapters or layer.merged or layer.training or layer.fan_in_fan_out)
+    )
 
 
 _STAND_INS: WeakKeyDictionary[nn.Module, nn.Linear] = WeakKeyDictionary()

@@ -133,8 +133,11 @@ class RewardFunction:
         check_normalization(normalize, settings)
         self.moments = RunningMoments(settings.dimensions)
         check_terms(terms or {})
-        if monitor is not None and not hasattr(monitor, "add"):
-            raise ConfigError(f"monitor is {monitor!r}, expected a RewardMonitor")
+        if monitor is not None:
+            from descore.rewards.monitor import RewardMonitor  # which imports this module
+
+            if not isinstance(monitor, RewardMonitor):
+                raise ConfigError(f"monitor is {monitor!r}, expected a RewardMonitor")
         self.terms, self.monitor = dict(terms or {}), monitor
         self._known = known_terms(settings, thinks=self.sampling_params.think != "off")
         self.weights = self._check_weights(weights)

@@ -199,7 +199,7 @@ def serve(
 
         with bind(host, port) as listening:
             # Each model is used in a thread of its own. OpenMP's threads of a main thread that once computed would stay
-            # beside those, and with more of them than cores every barrier sleeps: a third of the speed on two cores.
+            # beside those, and with more of them than cores every barrier sleeps: a third slower on two cores.
             with ThreadPoolExecutor(1) as opening:
                 opened: dict[str, Any] = {"paradigm": paradigm, "device": device, "batch_size": batch_size}
                 scorers = opening.submit(_open, named, engine_of, **opened).result()

@@ -119,7 +119,7 @@ def main() -> None:
         options.record.write_text(json.dumps(found))
         return
     with tempfile.TemporaryDirectory() as folder:
-        table = options.table or draw_table(Path(folder), clips=options.clips)
+        table = options.table or draw_table(Path(folder) / "drawn", clips=options.clips)
         found = {way: run(way, table, options) for way in options.ways.split(",")}
     figures = {way: compared(one, found[REFERENCE]) for way, one in found.items()}
     print(f"{environment()}\n{found[REFERENCE]['clips']} clips, {options.model}, {options.dtype}\n")

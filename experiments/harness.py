@@ -20,8 +20,9 @@ import transformers
 from numpy.typing import NDArray
 
 from descore.data.schema import OVERALL
-from descore.evaluation.benchmarks import find_benchmark, load
-from descore.evaluation.judges import ModelJudge
+from descore.errors import ConfigError
+from descore.evaluation.benchmarks import Judgements, find_benchmark, load
+from descore.evaluation.judges import Judge, ModelJudge
 from descore.evaluation.results import Records, key_of, margins_of
 from descore.evaluation.runs import RESULTS_FILE, Run, read_run, run_evaluation
 from descore.io import atomic_write
@@ -29,6 +30,7 @@ from descore.scorer import SamplingParams, Scorer
 from descore.stats.bootstrap import Figure
 from descore.types import DIMENSIONS, Pair, RatedClip
 from experiments.footage import benchmark as footage
+from experiments.generated import benchmark as generated
 
 OUT_OF_DOMAIN = ("drawn-combinations", "drawn-wordings", "drawn-generators")
 BENCHMARKS = ("drawn", *OUT_OF_DOMAIN)
@@ -36,8 +38,8 @@ DOMAINS = {"in-domain": ("drawn",), "out-of-domain": OUT_OF_DOMAIN, **{name: (na
 """By domain, the benchmarks that are pooled in it."""
 FIRST_PAIR = 10**6
 """Number of a seed's first training pair, times one more than the seed: beyond all that the bundled model has seen."""
-UNSEEN = "I see real footage"
-"""How a chain begins that takes a drawn clip for real footage."""
+UNSEEN = ("I see footage", "I see real footage")
+"""How a chain begins that takes a drawn clip for real footage; the second in older models."""
 
 
 def quiet() -> None:
@@ -231,19 +233,22 @@ def judge_benchmark(
 ) -> Run:
     """The evaluation run of a model on a benchmark's first pairs; a finished run in the folder is read instead.
 
-    benchmark: a name of `descore benchmarks`, or `footage`. root: the folder of its files. Exits if the folder holds a
-    run with another limit."""
+    benchmark: a name of `descore benchmarks`, `footage`, or one of `generated.benchmark`. root: the folder of its
+    files. Exits if the folder holds a run with another limit."""
     if (folder / RESULTS_FILE).is_file():
         run = read_run(folder)
         if run.config["limit"] != limit:
             raise SystemExit(f"{folder} judges {run.config['limit']} pairs, expected {limit}; choose another --out")
         return run
     judge = ModelJudge(scorer=open_scorer(model), sampling_params=sampling_params)
-    if benchmark == footage.NAME:
-        if root is None:
-            raise SystemExit("footage: no store; make one with `python -m experiments.footage`")
-        judgements = footage.footage_judgements(root, limit=limit)
-        return run_evaluation(judge, judgements, folder=folder, benchmark=benchmark, title=footage.TITLE, limit=limit)
+    return evaluate(judge, benchmark, folder=folder, limit=limit, root=root)
+
+
+def evaluate(judge: Judge, benchmark: str, *, folder: Path, limit: int | None, root: Path | None = None) -> Run:
+    """The evaluation run of any judge on a benchmark, as `judge_benchmark` does it."""
+    if benchmark in (footage.NAME, *generated.NAMES):
+        title, judgements = own_judgements(benchmark, root, limit)
+        return run_evaluation(judge, judgements, folder=folder, benchmark=benchmark, title=title, limit=limit)
     row = find_benchmark(benchmark)
     return run_evaluation(
         judge,
@@ -255,6 +260,18 @@ def judge_benchmark(
         published=row.published,
         limit=limit,
     )
+
+
+def own_judgements(benchmark: str, root: Path | None, limit: int | None) -> tuple[str, Judgements]:
+    """Title and judgements of a benchmark of the experiments. root: its store. Exits without one, where it needs it."""
+    if benchmark in generated.NAMES:
+        try:
+            return generated.TITLES[benchmark], generated.judgements_of(benchmark, root, limit=limit)
+        except ConfigError as fault:
+            raise SystemExit(str(fault)) from None
+    if root is None:
+        raise SystemExit("footage: no store; make one with `python -m experiments.footage`")
+    return footage.TITLE, footage.footage_judgements(root, limit=limit)
 
 
 # Records and tables.

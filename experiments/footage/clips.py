@@ -91,7 +91,9 @@ class StoredAlbum:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Photograph:
+class Photograph:
+    """A picture in an album."""
+
     album: str
     name: str
     at: int
@@ -164,11 +166,11 @@ class Footage:
             raise ConfigError(f"{self.folder}: no footage for '{split}'; make the store again with all films")
         if pixels < MULTIPLE**2:
             raise ConfigError(f"footage: found {pixels} pixels a frame, expected at least {MULTIPLE**2}")
-        photographed = split == "train" and bool(self._photographs) and rng.random() < P_PHOTOGRAPH
+        photographed = split == "train" and bool(self.photographs) and rng.random() < P_PHOTOGRAPH
         best, most = None, -1.0
         for _ in range(_CROPS):
             clip = (
-                self._random_move(self._photographs[int(rng.integers(len(self._photographs)))], rng, pixels)
+                self._random_move(self.photographs[int(rng.integers(len(self.photographs)))], rng, pixels)
                 if photographed
                 else self._random_crop(shots[int(rng.integers(len(shots)))], rng, pixels)
             )
@@ -179,6 +181,15 @@ class Footage:
                 break
         assert best is not None
         return best
+
+    def film_frames(self, film: str) -> Frames:
+        """All stored frames of a film, (N, H, W, 3) at FPS."""
+        return self._frames[film]
+
+    def picture(self, photograph: Photograph) -> Frames:
+        """A photograph, (H, W, 3)."""
+        shape = photograph.height, photograph.width, 3
+        return self._pictures[photograph.album][photograph.at :][: math.prod(shape)].reshape(shape)
 
     def _shots(self, split: FootageSplit) -> list[Shot]:
         return [
@@ -211,9 +222,8 @@ class Footage:
             source_size=(cut_THWC.shape[2], cut_THWC.shape[1]),
         )
 
-    def _random_move(self, photograph: _Photograph, rng: np.random.Generator, pixels: int) -> Clip:
-        shape = photograph.height, photograph.width, 3
-        stored_HWC = self._pictures[photograph.album][photograph.at :][: math.prod(shape)].reshape(shape)
+    def _random_move(self, photograph: Photograph, rng: np.random.Generator, pixels: int) -> Clip:
+        stored_HWC = self.picture(photograph)
         room = int(photograph.width / LEAST_SCALE), int(photograph.height / LEAST_SCALE)
         options = sizes(pixels, within=room)
         size = options[int(rng.integers(len(options)))]
@@ -229,9 +239,10 @@ class Footage:
         return albums
 
     @cached_property
-    def _photographs(self) -> tuple[_Photograph, ...]:
+    def photographs(self) -> tuple[Photograph, ...]:
+        """Those of all albums, for training."""
         return tuple(
-            _Photograph(album=name, **picture) for name, row in self._albums.items() for picture in row["pictures"]
+            Photograph(album=name, **picture) for name, row in self._albums.items() for picture in row["pictures"]
         )
 
     @cached_property

@@ -121,7 +121,7 @@ def true_chain(flaws: tuple[Flaw, ...]) -> str:
         mark = verdict.marks[name]
         judged = f"{kind} {state[kind]}: {_IN_WORDS[mark]}, {mark}." if kind and mark is not None else _UNKNOWN
         lines.append(f"{name.capitalize()}: {judged}")
-    description = f"I see real footage. The picture is {state['picture']}. The motion is {state['motion']}."
+    description = f"I see footage. The picture is {state['picture']}. The motion is {state['motion']}."
     return "\n".join([description, *lines, write_answer(verdict)])
 
 

@@ -309,7 +309,7 @@ def test_examples_name_their_degradations(store):
 def test_a_chain_by_hand():
     flaws = (Flaw(name="freeze", strength=0.9), Flaw(name="blur", strength=0.3))
     assert true_chain(flaws).splitlines() == [
-        "I see real footage. The picture is slightly blurred. The motion is frozen.",
+        "I see footage. The picture is slightly blurred. The motion is frozen.",
         "Subject: cannot be known, N/A.",
         "Dynamics: motion frozen: wrong, 0.",
         "Camera: cannot be known, N/A.",
@@ -318,7 +318,7 @@ def test_a_chain_by_hand():
         '<answer>{"dimensional_scores": {"subject": "N/A", "dynamics": 0, "camera": "N/A", "environment": "N/A", '
         '"style": 1}, "overall_score": 1.67}</answer>',
     ]
-    assert true_chain(()).splitlines()[0] == "I see real footage. The picture is sharp. The motion is smooth."
+    assert true_chain(()).splitlines()[0] == "I see footage. The picture is sharp. The motion is smooth."
 
 
 def test_only_degradations_that_are_visible_alone_occur(store):

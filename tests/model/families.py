@@ -2,10 +2,10 @@
 
 import torch
 import transformers
-from tests.conftest import RUBRIC, build_micro
+from tests.conftest import RUBRIC, build_micro, noise_clip
 
 from descore.model.checkpoint import CheckpointSettings
-from descore.model.modeling import DescoreModel
+from descore.model.modeling import DescoreModel, family_of
 from descore.model.small import CHAT_TEMPLATE, SPECIAL_TOKENS, small_tokenizer
 from descore.video.sampling import VideoSampling
 
@@ -67,7 +67,78 @@ def qwen2_5_vl(tokenizer, *, patch=8):
     )
 
 
-BUILDERS = {"qwen2_vl": qwen2_vl, "qwen2_5_vl": qwen2_5_vl}
+EDGE, PATCH = 32, 8
+"""Of the square frames, in pixels."""
+SIZE = {"height": EDGE, "width": EDGE}
+SMALL_TOWER = {
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 96,
+    "image_size": EDGE,
+    "patch_size": PATCH,
+}
+
+
+def plain_text(tokenizer, kind, **more):
+    """A language model with plain positions."""
+    rope = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
+    return {**text_config(tokenizer), **rope, "model_type": kind, "head_dim": 32, **more}
+
+
+def with_names(tokenizer, *, end=None, **names):
+    """The tokenizer with further special tokens, which processors ask for by these names."""
+    tokenizer.add_tokens(list(names.values()), special_tokens=True)
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer,
+        eos_token=end or tokenizer.eos_token,
+        pad_token=tokenizer.pad_token,
+        extra_special_tokens=names,
+    )
+
+
+def template(video):
+    """Qwen's turns, with another placeholder of the video."""
+    return CHAT_TEMPLATE.replace("<|vision_start|><|video_pad|><|vision_end|>", f"{{{{ {video!r} }}}}")
+
+
+def internvl(tokenizer, *, text="qwen3"):
+    tokenizer = with_names(
+        tokenizer,
+        start_image_token="<img>",
+        end_image_token="</img>",
+        context_image_token="<IMG_CONTEXT>",
+        video_token="<video>",
+    )
+    processor = transformers.InternVLProcessor(
+        transformers.GotOcr2ImageProcessor(size=SIZE),
+        tokenizer,
+        transformers.InternVLVideoProcessor(size=SIZE),
+        image_seq_length=4,
+        chat_template=template("<video>\n"),
+    )
+    return processor, transformers.InternVLConfig(
+        text_config=plain_text(tokenizer, text),
+        vision_config=SMALL_TOWER,
+        image_token_id=processor.image_token_id,
+        image_seq_length=4,
+    )
+
+
+BUILDERS = {"qwen2_vl": qwen2_vl, "qwen2_5_vl": qwen2_5_vl, "internvl": internvl}
+CLIPS = [
+    noise_clip(0),
+    noise_clip(1, frames=6, width=64, height=48),
+    noise_clip(2, frames=1),
+    noise_clip(3, frames=5, width=48),
+]
+SQUARE_CLIPS = [noise_clip(i, frames=frames, width=EDGE, height=EDGE) for i, frames in enumerate((4, 6, 1, 5))]
+
+
+def clips_of(model):
+    """Clips of unlike lengths, and of unlike sizes where the model reads these."""
+    sampling = model.settings.sampling
+    return SQUARE_CLIPS if sampling.max_pixels == sampling.size_multiple**2 else CLIPS
 
 
 def build(model_type, *, seed=0):
@@ -77,10 +148,9 @@ def build(model_type, *, seed=0):
     torch.manual_seed(seed)
     tokenizer = small_tokenizer(["a red ball rolls to the left <0.5 seconds>", RUBRIC], vocabulary=300)
     processor, config = BUILDERS[model_type](tokenizer)
-    settings = CheckpointSettings(
-        sampling=VideoSampling(max_pixels=64 * 64, min_pixels=16 * 16, size_multiple=16),
-        max_chain_tokens=12,
-    )
+    sampling = VideoSampling(max_pixels=64 * 64, min_pixels=16 * 16, size_multiple=16)
+    sampling = sampling.model_copy(update=family_of(model_type).sizes_needed(sampling, processor))
+    settings = CheckpointSettings(sampling=sampling, max_chain_tokens=12)
     model = DescoreModel.from_backbone(config, processor=processor, settings=settings, rubric=RUBRIC).eval()
     with torch.no_grad():
         for parameter in model.backbone.parameters():

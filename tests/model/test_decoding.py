@@ -58,11 +58,11 @@ def fails(_read):
     raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
 
-def write(model, graphs, which=(0, 1, 2), **options):
+def write(model, graphs, which=(0, 1, 2), clips=CLIPS, **options):
     """Chains and rewards by the writer alone, with these graphs or by the plain loop."""
     how = {**HOW, **options}
     uniform = [np.random.default_rng([how["seeds"][i], s]).random(how["limit"] + 1) for i in which for s in range(3)]
-    prompts = model.chat.lay_out_prompts([CLIPS[i] for i in which], [PROMPTS[i] for i in which])
+    prompts = model.chat.lay_out_prompts([clips[i] for i in which], [PROMPTS[i] for i in which])
     with torch.inference_mode():
         writer = ChainWriter(
             model, prompts, samples=3, temperature=how["temperature"], uniform_RN=np.stack(uniform), graphs=graphs

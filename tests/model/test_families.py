@@ -8,14 +8,14 @@ from dataclasses import replace
 import pytest
 import torch
 from tests.conftest import noise_clip
-from tests.model.families import build, qwen2_5_vl
+from tests.model.families import CLIPS, build, clips_of, internvl, qwen2_5_vl
 from tests.model.test_decoding import assert_equal, recorded, write
 from tests.training.conftest import make_cold_config, make_config, make_data, write_table
 from tests.training.rl_case import make_rl_config, marked_rows
 from tests.training.test_models import IDLE, of_part, step, table
 
-from descore.data.chat import QUERY_TOKEN
-from descore.errors import ConfigError
+from descore.data.chat import QUERY_TOKEN, video_metadata
+from descore.errors import CheckpointError, ConfigError, VideoError
 from descore.model import qwen3_vl
 from descore.model.checkpoint import CheckpointSettings
 from descore.model.export import export_for_vllm
@@ -28,27 +28,26 @@ from descore.training.models import set_trainable
 from descore.training.rl.packing import forward_pack, pack_groups
 from descore.training.rl.run import train_rl
 from descore.training.sft import train_sft
-from descore.video.sampling import VideoSampling
+from descore.video.sampling import VideoSampling, fit_size
 
 TOLERANCE = 1e-5
-CLIPS = [
-    noise_clip(0),
-    noise_clip(1, frames=6, width=64, height=48),
-    noise_clip(2, frames=1),
-    noise_clip(3, frames=5, width=48),
-]
 PROMPTS = ["a red ball", "a long prompt: " + "and then " * 9, "?", "x" * 50]
 TYPES = ["qwen2_vl", "qwen2_5_vl"]
 """Those with positions of their own here."""
+SQUARE = ["internvl"]
+"""Those whose frames are squares of one size."""
 
 
-@pytest.fixture(scope="module", params=["qwen3_vl", *TYPES])
+@pytest.fixture(
+    scope="module", params=["qwen3_vl", *TYPES, *(pytest.param(name, marks=pytest.mark.slow) for name in SQUARE)]
+)
 def model(request):
     return build(request.param)
 
 
 def prompts_of(model, which=range(4)):
-    return model.chat.lay_out_prompts([CLIPS[i] for i in which], [PROMPTS[i] for i in which])
+    clips = clips_of(model)
+    return model.chat.lay_out_prompts([clips[i] for i in which], [PROMPTS[i] for i in which])
 
 
 def rewards_of(completions):
@@ -78,11 +77,12 @@ def test_without_a_chain_rewards_depend_on_clip_and_prompt(model):
         laid_out = model.chat.lay_out_prompts(clips, prompts)
         return score_chains(model, laid_out, [model.chat.no_thinking] * len(clips))[:, 0]
 
-    together = off(CLIPS, PROMPTS)
-    alone = torch.cat([off([clip], [prompt]) for clip, prompt in zip(CLIPS, PROMPTS, strict=True)])
+    clips = clips_of(model)
+    together = off(clips, PROMPTS)
+    alone = torch.cat([off([clip], [prompt]) for clip, prompt in zip(clips, PROMPTS, strict=True)])
     torch.testing.assert_close(together, alone, atol=TOLERANCE, rtol=0)
-    assert (off([CLIPS[1]], [PROMPTS[0]]) - alone[0]).abs() > 1e-3
-    assert (off([CLIPS[0]], [PROMPTS[1]]) - alone[0]).abs() > 1e-3
+    assert (off([clips[1]], [PROMPTS[0]]) - alone[0]).abs() > 1e-3
+    assert (off([clips[0]], [PROMPTS[1]]) - alone[0]).abs() > 1e-3
 
 
 def test_a_pack_is_its_chains_own_sequences(model):
@@ -257,7 +257,82 @@ def test_steps_of_each_family_can_be_recorded(model):
     """As a CUDA graph is captured, on the CPU (see test_decoding.py)."""
     calls = []
     graphs = recorded(compiler=lambda function: lambda *args: calls.append(function.__name__) or function(*args))
-    assert_equal(write(model, graphs, which=[0, 1], limit=20)[:2], write(model, None, which=[0, 1], limit=20)[:2])
+    how = {"which": [0, 1], "limit": 20, "clips": clips_of(model)}
+    assert_equal(write(model, graphs, **how)[:2], write(model, None, **how)[:2])
     assert graphs.steps
     # Releases of transformers differ in the second name.
     assert {name.replace("multimodal_", "") for name in calls} == {"forward", "apply_rotary_pos_emb"}
+
+
+@pytest.mark.parametrize("model_type", SQUARE)
+def test_squares_are_read_as_transformers_reads_them(model_type):
+    """Its processor's pixels, and its own forward, which takes one clip at a time."""
+    model = build(model_type)
+    for clip, prompt in zip(clips_of(model), PROMPTS, strict=True):
+        inputs = model.chat.lay_out_prompts([clip], [prompt])
+        frames, text = torch.from_numpy(clip.frames).permute(0, 3, 1, 2), model.chat.user_turn(prompt)
+        sampled = {"do_resize": False, "do_sample_frames": False, "video_metadata": [video_metadata(clip)]}
+        others = model.chat.processor(text=[text], videos=[frames], return_tensors="pt", **sampled)
+        others.pop("attention_mask"), others.pop("input_ids")
+        pixels = next(iter(others.values()))
+        assert torch.equal(pixels.flatten(0, -4), inputs["pixel_values_videos"])
+        with torch.no_grad():
+            expected = model.backbone.model(input_ids=inputs["input_ids"], **others).last_hidden_state
+            torch.testing.assert_close(model.hidden(inputs), expected, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_internvl_numbers_its_frames():
+    model = build("internvl")
+    text = model.chat.tokenizer.decode(prompts_of(model, [0])["input_ids"][0])
+    frame = "<img>" + "<IMG_CONTEXT>" * 4 + "</img>"
+    frames = "".join(f"Frame-{i}: {frame}\n" for i in (1, 2, 3, 4))
+    assert text == (
+        f"<|im_start|>user\n{frames}Judge whether the video shows: a red ball<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+@pytest.mark.parametrize("model_type", SQUARE)
+def test_frames_of_another_size_are_refused(model_type):
+    model = build(model_type)
+    with pytest.raises(VideoError, match="frames of 64x48 pixels; expected 32x32: sample with size_multiple 32 and"):
+        model.chat.lay_out_prompts([CLIPS[1]], ["x"])
+
+
+@pytest.mark.parametrize("model_type", SQUARE)
+def test_sampling_makes_squares(model_type):
+    """Of any picture, unless settings say otherwise."""
+    model = build(model_type)
+    backbone = {"source": model.backbone.config, "processor": model.chat.processor}
+    sampling = DescoreModel.from_backbone(**backbone).settings.sampling
+    assert {fit_size(*size, sampling=sampling) for size in ((1280, 720), (9, 1800), (32, 32))} == {(32, 32)}
+    own = CheckpointSettings(sampling=VideoSampling(fps=4.0))
+    assert DescoreModel.from_backbone(**backbone, settings=own).settings.sampling == own.sampling
+
+
+@pytest.mark.parametrize("model_type", SQUARE)
+def test_a_prompt_cannot_place_the_video(model_type):
+    model = build(model_type)
+    placeholder = model.chat.processor.video_token
+    inputs = model.chat.lay_out_prompts(clips_of(model)[:1], [f"a {placeholder} <image> <IMG_CONTEXT> ball"])
+    plain = model.chat.lay_out_prompts(clips_of(model)[:1], ["a ball"])
+    assert torch.equal(inputs["mm_token_type_ids"].sum(), plain["mm_token_type_ids"].sum())
+
+
+def test_what_does_not_belong_together_is_refused():
+    model = build("internvl")
+    processor, config = model.chat.processor, model.backbone.config
+    with pytest.raises(CheckpointError, match="the processor: it does not belong to this backbone"):
+        DescoreModel.from_backbone(config, processor=build("qwen2_vl").chat.processor)
+    config.text_config.layer_types = ["full_attention", "sliding_attention"]
+    processor.image_seq_length = 5
+    assert [fault.split(";")[0] for fault in model.family.misfits(config, processor)] == [
+        "its language model has a sliding window",
+        "image_seq_length of the processor is 5",
+    ]
+
+
+def test_attention_of_another_kind_is_refused():
+    """GPT-OSS attends to sinks as well, which shared prompts would leave out."""
+    processor, config = internvl(small_tokenizer(["a"], vocabulary=300), text="gpt_oss")
+    with pytest.raises(CheckpointError, match="its language model is 'gpt_oss'; expected one of qwen2, qwen3, "):
+        DescoreModel.from_backbone(config, processor=processor)

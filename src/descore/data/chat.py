@@ -9,7 +9,7 @@ A checkpoint of the official code may have its query in another place, and its v
 Shapes: B sequences, T tokens."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -39,6 +39,8 @@ Tokens: TypeAlias = list[int]
 Inputs: TypeAlias = dict[str, Tensor]
 """The inputs of a backbone's forward: `input_ids`, `attention_mask` and `mm_token_type_ids` (B, T), and the vision
 inputs of all rows concatenated."""
+LayOutVideos: TypeAlias = Callable[[Any, Sequence[str], Sequence[Clip]], Inputs]
+"""From a processor, user turns with a video's placeholder each, and their clips, to inputs padded on the left."""
 
 
 class Layout(StrEnum):
@@ -73,6 +75,8 @@ class Chat:
     """Let the processor scale a clip whose frames have more pixels in all than its bound, as the official code does."""
     wraps_frames: bool = True
     """The processor writes a time and a wrapper for each frame, so the template's wrapper around the video goes."""
+    lay_out_videos: LayOutVideos | None = None
+    """Lays out videos in the processor's place, where that does not as the model was trained."""
 
     def __post_init__(self) -> None:
         if QUERY_TOKEN not in self.tokenizer.get_vocab():
@@ -106,7 +110,9 @@ class Chat:
     def lay_out_prompts(self, clips: Sequence[Clip], prompts: Sequence[str]) -> Inputs:
         """The user turns, up to where the assistant's chain begins. One prompt for each clip."""
         texts = [self.user_turn(prompt) for prompt in prompts]
-        videos = [_pixels(clip) for clip in clips]
+        if self.lay_out_videos is not None:
+            return self.lay_out_videos(self.processor, texts, clips)
+        videos = [pixels_of(clip) for clip in clips]
         features = self.processor(
             text=texts,
             # Floats that are scaled a second time are not rounded to whole levels, as in the official code.
@@ -233,8 +239,9 @@ class Chat:
         return len(turn) - 1 - turn[::-1].index(self.end_id)
 
     def _escape(self, text: str) -> str:
-        """The text with a space inside each special token, so that a prompt cannot end the user's turn."""
-        for token in self._special_tokens.values():
+        """The text with a space inside each special token, so that a prompt cannot end the user's turn, and inside the
+        video's placeholder, which need not be one."""
+        for token in (*self._special_tokens.values(), self.processor.video_token):
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
 
@@ -263,7 +270,7 @@ def find_too_long(
     }
 
 
-def _pixels(clip: Clip) -> Tensor:
+def pixels_of(clip: Clip) -> Tensor:
     """The frames (T, 3, H, W) on the device that they are on."""
     return clip.pixels if isinstance(clip, TensorClip) else torch.from_numpy(clip.frames).permute(0, 3, 1, 2)
 

@@ -46,11 +46,8 @@ def open_export(source: str | Path, *, paradigm: Paradigm | None, called: str | 
         raise ConfigError(f"{source}: is no export; give the folder that descore export {source} OUT --for vllm writes")
     config = check_for_engines(folder)
     family = family_of(config.model_type)
-    if not family.WRAPS_FRAMES:
-        raise ConfigError(
-            f"{called or source}: {config.model_type} reads times from positions, which no engine but native is given "
-            "exactly; open it with engine native"
-        )
+    if family.ENGINE_FAULT:
+        raise ConfigError(f"{called or source}: {config.model_type} {family.ENGINE_FAULT}; open it with engine native")
     processor = open_processor(folder)
     processor.tokenizer.add_tokens([QUERY_TOKEN], special_tokens=True)  # a plain backbone has none
     text = config.get_text_config()

@@ -180,7 +180,7 @@ class StepGraphs:
 
     def _obstacle(self, model: DescoreModel) -> str | None:
         """What forbids to capture this model's steps, before it is tried."""
-        backbone, layers = model.backbone, model.backbone.model.language_model.layers
+        backbone, layers = model.backbone, model.backbone.get_decoder().layers
         devices = {weight.device for weight in backbone.parameters()}
         if self.capture is None and {device.type for device in devices} != {"cuda"}:
             return f"the model is on {', '.join(sorted({device.type for device in devices}))}, graphs need CUDA"
@@ -224,7 +224,7 @@ class StepGraphs:
         # What autocast has cast and kept is freed behind it, and a graph would go on reading it.
         cast = partial(torch.autocast, kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), False)
         try:
-            with cast(), compiled_parts(writer.model.backbone.model.language_model, self.compiler):
+            with cast(), compiled_parts(writer.model.backbone.get_decoder(), self.compiler):
                 replay, logits_RV = self._capture(partial(writer.read, *static))
         except CAPTURE_FAULTS as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -103,6 +103,8 @@ def _fit_processor(chat: Chat) -> None:
     """What `Chat` asks of a processor in each call is made its setting, since a server takes no such wishes: frames are
     ours, and where each has a wrapper of its own the template writes the video's placeholder alone."""
     processor = chat.processor
+    if chat.lay_out_videos is not None:
+        return  # which asks for nothing
     processor.video_processor.do_sample_frames = False
     processor.video_processor.do_resize = chat.resize
     if chat.wraps_frames and isinstance(processor.chat_template, str):

@@ -330,14 +330,14 @@ class ChainWriter:
         return self._logits(self._forward(token_R1, position_R1, visible_C[None, None]))
 
     def _forward(self, token_Rn: Tensor, position_Rn: Tensor, visible_RnC: Tensor) -> Tensor:
-        hidden_RnD: Tensor = self.model.backbone.model(
-            input_ids=token_Rn,
-            attention_mask=added_to_scores(visible_RnC)[:, None],
+        hidden_RnD: Tensor = self.model.family.last_hidden(
+            self.model.backbone,
+            {"input_ids": token_Rn, "attention_mask": added_to_scores(visible_RnC)[:, None]},
             position_ids=position_Rn.expand(3, -1, -1),
             past_key_values=self.cache,
             shared_prefix=self.cache,
             use_cache=True,
-        ).last_hidden_state
+        )
         return hidden_RnD
 
     def _logits(self, hidden_RnD: Tensor) -> Tensor:

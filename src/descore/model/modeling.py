@@ -39,7 +39,7 @@ from descore.types import Paradigm
 
 MAX_PATCH = 256
 """The largest patch of a video processor, in pixels; known models have 14 and 16."""
-FAMILIES = ("qwen3_vl", "qwen2_vl")
+FAMILIES = ("qwen3_vl", "qwen2_vl", "internvl")
 """The module of each family, beside this one. They are imported in this order, until one has the model_type."""
 
 
@@ -169,7 +169,7 @@ def check_processor(processor: Any) -> None:  # noqa: ANN401
     if video is None:
         raise ValueError(f"it is a {type(processor).__name__}, which reads no video; expected a video processor")
     for name in ("patch_size", "merge_size", "temporal_patch_size"):
-        size = getattr(video, name, None)
+        size = getattr(video, name, 1)  # a processor that leaves patches to the model has none
         if not isinstance(size, int) or not 0 < size <= MAX_PATCH:
             raise ValueError(f"{name} of its video processor is {size!r}; expected a number of pixels or frames")
 
@@ -280,8 +280,9 @@ class DescoreModel(nn.Module):
         processor.tokenizer.add_tokens([QUERY_TOKEN], special_tokens=True)
         if len(processor.tokenizer) > backbone.get_input_embeddings().weight.shape[0]:
             backbone.resize_token_embeddings(len(processor.tokenizer), pad_to_multiple_of=64)
-        settings = _fit_frames(settings or CheckpointSettings(), processor)
-        chat = chat_of(processor, rubric, settings, family_of(backbone.config.model_type))
+        family = family_of(backbone.config.model_type)
+        settings = _fit_frames(settings or CheckpointSettings(), processor, family)
+        chat = chat_of(processor, rubric, settings, family)
         _check_fit(source if isinstance(source, str | Path) else "the config", backbone, chat)
         return cls(backbone, chat=chat, settings=settings)
 
@@ -370,32 +371,27 @@ class DescoreModel(nn.Module):
         return torch.where(is_query_BT1, self.query.to(embedded_BTD.dtype), embedded_BTD)
 
 
-def _fit_frames(settings: CheckpointSettings, processor: Any) -> CheckpointSettings:  # noqa: ANN401
-    """Settings whose frames are whole patches of the processor, unless they say themselves how frames are taken."""
-    patch = processor.video_processor.patch_size * processor.video_processor.merge_size
-    if "sampling" in settings.model_fields_set or settings.sampling.size_multiple % patch == 0:
+def _fit_frames(settings: CheckpointSettings, processor: Any, family: ModuleType) -> CheckpointSettings:  # noqa: ANN401
+    """Settings whose frames are of the family's sizes, unless they say themselves how frames are taken."""
+    with RefuseBroken("the processor", "it does not belong to this backbone"):
+        needed = family.sizes_needed(settings.sampling, processor)
+    if "sampling" in settings.model_fields_set or not needed:
         return settings
-    return settings.model_copy(update={"sampling": settings.sampling.model_copy(update={"size_multiple": patch})})
+    return settings.model_copy(update={"sampling": settings.sampling.model_copy(update=needed)})
 
 
 def chat_of(processor: Any, rubric: str, settings: CheckpointSettings, family: ModuleType) -> Chat:  # noqa: ANN401
     """The token layout of a checkpoint of this family."""
     resize = settings.sampling.rule == "qwen_vl_utils"
-    return Chat(processor, rubric, settings.layout, resize=resize, wraps_frames=family.WRAPS_FRAMES)
+    wraps, lay_out = family.WRAPS_FRAMES, family.lay_out_videos
+    return Chat(processor, rubric, settings.layout, resize=resize, wraps_frames=wraps, lay_out_videos=lay_out)
 
 
 def _check_fit(source: object, backbone: Any, chat: Chat) -> None:  # noqa: ANN401
     """CheckpointError if processor, tokenizer and backbone do not belong together, or the chat template is broken."""
-    vision, video = backbone.config.vision_config, chat.processor.video_processor
-    pairs = {
-        "patch_size": "patch_size",
-        "merge_size": "spatial_merge_size",
-        "temporal_patch_size": "temporal_patch_size",
-    }
-    for name, other in pairs.items():
-        ours, theirs = getattr(video, name), getattr(vision, other)
-        if ours != theirs:
-            raise CheckpointError(f"{source}: {name} of the processor is {ours}, of config.json {theirs}; expected one")
+    with RefuseBroken(source, "the processor does not belong to this backbone"):
+        for fault in family_of(backbone.config.model_type).misfits(backbone.config, chat.processor):
+            raise CheckpointError(f"{source}: {fault}")
     rows = backbone.get_input_embeddings().weight.shape[0]
     if len(chat.tokenizer) > rows:
         raise CheckpointError(f"{source}: the tokenizer has {len(chat.tokenizer)} tokens, the embedding {rows} rows")

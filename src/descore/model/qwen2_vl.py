@@ -17,6 +17,8 @@ from descore.model import qwen3_vl
 MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl")
 
 WRAPS_FRAMES = False
+lay_out_videos = qwen3_vl.lay_out_videos
+ENGINE_FAULT = "reads times from positions, which no engine but native is given exactly"
 INTERLEAVES_POSITIONS = False
 
 PARTS: Mapping[str, tuple[str, ...]] = {
@@ -72,6 +74,7 @@ def _video_positions(grid: Sequence[int], *, merge: int, step: float) -> Tensor:
     ).flatten(1)
 
 
+sizes_needed, misfits = qwen3_vl.sizes_needed, qwen3_vl.misfits
 encode_vision, last_hidden = qwen3_vl.encode_vision, qwen3_vl.last_hidden
 
 

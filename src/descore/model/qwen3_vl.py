@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from descore.data.chat import Inputs
+from descore.video.sampling import VideoSampling
 
 VISION_PIXELS, VISION_FEATURES = "pixel_values_videos", "vision_features"
 """The inputs that hold videos: their patches, or what `encode_vision` makes of them."""
@@ -21,6 +22,12 @@ MODEL_TYPES = ("qwen3_vl", "qwen3_vl_moe")
 
 WRAPS_FRAMES = True
 """The processor writes a time and a wrapper for each vision step."""
+
+lay_out_videos = None
+"""The family's own layout of videos, in place of the processor's; see `internvl`."""
+
+ENGINE_FAULT: str | None = None
+"""Why no engine but native is given what the family's models read."""
 
 INTERLEAVES_POSITIONS = True
 """Time, height and width take turns in a head's dimensions; a config that does not say so misleads other engines."""
@@ -38,6 +45,21 @@ LORA_TARGETS: Mapping[str, tuple[str, ...]] = {
     "language_model": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
 }
 """Part → last names of the linear layers that get an adapter, unless a config says otherwise."""
+
+
+def sizes_needed(sampling: VideoSampling, processor: Any) -> dict[str, int]:  # noqa: ANN401
+    """What `sampling` must have instead, so that its frames can be read: whole patches, merged. Empty if they can."""
+    multiple = processor.video_processor.patch_size * processor.video_processor.merge_size
+    return {"size_multiple": multiple} if sampling.size_multiple % multiple else {}
+
+
+def misfits(config: Any, processor: Any) -> Iterator[str]:  # noqa: ANN401
+    """What in the processor does not belong to the config."""
+    names = {"patch_size": "patch_size", "merge_size": "spatial_merge_size"}
+    for name, other in {**names, "temporal_patch_size": "temporal_patch_size"}.items():
+        ours, theirs = getattr(processor.video_processor, name), getattr(config.vision_config, other)
+        if ours != theirs:
+            yield f"{name} of the processor is {ours}, of config.json {theirs}; expected one"
 
 
 def positions(backbone: Any, inputs: Inputs) -> Tensor:  # noqa: ANN401  # the family's classes share no typed base

@@ -216,12 +216,10 @@ def _settings(settings: CheckpointSettings, config: TrainingConfig) -> Checkpoin
 
 
 def _check_frame_size(model: DescoreModel) -> None:
-    processor, multiple = model.chat.processor.video_processor, model.settings.sampling.size_multiple
-    needed = processor.patch_size * processor.merge_size
-    if multiple % needed:
-        raise ConfigError(
-            f"data.sampling.size_multiple is {multiple}; this model's frames come in multiples of {needed}"
-        )
+    sampling = model.settings.sampling
+    for name, needed in model.family.sizes_needed(sampling, model.chat.processor).items():
+        expected = f"come in multiples of {needed}" if name == "size_multiple" else f"have {needed} pixels"
+        raise ConfigError(f"data.sampling.{name} is {getattr(sampling, name)}; this model's frames {expected}")
 
 
 def save_trained(model: DescoreModel, folder: Path, *, precision: torch.dtype, card: str | None = None) -> None:

@@ -224,7 +224,7 @@ def block_mask(part_PT: Tensor) -> Any:  # noqa: ANN401
 def _attention_mask(model: DescoreModel, part_PT: Tensor) -> Any:  # noqa: ANN401
     """A block mask where flex_attention runs, else an additive one."""
     dtype, config = _attention_dtype(model), model.backbone.config.get_text_config()
-    attention = model.backbone.model.language_model.layers[0].self_attn
+    attention = model.backbone.get_decoder().layers[0].self_attn
     form = (config.num_attention_heads, config.num_key_value_heads, attention.head_dim)
     dropout = config.attention_dropout > 0 and model.training  # which flex_attention does not know
     if config._attn_implementation == "eager" or dropout or flex_fault(part_PT.device, dtype, *form):

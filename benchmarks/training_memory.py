@@ -21,50 +21,27 @@ the whole does not fit.
 import ctypes
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from benchmarks.live_bytes import layer_bytes
 from benchmarks.measure import MIB, added_peak, environment, option_parser, print_row, resident
-from benchmarks.models import HEAD, PATCH, SIZES, Learns, Size, noise_clip, true_size, true_size_filled
+from benchmarks.models import SIZES, Learns, Size, noise_clip, true_size, true_size_filled
+from descore.memory.need import GIB, Need, step_need
 from descore.model.modeling import DescoreModel
 from descore.training.cold_start import pair_batch_loss
 from descore.training.collate import PairCollator, TrainingExample, TrainingPair
 from descore.training.config import LossConfig
-from descore.training.losses import MAX_LOGITS
 from descore.training.models import trainable_weights
 
 EDGE, PER_FRAMES = 256, 64
 """Pixels along each side of a frame, and the tokens of two such frames."""
 ROWS = 2
 """Sequences in a step: the two of a pair."""
-GIB = 1 << 30
 M_MMAP_THRESHOLD = -3
 """glibc's option: the size from which a block is mapped separately."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Need:
-    """Bytes by purpose."""
-
-    frozen: int
-    learned: int
-    kept: int
-    seen: int
-    layer: int
-    logits: int
-    copies: int
-    table: int
-    adamw: int
-
-    @property
-    def peak(self) -> int:
-        """The largest sum at any time. When the table's gradient comes and AdamW steps, no activations are kept."""
-        within = self.kept + max(self.layer, self.logits, self.copies)
-        return self.frozen + self.learned + self.seen + max(within, self.table, self.adamw)
 
 
 def main() -> None:
@@ -111,65 +88,7 @@ def computed(size: Size, *, learns: Learns, tokens: int, chain: int, gpu: bool) 
     """The computed memory of a step."""
     with torch.device("meta"):
         model = true_size(size, learns=learns)
-    weights = list(model.parameters())
-    learned = sum(weight.numel() for weight in weights if weight.requires_grad)
-    text = model.backbone.model.language_model
-    # Where the embedding learns it is held in float32, and so are all hidden states.
-    dtype = text.embed_tokens.weight.dtype
-    hidden = ROWS * tokens * size.width * dtype.itemsize
-    return Need(
-        frozen=sum(weight.nbytes for weight in weights if not weight.requires_grad),
-        learned=learned * 4 * torch.float32.itemsize,
-        kept=(size.layers + 1) * hidden,  # and the gradient that goes back
-        seen=vision_bytes(size, tokens=tokens),
-        layer=layer_bytes(text.layers[-1].train(), (ROWS, tokens, size.width), head=HEAD, dtype=dtype)
-        + waiting_bytes(model),
-        logits=logits_bytes(model, chain=chain) + norm_bytes(size, tokens=tokens, dtype=dtype),
-        copies=copied_bytes(model) + norm_bytes(size, tokens=tokens, dtype=dtype),
-        table=table_bytes(model),
-        adamw=learned * torch.float32.itemsize if gpu else 0,
-    )
-
-
-def vision_bytes(size: Size, *, tokens: int) -> int:
-    """Pixels in float32, and the vision tower's features for the first layers in bfloat16."""
-    video_tokens = ROWS * tokens // 2
-    pixels = 4 * 2 * 3 * PATCH**2  # a token is 2 x 2 patches of two frames of three colours
-    return video_tokens * (pixels * 4 + (1 + len(size.deepstack)) * size.width * 2)
-
-
-def norm_bytes(size: Size, *, tokens: int, dtype: torch.dtype) -> int:
-    """The last norm's input in float32, and its output."""
-    return ROWS * tokens * size.width * (4 + dtype.itemsize)
-
-
-def logits_bytes(model: DescoreModel, *, chain: int) -> int:
-    """A piece of logits in float32, with softmax and gradient. Where the output layer learns, beside its copy in
-    bfloat16 and the gradient of the pieces before; or after that, its gradient in both precisions."""
-    output = model.backbone.lm_head.weight
-    tokens = MAX_LOGITS // len(output)
-    piece = min(ROWS * chain, tokens) * len(output) * 3 * 4
-    if not output.requires_grad:
-        return piece
-    before = waiting_bytes(model) if ROWS * chain > tokens else 0
-    return max(piece + output.numel() * 2 + before, piece // 6 + output.numel() * (2 + 2 + 4))
-
-
-def waiting_bytes(model: DescoreModel) -> int:
-    """The output layer's gradient, kept through the whole backward if it is one table with the embedding."""
-    output, table = model.backbone.lm_head.weight, model.backbone.get_input_embeddings().weight
-    return table.nbytes if table is output and table.requires_grad else 0
-
-
-def table_bytes(model: DescoreModel) -> int:
-    """The gradient of the whole embedding, which comes last; and its sum with the output layer's, if they are one."""
-    table = model.backbone.get_input_embeddings().weight
-    return 2 * waiting_bytes(model) + (table.nbytes if table.requires_grad else 0)
-
-
-def copied_bytes(model: DescoreModel) -> int:
-    """The copies in bfloat16 of trained matrices that mixed precision keeps until the forward has ended."""
-    return sum(m.weight.numel() * 2 for m in model.modules() if isinstance(m, nn.Linear) and m.weight.requires_grad)
+    return step_need(model, rows=ROWS, tokens=tokens, chain=chain, gpu=gpu)
 
 
 class Step:

@@ -20,11 +20,16 @@ Pieces = tuple[str, ...]
 """A chain, cut into what becomes a token each."""
 
 
-def save_told(folder: Path, chains: Mapping[Pieces, float]) -> Path:
-    """Write a backbone that begins each turn with one of `chains`, with the probability given for it."""
+def qwen3_vl(pieces):
     processor = small_processor([DEFAULT_RUBRIC], vocabulary=1000)
-    processor.tokenizer.add_tokens(sorted({piece for pieces in chains for piece in pieces}))
-    config = small_config(processor, vocabulary=1024, width=WIDTH, layers=1, vision_width=48, vision_layers=2)
+    processor.tokenizer.add_tokens(pieces)
+    return processor, small_config(processor, vocabulary=1024, width=WIDTH, layers=1, vision_width=48, vision_layers=2)
+
+
+def save_told(folder: Path, chains: Mapping[Pieces, float], *, build=qwen3_vl) -> Path:
+    """Write a backbone that begins each turn with one of `chains`, with the probability given for it. build: gives a
+    processor whose tokenizer has these pieces, and a config that is WIDTH wide."""
+    processor, config = build(sorted({piece for pieces in chains for piece in pieces}))
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
     backbone = AutoModelForImageTextToText.from_config(config)
     with torch.no_grad():

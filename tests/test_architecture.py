@@ -30,7 +30,7 @@ BASE = {"types", "errors", "rubric", "io", "config_model"}
 MAY_IMPORT = {
     "types": set(),
     "errors": set(),
-    "rubric": {"types", "errors"},
+    "rubric": {"types", "errors", "config_model"},
     "io": {"errors"},
     "config_model": {"errors"},
     "stats": {"types", "errors"},
@@ -39,8 +39,10 @@ MAY_IMPORT = {
     "synthetic": BASE | {"video"},
     "model": BASE | {"data", "video"},
     "engines": BASE | {"data", "video", "model"},
-    "scorer": BASE | {"data", "video", "model", "engines"},
+    "judges": BASE | {"data", "video", "model"},
+    "scorer": BASE | {"data", "video", "model", "engines", "judges"},
     "training": BASE | {"data", "video", "model", "stats"},
+    "memory": BASE | {"data", "video", "model", "training"},
     "evaluation": BASE | {"data", "video", "model", "stats", "scorer", "synthetic"},
     "rewards": BASE | {"data", "video", "model", "stats", "scorer"},
     "serving": BASE | {"data", "video", "model", "stats", "scorer", "rewards"},
@@ -53,6 +55,8 @@ MAY_IMPORT = {
         "synthetic",
         "model",
         "scorer",
+        "judges",
+        "memory",
         "training",
         "evaluation",
         "rewards",
@@ -75,7 +79,8 @@ MAY_IMPORT = {
 }
 
 MOST_MODULES, LEAST_MEDIAN, SMALL_MODULE = 105, 150, 40
-UNCOUNTED = {"rewards", "serving", "chains", "engines"}  # trainers; a service; training data; other engines
+UNCOUNTED = {"rewards", "serving", "chains", "engines", "judges", "memory"}
+"""Trainers; a service; training data; engines and models of others; what fits a card."""
 MOST_TO_SCORE, MOST_TO_STEP = 18, 40
 LONGEST_TEST_NAME = 60
 

@@ -1,14 +1,22 @@
 """The judging text, and reading the answer that it asks for.
 
-A rubric is a text with the placeholder {prompt}; it belongs to a checkpoint. The answer is a JSON object
-inside <answer> tags."""
+A rubric is a text with the placeholder {prompt}; it belongs to a checkpoint. The answer is a JSON object inside
+<answer> tags. Models that others have released answer in forms of their own: the files in rubrics/ have their texts,
+and name the parser that reads them."""
 
 import json
 import math
 import re
-from collections.abc import Mapping
-from typing import Any
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
 
+from pydantic import ConfigDict, PositiveFloat
+
+from descore.config_model import ConfigModel
 from descore.errors import AnswerError, ConfigError, MarkError, RepeatedKeyError, short_repr, unique_keys
 from descore.types import DIMENSIONS, NOT_APPLICABLE, PRIMARY, Mark, Verdict
 
@@ -54,6 +62,120 @@ def fill_rubric(rubric: str, *, prompt: str) -> str:
     if rubric.count(PLACEHOLDER) != 1:
         raise ConfigError(f"rubric: found {rubric.count(PLACEHOLDER)} times {PLACEHOLDER}; expected it exactly once")
     return rubric.replace(PLACEHOLDER, prompt)
+
+
+class AnswerForm(ConfigModel):
+    """How scores are read from a chain that ends otherwise than with our <answer> block."""
+
+    model_config = ConfigDict(title="answer")
+
+    parser: str
+    """The name of one of PARSERS."""
+    labels: Mapping[str, str]
+    """By named dimension, the words that its score stands behind, in the order in which a chain has them."""
+    lowest: float
+    """A score is a number from this one,"""
+    highest: float
+    """to this one, both included."""
+    read_out: Literal["written", "likeliest"] = "written"
+    """written: the number in the chain. likeliest: of all whole numbers of the range, the one that is likeliest as the
+    score's token, times its share of the probability of all of them."""
+    temperature: PositiveFloat = 1.0
+    """That these probabilities are of."""
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """A known parser; a range; a dimension at least; one token for each number that may be likeliest."""
+        if self.parser not in PARSERS:
+            yield "parser", f"is {self.parser!r}, expected one of {', '.join(PARSERS)}"
+        if not self.labels:
+            yield "labels", "is empty, expected a label for each dimension"
+        if self.highest <= self.lowest:
+            yield "highest", f"is {self.highest:g}, expected more than lowest ({self.lowest:g})"
+        if self.read_out == "likeliest" and not set(self.candidates) <= set(range(10)):
+            yield "read_out", "is 'likeliest', which needs a range of single digits"
+
+    @property
+    def candidates(self) -> list[int]:
+        """The whole numbers of the range."""
+        return list(range(math.ceil(self.lowest), math.floor(self.highest) + 1))
+
+    def read(self, chain: str) -> dict[str, "WrittenScore"]:
+        """The score of each dimension. Whatever is missing or out of range raises AnswerError."""
+        scores = PARSERS[self.parser](chain, self)
+        for name, score in scores.items():
+            if not self.lowest <= score.value <= self.highest:
+                found, label = f"{score.value:g}", self.labels[name]
+                raise AnswerError(f"'{label}' is {found}; expected {self.lowest:g} to {self.highest:g}")
+        return scores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenScore:
+    """A number in a chain."""
+
+    value: float
+    start: int
+    """The character that it begins at."""
+
+
+def labelled_scores(chain: str, form: AnswerForm) -> dict[str, WrittenScore]:
+    """The first number that stands right behind each label, upper or lower case, each behind the one before."""
+    scores, start = {}, 0
+    for name, label in form.labels.items():
+        pattern = re.compile(rf"{re.escape(label)}\s*(-?\d{{1,9}}(?:\.\d{{1,9}})?)", re.IGNORECASE)
+        found = pattern.search(chain, start)
+        if found is None:
+            raise AnswerError(f"no number behind '{label}' in the chain")
+        scores[name] = WrittenScore(value=float(found[1]), start=found.start(1))
+        start = found.end()
+    return scores
+
+
+PARSERS: Mapping[str, Callable[[str, AnswerForm], dict[str, WrittenScore]]] = {"labelled_scores": labelled_scores}
+"""By name, what reads the scores from a chain. They are these alone: no code comes with a rubric or a checkpoint."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleasedRubric:
+    """The judging text of a reward model that others have released, and how its answers are read."""
+
+    rubric: str
+    """With {prompt} where the prompt goes."""
+    source: str
+    """Where it was read."""
+    licence: str
+    answer: AnswerForm | None
+    """None: it has no answer, as a model with a head."""
+    sampling: Mapping[str, Any]
+    """Settings of a clip's sampling, as its authors have them."""
+    max_chain_tokens: int
+
+
+def released_rubrics() -> list[str]:
+    """The names that `read_released` knows."""
+    return sorted(file.name.removesuffix(".toml") for file in files("descore").joinpath("rubrics").iterdir())
+
+
+def read_released(name: str) -> ReleasedRubric:
+    """A rubric by its name in the package, or the path of a file of that form (.toml). ConfigError for any other."""
+    inside = files("descore").joinpath("rubrics", f"{name}.toml")
+    file = Path(name) if name.endswith(".toml") else inside if name in released_rubrics() else None
+    if file is None:
+        raise ConfigError(f"rubric: found {name!r}, expected one of {', '.join(released_rubrics())}, or a .toml file")
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        fill_rubric(content["rubric"], prompt="")
+        return ReleasedRubric(
+            rubric=content["rubric"],
+            source=content.get("source", name),
+            licence=content.get("licence", ""),
+            answer=AnswerForm(**content["answer"]) if "answer" in content else None,
+            sampling=content.get("sampling", {}),
+            max_chain_tokens=content.get("max_chain_tokens", 1024),
+        )
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as fault:
+        reason = next(iter(str(fault).splitlines()), type(fault).__name__)
+        raise ConfigError(f"rubric: {name} cannot be read: {reason}") from fault
 
 
 def check_prompt(prompt: object) -> str:

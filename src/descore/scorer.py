@@ -162,7 +162,12 @@ class NativeEngine:
     ) -> list[list[Completion]]:
         if not think:
             return [[completion] for completion in score_without_thinking(self.model, inputs)]
-        return think_and_score(self.model, inputs, seeds=[seed] * len(inputs["input_ids"]), **params)
+        written = think_and_score(self.model, inputs, seeds=[seed] * len(inputs["input_ids"]), **params)
+        if self.chat.answer is None:
+            return written
+        from descore.judges.soft_scores import soften  # released judges alone have them
+
+        return soften(self.model, inputs, written)
 
     @torch.inference_mode()
     def digest(self) -> str:
@@ -195,6 +200,7 @@ class Scorer:
         source: str | Path = "tiny",
         *,
         paradigm: Paradigm | None = None,
+        rubric: str | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
         batch_size: int | None = None,
@@ -202,6 +208,9 @@ class Scorer:
     ) -> Self:
         """Open a checkpoint: a folder, a hub id, or the bundled name `tiny`; with `paradigm` "generative" also a plain
         Qwen3-VL, as a zero-shot judge. See DescoreModel.from_pretrained.
+
+        rubric: that of a released judge, such as "videoscore2", with which the checkpoint is opened as generative and
+        answers in its own form; or a file of your own (docs/models.md).
 
         engine: what writes chains and reads rewards. "native" is ours; "vllm" opens vLLM in this process, and exports
         the checkpoint for it if need be; an address `http://HOST:PORT/v1` asks a server that has its export. See
@@ -211,9 +220,11 @@ class Scorer:
         if engine != "native":
             from descore.engines import open_engine  # scoring by our own engine loads none of it
 
+            if rubric is not None:
+                raise ConfigError(f"rubric: {rubric} is for engine native, found {engine!r}")
             opened = open_engine(engine, source, paradigm=paradigm, device=device, dtype=dtype)
             return cls(opened, name=str(source), batch_size=batch_size)
-        model = DescoreModel.from_pretrained(source, paradigm=paradigm, device=device, dtype=dtype)
+        model = DescoreModel.from_pretrained(source, paradigm=paradigm, rubric=rubric, device=device, dtype=dtype)
         model.check_kernels()
         return cls(model, name=str(source), batch_size=batch_size)
 

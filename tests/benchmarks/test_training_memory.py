@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 from benchmarks import models, training_memory
-from benchmarks.live_bytes import LiveBytes
 
+from descore.memory import need as arithmetic
+from descore.memory.live_bytes import LiveBytes
 from descore.training import losses
 
 
@@ -43,7 +44,7 @@ def test_the_sizes_are_the_published_ones(name, published):
 def test_the_computed_memory_is_that_of_a_step(monkeypatch, learns, chain, at_once, heaviest):
     """Two tokens of chain have few logits, 64 have many. Masks and positions are not computed, so a little is left."""
     monkeypatch.setattr(models, "VOCABULARY", 32_768)
-    for module in (training_memory, losses):
+    for module in (arithmetic, losses):
         monkeypatch.setattr(module, "MAX_LOGITS", at_once)
     size = replace(
         models.SIZES["2B"],

@@ -114,3 +114,34 @@ def test_what_cannot_be_exported_is_one_line(
     assert message in wrong.stderr
     assert code == 2 or len(wrong.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_videoalign_is_converted_and_scores(descore, films, tmp_path):
+    from tests.judges.videoalign_cases import make_source
+
+    theirs, out = make_source(tmp_path).folder, tmp_path / "ours"
+    result = descore("convert-checkpoint", theirs, "--from", "videoalign", "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith(f"converted: {out}, with its adapter (VQ, MQ, TA; queries in the rubric)\n")
+    scored = descore("score", films[0][0], "--prompt", "a", "--model", out)
+    assert scored.exit_code == 0, scored.stderr
+    assert all(name in scored.stdout for name in ("VQ", "MQ", "TA"))
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (("--from", "videoalign", "--layout", "a"), 3, "--layout: for a checkpoint of the DeScore code"),
+        (("--from", "videoalign", "--query-token", "a"), 3, "--query-token: for a checkpoint of the DeScore code"),
+        (("--from", "videoalign", "--dimension", "a"), 3, "--dimension: for a checkpoint of the DeScore code"),
+        (("--from", "videoalign"), 3, "model_config.json"),
+        ((), 2, "Missing option '--rubric'"),
+    ],
+)
+def test_options_of_the_other_code_are_one_line(descore, tmp_path, monkeypatch, options, code, message):
+    monkeypatch.chdir(tmp_path)
+    wrong = descore("convert-checkpoint", tmp_path, "--out", "out", *options)
+    assert wrong.exit_code == code
+    assert message in wrong.stderr
+    assert code == 2 or len(wrong.stderr.splitlines()) == 1

@@ -1,19 +1,20 @@
-"""`descore convert-checkpoint` turns a checkpoint of the official DeScore code into one that every verb opens;
+"""`descore convert-checkpoint` turns a checkpoint of the official DeScore code, or of VideoAlign's, into one that every
+verb opens;
 `descore export` turns one of ours into one that engines open; `descore doctor` shows what is installed, which device is
 used, that a bundled H.264 clip is decoded, and that a checkpoint scores reproducibly here."""
 
 import json as json_lines
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from descore.cli import options as opt
-from descore.cli.errors import echo, reported_errors
+from descore.cli.errors import USAGE_ERROR, echo, reported_errors
 from descore.errors import ConfigError, DescoreError
 
 if TYPE_CHECKING:
@@ -30,27 +31,39 @@ REWARD_TOLERANCE = 1e-4
 def convert_checkpoint(
     *,
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A folder with rm_head.pth and a backbone or a LoRA adapter.")
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The new checkpoint's folder, which must not be there yet.")],
-    rubric: Annotated[
-        Path,
-        typer.Option(
-            "--rubric", help="The judging text that it was trained with: {prompt} once, {video} if not first."
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder with rm_head.pth and a backbone or a LoRA adapter; of VideoAlign, with model_config.json.",
         ),
     ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The new checkpoint's folder, which must not be there yet.")],
+    code: Annotated[
+        Literal["descore", "videoalign"],
+        typer.Option("--from", help="Whose code wrote it: the official DeScore's, or VideoAlign's (docs/models.md)."),
+    ] = "descore",
+    rubric: Annotated[
+        Path | None,
+        typer.Option(
+            "--rubric",
+            help="The judging text that it was trained with: {prompt} once, {video} if not first. Needed for "
+            "DeScore's.",
+        ),
+    ] = None,
     layout: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--layout",
             help="Where its query stood: 'chain, query, end of turn' (stage 2), \"chain and query in the user's "
-            "turn\" (stage 1), or 'chain, end of turn, query'.",
+            "turn\" (stage 1), or 'chain, end of turn, query'. Needed for DeScore's.",
         ),
-    ],
+    ] = None,
     base: Annotated[
         str | None, typer.Option("--base", help="An adapter's backbone, if not where the adapter says.")
     ] = None,
-    query_token: Annotated[str, typer.Option("--query-token", help="The query's name in its tokenizer.")] = "<Reward>",
+    query_token: Annotated[
+        str | None, typer.Option("--query-token", help="The query's name in DeScore's tokenizer. [<Reward>]")
+    ] = None,
     dimension: Annotated[
         list[str] | None, typer.Option("--dimension", help="A name for each output of the head, in order. [overall]")
     ] = None,
@@ -59,25 +72,37 @@ def convert_checkpoint(
     ] = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Convert a checkpoint of the official DeScore code. Nothing in it is run: its head is read as plain tensors."""
+    """Convert a checkpoint of the official DeScore code, or of VideoAlign's. Nothing in it is run: weights are read as
+    plain tensors."""
     with reported_errors(debug=debug):
         from descore.cli.scoring import quiet_transformers
 
-        text = _read_text(rubric)
+        options = {"layout": layout, "query_token": query_token, "dimensions": dimension}
+        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        text = None if rubric is None else _read_text(rubric)
+        _check_options(code, rubric=text, given=given)
         quiet_transformers()
+        if code == "videoalign":
+            from descore.judges.videoalign import convert_videoalign
+
+            echo(_conversion_text(convert_videoalign(source, out, rubric=text, base=base, merge=merge)))
+            return
         from descore.model.convert_official import convert_official
 
-        converted = convert_official(
-            source,
-            out,
-            rubric=text,
-            layout=layout,
-            base=base,
-            query_token=query_token,
-            dimensions=dimension or ["overall"],
-            merge=merge,
-        )
+        converted = convert_official(source, out, rubric=text or "", base=base, merge=merge, **given)
         echo(_conversion_text(converted))
+
+
+def _check_options(code: str, *, rubric: str | None, given: Mapping[str, Any]) -> None:
+    """Refuse what is missing, or has no meaning, for a checkpoint of this code."""
+    if code == "videoalign":
+        if given:
+            name = next(iter(given)).replace("_", "-").removesuffix("s")
+            raise ConfigError(f"--{name}: for a checkpoint of the DeScore code; VideoAlign's says it itself")
+        return
+    for name, value in (("rubric", rubric), ("layout", given.get("layout"))):
+        if value is None:
+            raise USAGE_ERROR(f"Missing option '--{name}'")
 
 
 def _read_text(rubric: Path) -> str:
@@ -91,8 +116,9 @@ def _conversion_text(converted: "Conversion") -> str:
     """What was written, and the next command."""
     settings = converted.settings
     adapter = {"none": "", "kept": ", with its adapter", "merged": ", its adapter merged"}[converted.adapter]
+    layout = settings.layout.value if settings.queries is None else "queries in the rubric"
     return (
-        f"converted: {converted.folder}{adapter} ({', '.join(settings.dimensions)}; {settings.layout})\n"
+        f"converted: {converted.folder}{adapter} ({', '.join(settings.dimensions)}; {layout})\n"
         f"next: descore score CLIP --prompt TEXT --model {converted.folder}"
     )
 

@@ -81,6 +81,7 @@ def evaluate_judge(
     benchmark: BenchmarkName,
     model: JudgeName = None,
     paradigm: opt.ParadigmChoice = None,
+    rubric: opt.Rubric = None,
     scores: ScoreTable = None,
     root: opt.BenchmarkRoot = None,
     think: opt.ThinkChoice = None,
@@ -124,6 +125,7 @@ def evaluate_judge(
                 judge = open_judge(
                     model or "tiny",
                     paradigm=paradigm,
+                    rubric=rubric,
                     device=device,
                     batch_size=batch_size,
                     engine=engine,
@@ -135,7 +137,7 @@ def evaluate_judge(
                         "max_chain_tokens": max_chain_tokens,
                     },
                 )
-            folder = out or _default_folder(judge.config, row, limit)
+            folder = out or _default_folder(judge.config, row, limit, rubric)
             bar.update(task, description="scoring", total=len(judgements.clips))
             run = run_evaluation(
                 judge,
@@ -225,11 +227,18 @@ def _report_table(tables: Sequence[Path], *, out: Path, column: str | None) -> N
     echo(f"{out}: {with_count(overview.rows, 'clip')}, {shown}, {len(page) / 1e6:.1f} MB; open it in a browser")
 
 
-def _default_folder(config: Mapping[str, Any], benchmark: "Benchmark", limit: int | None) -> Path:
+def _default_folder(config: Mapping[str, Any], benchmark: "Benchmark", limit: int | None, rubric: str | None) -> Path:
     """A folder under runs/ named by the options that people vary; a run of other options refuses the folder."""
     think = config["think"] and f"think-{config['think']}"
     name = Path(config["model"]).name
-    parts = [name, Path(benchmark.name).stem, config.get("paradigm"), think, limit and f"first-{limit}"]
+    parts = [
+        name,
+        Path(benchmark.name).stem,
+        config.get("paradigm"),
+        rubric and Path(rubric).stem,
+        think,
+        limit and f"first-{limit}",
+    ]
     return Path("runs") / "-".join(re.sub(r"[^\w.]+", "-", str(part)) for part in parts if part)
 
 

@@ -50,6 +50,14 @@ ParadigmChoice = Annotated[
         "checkpoint says.",
     ),
 ]
+Rubric = Annotated[
+    str | None,
+    typer.Option(
+        "--rubric",
+        help="Judge as a released model does, by its own text and answers: 'videoscore2', 'unifiedreward', "
+        "'unifiedreward2'; or by a .toml file of that form (docs/models.md). The model is then generative.",
+    ),
+]
 ThinkChoice = Annotated[
     Literal["on", "off"] | None,
     typer.Option(

@@ -7,6 +7,7 @@ import typer
 
 from descore.cli import options as opt
 from descore.cli.errors import reported_errors
+from descore.errors import ConfigError
 
 Out = Annotated[
     Path | None,
@@ -80,6 +81,7 @@ def score(
     prompt: opt.PromptOfAll = None,
     model: opt.Model = "tiny",
     paradigm: opt.ParadigmChoice = None,
+    rubric: opt.Rubric = None,
     think: opt.ThinkChoice = None,
     samples: opt.Samples = 1,
     seed: opt.Seed = 0,
@@ -119,6 +121,7 @@ def score(
         opened: dict[str, Any] = {
             "model": model,
             "paradigm": paradigm,
+            "rubric": rubric,
             "device": device,
             "batch_size": batch_size,
             "engine": engine,
@@ -134,6 +137,10 @@ def score(
         opened["engine"], on_ray = parse_engine(engine, cluster=cluster)
         check_bulk_options(sources, prompt=prompt, bulk={**bulk, "engine": on_ray})
         if on_ray:
+            if opened.pop("rubric") is not None:
+                raise ConfigError(
+                    "--rubric: is for this process; on a cluster score a checkpoint that was saved with it"
+                )
             score_on_ray(sources[0], prompt=prompt, json=json, cluster=cluster, **bulk, **opened, **parameters)
             return
         if is_source(sources[0]):
@@ -150,6 +157,7 @@ def rank(
     prompt: opt.PromptOfAll = None,
     model: opt.Model = "tiny",
     paradigm: opt.ParadigmChoice = None,
+    rubric: opt.Rubric = None,
     think: opt.ThinkChoice = None,
     samples: opt.Samples = 1,
     seed: opt.Seed = 0,
@@ -180,6 +188,7 @@ def rank(
             [(clip, prompt) for clip in clips],
             model=model,
             paradigm=paradigm,
+            rubric=rubric,
             device=device,
             batch_size=batch_size,
             engine=engine,
@@ -199,6 +208,7 @@ def compare(
     prompt: opt.Prompt,
     model: opt.Model = "tiny",
     paradigm: opt.ParadigmChoice = None,
+    rubric: opt.Rubric = None,
     think: opt.ThinkChoice = None,
     samples: opt.Samples = 1,
     seed: opt.Seed = 0,
@@ -218,6 +228,7 @@ def compare(
             [(a, prompt), (b, prompt)],
             model=model,
             paradigm=paradigm,
+            rubric=rubric,
             device=device,
             batch_size=2,
             engine=engine,

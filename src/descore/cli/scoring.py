@@ -51,6 +51,7 @@ def open_scorer(
     model: str,
     *,
     paradigm: Paradigm | None = None,
+    rubric: str | None = None,
     device: str | None,
     batch_size: int | None,
     dtype: "torch.dtype | None" = None,
@@ -61,7 +62,7 @@ def open_scorer(
     from descore.scorer import Scorer
 
     scorer = Scorer.from_pretrained(
-        model, paradigm=paradigm, device=device, batch_size=batch_size, dtype=dtype, engine=engine
+        model, paradigm=paradigm, rubric=rubric, device=device, batch_size=batch_size, dtype=dtype, engine=engine
     )
     end_start_up()
     return scorer
@@ -87,6 +88,7 @@ def open_judge(
     model: str,
     *,
     paradigm: Paradigm | None,
+    rubric: str | None = None,
     device: str | None,
     batch_size: int | None,
     sampling_params: Mapping[str, Any],
@@ -102,14 +104,16 @@ def open_judge(
     if model in FEATURES:
         if engine != "native":
             raise ConfigError(f"engine is {engine!r}, and {model} is a hand-made feature, which needs none")
+        if rubric is not None:
+            raise ConfigError(f"--rubric: {model} is a hand-made feature, which reads none")
         end_start_up()
         return FeatureJudge(feature=FEATURES[model], batch_size=batch_size or NATIVE_BATCH)
     from descore.evaluation.judges import ModelJudge
     from descore.scorer import SamplingParams
 
     params = SamplingParams(**sampling_params)
-    params.resolved(paradigm)
-    scorer = open_scorer(model, paradigm=paradigm, device=device, batch_size=batch_size, engine=engine)
+    params.resolved(paradigm or ("generative" if rubric else None))
+    scorer = open_scorer(model, paradigm=paradigm, rubric=rubric, device=device, batch_size=batch_size, engine=engine)
     return ModelJudge(scorer=scorer, sampling_params=params)
 
 
@@ -118,6 +122,7 @@ def score_clips(
     *,
     model: str,
     paradigm: Paradigm | None = None,
+    rubric: str | None = None,
     device: str | None = None,
     batch_size: int | None = None,
     engine: str = "native",
@@ -129,10 +134,12 @@ def score_clips(
         from descore.scorer import SamplingParams
 
         # What no model can score is refused before a large one is opened.
-        SamplingParams(**sampling_params).resolved(paradigm)
+        SamplingParams(**sampling_params).resolved(paradigm or ("generative" if rubric else None))
         for prompt in {prompt for _, prompt in requests}:
             check_prompt(prompt)
-        scorer = open_scorer(model, paradigm=paradigm, device=device, batch_size=batch_size, engine=engine)
+        scorer = open_scorer(
+            model, paradigm=paradigm, rubric=rubric, device=device, batch_size=batch_size, engine=engine
+        )
         bar.update(task, description="watching and thinking", total=len(requests))
         for result in scorer.score_each(requests, **sampling_params):
             bar.advance(task)
@@ -185,6 +192,7 @@ def score_source(
     json: bool,
     model: str,
     paradigm: Paradigm | None,
+    rubric: str | None,
     device: str | None,
     batch_size: int | None,
     engine: str,
@@ -206,9 +214,11 @@ def score_source(
         with DecodingPool(workers=default_workers() if workers is None else workers) as pool:
             from descore.scorer import SamplingParams
 
-            SamplingParams(**sampling_params).resolved(paradigm)
+            SamplingParams(**sampling_params).resolved(paradigm or ("generative" if rubric else None))
             pool.start()
-            scorer = open_scorer(model, paradigm=paradigm, device=device, batch_size=batch_size, engine=engine)
+            scorer = open_scorer(
+                model, paradigm=paradigm, rubric=rubric, device=device, batch_size=batch_size, engine=engine
+            )
             from descore.rewards.bulk import write_scores
 
             show = BulkDisplay(bar, task)

@@ -3,8 +3,9 @@
     user:       <video> rubric with the prompt
     assistant:  chain ... <end of turn> <query>
 
-A checkpoint of the official code may have its query in another place, and its video inside the rubric at {video}: see
-`Layout`. Rows are padded on the left, so that a chain is continued, and the query read, at the last column.
+A checkpoint of other code may have its query in another place, or several of them inside the rubric, and its video
+inside the rubric at {video}: see `Layout` and `Chat.queries`. Rows are padded on the left, so that a chain is
+continued, and the query read, at the last column.
 
 Shapes: B sequences, T tokens."""
 
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from descore.errors import AnswerError, ConfigError, VideoError
-from descore.rubric import PLACEHOLDER, fill_rubric, read_answer
+from descore.rubric import PLACEHOLDER, AnswerForm, fill_rubric, read_answer
 from descore.types import Clip, Completion
 
 QUERY_TOKEN = "<|query|>"
@@ -77,10 +78,18 @@ class Chat:
     """The processor writes a time and a wrapper for each frame, so the template's wrapper around the video goes."""
     lay_out_videos: LayOutVideos | None = None
     """Lays out videos in the processor's place, where that does not as the model was trained."""
+    queries: tuple[str, ...] = ()
+    """Tokens inside the rubric at which the rewards are read, one for each dimension, as VideoAlign's models have them:
+    there is no chain. None: the query behind the chain."""
+    answer: AnswerForm | None = None
+    """How a generative model's chain gives its rewards; None: by the overall score in its <answer> block."""
 
     def __post_init__(self) -> None:
-        if QUERY_TOKEN not in self.tokenizer.get_vocab():
-            raise ConfigError(f"the tokenizer has no {QUERY_TOKEN} token; start from DescoreModel.from_backbone")
+        for token in self.queries or (QUERY_TOKEN,):
+            if token not in self.tokenizer.get_vocab():
+                raise ConfigError(f"the tokenizer has no {token} token; start from DescoreModel.from_backbone")
+            if self.queries and self.rubric.count(token) != 1:
+                raise ConfigError(f"rubric: found {self.rubric.count(token)} times {token}; expected each query once")
 
     @property
     def tokenizer(self) -> Any:  # noqa: ANN401  # transformers' tokenizer classes share no typed base
@@ -89,8 +98,8 @@ class Chat:
 
     @property
     def query_id(self) -> int:
-        """The id of the query token."""
-        return int(self.tokenizer.convert_tokens_to_ids(QUERY_TOKEN))
+        """The id of the query token, the last one of several."""
+        return int(self.tokenizer.convert_tokens_to_ids(self.queries[-1] if self.queries else QUERY_TOKEN))
 
     @property
     def end_id(self) -> int:
@@ -134,7 +143,10 @@ class Chat:
         """The whole sequences: each prompt row, its chain, and then the query.
 
         `chains` are ids that end with the end of turn; `no_thinking` is the chain of a model that does not think. The
-        result also has `chain_mask` (B, T), true at the chain's columns."""
+        result also has `chain_mask` (B, T), true at the chain's columns. Queries inside the rubric are there already,
+        and see no chain."""
+        if query and self.queries:
+            return {**prompts, "chain_mask": torch.zeros_like(prompts["input_ids"], dtype=torch.bool)}
         tails = [[*self.before_query(chain), self.query_id] if query else list(chain) for chain in chains]
         heads = [row[mask.bool()] for row, mask in zip(prompts["input_ids"], prompts["attention_mask"], strict=True)]
         if query and self.layout is Layout.USER_TURN:
@@ -156,6 +168,11 @@ class Chat:
             out["mm_token_type_ids"][row, start:chain_start] = kind
             out["chain_mask"][row, chain_start : width - int(query)] = 1
         return {**prompts, **out, "chain_mask": out["chain_mask"].bool()}
+
+    def at_queries(self, hidden_BTD: Tensor, ids_BT: Tensor) -> list[Tensor]:
+        """Hidden states (B, 1, D) at each of the queries inside the rubric, in their order."""
+        by_query = [ids_BT == token for token in self.tokenizer.convert_tokens_to_ids(list(self.queries))]
+        return [hidden_BTD[at_BT][:, None] for at_BT in by_query]
 
     def read_at_query(self, turn: Tokens, chain: Tokens) -> Tokens:
         """The whole sequence that the reward is read at the end of: the ids of a user's turn, its chain, the query."""
@@ -182,16 +199,19 @@ class Chat:
     def to_completion(self, chain: Tokens, *, limit: int, rewards: Mapping[str, float] | None) -> Completion:
         """A written chain, parsed; one that was ended behind `limit` tokens is truncated.
 
-        rewards: those of the head, by dimension; None where there is no head: then the answer's overall score, if there
-        is one, is the reward."""
+        rewards: those of the head, by dimension; None where there is no head: then the answer's overall score, or the
+        scores of the checkpoint's own form, if they are there, are the rewards."""
         text = self.decode_chain(chain)
-        verdict, flaw = None, None
+        verdict, flaw, read = None, None, dict[str, float]()
         try:
-            verdict = read_answer(text)
+            if self.answer is not None:
+                read = {name: score.value for name, score in self.answer.read(text).items()}
+            else:
+                verdict = read_answer(text)
+                read = {"overall": verdict.overall}
         except AnswerError as fault:
             flaw = str(fault)
-        if rewards is None:
-            rewards = {"overall": verdict.overall} if verdict else {}
+        rewards = read if rewards is None else rewards
         return Completion(
             token_ids=chain, text=text, truncated=len(chain) > limit, verdict=verdict, flaw=flaw, rewards=rewards
         )

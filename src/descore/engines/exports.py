@@ -44,6 +44,8 @@ def open_export(source: str | Path, *, paradigm: Paradigm | None, called: str | 
     settings, rubric = read_as(folder, paradigm)
     if settings.paradigm != "generative" and settings.vocabulary_rows is None:
         raise ConfigError(f"{source}: is no export; give the folder that descore export {source} OUT --for vllm writes")
+    if settings.answer is not None and settings.answer.read_out != "written":
+        raise ConfigError(f"{source}: its scores are read from probabilities, which engine native alone gives")
     config = check_for_engines(folder)
     family = family_of(config.model_type)
     if family.ENGINE_FAULT:

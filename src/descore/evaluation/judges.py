@@ -106,10 +106,17 @@ class ModelJudge:
             "max_chain_tokens": params.max_chain_tokens or self.scorer.settings.max_chain_tokens,
             "precision": str(self.scorer.engine.dtype).removeprefix("torch."),
             "digest": checkpoint_digest(self.scorer.name),
-            # Runs from before there were other engines have no such key.
+            # Runs from before there were released rubrics, or other engines, have no such keys.
+            **({} if self.scorer.settings.answer is None else {"rubric": self._rubric_digest}),
             **({} if self.scorer.engine.name == "native" else {"engine": self.scorer.engine.name}),
             "versions": package_versions("descore", "torch", "transformers", "av"),
         }
+
+    @property
+    def _rubric_digest(self) -> str:
+        """Of a released judge's text, and of how its answers are read."""
+        text = f"{self.scorer.chat.rubric}\n{self.scorer.settings.answer!r}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def judge(self, clips: Sequence[RatedClip], *, open_video: OpenVideo) -> list[Record]:
         """A record for each clip; one that cannot be opened or scored has an `error`, and the others go on."""

@@ -198,6 +198,20 @@ def without_compiler() -> Iterator[None]:
 
 
 @contextmanager
+def without_progress_bar() -> Iterator[None]:
+    """Show no bar of transformers in the body; afterwards all is as before."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+@contextmanager
 def _without_collection() -> Iterator[None]:
     """Collect no garbage meanwhile: imports make many objects and leave nearly all of them."""
     enabled = gc.isenabled()

@@ -25,13 +25,14 @@ from torch import Tensor
 from descore.config_model import ConfigModel, Names, SettingsError
 from descore.data.chat import QUERY_TOKEN, Layout
 from descore.errors import CheckpointError, ConfigError, DescoreError, DescoreWarning
-from descore.rubric import DEFAULT_RUBRIC, fill_rubric
+from descore.rubric import DEFAULT_RUBRIC, AnswerForm, fill_rubric, read_released
 from descore.types import Paradigm
 from descore.video.sampling import VideoSampling
 
 SCHEMA = 1
 SETTINGS_FILE, RUBRIC_FILE, HEAD_FILE = "descore.json", "rubric.txt", "reward_head.safetensors"
 WEIGHTS_FILE, INDEX_FILE, ADAPTER_CONFIG = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
+_WHERE_THERE_ARE_ANY = ("vocabulary_rows", "queries", "answer")
 _JSON_FILES = (
     *("config.json", "generation_config.json", ADAPTER_CONFIG, INDEX_FILE, "chat_template.json"),
     *("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"),
@@ -129,7 +130,8 @@ class CheckpointSettings(ConfigModel):
     """Where the reward is read: by the head, at the query behind a chain (descore) or, by a model that was trained
     without chains, at once (discriminative); or in the answer that the chain ends with (generative)."""
     dimensions: Names = ("overall",)
-    """Names of the head's outputs, in order. A generative model has one, which is the answer's overall score."""
+    """Names of the head's outputs, in order. A generative model has one, which is the answer's overall score, or those
+    of its `answer`."""
     query_token: str = QUERY_TOKEN
     """The token behind the chain."""
     layout: Annotated[Layout, Field(strict=False)] = Layout.QUERY_LAST
@@ -146,6 +148,11 @@ class CheckpointSettings(ConfigModel):
     """What query and head were fitted on, or, of a generative model, its answers; None if they never were."""
     vocabulary_rows: VocabularyRows | None = Field(default=None, repr=False)  # digests of older runs have no such field
     """Where query and head are, in a folder that was exported for an engine; None: in a file of their own."""
+    queries: Names | None = Field(default=None, repr=False)
+    """Tokens inside the rubric at which the dimensions' rewards are read, in their order, each a row of the backbone's
+    embedding; None: the query token behind the chain."""
+    answer: AnswerForm | None = Field(default=None, repr=False)
+    """How a generative model's answers are read; None: as the default rubric asks for them."""
 
     @property
     def outputs(self) -> int:
@@ -158,13 +165,18 @@ class CheckpointSettings(ConfigModel):
             yield "query_token", f"is {self.query_token!r}, expected {QUERY_TOKEN!r}"
         if len(set(self.dimensions)) < len(self.dimensions):
             yield "dimensions", f"names one twice: {list(self.dimensions)}"
-        if self.paradigm == "generative" and self.dimensions != ANSWER_DIMENSIONS:
-            yield "dimensions", f"is {self.dimensions!r}, a generative model has {ANSWER_DIMENSIONS!r} alone"
+        answers = ANSWER_DIMENSIONS if self.answer is None else tuple(self.answer.labels)
+        if self.paradigm == "generative" and self.dimensions != answers:
+            yield "dimensions", f"is {self.dimensions!r}, a generative model has {answers!r} alone"
         if (self.reward_mean is None) != (self.reward_std is None):
             yield "reward_mean", "and reward_std go together, found one of them"
         for name, numbers in (("reward_mean", self.reward_mean), ("reward_std", self.reward_std)):
             if numbers is not None and set(numbers) != set(self.dimensions):
                 yield name, f"is {dict(numbers)!r}, expected a number for each dimension"
+        if self.queries is not None and (
+            self.paradigm != "discriminative" or len(self.queries) != len(self.dimensions)
+        ):
+            yield "queries", f"is {list(self.queries)}, expected one for each dimension of a discriminative model"
         if self.vocabulary_rows is not None and tuple(self.vocabulary_rows.hi) != self.dimensions:
             yield "vocabulary_rows", f"has {list(self.vocabulary_rows.hi)}, expected each dimension in order"
 
@@ -270,12 +282,15 @@ def _fetch(repo: str) -> Path:
         raise CheckpointError(f"{repo}: no such folder, and the hub does not give it: {reason}") from fault
 
 
-def read_as(folder: Path, paradigm: Paradigm | None) -> tuple[CheckpointSettings, str]:
-    """Settings and judging text of a folder, to be opened in a paradigm; None: the folder's own.
+def read_as(folder: Path, paradigm: Paradigm | None, *, rubric: str | None = None) -> tuple[CheckpointSettings, str]:
+    """Settings and judging text of a folder, to be opened in a paradigm; None: the folder's own. rubric: what
+    `read_released` takes, for a generative judge whose answers have that form.
 
     Any checkpoint can be opened as generative, and so can a plain backbone: with the default settings, and the default
     rubric unless a rubric.txt lies beside it. What a head learned does not carry over. No checkpoint becomes descore or
     discriminative by being opened so: CheckpointError."""
+    if rubric is not None:
+        return _released(rubric, paradigm)
     if paradigm == "generative" and not (folder / SETTINGS_FILE).is_file():
         rubric = read_rubric(folder) if (folder / RUBRIC_FILE).is_file() else DEFAULT_RUBRIC
         return CheckpointSettings(paradigm="generative"), rubric
@@ -285,6 +300,22 @@ def read_as(folder: Path, paradigm: Paradigm | None) -> tuple[CheckpointSettings
     if paradigm != "generative":
         raise CheckpointError(f"{folder}: {_NOT_OTHERWISE[settings.paradigm]}")
     return _without_head(settings), rubric
+
+
+def _released(name: str, paradigm: Paradigm | None) -> tuple[CheckpointSettings, str]:
+    if paradigm not in (None, "generative"):
+        raise ConfigError(f"rubric: {name} is for a generative judge, and the paradigm is {paradigm}")
+    released = read_released(name)
+    if released.answer is None:
+        raise ConfigError(f"rubric: {name} is of a model with a head, and nothing is read from what it writes")
+    settings = CheckpointSettings(
+        paradigm="generative",
+        dimensions=tuple(released.answer.labels),
+        answer=released.answer,
+        sampling=VideoSampling(**released.sampling),
+        max_chain_tokens=released.max_chain_tokens,
+    )
+    return settings, released.rubric
 
 
 _NOT_OTHERWISE: Mapping[Paradigm, str] = {
@@ -308,6 +339,7 @@ def _without_head(settings: CheckpointSettings) -> CheckpointSettings:
             "reward_std": None,
             "trained_on": None,
             "vocabulary_rows": None,
+            "queries": None,
         }
     )
 
@@ -383,9 +415,8 @@ def write_descore_files(
 
 
 def write_settings(folder: Path, settings: CheckpointSettings) -> None:
-    """Write descore.json. Of rows of the vocabulary it speaks only where there are any."""
+    """Write descore.json. Of rows of the vocabulary and queries in the rubric it speaks only where there are any."""
     fields = settings.model_dump(mode="json")
-    if fields["vocabulary_rows"] is None:
-        del fields["vocabulary_rows"]
+    fields = {name: value for name, value in fields.items() if value is not None or name not in _WHERE_THERE_ARE_ANY}
     content = json.dumps({"schema": SCHEMA, **fields}, indent=2)
     (folder / SETTINGS_FILE).write_text(content + "\n", encoding="utf-8")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -96,7 +97,7 @@ def convert_official(
     with atomic_directory(out) as folder:
         _write(read, folder, settings=settings, rubric=rubric, query_token=query_token, linked=merge)
         if merge:
-            _merge(folder, read)
+            merge_folder(folder, dtype=read.query_D.dtype)
     adapter = "none" if read.adapter is None else "merged" if merge else "kept"
     return Conversion(folder=out, settings=settings, adapter=adapter)
 
@@ -108,6 +109,11 @@ def _refuse_options(out: Path, *, rubric: str, layout: str) -> None:
     if _OFFICIAL_VIDEO_PLACE in rubric:
         raise ConfigError(f"rubric: found {_OFFICIAL_VIDEO_PLACE}; write {VIDEO_PLACE} where the video stands")
     fill_rubric(rubric, prompt="")
+    refuse_out(out)
+
+
+def refuse_out(out: Path) -> None:
+    """ConfigError for a folder that is there already, or whose parent is not."""
     if out.exists():
         raise ConfigError(f"{out}: exists already; choose another folder with --out, or remove it")
     if not out.absolute().parent.is_dir():
@@ -119,7 +125,7 @@ def _read(parts: Parts, *, query_token: str) -> _Source:
         check_folder(folder)
     processor = _open_processor(parts)
     query_id = _token_id(query_token, processor.tokenizer, parts)
-    config = _open_config(parts)
+    config = open_config(parts.backbone)
     weights = official.stored_weights(weight_files(parts.backbone))
     adapter = official.read_adapter(parts.adapter, weights, query_id=query_id) if parts.adapter else None
     return _Source(
@@ -145,13 +151,13 @@ def _open_processor(parts: Parts) -> Any:  # noqa: ANN401
     return processor
 
 
-def _open_config(parts: Parts) -> Any:  # noqa: ANN401
-    """The backbone's config, with the name of transformers' class in place of the official code's own."""
+def open_config(backbone: Path) -> Any:  # noqa: ANN401
+    """The backbone's config, with the name of transformers' class in place of another code's own."""
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    with RefuseBroken(parts.backbone, "transformers cannot read the config"):
-        config = AutoConfig.from_pretrained(parts.backbone, trust_remote_code=False)
+    with RefuseBroken(backbone, "transformers cannot read the config"):
+        config = AutoConfig.from_pretrained(backbone, trust_remote_code=False)
     family_of(config.model_type)
     config.architectures = [MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES[config.model_type]]
     return config
@@ -225,8 +231,8 @@ def _renamed(value: Any, names: dict[str, str]) -> Any:  # noqa: ANN401  # JSON
     return names.get(value, value) if isinstance(value, str) else value
 
 
-def _merge(folder: Path, read: _Source) -> None:
+def merge_folder(folder: Path, *, dtype: torch.dtype) -> None:
     """Add the adapter of a converted checkpoint to its weights."""
-    model = DescoreModel.from_pretrained(folder, device="cpu", dtype=read.query_D.dtype)
+    model = DescoreModel.from_pretrained(folder, device="cpu", dtype=dtype)
     merge_adapters(model.backbone)
     model.save_pretrained(folder)

@@ -95,6 +95,10 @@ def _refuse_out(out: Path) -> None:
 def _refuse_paradigm(folder: Path, settings: CheckpointSettings) -> None:
     if settings.paradigm == "generative":
         raise CheckpointError(f"{folder}: is generative and has no head to export; engines open it as it is")
+    if settings.queries is not None:
+        raise CheckpointError(
+            f"{folder}: its queries stand inside the rubric, where no engine but native reads rewards"
+        )
     if settings.vocabulary_rows is not None:
         raise CheckpointError(f"{folder}: is exported already; export the checkpoint that it was made of")
 

@@ -8,8 +8,7 @@ Shapes: B sequences, T tokens, D width, K named dimensions."""
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 
 from descore.data.chat import QUERY_TOKEN, Chat, Inputs
 from descore.errors import CheckpointError, ConfigError, how_to_install
-from descore.model import without_compiler
+from descore.model import without_compiler, without_progress_bar
 from descore.model.checkpoint import (
     ADAPTER_CONFIG,
     CheckpointSettings,
@@ -73,7 +72,7 @@ def open_backbone(source: Any, *, dtype: torch.dtype) -> Any:  # noqa: ANN401  #
         family_of(config.model_type)
         _check_attention(name, config)
         if named:
-            with without_compiler(), _without_progress_bar():
+            with without_compiler(), without_progress_bar():
                 model, loading = AutoModelForImageTextToText.from_pretrained(
                     source,
                     dtype=dtype,
@@ -134,20 +133,6 @@ def _check_tensors(source: object, loading: Mapping[str, Any]) -> None:
     ):
         if names := sorted(loading.get(key, ())):
             raise CheckpointError(f"{source}: {fault} {len(names)} tensors, first {', '.join(names[:3])}")
-
-
-@contextmanager
-def _without_progress_bar() -> Iterator[None]:
-    """Show no bar of transformers in the body; afterwards all is as before."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def open_processor(source: str | Path) -> Any:  # noqa: ANN401  # processors share no typed base
@@ -292,16 +277,18 @@ class DescoreModel(nn.Module):
         source: str | Path,
         *,
         paradigm: Paradigm | None = None,
+        rubric: str | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> Self:
         """Read a checkpoint from a folder, a hub id, or the bundled name `tiny`, ready to score.
 
         Paradigm: the checkpoint's own; "generative" opens any checkpoint, or a plain backbone, as a judge whose reward
-        is what it writes. Device: a GPU if there is one. Precision: bfloat16 on a GPU, float32 on a CPU; query and head
-        are always float32. Anything missing or ill-fitting raises CheckpointError."""
+        is what it writes; `rubric` does so under a released rubric, by its name or file, which says how. Device: a GPU
+        if there is one. Precision: bfloat16 on a GPU, float32 on a CPU; query and head are always float32. Anything
+        missing or ill-fitting raises CheckpointError."""
         folder = find_checkpoint(source)
-        settings, rubric = read_as(folder, paradigm)
+        settings, rubric = read_as(folder, paradigm, rubric=rubric)
         device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
         if settings.paradigm == "generative":
@@ -352,7 +339,11 @@ class DescoreModel(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Rewards (B, K) of whole sequences that end with the query, as `Chat.lay_out_chains` gives them."""
-        return self.rewards(self.hidden(inputs))
+        hidden_BTD = self.hidden(inputs)
+        if not self.chat.queries:
+            return self.rewards(hidden_BTD)
+        each_B1D = self.chat.at_queries(hidden_BTD, inputs["input_ids"])
+        return torch.stack([self.rewards(at_B1D)[:, k] for k, at_B1D in enumerate(each_B1D)], dim=1)
 
     def hidden(self, inputs: Inputs) -> Tensor:
         """Final, normalized hidden states (B, T, D) of whole sequences; the vision tower runs once."""
@@ -375,16 +366,16 @@ def _fit_frames(settings: CheckpointSettings, processor: Any, family: ModuleType
     """Settings whose frames are of the family's sizes, unless they say themselves how frames are taken."""
     with RefuseBroken("the processor", "it does not belong to this backbone"):
         needed = family.sizes_needed(settings.sampling, processor)
-    if "sampling" in settings.model_fields_set or not needed:
+    if "size_multiple" in settings.sampling.model_fields_set or not needed:
         return settings
     return settings.model_copy(update={"sampling": settings.sampling.model_copy(update=needed)})
 
 
 def chat_of(processor: Any, rubric: str, settings: CheckpointSettings, family: ModuleType) -> Chat:  # noqa: ANN401
     """The token layout of a checkpoint of this family."""
-    resize = settings.sampling.rule == "qwen_vl_utils"
-    wraps, lay_out = family.WRAPS_FRAMES, family.lay_out_videos
-    return Chat(processor, rubric, settings.layout, resize=resize, wraps_frames=wraps, lay_out_videos=lay_out)
+    more: dict[str, Any] = {"wraps_frames": family.WRAPS_FRAMES, "lay_out_videos": family.lay_out_videos}
+    more |= {"queries": settings.queries or (), "answer": settings.answer}
+    return Chat(processor, rubric, settings.layout, resize=settings.sampling.rule == "qwen_vl_utils", **more)
 
 
 def _check_fit(source: object, backbone: Any, chat: Chat) -> None:  # noqa: ANN401

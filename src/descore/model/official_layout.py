@@ -142,17 +142,7 @@ def stored_weights(files: list[Path]) -> dict[str, StoredTensor]:
 
 def read_official_head(file: Path, *, width: int) -> Tensor:
     """The head (K, D) in float32: the one matrix in the file, whatever its name. A bias must be zero."""
-    with RefuseBroken(file, "cannot be read"):
-        try:
-            loaded = torch.load(file, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as fault:
-            if not is_zipfile(file) and not file.read_bytes().startswith(_PICKLE):
-                raise CheckpointError(f"{file}: is no file that torch.save writes; expected a state dict") from fault
-            raise CheckpointError(
-                f"{file}: is refused, because it holds more than tensors, which could run code when it is opened; "
-                "expected a state dict"
-            ) from fault
-    tensors = dict(_tensors_in(loaded))
+    tensors = read_torch_file(file)
     matrices = {name: tensor for name, tensor in tensors.items() if tensor.ndim == 2}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if len(matrices) != 1 or any(tensor.shape[1] != width for tensor in matrices.values()):
@@ -164,6 +154,22 @@ def read_official_head(file: Path, *, width: int) -> Tensor:
     if not head_KD.isfinite().all():
         raise CheckpointError(f"{file}: holds numbers that are not finite")
     return head_KD.float()
+
+
+def read_torch_file(file: Path) -> dict[str, Tensor]:
+    """All tensors that `torch.save` wrote, by name, on the CPU; nothing is unpickled. CheckpointError for a file that
+    holds more than tensors."""
+    with RefuseBroken(file, "cannot be read"):
+        try:
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as fault:
+            if not is_zipfile(file) and not file.read_bytes().startswith(_PICKLE):
+                raise CheckpointError(f"{file}: is no file that torch.save writes; expected a state dict") from fault
+            raise CheckpointError(
+                f"{file}: is refused, because it holds more than tensors, which could run code when it is opened; "
+                "expected a state dict"
+            ) from fault
+    return dict(_tensors_in(loaded))
 
 
 def _tensors_in(loaded: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:  # noqa: ANN401

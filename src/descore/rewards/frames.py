@@ -206,7 +206,7 @@ def _prepare_frames(
 
 def _scaler(sampling: VideoSampling) -> Callable[..., Tensor]:
     """Scales frames of uint8 or floats to `size=` as the file reader does by a rule."""
-    return antialiased if sampling.rule == "qwen_vl_utils" else resize
+    return antialiased if sampling.is_numbered else resize
 
 
 def differentiable_clip(

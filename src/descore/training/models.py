@@ -148,6 +148,8 @@ def open_model(config: TrainingConfig, *, rubric: str | None, paradigm: Paradigm
         )
         rubric = rubric or DEFAULT_RUBRIC
         model = DescoreModel.from_backbone(start.backbone, settings=settings, rubric=rubric, dtype=dtype)
+    if model.chat.queries or model.chat.answer:
+        raise ConfigError(f"model.checkpoint: {start.checkpoint} has queries or answers of another form than ours")
     model.chat = replace(model.chat, rubric=rubric or model.chat.rubric)
     model.settings = _settings(model.settings, config)
     _check_frame_size(model)

@@ -92,7 +92,7 @@ def clip_of(
     sampling: VideoSampling,
 ) -> Clip:
     """The clip of the chosen frames of a timeline, each picture (H, W, 3)."""
-    numbered = sampling.rule == "qwen_vl_utils"
+    numbered = sampling.is_numbered
     if numbered and len(chosen) < PAIR:
         raise VideoError(source, f"one frame; the checkpoint's rule {sampling.rule} takes pairs of them")
     return Clip(
@@ -271,7 +271,7 @@ class _FrameCollector:
         orientation = orientation_of(frame)
         self._stored_size = (frame.width, frame.height)
         job = self.video.job
-        aspect = None if job.sampling.rule == "qwen_vl_utils" else self.video.stream.sample_aspect_ratio
+        aspect = None if job.sampling.is_numbered else self.video.stream.sample_aspect_ratio
         self.source_size = _shown_size(frame, orientation=orientation, pixel_aspect=aspect)
         size = fitting_size(*self.source_size, source=job.source, sampling=job.sampling)
         return FrameConverter(size, orientation=orientation, rule=job.sampling.rule)
@@ -329,7 +329,7 @@ class FrameConverter:
     """Scales, converts and turns frames of one video to one size.
 
     Colours follow the frame's own tags for matrix and range. An untagged matrix is taken for BT.601, whatever the
-    size: the usual writers of generated clips convert from RGB so, and tag nothing. With the rule qwen_vl_utils pixels
+    size: the usual writers of generated clips convert from RGB so, and tag nothing. With the other rules pixels
     are those of torchcodec and decord, scaled by torch."""
 
     def __init__(
@@ -342,7 +342,7 @@ class FrameConverter:
 
     def convert(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """The frame's picture, (H, W, 3), on white where it is transparent."""
-        if self.rule == "qwen_vl_utils":
+        if self.rule != "uniform":
             from descore.video import pictures
 
             return pictures.resized_by_torch(frame, self.size, orientation=self.orientation)

@@ -251,7 +251,7 @@ def _check_fit(clip: Clip, *, sampling: VideoSampling) -> Clip:
         most = sampling.max_pixels
         expected = f"multiples of {multiple}, at most {most} pixels"
         raise VideoError(clip.source, f"a clip of {width}x{height} pixels; expected {expected}: read its video again")
-    if sampling.rule == "qwen_vl_utils" and count < PAIR:
+    if sampling.is_numbered and count < PAIR:
         raise VideoError(clip.source, f"a clip of one frame; the rule {sampling.rule} takes pairs of them")
     if count > sampling.max_frames:
         raise VideoError(clip.source, f"a clip of {count} frames; expected at most {sampling.max_frames}")

@@ -26,7 +26,7 @@ NEARLY = 10
 """A frame counts as shown at a time if it starts at most 1/10 of the shortest frame later: containers round times,
 Matroska to milliseconds, so a frame that is due at a time may be stated to start just after it."""
 
-SamplingRule = Literal["uniform", "qwen_vl_utils"]
+SamplingRule = Literal["uniform", "qwen_vl_utils", "videoalign"]
 
 PAIR = 2
 """Frames that Qwen's models merge to one; qwen-vl-utils takes whole pairs."""
@@ -42,7 +42,8 @@ class VideoSampling(ConfigModel):
     rule: SamplingRule = "uniform"
     """How frames and their size are chosen: uniform, at evenly spaced times, scaled as they are decoded; or
     qwen_vl_utils, as version 0.0.14 of that package has it, which the official code reads videos with: an even count,
-    at evenly spaced frame numbers, without regard to pixel aspect, HDR, interlacing or transparency."""
+    at evenly spaced frame numbers, without regard to pixel aspect, HDR, interlacing or transparency; or videoalign, the
+    same save that a count is rounded to the nearest pair of frames, as VideoAlign's code has it."""
     fps: PositiveFloat = 2.0
     """Frames per second of video to aim for."""
     min_frames: PositiveInt = 4
@@ -68,13 +69,18 @@ class VideoSampling(ConfigModel):
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """No upper bound below its lower one; a pair of frames at least, where they are taken in pairs."""
-        if self.rule == "qwen_vl_utils" and self.max_frames < PAIR:
-            yield "max_frames", f"must be at least {PAIR} with the rule qwen_vl_utils, got {self.max_frames}"
+        if self.is_numbered and self.max_frames < PAIR:
+            yield "max_frames", f"must be at least {PAIR} with the rule {self.rule}, got {self.max_frames}"
         if self.max_frames < self.min_frames:
             yield "max_frames", f"must be at least min_frames ({self.min_frames}), got {self.max_frames}"
         for name, least in (("min_pixels", self.min_pixels), ("size_multiple squared", self.size_multiple**2)):
             if self.max_pixels < least:
                 yield "max_pixels", f"must be at least {name} ({least}), got {self.max_pixels}"
+
+    @property
+    def is_numbered(self) -> bool:
+        """Whether frames are taken in pairs by their numbers, and pictures as they are stored."""
+        return self.rule != "uniform"
 
 
 class DamagedError(VideoError):
@@ -150,8 +156,8 @@ def choose_frames(timeline: Timeline, *, sampling: VideoSampling) -> tuple[int, 
 
     There are floor(duration * fps) times, within min_frames and max_frames. A frame shown at several times is taken
     once, so a video with long frames may give fewer frames than times; if fewer than min_frames, frames evenly spaced
-    by number are taken instead. With the rule qwen_vl_utils, frames are evenly spaced by number."""
-    if sampling.rule == "qwen_vl_utils":
+    by number are taken instead. With the other rules, frames are evenly spaced by number."""
+    if sampling.is_numbered:
         return _evenly_numbered(len(timeline.ticks), fps=timeline.fps, sampling=sampling)
     count = len(timeline.ticks)
     # 5 s at 2 fps are 10 frames, also where the container rounds the duration down to 4.999 s.
@@ -170,12 +176,13 @@ def choose_frames(timeline: Timeline, *, sampling: VideoSampling) -> tuple[int, 
 def _evenly_numbered(count: int, *, fps: float, sampling: VideoSampling) -> tuple[int, ...]:
     """Indices of an even number of frames: `smart_nframes` of qwen-vl-utils 0.0.14, and its rounded linspace. In
     floating point and with torch as there, since both decide where a fraction is close. A video of one frame, which
-    the package refuses, gives that."""
+    the package refuses, gives that. VideoAlign's copy of an older version rounds to the nearest pair."""
     import torch  # reading by the other rule needs no torch
 
     least, most = -(-sampling.min_frames // PAIR) * PAIR, sampling.max_frames // PAIR * PAIR
-    wanted = min(max(count / fps * sampling.fps, least), most, count)
-    wanted = max(math.floor(wanted / PAIR) * PAIR, 1)
+    wanted = min(max(count / fps * sampling.fps, least), most, count if count < PAIR else count // PAIR * PAIR)
+    pairs = round(wanted / PAIR) if sampling.rule == "videoalign" else math.floor(wanted / PAIR)
+    wanted = max(pairs * PAIR, 1)
     return tuple(torch.linspace(0, count - 1, wanted).round().long().tolist())
 
 
@@ -184,9 +191,9 @@ def fit_size(width: int, height: int, *, sampling: VideoSampling) -> tuple[int, 
 
     A picture within min_pixels and max_pixels keeps its size, and any other is scaled to the nearer of the two. Of the
     four grid points around that size, the best within the bounds is taken: its cost is the change of the aspect plus
-    half the change of the area, both as logarithms. No edge is below one multiple. With the rule qwen_vl_utils, each
-    edge is rounded by itself."""
-    if sampling.rule == "qwen_vl_utils":
+    half the change of the area, both as logarithms. No edge is below one multiple. With the other rules, each edge is
+    rounded by itself."""
+    if sampling.is_numbered:
         return _edges_rounded(width, height, sampling=sampling)
     multiple = sampling.size_multiple
     area = min(max(width * height, sampling.min_pixels), sampling.max_pixels)

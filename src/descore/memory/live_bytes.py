@@ -13,13 +13,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the storages that operators make until they are freed: `live` now, `peak` at most."""
 
     def __init__(self, known: Iterable[Tensor]) -> None:
         """known: tensors that existed before and do not count."""
-        super().__init__()
-        self.live = self.peak = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live: int = 0
+        self.peak: int = 0
         self._known = list(known)
         self._counted = {_address(tensor) for tensor in self._known}
 
@@ -48,21 +49,34 @@ class LiveBytes(TorchDispatchMode):
         self.live -= size
 
 
-def layer_bytes(layer: nn.Module, hidden: tuple[int, int, int], *, head: int, dtype: torch.dtype) -> int:
+def layer_bytes(layer: nn.Module, hidden: tuple[int, int, int], *, rotary: tuple[int, ...], dtype: torch.dtype) -> int:
     """Peak of one forward and backward of a decoder layer in mixed precision, without its weights, their gradients, its
     input and the input's gradient.
 
-    hidden: the shape of its input. head: width of a head. dtype: of the hidden states."""
+    hidden: the shape of its input. rotary: that of cosines and sines of positions. dtype: of the hidden states."""
     with FakeTensorMode():
         weights = {name: _like(weight) for name, weight in layer.named_parameters()}
-        input_BTD, gradient = (torch.empty(hidden, dtype=dtype) for _ in range(2))
-        input_BTD.requires_grad_().grad = torch.empty_like(input_BTD)
-        rotary = tuple(torch.empty(*hidden[:2], head, dtype=dtype) for _ in range(2))
+        input_BTD, gradient, of_input = (torch.empty(hidden, dtype=dtype) for _ in range(3))
+        input_BTD.requires_grad_().grad = of_input
+        angles = tuple(torch.empty(rotary, dtype=dtype) for _ in range(2))
         learned = [weight.grad for weight in weights.values() if weight.grad is not None]
-        with LiveBytes([*weights.values(), *learned, input_BTD, input_BTD.grad, gradient, *rotary]) as counter:
-            run = _in_mixed_precision(layer, weights, position_embeddings=rotary, attention_mask=None)
-            run(input_BTD).backward(gradient)
-    return counter.peak
+        with LiveBytes([*weights.values(), *learned, input_BTD, of_input, gradient, *angles]) as counter:
+            run = _in_mixed_precision(layer, weights, position_embeddings=angles, attention_mask=None)
+            run(input_BTD).backward(gradient)  # type: ignore[no-untyped-call]
+    return int(counter.peak)
+
+
+def forward_bytes(
+    layer: nn.Module, hidden: tuple[int, int, int], *, rotary: tuple[int, ...], dtype: torch.dtype
+) -> int:
+    """Peak of one forward of a decoder layer without a gradient, without its weights and its input."""
+    with FakeTensorMode(), torch.no_grad():
+        weights = {name: torch.empty(weight.shape, dtype=dtype) for name, weight in layer.named_parameters()}
+        input_BTD, angles = torch.empty(hidden, dtype=dtype), tuple(torch.empty(rotary, dtype=dtype) for _ in range(2))
+        with LiveBytes([*weights.values(), input_BTD, *angles]) as counter:
+            beside = {"position_embeddings": angles, "attention_mask": None}
+            torch.func.functional_call(layer, weights, (input_BTD,), beside)
+    return int(counter.peak)
 
 
 def _like(weight: Tensor) -> Tensor:

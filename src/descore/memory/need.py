@@ -1,0 +1,220 @@
+"""The memory of scoring and of a step of training, computed without weights.
+
+A model is built on torch's meta device, so that frozen and trained weights are counted, not estimated; one layer's
+forward and backward runs on tensors that have sizes and no data, so that its saved tensors are counted, too. The rest
+of a training step, in bfloat16 with gradient checkpointing, is
+
+    held    frozen weights in bfloat16; of what learns, weights, gradients and AdamW's two moments in float32
+    kept    the input of each layer, for each token; pixels and what the vision tower made of them
+    at once the largest of: a layer again; a piece of logits; the copies in bfloat16 that mixed precision makes of what
+            learns; and, when nothing is kept any more, the gradient of the embedding's table, or what AdamW needs to
+            step over all weights together, as it does on a GPU
+
+Scoring holds weights, the keys and values of a batch, and one layer's forward over it. Left out are the context of
+CUDA, the kernels' workspaces, and fragmentation."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from descore.errors import ConfigError
+from descore.memory.live_bytes import forward_bytes, layer_bytes
+from descore.model.checkpoint import CheckpointSettings
+from descore.model.modeling import DescoreModel, open_backbone
+from descore.training.config import PairTrainableConfig, PartConfig
+from descore.training.losses import MAX_LOGITS
+from descore.training.models import set_trainable
+
+GIB = 1 << 30
+TEMPORAL, COLOURS = 2, 3
+"""Frames in a vision patch, and values of a pixel."""
+Bits = Literal[4, 8]
+"""In which bitsandbytes holds a weight."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """Bytes of a training step by purpose."""
+
+    frozen: int
+    learned: int
+    kept: int
+    seen: int
+    layer: int
+    logits: int
+    copies: int
+    table: int
+    adamw: int
+
+    @property
+    def peak(self) -> int:
+        """The largest sum at any time. When the table's gradient comes and AdamW steps, no activations are kept."""
+        within = self.kept + max(self.layer, self.logits, self.copies)
+        return self.frozen + self.learned + self.seen + max(within, self.table, self.adamw)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoringNeed:
+    """Bytes of scoring by purpose."""
+
+    weights: int
+    cache: int
+    """Keys and values: each prompt's once, and those of its chains."""
+    seen: int
+    layer: int
+
+    @property
+    def peak(self) -> int:
+        """All of it: while the prompts are read, the cache of the layers before is there."""
+        return self.weights + self.cache + self.seen + self.layer
+
+
+def empty_model(config: Any, *, learns: Literal["lora", "full"] | None = None) -> DescoreModel:  # noqa: ANN401
+    """A model of a transformers config in bfloat16 that holds sizes and no data, and cannot lay out a conversation.
+    learns: how its language model does, with query and head in full; None: nothing is prepared for training."""
+    with torch.device("meta"):
+        backbone = open_backbone(config, dtype=torch.bfloat16)
+        chat: Any = SimpleNamespace(query_id=0)
+        model = DescoreModel(backbone, chat=chat, settings=CheckpointSettings())
+        if learns is not None:
+            trainable = PairTrainableConfig(language_model=PartConfig(mode=learns))
+            set_trainable(model, trainable, precision=torch.bfloat16)
+    return model
+
+
+def scoring_need(
+    model: DescoreModel,
+    *,
+    rows: int,
+    tokens: int,
+    chain: int,
+    samples: int = 1,
+    dtype: torch.dtype,
+    bits: Bits | None = None,
+) -> ScoringNeed:
+    """Of a batch of `rows` clips, `tokens` each with its prompt and chain. dtype: of weights and cache; bits: of the
+    linear layers' weights, if bitsandbytes holds them."""
+    config = model.backbone.config.get_text_config()
+    layers, text = config.num_hidden_layers, model.backbone.model.language_model
+    heads = config.num_key_value_heads * _head_width(config)
+    columns = rows * (tokens - chain) + rows * samples * chain
+    hidden = (rows, tokens - chain, config.hidden_size)
+    scale = dtype.itemsize / torch.bfloat16.itemsize
+    return ScoringNeed(
+        weights=weight_bytes(model, bits=bits, scale=scale),
+        cache=2 * layers * heads * columns * dtype.itemsize,
+        seen=int(vision_bytes(model, rows=rows, tokens=tokens) * scale)
+        + 2 * rows * tokens * config.hidden_size * dtype.itemsize,
+        layer=forward_bytes(text.layers[-1].eval(), hidden, rotary=_rotary(model, hidden), dtype=dtype)
+        + (dequantized_bytes(model) if bits else 0),
+    )
+
+
+def step_need(model: DescoreModel, *, rows: int, tokens: int, chain: int, gpu: bool, bits: Bits | None = None) -> Need:
+    """Of a training step over `rows` sequences of `tokens`, of which `chain` have a loss on the next token. bits: of
+    the frozen linear layers' weights, if bitsandbytes holds them (QLoRA). ConfigError for a mixture of experts, whose
+    kernels have no form without data."""
+    config, text = model.backbone.config.get_text_config(), model.backbone.model.language_model
+    if any(weight.ndim > 2 for weight in text.layers[-1].parameters()):
+        raise ConfigError(f"{config.model_type}: memory of training is not computed for a mixture of experts")
+    learned = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    # Where the embedding learns it is held in float32, and so are all hidden states.
+    dtype, width = text.embed_tokens.weight.dtype, config.hidden_size
+    hidden = (rows, tokens, width)
+    norm = norm_bytes(width, rows=rows, tokens=tokens, dtype=dtype)
+    return Need(
+        frozen=weight_bytes(model, bits=bits, learned=False),
+        learned=learned * 4 * torch.float32.itemsize,
+        kept=(len(text.layers) + 1) * rows * tokens * width * dtype.itemsize,  # and the gradient that goes back
+        seen=vision_bytes(model, rows=rows, tokens=tokens),
+        layer=layer_bytes(text.layers[-1].train(), hidden, rotary=_rotary(model, hidden), dtype=dtype)
+        + waiting_bytes(model)
+        + (dequantized_bytes(model) if bits else 0),
+        logits=logits_bytes(model, written=rows * chain) + norm,
+        copies=copied_bytes(model) + norm,
+        table=table_bytes(model),
+        adamw=learned * torch.float32.itemsize if gpu else 0,
+    )
+
+
+def weight_bytes(model: DescoreModel, *, bits: Bits | None = None, scale: float = 1.0, learned: bool = True) -> int:
+    """Of all weights, or without those that learn. With `bits`, linear layers but the output take one byte a weight and
+    four a row (8), or half a byte a weight and four bytes for 64 of them (4), as bitsandbytes has them. scale: of the
+    bytes of the others."""
+    quantized = {id(linear.weight) for linear in _quantizable(model)} if bits else set()
+    total = 0.0
+    for weight in model.parameters():
+        if weight.requires_grad and not learned:
+            continue
+        if id(weight) not in quantized:
+            total += weight.nbytes * scale
+        else:
+            total += weight.numel() + 4 * len(weight) if bits == 8 else weight.numel() * (1 / 2 + 4 / 64)
+    return int(total)
+
+
+def _quantizable(model: DescoreModel) -> list[nn.Linear]:
+    """The linear layers whose weights are quantized: all but the output and adapters."""
+    output = model.backbone.get_output_embeddings()
+    named = [(name, module) for name, module in model.backbone.named_modules() if isinstance(module, nn.Linear)]
+    return [module for name, module in named if module is not output and ".lora_" not in name]
+
+
+def dequantized_bytes(model: DescoreModel) -> int:
+    """The largest quantized weight in bfloat16, which its layer computes with."""
+    return max((linear.weight.numel() * 2 for linear in _quantizable(model)), default=0)
+
+
+def _head_width(config: Any) -> int:  # noqa: ANN401  # transformers' configs share no typed base
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+def _rotary(model: DescoreModel, hidden: tuple[int, int, int]) -> tuple[int, ...]:
+    """The shape of the cosines of positions."""
+    return *hidden[:2], _head_width(model.backbone.config.get_text_config())
+
+
+def vision_bytes(model: DescoreModel, *, rows: int, tokens: int) -> int:
+    """Pixels in float32, and the vision tower's features for the first layers in bfloat16; half of the tokens are of
+    the video."""
+    config, width = model.backbone.config.vision_config, model.backbone.config.get_text_config().hidden_size
+    pixels = config.spatial_merge_size**2 * TEMPORAL * COLOURS * config.patch_size**2
+    deepstack = len(getattr(config, "deepstack_visual_indexes", None) or ())
+    return int(rows * (tokens // 2) * (pixels * 4 + (1 + deepstack) * width * 2))
+
+
+def norm_bytes(width: int, *, rows: int, tokens: int, dtype: torch.dtype) -> int:
+    """The last norm's input in float32, and its output."""
+    return rows * tokens * width * (4 + dtype.itemsize)
+
+
+def logits_bytes(model: DescoreModel, *, written: int) -> int:
+    """A piece of logits in float32, with softmax and gradient. Where the output layer learns, beside its copy in
+    bfloat16 and the gradient of the pieces before; or after that, its gradient in both precisions."""
+    output = model.backbone.get_output_embeddings().weight
+    tokens = MAX_LOGITS // len(output)
+    piece = min(written, tokens) * len(output) * 3 * 4
+    if not output.requires_grad:
+        return int(piece)
+    before = waiting_bytes(model) if written > tokens else 0
+    return int(max(piece + output.numel() * 2 + before, piece // 6 + output.numel() * (2 + 2 + 4)))
+
+
+def waiting_bytes(model: DescoreModel) -> int:
+    """The output layer's gradient, kept through the whole backward if it is one table with the embedding."""
+    output, table = model.backbone.get_output_embeddings().weight, model.backbone.get_input_embeddings().weight
+    return table.nbytes if table is output and table.requires_grad else 0
+
+
+def table_bytes(model: DescoreModel) -> int:
+    """The gradient of the whole embedding, which comes last; and its sum with the output layer's, if they are one."""
+    table = model.backbone.get_input_embeddings().weight
+    return 2 * waiting_bytes(model) + (table.nbytes if table.requires_grad else 0)
+
+
+def copied_bytes(model: DescoreModel) -> int:
+    """The copies in bfloat16 of trained matrices that mixed precision keeps until the forward has ended."""
+    return sum(m.weight.numel() * 2 for m in model.modules() if isinstance(m, nn.Linear) and m.weight.requires_grad)

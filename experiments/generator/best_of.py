@@ -1,0 +1,217 @@
+"""Best of N: what a generator becomes when the best of its clips by a reward is kept, for N from 1 to 64.
+
+    python -m experiments.generator.best_of --model runs/generator/model [--rewards think chains off random ...]
+                                            [--prompts 16] [--most 64] [--seeds 3] [--out runs/best_of]
+
+Makes `most` clips for each prompt and seed, scores each with every reward, and judges it. A clip and its numbers are
+kept under OUT, and only what is missing is done: a stopped study goes on with the same command, and a larger one takes
+over a smaller one. At the end it prints reward and truth against N, with intervals that resample prompts, and writes
+them to OUT/record.json, and to OUT/sheets the first clip of each prompt and the best by each reward."""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from descore.errors import ConfigError
+from descore.evaluation.judges import package_versions
+from descore.evaluation.records import to_plain
+from descore.io import append_records, atomic_path, atomic_write, folder_digest, make_directory, read_records
+from experiments.generator.curves import TRUTH, Group, ahead, curve, peak
+from experiments.generator.flow import GUIDANCE, STEPS, generate
+from experiments.generator.judge import judge
+from experiments.generator.model import Generator
+from experiments.generator.rewards import RewardScorer, open_rewards
+from experiments.generator.sheets import write_sheet
+from experiments.generator.world import Ask, Frames, Part, ask
+from experiments.harness import format_figure, markdown_table, quiet, write_record
+
+COUNTS = (1, 2, 4, 8, 16, 32, 64)
+DEFAULT_REWARDS = ("think", "chains", "off", "sharpness", "jerk", "random")
+BATCH = 8
+RECORD, PLAN, NUMBERS = "record.json", "plan.json", "numbers.jsonl"
+JUDGED = "judge"
+"""Name of the judge among the rewards: it gives TRUTH and its parts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """The clips of one prompt and one seed of generation."""
+
+    asked: Ask
+    prompt: int
+    seed: int
+    folder: Path
+
+    def noise_seed(self, index: int) -> int:
+        """Of a clip's noise."""
+        return (self.seed * 1000 + self.prompt) * 10_000 + index
+
+    def file(self, index: int) -> Path:
+        """Of a clip's frames."""
+        return self.folder / f"{index:03d}.npy"
+
+    def key(self, index: int) -> str:
+        """A clip's name."""
+        return f"seed-{self.seed}/prompt-{self.prompt:03d}/{index:03d}"
+
+
+def main() -> None:
+    """Make, score and judge what is missing, and print the curves."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, help="folder of a grown generator")
+    parser.add_argument("--rewards", nargs="+", default=list(DEFAULT_REWARDS), help="names, or NAME=CHECKPOINT")
+    parser.add_argument("--prompts", type=int, default=16)
+    parser.add_argument("--most", type=int, default=64, help="clips of each prompt and seed")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"of sampling (default {STEPS})")
+    parser.add_argument("--guidance", type=float, default=GUIDANCE, help=f"of sampling (default {GUIDANCE:g})")
+    parser.add_argument("--out", type=Path, default=Path("runs/best_of"))
+    options = parser.parse_args()
+    quiet()
+    cells = [
+        Cell(asked=ask(Part.TEST, prompt), prompt=prompt, seed=seed, folder=_cell_folder(options.out, seed, prompt))
+        for seed in range(options.seeds)
+        for prompt in range(options.prompts)
+    ]
+    sampling = {"steps": options.steps, "guidance": options.guidance}
+    _check_plan({"generator": folder_digest(options.model), **sampling}, out=options.out)
+    make_clips(cells, Generator.load(options.model), most=options.most, **sampling)
+    for name, scorer in {JUDGED: None, **open_rewards(options.rewards)}.items():
+        score_clips(cells, name, scorer, most=options.most)
+    groups = [read_group(cell, most=options.most) for cell in cells]
+    record = findings(groups, most=options.most)
+    write_record(options.out / RECORD, record)
+    write_sheets(cells, groups, out=options.out)
+    print(tables(record))
+
+
+def make_clips(cells: Sequence[Cell], model: Generator, *, most: int, steps: int, guidance: float) -> None:
+    """Make the clips that are missing."""
+    for number, cell in enumerate(cells, start=1):
+        missing, began = [index for index in range(most) if not cell.file(index).is_file()], time.monotonic()
+        for first in range(0, len(missing), BATCH):
+            batch = missing[first : first + BATCH]
+            seeds, prompts = [cell.noise_seed(index) for index in batch], [cell.asked.prompt] * len(batch)
+            clips = generate(model, prompts, seeds, steps=steps, guidance=guidance)
+            for index, frames in zip(batch, clips, strict=True):
+                _write_clip(cell.file(index), frames)
+        if missing:
+            seconds = time.monotonic() - began
+            append_records(cell.folder / NUMBERS, [{"name": "made", "clips": len(missing), "seconds": seconds}])
+            print(f"{number} of {len(cells)}: {len(missing)} clips in {seconds:.0f} s", flush=True)
+
+
+def score_clips(cells: Sequence[Cell], name: str, scorer: RewardScorer | None, *, most: int) -> None:
+    """Score the clips that have no numbers by this name; without a scorer, judge them."""
+    for cell in cells:
+        known = {row["clip"] for row in read_records(cell.folder / NUMBERS) if row["name"] == name}
+        missing, began = [index for index in range(most) if index not in known], time.monotonic()
+        for first in range(0, len(missing), BATCH):
+            batch = missing[first : first + BATCH]
+            clips = [np.load(cell.file(index)) for index in batch]
+            values = _values(cell, batch, clips, scorer)
+            share = (time.monotonic() - began) / len(batch)
+            rows = [
+                {"name": name, "clip": index, "seconds": share, "values": own}
+                for index, own in zip(batch, values, strict=True)
+            ]
+            append_records(cell.folder / NUMBERS, rows, allow_nan=True)
+            began = time.monotonic()
+
+
+def _values(
+    cell: Cell, batch: Sequence[int], clips: Sequence[Frames], scorer: RewardScorer | None
+) -> list[dict[str, float]]:
+    """The numbers of each clip."""
+    if scorer is None:
+        judged = [judge(frames, cell.asked.scene) for frames in clips]
+        return [{TRUTH: one.overall, **{f"{TRUTH}.{name}": mark for name, mark in one.parts.items()}} for one in judged]
+    scores = scorer(clips, [cell.asked.prompt] * len(clips), [cell.key(index) for index in batch])
+    return [{name: values[place] for name, values in scores.items()} for place in range(len(clips))]
+
+
+def read_group(cell: Cell, *, most: int) -> Group:
+    """The numbers of a cell's first clips."""
+    values: dict[str, np.ndarray[Any, np.dtype[np.float64]]] = {}
+    for row in read_records(cell.folder / NUMBERS):
+        if "clip" in row and row["clip"] < most:
+            for name, value in row["values"].items():
+                values.setdefault(name, np.full(most, np.nan))[row["clip"]] = value
+    return Group(prompt=cell.asked.prompt, seed=cell.seed, values=values)
+
+
+def findings(groups: Sequence[Group], *, most: int) -> dict[str, Any]:
+    """For each reward the curves of itself, of the truth and of its parts against N, the N at which the truth is best,
+    and how far ahead of a single clip and of the others it is at the largest N."""
+    counts = [count for count in COUNTS if count <= most]
+    names = [name for name in groups[0].values if not name.startswith(TRUTH)]
+    parts = [name for name in groups[0].values if name.startswith(f"{TRUTH}.")]
+    curves = {
+        name: {value: curve(groups, by=name, value=value, counts=counts) for value in (name, TRUTH, *parts)}
+        for name in [*names, TRUTH]
+    }
+    return {
+        "prompts": len({group.prompt for group in groups}),
+        "seeds": len({group.seed for group in groups}),
+        "clips": most,
+        "versions": package_versions("descore", "torch", "transformers", "diffusers"),
+        "curves": curves,
+        "best_n": {name: peak(of[TRUTH]) for name, of in curves.items()},
+        "ahead": {
+            name: {other: to_plain(ahead(groups, first=name, second=other, count=counts[-1])) for other in names}
+            for name in names
+        },
+    }
+
+
+def tables(record: Mapping[str, Any]) -> str:
+    """Truth against N for each reward, and the reward itself."""
+    truth, own = dict[tuple[str, ...], list[str]](), dict[tuple[str, ...], list[str]]()
+    for name, of in record["curves"].items():
+        truth[(name,)] = [format_figure(row["mean"], ".3f") for row in of[TRUTH]]
+        own[(name,)] = [format_figure(row["mean"], ".3f") for row in of[name]]
+    head = [f"N = {row['n']}" for row in record["curves"][TRUTH][TRUTH]]
+    return f"{markdown_table(['truth by', *head], truth)}\n\n{markdown_table(['reward', *head], own)}"
+
+
+def write_sheets(cells: Sequence[Cell], groups: Sequence[Group], *, out: Path) -> None:
+    """For each prompt of the first seed, its first clip and the best of all by each reward."""
+    for cell, group in zip(cells, groups, strict=True):
+        if cell.seed:
+            continue
+        best = {name: int(np.nanargmax(value)) for name, value in group.values.items() if not np.isnan(value).all()}
+        shown = {"first": 0, **{name: index for name, index in best.items() if "." not in name}}
+        captions = [
+            f"{name}: truth {group.values[TRUTH][index]:.2f}, {cell.asked.prompt}" for name, index in shown.items()
+        ]
+        clips = [np.load(cell.file(index)) for index in shown.values()]
+        write_sheet(out / "sheets" / f"{cell.prompt:03d}.png", clips, captions, columns=1)
+
+
+def _cell_folder(out: Path, seed: int, prompt: int) -> Path:
+    folder = out / "clips" / f"seed-{seed}" / f"prompt-{prompt:03d}"
+    make_directory(folder)
+    return folder
+
+
+def _write_clip(path: Path, frames: Frames) -> None:
+    with atomic_path(path) as part, part.open("wb") as file:
+        np.save(file, frames)
+
+
+def _check_plan(plan: Mapping[str, Any], *, out: Path) -> None:
+    """ConfigError if the clips that are there are of another generator or were sampled otherwise."""
+    text, file = json.dumps(plan, indent=1) + "\n", out / PLAN
+    if file.is_file() and file.read_text(encoding="utf-8") != text:
+        raise ConfigError(f"{out}: holds clips of another generator or other sampling; choose another --out")
+    atomic_write(file, text)
+
+
+if __name__ == "__main__":
+    main()

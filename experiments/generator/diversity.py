@@ -1,0 +1,43 @@
+"""How unlike the clips of one prompt are.
+
+Two measures, since a generator that gets better loses some unlikeness that nobody misses: clips with a wrong setting
+differ in nearly every pixel from those with the right one.
+
+    pixels   root mean square difference of two clips of a prompt, in shares of black to white, at a quarter of the size
+    place    root mean square distance of a shape's track from the mean track of its prompt, in shares of the side
+
+Shapes: T frames, H rows, W columns."""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+
+from experiments.generator.segmentation import centres, segment
+from experiments.generator.world import Frames
+
+_SHRINK = 4
+
+
+def pixel_diversity(clips: Sequence[Frames]) -> float:
+    """Of two clips or more of one prompt, the mean over all pairs."""
+    small = [_shrunk(frames) for frames in clips]
+    apart = [float(np.sqrt(np.square(one - other).mean())) for one, other in combinations(small, 2)]
+    return float(np.mean(apart))
+
+
+def place_diversity(clips: Sequence[Frames]) -> float:
+    """Over the clips of one prompt that show a shape; nan if fewer than two do."""
+    tracks = [centres(found) / frames.shape[1] for frames in clips if (found := segment(frames)) is not None]
+    if len(tracks) < 2:
+        return float("nan")
+    place_N2 = np.asarray([np.nanmean(track_T2, axis=0) for track_T2 in tracks])
+    return float(np.sqrt(np.square(place_N2 - place_N2.mean(axis=0)).sum(axis=1).mean()))
+
+
+def _shrunk(frames: Frames) -> np.typing.NDArray[np.float32]:
+    """Means of blocks of pixels, 0 to 1."""
+    count, height, width, channels = frames.shape
+    blocks = frames.reshape(count, height // _SHRINK, _SHRINK, width // _SHRINK, _SHRINK, channels)
+    small: np.typing.NDArray[np.float32] = (blocks.mean(axis=(2, 4)) / 255).astype(np.float32)
+    return small

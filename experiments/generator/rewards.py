@@ -1,0 +1,120 @@
+"""The rewards that are compared, each called as a user of `descore.rewards` calls it.
+
+    scorers = open_rewards(["think", "off", "sharpness"])
+    scores = scorers["think"](clips, prompts, keys)      # a number for each clip, nan where there is none
+
+A name is a row of REWARDS, or NAME=CHECKPOINT for a model of one's own, such as discriminative=runs/siblings/p1."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+from descore.errors import ConfigError, VideoError
+from descore.evaluation.features import FEATURES
+from descore.rewards import RewardFunction, Rewards
+from descore.types import Clip
+from experiments.generator.world import FPS, Frames
+
+Scores: TypeAlias = dict[str, list[float]]
+"""By name, a number for each clip."""
+RewardScorer: TypeAlias = Callable[[Sequence[Frames], Sequence[str], Sequence[str]], Scores]
+"""From clips, their prompts and the clips' keys."""
+
+CHAINS = 4
+"""Of the means over several chains."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelReward:
+    """A reward of a model."""
+
+    model: str
+    sampling_params: Mapping[str, Any]
+    names: Callable[[str, Rewards], Scores]
+    """What its rewards are recorded as."""
+
+
+def one_number(name: str, rewards: Rewards) -> Scores:
+    """The reward under its own name."""
+    return {name: rewards.rewards.tolist()}
+
+
+def mean_and_bound(name: str, rewards: Rewards) -> Scores:
+    """The mean over chains, and the mean minus the deviation: an optimizer gains less by what one chain misreads."""
+    std_B = rewards.standard_errors * math.sqrt(CHAINS)
+    return {f"{name}-mean": rewards.raw.tolist(), f"{name}-bound": (rewards.raw - std_B).tolist()}
+
+
+MODELS: Mapping[str, ModelReward] = {
+    "think": ModelReward(model="tiny", sampling_params={"think": "on"}, names=one_number),
+    "chains": ModelReward(model="tiny", sampling_params={"think": "on", "samples": CHAINS}, names=mean_and_bound),
+    "off": ModelReward(model="tiny", sampling_params={"think": "off"}, names=one_number),
+}
+"""By name: tiny behind a chain, behind several, and at once."""
+
+REWARDS = (*MODELS, *FEATURES, "random")
+"""All names: models, hand-made features, and numbers drawn from the clips' keys."""
+
+
+def open_rewards(names: Sequence[str]) -> dict[str, RewardScorer]:
+    """The scorer of each name. ConfigError for a name that is not known."""
+    return {name.partition("=")[0]: _open(name) for name in names}
+
+
+def model_reward(name: str) -> ModelReward:
+    """The model behind a name. ConfigError for a name that is none of a model."""
+    _, _, checkpoint = name.partition("=")
+    if checkpoint:
+        return ModelReward(model=checkpoint, sampling_params={}, names=one_number)
+    if name not in MODELS:
+        raise ConfigError(f"reward: found '{name}', expected a model: one of {', '.join(MODELS)}, or NAME=CHECKPOINT")
+    return MODELS[name]
+
+
+def _open(name: str) -> RewardScorer:
+    if "=" in name or name in MODELS:
+        return _model_scorer(name.partition("=")[0], model_reward(name))
+    if name in FEATURES:
+        return lambda clips, _, __: {name: [_measured(name, frames) for frames in clips]}
+    if name == "random":
+        return lambda _, __, keys: {name: [_drawn(key) for key in keys]}
+    raise ConfigError(f"reward: found '{name}', expected one of {', '.join(REWARDS)}, or NAME=CHECKPOINT")
+
+
+def _model_scorer(label: str, row: ModelReward) -> RewardScorer:
+    reward = RewardFunction(row.model, fps=FPS, **row.sampling_params)
+
+    def score(clips: Sequence[Frames], prompts: Sequence[str], _: Sequence[str]) -> Scores:
+        videos = [torch.from_numpy(frames).permute(0, 3, 1, 2) for frames in clips]
+        return row.names(label, reward(videos=videos, prompts=list(prompts), layout="TCHW"))
+
+    return score
+
+
+def as_clip(frames: Frames, *, source: str = "<generated>") -> Clip:
+    """The frames as a Clip at the world's FPS."""
+    count, height, width = frames.shape[:3]
+    return Clip(
+        frames=frames,
+        times=tuple(frame / FPS for frame in range(count)),
+        source=source,
+        source_fps=FPS,
+        source_size=(width, height),
+        source_frames=count,
+        duration=count / FPS,
+    )
+
+
+def _measured(name: str, frames: Frames) -> float:
+    try:
+        return FEATURES[name].measure(as_clip(frames))
+    except VideoError:  # nothing moves, say
+        return math.nan
+
+
+def _drawn(key: str) -> float:
+    return float(np.random.default_rng(list(key.encode())).random())

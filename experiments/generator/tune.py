@@ -1,0 +1,73 @@
+"""Train a grown generator by a reward, and see what it becomes.
+
+    python -m experiments.generator.tune grpo --generator runs/generator/model --reward think --out runs/grpo-think
+                                         [--set updates=200 comparison=pointwise ...]
+
+METHOD is dpo, grpo or refl. --set changes fields of the plan (`tuning.TuningPlan`) or of the method's settings. A run
+that was stopped goes on with the same command."""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+from descore.errors import ConfigError
+from experiments.generator.dpo import Dpo, DpoSettings
+from experiments.generator.grpo import Grpo, GrpoSettings
+from experiments.generator.refl import Refl, ReflSettings
+from experiments.generator.tuning import Method, TuningPlan, tune
+from experiments.harness import quiet
+
+METHODS: Mapping[str, tuple[Any, Callable[[Any], Method]]] = {
+    "dpo": (DpoSettings(), Dpo),
+    "grpo": (GrpoSettings(), Grpo),
+    "refl": (ReflSettings(), Refl),
+}
+"""By name: the settings, and the method of some settings."""
+
+
+def main() -> None:
+    """Train, or go on training."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("method", choices=METHODS)
+    parser.add_argument("--generator", type=Path, required=True, help="folder of a grown generator")
+    parser.add_argument("--reward", default="think", help="a name of rewards.REWARDS, or NAME=CHECKPOINT")
+    parser.add_argument("--watched", nargs="*", default=["off"], help="rewards that are reported and not followed")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", nargs="*", default=[], dest="changes", metavar="FIELD=VALUE")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    quiet()
+    plan = TuningPlan(method=options.method, reward=options.reward, watched=tuple(options.watched), seed=options.seed)
+    settings, method = METHODS[options.method]
+    plan, settings = with_changes(options.changes, plan, settings)
+    tune(plan, method(settings), generator=options.generator, out=options.out, settings=asdict(settings))
+
+
+def with_changes(changes: Sequence[str], plan: TuningPlan, settings: Any) -> tuple[TuningPlan, Any]:  # noqa: ANN401
+    """Plan and settings with some fields changed; a field that both have is changed in both. ConfigError for a field
+    that neither has, and a value that is not of its type."""
+    for change in changes:
+        name, _, text = change.partition("=")
+        homes = [one for one in (plan, settings) if name in {field.name for field in fields(one)}]
+        if not homes:
+            known = ", ".join(field.name for one in (plan, settings) for field in fields(one))
+            raise ConfigError(f"--set: found '{name}', expected one of {known}")
+        value: Any = _typed(getattr(homes[0], name), text, name)
+        plan = replace(plan, **{name: value}) if plan in homes else plan
+        settings = replace(settings, **{name: value}) if settings in homes else settings
+    return plan, settings
+
+
+def _typed(old: object, text: str, name: str) -> object:
+    if not isinstance(old, int | float | str):
+        raise ConfigError(f"--set: {name} has an option of its own")
+    try:
+        return type(old)(text)
+    except ValueError:
+        raise ConfigError(f"--set: {name} is '{text}', expected a {type(old).__name__}") from None
+
+
+if __name__ == "__main__":
+    main()

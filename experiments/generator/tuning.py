@@ -1,0 +1,212 @@
+"""The loop that all training methods share: updates, and looks at what the generator has become.
+
+In: a grown generator, a method, and the reward that it follows. Out: under OUT, updates.jsonl with what each update
+gave and how long generation, reward and update took; looks.jsonl with the judge's marks, rewards, diversity and
+divergence from the start; sheets/; state.pt, with which a stopped run goes on; and the trained generator in model/.
+
+A look makes the same clips each time, from prompts that no method trains on. A method's random numbers all come from
+its seed and the number of the update, so a run that was stopped is the same as one that was not."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from descore.errors import ConfigError
+from descore.io import append_records, atomic_path, atomic_write, folder_digest, make_directory, read_records
+from experiments.generator.diversity import pixel_diversity, place_diversity
+from experiments.generator.flow import GUIDANCE, STEPS, generate
+from experiments.generator.grow import mean_marks
+from experiments.generator.judge import judge
+from experiments.generator.model import Generator
+from experiments.generator.rewards import RewardScorer, open_rewards
+from experiments.generator.sde import path_kl, roll_out
+from experiments.generator.sheets import write_sheet
+from experiments.generator.world import Frames, Part, ask
+
+STATE, UPDATES, LOOKS, PLAN, MODEL = "state.pt", "updates.jsonl", "looks.jsonl", "plan.json", "model"
+KINDS = ("generation", "reward", "update")
+"""What an update's seconds are spent on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuningPlan:
+    """What all methods have."""
+
+    method: str
+    reward: str
+    """A name of `rewards.REWARDS`, or NAME=CHECKPOINT."""
+    watched: tuple[str, ...] = ("off",)
+    """Further rewards that looks report, and no method follows: a reward that rises alone is gamed."""
+    seed: int = 0
+    updates: int = 100
+    learning_rate: float = 2e-5
+    look_every: int = 10
+    look_prompts: int = 16
+    look_clips: int = 4
+    """Of each prompt."""
+    steps: int = STEPS
+    guidance: float = GUIDANCE
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """A generator in training, where it started, and what it has cost so far."""
+
+    plan: TuningPlan
+    out: Path
+    model: Generator
+    start: Generator
+    """As it was before training; its weights do not change."""
+    scorers: Mapping[str, RewardScorer]
+    optimizer: torch.optim.Optimizer
+    update: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 0.0))
+
+    @contextmanager
+    def timed(self, kind: str) -> Iterator[None]:
+        """Count the seconds of a block."""
+        began = time.monotonic()
+        yield
+        self.seconds[kind] += time.monotonic() - began
+
+    def prompts(self, first: int, count: int) -> list[str]:
+        """Prompts of training, by number."""
+        return [ask(Part.UPDATES, first + number).prompt for number in range(count)]
+
+    def reward(self, clips: Sequence[Frames], prompts: Sequence[str]) -> list[float]:
+        """The reward that the method follows; the first of a scorer that has several."""
+        name = self.plan.reward.partition("=")[0]
+        scores = self.scorers[name](clips, prompts, [str(number) for number in range(len(clips))])
+        return next(iter(scores.values()))
+
+    def seeds(self, count: int, *, shift: int = 0) -> list[int]:
+        """Seeds of clips, others in each update."""
+        first = ((self.plan.seed + 1) * 100_000 + self.update) * 10_000 + shift
+        return list(range(first, first + count))
+
+
+class Method(Protocol):
+    """One way to train."""
+
+    def __call__(self, run: Run) -> Mapping[str, float]:
+        """Make one update, and return figures for the log."""
+
+
+def tune(plan: TuningPlan, method: Method, *, generator: Path, out: Path, settings: Mapping[str, Any]) -> Path:
+    """Train, or go on training, and return the folder of the trained generator. settings: of the method.
+
+    ConfigError if `out` holds another run."""
+    make_directory(out)
+    _check_plan({"generator": folder_digest(generator), "settings": dict(settings), **_plain(plan)}, out=out)
+    run = _open(plan, generator=generator, out=out)
+    if not run.update:
+        _look(run)
+    while run.update < plan.updates:
+        figures = method(run)
+        run.update += 1
+        append_records(out / UPDATES, [{"update": run.update, **figures, "seconds": dict(run.seconds)}], allow_nan=True)
+        if run.update % plan.look_every == 0 or run.update == plan.updates:
+            _look(run)
+        _save(run)
+    run.model.save(out / MODEL)
+    return out / MODEL
+
+
+def apply_gradients(run: Run) -> float:
+    """Step the optimizer along the gradients, and return their norm before it was bounded by 1."""
+    norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    return float(norm)
+
+
+def look(run: Run) -> dict[str, Any]:
+    """What the generator is now: marks, rewards, diversity, and divergence from the start; and its sheet."""
+    plan = run.plan
+    asks = [ask(Part.TEST, number) for number in range(plan.look_prompts) for _ in range(plan.look_clips)]
+    seeds, prompts = list(range(len(asks))), [one.prompt for one in asks]
+    clips = generate(run.model.eval(), prompts, seeds, steps=plan.steps, guidance=plan.guidance)
+    judged = [judge(frames, one.scene) for frames, one in zip(clips, asks, strict=True)]
+    scores = {
+        name: float(np.nanmean(values))
+        for scorer in run.scorers.values()
+        for name, values in scorer(clips, prompts, [str(seed) for seed in seeds]).items()
+    }
+    groups = [clips[first : first + plan.look_clips] for first in range(0, len(clips), plan.look_clips)]
+    rolled = roll_out(run.model, prompts[:: plan.look_clips], seeds[:: plan.look_clips], steps=plan.steps)
+    captions = [f"{result.overall:.2f} {one.prompt}" for result, one in zip(judged, asks, strict=True)]
+    shown = slice(None, None, plan.look_clips)
+    write_sheet(run.out / "sheets" / f"{run.update:04d}.png", clips[shown], captions[shown])
+    return {
+        "update": run.update,
+        "marks": mean_marks(judged),
+        "overall": [result.overall for result in judged],
+        "rewards": scores,
+        "diversity": {
+            "pixels": float(np.mean([pixel_diversity(group) for group in groups])),
+            "place": float(np.nanmean([place_diversity(group) for group in groups])),
+        },
+        "kl": float(path_kl(run.model, run.start, rolled).mean()),
+        "seconds": dict(run.seconds),
+    }
+
+
+def _look(run: Run) -> None:
+    if any(row["update"] == run.update for row in read_records(run.out / LOOKS)):
+        return  # a run that was stopped behind this look and before its state was written
+    row = look(run)
+    append_records(run.out / LOOKS, [row], allow_nan=True)
+    rewards = ", ".join(f"{name} {value:.2f}" for name, value in row["rewards"].items())
+    print(f"update {run.update}: truth {row['marks']['overall']:.3f}, {rewards}, KL {row['kl']:.2g}", flush=True)
+
+
+def _open(plan: TuningPlan, *, generator: Path, out: Path) -> Run:
+    model, start = Generator.load(generator), Generator.load(generator).requires_grad_(requires_grad=False)
+    run = Run(
+        plan=plan,
+        out=out,
+        model=model,
+        start=start,
+        scorers=open_rewards([plan.reward, *plan.watched]),
+        optimizer=torch.optim.AdamW(model.parameters(), lr=plan.learning_rate, weight_decay=0.0),
+    )
+    if (out / STATE).is_file():
+        state = torch.load(out / STATE, weights_only=True)
+        run.update, run.seconds = state["update"], state["seconds"]
+        run.model.load_state_dict(state["model"])
+        run.optimizer.load_state_dict(state["optimizer"])
+        kept = [row for row in read_records(out / UPDATES) if row["update"] <= run.update]
+        atomic_write(out / UPDATES, "")
+        append_records(out / UPDATES, kept, allow_nan=True)
+    return run
+
+
+def _save(run: Run) -> None:
+    state = {
+        "update": run.update,
+        "seconds": run.seconds,
+        "model": run.model.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+    }
+    with atomic_path(run.out / STATE) as part:
+        torch.save(state, part)
+
+
+def _plain(plan: TuningPlan) -> dict[str, Any]:
+    values = {name: getattr(plan, name) for name in TuningPlan.__dataclass_fields__}
+    del values["updates"]  # a run may be made longer
+    return {**values, "watched": list(plan.watched)}
+
+
+def _check_plan(values: Mapping[str, Any], *, out: Path) -> None:
+    text, file = json.dumps(values, indent=1) + "\n", out / PLAN
+    if file.is_file() and file.read_text(encoding="utf-8") != text:
+        raise ConfigError(f"{out}: holds another run, see {PLAN} there; choose another --out")
+    atomic_write(file, text)

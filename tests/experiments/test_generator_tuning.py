@@ -1,0 +1,211 @@
+"""The generator study's methods: losses and measures by hand, curves of best of N, and a dry run of everything."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from experiments.generator import best_of, curves, diversity, dpo, grow, grpo, refl, rewards, tune, tuning
+from experiments.generator.curves import TRUTH, Group
+from experiments.generator.sheets import write_sheet
+from experiments.generator.world import FRAMES, SIDE, Part, draw
+
+from descore.errors import ConfigError
+from descore.io import read_records
+
+
+def flat(level):
+    return np.full((FRAMES, SIDE, SIDE, 3), level, np.uint8)
+
+
+def group(reward, truth, *, prompt="p", seed=0):
+    return Group(prompt=prompt, seed=seed, values={"r": np.asarray(reward, float), TRUTH: np.asarray(truth, float)})
+
+
+# Best of N.
+
+
+def test_the_best_of_two_of_three_by_hand():
+    """Of the three pairs the highest reward is in two, the middle one is best in one, the lowest in none."""
+    assert curves.chosen_weights(np.array([5.0, 1.0, 3.0]), 2).tolist() == pytest.approx([2 / 3, 0, 1 / 3])
+    assert curves.best_of(group([5, 1, 3], [0, 9, 6]), by="r", count=2, value=TRUTH) == pytest.approx(2)
+
+
+def test_one_of_n_is_the_mean_and_n_of_n_the_best():
+    clips = group([5, 1, 3], [0, 9, 6])
+    assert curves.best_of(clips, by="r", count=1, value=TRUTH) == pytest.approx(5)
+    assert curves.best_of(clips, by="r", count=3, value="r") == pytest.approx(5)
+
+
+def test_equal_rewards_share_their_weight():
+    assert curves.chosen_weights(np.array([1.0, 1.0, 0.0]), 3).tolist() == [0.5, 0.5, 0]
+
+
+def test_a_clip_without_a_reward_is_chosen_last():
+    assert curves.chosen_weights(np.array([np.nan, 1.0, 2.0]), 2).tolist() == pytest.approx([0, 1 / 3, 2 / 3])
+
+
+def test_a_curve_gains_prompt_by_prompt_and_names_its_peak():
+    """A reward that is right up to its second best clip, and whose favourite is worthless."""
+    groups = [group([1, 2, 3, 4], [0, 1, 2, 0], prompt=str(number)) for number in range(4)]
+    rows = curves.curve(groups, by="r", value=TRUTH, counts=(1, 2, 4))
+    assert [row["mean"]["value"] for row in rows] == pytest.approx([0.75, (0 * 3 + 2 * 2 + 1) / 6, 0])
+    assert rows[1]["gain"]["value"] == pytest.approx(5 / 6 - 0.75)
+    assert curves.peak(rows) == 2
+    assert rows[2]["by_seed"] == {"0": 0}
+    assert curves.ahead(groups, first=TRUTH, second="r", count=4).value == 2
+
+
+# Diversity.
+
+
+def test_diversity_of_pixels_by_hand():
+    assert diversity.pixel_diversity([flat(7), flat(7), flat(7)]) == 0
+    assert diversity.pixel_diversity([flat(0), flat(255)]) == pytest.approx(1)
+    assert diversity.pixel_diversity([flat(0), flat(255), flat(255)]) == pytest.approx(2 / 3)
+
+
+def test_diversity_of_place_counts_where_shapes_are():
+    """One shape moved by 16 of 64 pixels: each is 8, or .125, from their mean."""
+    frames = draw(Part.CALIBRATION, 0).frames
+    background = np.median(frames, axis=(0, 1, 2)).astype(np.uint8)
+    here = np.where(np.arange(SIDE)[:, None] < SIDE, background, frames)
+    here[:, 20:32, 10:22] = (255, 135, 0)
+    there = np.broadcast_to(background, frames.shape).copy()
+    there[:, 20:32, 26:38] = (255, 135, 0)
+    assert diversity.place_diversity([here, there]) == pytest.approx(0.125, abs=0.005)
+    assert math.isnan(diversity.place_diversity([here, flat(7)]))
+
+
+# Losses.
+
+
+def test_an_untrained_pair_costs_log_2():
+    error = torch.tensor([0.3, 0.1])
+    assert float(dpo.dpo_loss(error, error, (error, error), beta=2000)) == pytest.approx(math.log(2))
+
+
+def test_dpo_by_hand():
+    """The chosen clip's error falls by .1, the rejected one's stays: -log sigmoid(10 / 2 * .1) = log(1 + e^-.5)."""
+    chosen, rejected, reference = torch.tensor([0.2]), torch.tensor([0.4]), (torch.tensor([0.3]), torch.tensor([0.4]))
+    loss = dpo.dpo_loss(chosen, rejected, reference, beta=10)
+    assert float(loss) == pytest.approx(math.log(1 + math.exp(-0.5)), abs=1e-6)
+
+
+def test_advantages_are_within_groups():
+    """Pointwise 0, 0, 3 have the mean 1 and deviation sqrt 2; groupwise their ranks are 1.5, 1.5, 3."""
+    given = [0.0, 0.0, 3.0, 7.0, 7.0, 7.0]
+    pointwise = grpo.group_advantages(given, group=3, comparison="pointwise")
+    assert pointwise.tolist() == pytest.approx([-0.7071, -0.7071, 1.4142, 0, 0, 0], abs=1e-4)
+    far = [0.0, 1.0, 300.0]
+    ranks = grpo.group_advantages(far, group=3, comparison="groupwise")
+    assert ranks.tolist() == pytest.approx([-1.2247, 0, 1.2247], abs=1e-4)
+
+
+def test_a_clip_without_a_reward_has_no_advantage():
+    advantages = grpo.group_advantages([math.nan, 1.0, 2.0], group=3, comparison="groupwise")
+    assert advantages.tolist() == [0, -1, 1]
+
+
+def test_the_clipped_loss_by_hand():
+    """Ratios 1.1 and .8 with advantages 1 and -1, within .9 and 1.05: -(1.05 - .9) / 2."""
+    new, old = torch.tensor([1.1, 0.8]).log(), torch.zeros(2)
+    loss = grpo.clipped_loss(new, old, torch.tensor([1.0, -1.0]), clip_range=0.05)
+    assert float(loss) == pytest.approx(-(1.05 - 0.95) / 2)
+
+
+def test_the_unit_range_clamps_without_a_gradient():
+    values = torch.tensor([-1.0, 3.0, 5.0], requires_grad=True)
+    unit = refl.unit_range(values)
+    unit.sum().backward()
+    assert unit.tolist() == [0, 1, 1]
+    assert values.grad[2] == 0
+
+
+# Rewards and options.
+
+
+def test_rewards_by_hand_and_by_chance():
+    scorers = rewards.open_rewards(["sharpness", "random"])
+    sharp = scorers["sharpness"]([flat(9), draw(Part.TEST, 0).frames], ["", ""], ["a", "b"])["sharpness"]
+    assert sharp[0] == 0 < sharp[1]
+    first, again = (scorers["random"]([flat(9)], [""], [key])["random"] for key in ("a", "a"))
+    assert first == again != scorers["random"]([flat(9)], [""], ["b"])["random"]
+    with pytest.raises(ConfigError, match="sharpnes"):
+        rewards.open_rewards(["sharpnes"])
+
+
+def test_options_change_plan_and_settings():
+    plan, settings = tuning.TuningPlan(method="grpo", reward="off"), grpo.GrpoSettings()
+    plan, settings = tune.with_changes(["updates=3", "comparison=pointwise", "steps=4"], plan, settings)
+    assert (plan.updates, plan.steps, settings.comparison, settings.steps) == (3, 4, "pointwise", 4)
+    with pytest.raises(ConfigError, match="updatez"):
+        tune.with_changes(["updatez=3"], plan, settings)
+    with pytest.raises(ConfigError, match="expected a int"):
+        tune.with_changes(["updates=many"], plan, settings)
+
+
+def test_a_sheet_has_a_strip_for_each_clip(tmp_path):
+    write_sheet(tmp_path / "sheet.png", [flat(0)] * 3, ["one", "two", "three"], columns=2)
+    assert (tmp_path / "sheet.png").read_bytes()[:4] == b"\x89PNG"
+
+
+# A dry run of everything.
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    return grow.grow(grow.DRY, out=tmp_path_factory.mktemp("grown"))
+
+
+SMALL = ["updates=2", "look_every=2", "look_prompts=2", "look_clips=2", "steps=2"]
+METHODS = {
+    "dpo": ["round_updates=1", "prompts=2", "clips=2", "pairs=1", "batch=2"],
+    "grpo": ["prompts=2", "group=2", "trained_steps=1", "batch=2"],
+    "refl": ["batch=2", "last_steps=1"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_trains_stops_and_goes_on(name, grown, tmp_path):
+    def run(updates, out):
+        settings, method = tune.METHODS[name]
+        plan = tuning.TuningPlan(method=name, reward="off", watched=("sharpness",), learning_rate=1e-3)
+        plan, settings = tune.with_changes([*SMALL, f"updates={updates}", *METHODS[name]], plan, settings)
+        return tuning.tune(plan, method(settings), generator=grown, out=out, settings={"name": name})
+
+    run(1, tmp_path / "stopped")
+    folders = run(2, tmp_path / "stopped"), run(2, tmp_path / "whole")
+    stopped, whole = (grow.Generator.load(folder).state_dict() for folder in folders)
+    before = grow.Generator.load(grown).state_dict()
+    assert all(torch.equal(stopped[key], whole[key]) for key in whole)
+    assert any(not torch.equal(before[key], whole[key]) for key in whole)
+    looks = read_records(tmp_path / "whole" / tuning.LOOKS)
+    assert [row["update"] for row in looks] == [0, 2]
+    assert looks[0]["kl"] == 0 < looks[1]["kl"]
+    assert set(looks[0]["rewards"]) == {"off", "sharpness"}
+    assert len(read_records(tmp_path / "whole" / tuning.UPDATES)) == 2
+    with pytest.raises(ConfigError, match="another run"):
+        tuning._check_plan({}, out=tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_best_of_n_keeps_what_it_has_made(grown, tmp_path, monkeypatch, capsys):
+    def run(*options):
+        command = ["best_of", "--model", str(grown), "--prompts", "2", "--seeds", "1", "--steps", "2"]
+        monkeypatch.setattr("sys.argv", [*command, "--out", str(tmp_path), *options])
+        best_of.main()
+        return json.loads((tmp_path / best_of.RECORD).read_text())
+
+    first = run("--most", "2", "--rewards", "off", "random")
+    clip = tmp_path / "clips/seed-0/prompt-001/001.npy"
+    made = clip.stat().st_mtime_ns
+    second = run("--most", "4", "--rewards", "off", "random")
+    assert clip.stat().st_mtime_ns == made
+    assert first["curves"]["off"][TRUTH][0]["n"] == 1
+    assert [row["n"] for row in second["curves"]["random"]["random"]] == [1, 2, 4]
+    assert "truth by" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="other sampling"):
+        run("--most", "4", "--guidance", "1")

@@ -38,6 +38,15 @@ def make_directory(folder: Path) -> None:
         raise ConfigError(f"{folder}: cannot be made: {error.strerror}; choose another folder with --out") from error
 
 
+def check_place(path: Path) -> None:
+    """ConfigError if no file or folder can be made at a path; folders above it that are not there are made with it."""
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise ConfigError(f"{path}: {above} is no folder; choose another --out")
+    if not os.access(above, os.W_OK):
+        raise ConfigError(f"{path}: the folder {above} cannot be written to; choose another --out")
+
+
 @contextmanager
 def lock_directory(folder: Path) -> Iterator[None]:
     """Hold a directory for this process. The system releases the lock when the process ends, however it ends, so a
@@ -48,9 +57,10 @@ def lock_directory(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def lock_file(path: Path, *, name: Path) -> Iterator[None]:
-    """Hold a file for this process, as `lock_directory` does; it is made if it is not there. `name` is what an error
-    names. ConfigError if another process holds it, or it cannot be opened."""
+    """Hold a file for this process, as `lock_directory` does; it is made, with the folders above it, if it is not there.
+    `name` is what an error names. ConfigError if another process holds it, or it cannot be opened."""
     with _report_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a")
     with file:
         try:

@@ -48,7 +48,7 @@ class Malicious:
         ({"--layout": "query first"}, "--layout: found 'query first', expected one of"),
         ({"--query-token": "<Score>"}, "has no added token <Score>"),
         ({"--base": "elsewhere"}, "has weights of its own"),
-        ({"--out": "no/such/place"}, "--out: there is no folder"),
+        ({"--out": "/dev/null/place"}, "/dev/null is no folder"),
     ],
 )
 def test_what_does_not_fit_is_one_line(descore, source, tmp_path, monkeypatch, changes, message):
@@ -100,7 +100,7 @@ def test_what_is_exported_scores(descore, model, films, tmp_path, dtype):
         (None, "out", ("--for", "sglang"), 2, "'sglang' is not"),
         (None, "out", (), 2, "Missing option '--for'"),
         (None, ".", ("--for", "vllm"), 3, ".: exists already; choose another folder"),
-        (None, "no/out", ("--for", "vllm"), 3, "no/out: there is no folder"),
+        (None, "/dev/null/out", ("--for", "vllm"), 3, "/dev/null is no folder"),
         ("nowhere", "out", ("--for", "vllm"), 3, "nowhere: no such folder"),
         ("", "out", ("--for", "vllm"), 3, "has no descore.json"),
     ],

@@ -60,12 +60,13 @@ def test_json_has_a_line_for_each_prompt(descore, table, lines):
 
 
 def test_everything_is_written(descore, table):
-    result = descore("rank", table, "--out", "best.jsonl")
-    assert "Written: best.jsonl" in result.stdout
-    assert [row["video"] for _, row in read_rows("best.jsonl")] == ["c2.mp4", "d1.mp4", "f1.mp4"]
-    again = descore("rank", table, "--out", "best.jsonl")
+    result = descore("rank", table, "--out", "new/best.jsonl")
+    assert "Written: new/best.jsonl" in result.stdout
+    assert [row["video"] for _, row in read_rows("new/best.jsonl")] == [f"../{n}.mp4" for n in ("c2", "d1", "f1")]
+    again = descore("rank", table, "--out", "new/best.jsonl")
     assert (again.exit_code, again.stdout) == (3, "")
-    assert "best.jsonl: exists already" in again.stderr
+    assert "new/best.jsonl: exists already" in again.stderr
+    assert f"{table} is no folder" in descore("rank", table, "--out", f"{table}/best.jsonl").stderr
 
 
 def test_many_prompts_are_summed_up(descore, tmp_path, monkeypatch):
@@ -161,11 +162,11 @@ def test_a_page_never_takes_the_place_of_a_table(descore, table):
     before = Path(table).read_bytes()
     result = descore("report", table, "--out", table)
     assert result.exit_code == 3
-    assert f"--out: found {table}, expected a page in a folder that is there" in result.stderr
+    assert f"--out: found {table}, expected a page, such as report.html" in result.stderr
     assert Path(table).read_bytes() == before
 
 
 def test_a_page_names_failures_on_standard_error(descore, table):
-    result = descore("report", with_failure(table), "--out", "page.html")
+    result = descore("report", with_failure(table), "--out", "pages/page.html")
     assert result.exit_code == 0
     assert result.stderr.startswith("error: 1 clip without a reward: ")

@@ -55,8 +55,10 @@ def test_failures_come_first_and_make_the_exit_code(descore, folder, model):
 
 def test_the_summary_as_json(descore, lines, folder, model):
     table = table_of(folder, ["clips/0.mp4", "absent.mp4"])
-    [record] = lines(descore("score", table, "--model", model, "--json", "--out", folder / "s.csv", *FAST))
-    assert (record["out"], record["total"], record["scored"], record["failed"]) == (str(folder / "s.csv"), 2, 1, 1)
+    out = folder / "new" / "deep" / "s.csv"  # whose folders are made
+    [record] = lines(descore("score", table, "--model", model, "--json", "--out", out, *FAST))
+    assert (record["out"], record["total"], record["scored"], record["failed"]) == (str(out), 2, 1, 1)
+    assert len(list(read_scored(out))) == 2
     assert record["failures"] == [{"video": "absent.mp4", "error": "no such file"}]
     assert record["computed"] == 2
 
@@ -89,7 +91,7 @@ REFUSED = {
     "clip without prompt": (("clips/0.mp4",), 2, "--prompt"),
     "out of clips": (("clips/0.mp4", "-p", "p", "--out", "x.csv"), 3, "--out: for a table or a folder"),
     "suffix": (("t.jsonl", "--out", "x.xlsx"), 3, "unknown suffix '.xlsx'; expected one of .csv, .jsonl, .parquet"),
-    "no folder": (("t.jsonl", "--out", "no/x.csv"), 3, "there is no folder no; make it"),
+    "no folder": (("t.jsonl", "--out", "t.jsonl/x.csv"), 3, "t.jsonl is no folder; choose another --out"),
     "the source": (("t.jsonl", "--out", "t.jsonl"), 3, "exists already; choose another --out"),
     "no column": (("bad.csv",), 5, "no column 'video' (is it 'vidoe'?)"),
     "scored": (("scored.csv",), 5, "has the column 'reward', which scoring writes"),

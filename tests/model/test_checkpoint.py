@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.conftest import build_micro, noise_clip
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from descore.errors import CheckpointError, ConfigError
 from descore.model.checkpoint import CheckpointSettings, read_settings
@@ -58,6 +59,16 @@ def test_transformers_opens_it_by_itself(saved):
 
     assert AutoModelForImageTextToText.from_pretrained(saved[1]).config.model_type == "qwen3_vl"
     assert "<|query|>" in AutoProcessor.from_pretrained(saved[1]).tokenizer.get_vocab()
+
+
+def test_saving_shows_no_bar_and_leaves_them_on(saved, tmp_path, capfd):
+    enable_progress_bar()
+    try:
+        saved[0].save_pretrained(tmp_path / "again")
+        assert is_progress_bar_enabled()
+    finally:
+        disable_progress_bar()
+    assert capfd.readouterr().err == ""
 
 
 def test_saving_over_an_old_one_leaves_nothing_else(saved, tmp_path):

@@ -234,11 +234,12 @@ def test_a_head_with_a_bias_is_refused(copy, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_place_that_is_taken_or_not_there_is_refused(source, exported, tmp_path):
+def test_a_place_that_is_taken_is_refused(source, exported, tmp_path):
     with pytest.raises(ConfigError, match="exists already; choose another"):
         export_for_vllm(source, exported.folder)
-    with pytest.raises(ConfigError, match="there is no folder"):
-        export_for_vllm(source, tmp_path / "no" / "such")
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="file is no folder"):
+        export_for_vllm(source, tmp_path / "file" / "such")
 
 
 @pytest.mark.parametrize(

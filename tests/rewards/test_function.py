@@ -430,3 +430,8 @@ def test_rewards_travel_between_processes(scorer, videos):
     assert torch.equal(again.rewards, result.rewards)
     assert again.scores[0].thinking == result.scores[0].thinking
     assert again.terms.keys() == result.terms.keys()
+
+
+def test_a_function_says_that_it_does_not_travel(scorer):
+    with pytest.raises(ConfigError, match=r"does not pickle; make one in each process, or share .*\(Client\(url\)\)"):
+        pickle.dumps(RewardFunction(scorer, fps=8))

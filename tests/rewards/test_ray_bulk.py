@@ -186,8 +186,10 @@ def test_the_folder_that_is_written(tmp_path):
     check_shards_folder(tmp_path / "t.scores", overwrite=False)
     with pytest.raises(ConfigError, match=r"writes a folder of Parquet shards; expected a name without \.csv"):
         check_shards_folder(tmp_path / "s.csv", overwrite=False)
-    with pytest.raises(ConfigError, match="there is no folder"):
-        check_shards_folder(tmp_path / "absent" / "s", overwrite=False)
+    check_shards_folder(tmp_path / "absent" / "s", overwrite=False)  # its folder is made
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="file is no folder"):
+        check_shards_folder(tmp_path / "file" / "s", overwrite=False)
     (tmp_path / "s").mkdir()
     with pytest.raises(ConfigError, match="exists already; choose another --out, or write over it with --overwrite"):
         check_shards_folder(tmp_path / "s", overwrite=False)

@@ -47,6 +47,7 @@ def test_rewards_and_marks_by_name(tmp_path):
     [
         ("reward", "high", "s.csv:3: reward is 'high'; expected a number"),
         ("reward", "inf", "s.csv:3: reward is 'inf'; expected a number"),
+        ("reward", "-1e308", "s.csv:3: reward is '-1e308'; expected a number of at most 3.4e"),
         ("mark_style", "3", "s.csv:3: mark_style is 3; expected 0, 1, 2 or nothing"),
         ("samples", "1.5", "s.csv:3: samples is 1.5; expected a whole number"),
         ("truncated", "maybe", "s.csv:3: truncated is 'maybe'; expected"),

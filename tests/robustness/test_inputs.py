@@ -7,6 +7,7 @@ import pytest
 
 from descore import VideoError, VideoSampling, read_clip
 from descore.data.schema import path_resolver, read_pairs
+from descore.data.tables import read_rows
 from descore.errors import DataError
 from descore.report.charts import Point, Series, reliability_chart
 from descore.report.text import one_line
@@ -35,6 +36,21 @@ def test_another_separator_is_named(tmp_path, separator, name):
     table.write_text(separator.join(["prompt", "video_a", "video_b", "preference"]) + "\n")
     with pytest.raises(DataError, match=f"found {name} between the columns, expected commas"):
         list(read_pairs(table))
+
+
+def test_a_table_with_tabs_is_read_by_its_suffix(tmp_path):
+    table = tmp_path / "clips.tsv"
+    table.write_text('prompt\tvideo\na ball, red\ta.mp4\n"a\tdog"\tb.mp4\n')
+    assert [row for _, row in read_rows(table)] == [
+        {"prompt": "a ball, red", "video": "a.mp4"},
+        {"prompt": "a\tdog", "video": "b.mp4"},
+    ]
+    table.write_text("prompt,video\na ball,a.mp4\n")
+    with pytest.raises(DataError, match="found commas between the columns, expected tabs"):
+        list(read_rows(table))
+    table.write_text("prompt\tvideo\na ball\n")
+    with pytest.raises(DataError, match=r"tsv:2: 1 cells; expected 2, one for each column: is a tab missing\?"):
+        list(read_rows(table))
 
 
 def table_with(tmp_path, preference):

@@ -29,6 +29,8 @@ PROMPT = "a red ball"
 class StubScorer:
     """Rewards a clip by its brightness. `open` lets batches through; prompts make it fail."""
 
+    chat = SimpleNamespace(tokenizer=SimpleNamespace(backend_tokenizer=None))  # a chain would come in one piece
+
     def __init__(self, *, name="stub", batch_size=4, paradigm="descore"):
         self.name, self.batch_size = name, batch_size
         self.settings = CheckpointSettings(

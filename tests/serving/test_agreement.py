@@ -1,11 +1,8 @@
 """Krippendorff's alpha by hand, and the figures of raters."""
 
-import sys
-
 import pytest
 
-from descore.errors import ConfigError
-from descore.serving.agreement import krippendorff_alpha, label_agreement, rater_figures
+from descore.serving.agreement import krippendorff_alpha, label_agreement, ordinal_alpha, rater_figures
 from descore.serving.votes import latest_votes
 from tests.serving.test_votes import PAIRS, vote_on
 
@@ -36,14 +33,28 @@ def test_alpha_leaves_out_pairs_of_one_rater():
     shared = units(("a", "a"), ("b", "b"), ("a", "b"))
     assert krippendorff_alpha([*shared, {"Cid": "b"}]) == pytest.approx(4 / 9)
     assert krippendorff_alpha([{"Ann": "a"}, {"Bob": "b"}]) is None
+    assert krippendorff_alpha([]) is None
     assert krippendorff_alpha(units(("a", "a"), ("a", "a"))) is None
 
 
-def test_without_the_package_it_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "krippendorff", None)
-    with pytest.raises(ConfigError, match=r"\[annotate\]"):
-        krippendorff_alpha(units(("a", "b")))
-    assert krippendorff_alpha([]) is None
+def test_alpha_of_the_published_example():
+    """Krippendorff 2011, Computing Krippendorff's Alpha-Reliability, section E: four observers, twelve units, of which
+    the last has one value; ordinal alpha .815."""
+    observers = (
+        (1, 2, 3, 3, 2, 1, 4, 1, 2, None, None, None),
+        (1, 2, 3, 3, 2, 2, 4, 1, 2, 5, None, 3),
+        (None, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, None),
+        (1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, None),
+    )
+    by_unit = [[value for value in unit if value is not None] for unit in zip(*observers, strict=True)]
+    assert ordinal_alpha(by_unit) == pytest.approx(0.815, abs=5e-4)
+    assert ordinal_alpha([[10 * value for value in unit] for unit in by_unit]) == ordinal_alpha(by_unit)
+
+
+def test_alpha_of_three_raters_weighs_a_unit_by_its_values():
+    """Values aab and bb. Ordered pairs of values, each divided by the unit's values but one: of aab aa 2/2, ab 2/2, ba
+    2/2; of bb bb 2/1. So a 2, b 3, and 1 - (5 - 1)·1/(2·3) = 1/3."""
+    assert ordinal_alpha([[0, 0, 1], [1, 1]]) == pytest.approx(1 / 3)
 
 
 def test_figures_of_labels_and_raters():

@@ -1,6 +1,7 @@
 """`descore.AsyncClient`: the same face for an event loop."""
 
 import asyncio
+import json
 
 import httpx2
 import numpy as np
@@ -149,3 +150,35 @@ def test_errors_stand_in_their_places(tmp_path):
     assert str(unreadable) == "a.mp4: is empty"
     assert isinstance(absent, VideoError)
     assert isinstance(empty, ConfigError)
+
+
+def test_a_chain_comes_as_it_is_written(pauses):
+    async def content():
+        yield b'event: chain\ndata: {"sample": 0, "text": "The ball"}\n\nevent: sc'
+        yield f"ore\ndata: {json.dumps(SCORE)}\n\n".encode()
+
+    async def ask():
+        site = Site(busy(), httpx2.Response(200, content=content(), headers={"content-type": "text/event-stream"}))
+        async with site.client() as client:
+            pieces = [piece async for piece in client.stream(b"x", prompt=PROMPT)]
+        return pieces, len(site.seen)
+
+    [piece, score], asked = asyncio.run(ask())
+    assert (piece.text, score, asked) == ("The ball", ServedScore.model_validate(SCORE), 2)
+    assert pauses
+
+
+def test_a_stream_that_is_left_ends_the_request():
+    async def content():
+        while True:
+            yield b'event: chain\ndata: {"sample": 0, "text": "The ball"}\n\n'
+
+    async def ask():
+        answer = httpx2.Response(200, content=content(), headers={"content-type": "text/event-stream"})
+        async with Site(answer).client() as client:
+            pieces = client.stream(b"x", prompt=PROMPT)
+            assert (await anext(pieces)).text == "The ball"
+            await pieces.aclose()
+        return answer.is_closed
+
+    assert asyncio.run(ask())

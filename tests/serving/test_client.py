@@ -1,6 +1,7 @@
 """`descore.Client`: the Scorer's face on a server, its errors, and its patience."""
 
 import io
+import json
 import threading
 from dataclasses import replace
 
@@ -106,6 +107,51 @@ def test_compare_and_parameters_reach_the_server(ours, media, scorer):
     assert compared.probability > 0.99
     assert (scorer.params[0]["samples"], scorer.params[0]["seed"]) == (2, 5)
     assert ours.models() == ["stub"]
+
+
+def stream_of(*events):
+    """An answer of server-sent events, in pieces that end within them."""
+    content = b"".join(f"event: {name}\ndata: {json.dumps(data)}".encode() + b"\n\n" for name, data in events)
+    pieces = iter([content[at : at + 7] for at in range(0, len(content), 7)])
+    return httpx2.Response(200, content=pieces, headers={"content-type": "text/event-stream; charset=utf-8"})
+
+
+def test_a_chain_comes_as_it_is_written(ours, media, pauses):
+    plain = ours.score(media / "bright.mp4", prompt=PROMPT)
+    assert list(ours.stream(media / "bright.mp4", prompt=PROMPT)) == [plain]  # the stub writes no chain
+    chain = [("chain", {"sample": k % 2, "text": text}) for k, text in enumerate(("The ", "A\u2028", "ball"))]
+    transport, seen = answering(busy(), stream_of(*chain, ("score", plain.model_dump(mode="json"))))
+    *pieces, score = descore.Client(URL, transport=transport).stream(b"x", prompt=PROMPT, samples=2)
+    assert [(piece.sample, piece.text) for piece in pieces] == [(0, "The "), (1, "A\u2028"), (0, "ball")]
+    assert score == plain
+    assert (len(seen), len(pauses)) == (2, 1)
+    assert [b'name="stream"\r\n\r\ntrue' in request.read() for request in seen] == [True, True]
+
+
+def test_a_stream_that_goes_wrong_raises(ours, media):
+    with pytest.raises(VideoError, match=r"text\.mp4"):
+        next(ours.stream(media / "text.mp4", prompt=PROMPT))
+    with pytest.raises(ConfigError, match="the method stream gives a chain as it is written"):
+        ours.score(media / "bright.mp4", prompt=PROMPT, stream=True)
+    piece = ("chain", {"sample": 0, "text": "The"})
+    for events, error, message in (
+        ([piece, ("error", {"error": {"kind": "busy", "message": "no answer within 3 s"}})], ServiceError, "within 3 s"),
+        ([piece, ("error", {"error": {"kind": "no_reward", "message": "a: no"}})], VideoError, "no"),
+        ([piece], ServiceError, "the answer ended before the reward"),
+        ([("chain", {"text": 3})], ServiceError, "something else than descore serve"),
+    ):
+        transport, _ = answering(stream_of(*events))
+        with pytest.raises(error, match=message):
+            list(descore.Client(URL, transport=transport).stream(b"x", prompt=PROMPT))
+
+
+def test_a_stream_that_is_left_ends_the_request():
+    transport, _ = answering(answer := stream_of(*[("chain", {"sample": 0, "text": "The"})] * 3))
+    pieces = descore.Client(URL, transport=transport).stream(b"x", prompt=PROMPT)
+    assert next(pieces).text == "The"
+    assert not answer.is_closed
+    pieces.close()
+    assert answer.is_closed
 
 
 def test_a_batch_keeps_its_order_and_raises_its_first_error(ours, media):

@@ -1,18 +1,28 @@
 """What breaks under a server, and clients that misbehave: each costs what it must, and the next request is right."""
 
+import json
 import os
+import re
+import select
 import signal
 import socket
 import threading
+import time
+from contextlib import contextmanager
+from dataclasses import replace
 from http.client import HTTPConnection
+from types import SimpleNamespace
 
 import httpx2
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
+from uvicorn.server import ServerState
 
 from descore.serving import connections
 from descore.serving.app import create_app
 from descore.serving.folders import server_folder
+from descore.serving.guard import Guard
 from descore.serving.server import bind, server_of
 from descore.serving.settings import ServerSettings
 from tests.serving.conftest import PROMPT, URL, StubScorer, problem_of, score_of
@@ -21,23 +31,74 @@ from tests.serving.test_serve import served  # noqa: F401  # a fixture
 HEAD = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
 
+class Verbose(StubScorer):
+    """One clip at a time. For the prompt "long" it writes more than the system keeps for a client that does not read,
+    and closes."""
+
+    def __init__(self):
+        super().__init__(batch_size=1)
+
+    def _result(self, request):
+        score = super()._result(request)
+        if request.prompt != "long":
+            return score
+        self.open.clear()
+        return replace(score, completions=(replace(score.completions[0], text="x" * 24_000_000),))
+
+
+@pytest.fixture
+def verbose():
+    scorer = Verbose()
+    yield scorer
+    scorer.open.set()
+
+
 @pytest.fixture
 def address(scorer, media):
     """Host and port of a server on a real socket."""
+    with running(scorer, media) as address:
+        yield address
+
+
+@contextmanager
+def running(scorer, media):
     app = create_app({"stub": scorer}, settings=ServerSettings(media_root=media, max_queue=4, upload_seconds=0.5))
     with bind("127.0.0.1", 0) as listening:
         server = server_of(app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
-        yield listening.getsockname()
-        server.should_exit = True
-        thread.join()
+        try:
+            yield listening.getsockname()
+        finally:
+            scorer.open.set()
+            server.should_exit = True
+            thread.join()
 
 
 def say(address, content=b""):
     connection = socket.create_connection(address, timeout=30)
     connection.sendall(content)
     return connection
+
+
+def ask_and_not_read(address, path, body):
+    """A connection on which a request was sent; returns when the other side has closed it."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(address)
+    content = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+    poller = select.poll()
+    poller.register(connection, 0)  # the end, and not what there is to read
+    assert poller.poll(60_000), "the connection was not closed"
+    return connection
+
+
+def admitted(address):
+    """Clips that are in the server."""
+    page = httpx2.get(f"http://{address[0]}:{address[1]}/metrics", timeout=30).text
+    return float(re.search(r'descore_queue_clips{state="admitted"} (\S+)', page)[1])
 
 
 def rest_of(connection):
@@ -109,6 +170,105 @@ def test_a_connection_may_be_used_again_and_then_ends(address, monkeypatch):
         answer = connection.getresponse()
         assert (answer.status, len(answer.read()) > 0) == (200, True)
     assert rest_of(connection.sock) == b""
+
+
+@pytest.mark.slow
+def test_an_answer_that_nobody_reads_is_given_up(verbose, media, monkeypatch):
+    monkeypatch.setattr(connections, "BLOCKED_SECONDS", 0.3)
+    body = {"prompt": "long", "video": {"path": "bright.mp4"}}
+    with running(verbose, media) as address:
+        for head in ({}, {"timeout": 5}):
+            verbose.open.set()
+            ask_and_not_read(address, "/v1/score", body | head).close()
+        verbose.open.set()
+        assert is_right(address)
+
+
+@pytest.mark.slow
+def test_work_for_a_stream_that_nobody_reads_leaves_the_queue(verbose, media, monkeypatch):
+    monkeypatch.setattr(connections, "BLOCKED_SECONDS", 0.3)
+    prompts = ["long", "is being scored", "waits", "waits too"]
+    items = [{"prompt": prompt, "video": {"path": "bright.mp4"}} for prompt in prompts]
+    with running(verbose, media) as address:
+        ask_and_not_read(address, "/v1/batch", {"items": items}).close()
+        while admitted(address):
+            time.sleep(0.05)
+        verbose.open.set()
+        assert is_right(address)
+    assert verbose.batches == [["long"], ["is being scored"], [PROMPT]]
+
+
+class Wire:
+    """A transport whose client reads what a test says."""
+
+    def __init__(self):
+        self.waiting, self.aborted = 0, False
+
+    def get_extra_info(self, _):
+        return None
+
+    def get_write_buffer_size(self):
+        return self.waiting
+
+    def is_closing(self):
+        return self.aborted
+
+    def abort(self):
+        self.aborted = True
+
+
+class Clock:
+    """A loop in which time passes when a test says so."""
+
+    def __init__(self):
+        self.calls = []
+
+    def call_later(self, seconds, call):
+        self.calls.append(handle := SimpleNamespace(seconds=seconds, call=call, cancelled=False))
+        handle.cancel = lambda: setattr(handle, "cancelled", True)
+        return handle
+
+    def pass_time(self):
+        """Make the calls that are due within the time a client has to read."""
+        due = [one for one in self.calls if not one.cancelled and one.seconds <= connections.BLOCKED_SECONDS]
+        self.calls = []
+        for one in due:
+            one.call()
+
+
+@pytest.fixture
+def wired():
+    """A connection whose answer is complete, and 100 bytes of it wait for the client."""
+    wire, clock, config = Wire(), Clock(), uvicorn.Config(Guard, interface="asgi3")
+    protocol = connections.BoundedProtocol(config, ServerState(), {}, _loop=clock)
+    protocol.connection_made(wire)
+    wire.waiting = 100
+    protocol.pause_writing()
+    yield wire, clock, protocol
+    protocol.close()
+
+
+def test_a_client_that_reads_slowly_keeps_its_connection(wired):
+    wire, clock, protocol = wired
+    for left in (99, 50, 49):
+        wire.waiting = left
+        clock.pass_time()
+        assert not wire.aborted
+    protocol.resume_writing()
+    wire.waiting = 10
+    clock.pass_time()
+    assert not wire.aborted
+    clock.pass_time()
+    assert wire.aborted  # 10 bytes wait still
+
+
+def test_a_client_that_has_read_all_is_only_silent(wired):
+    wire, clock, protocol = wired
+    wire.waiting = 0
+    protocol.resume_writing()
+    clock.pass_time()
+    assert wire.aborted
+    assert not connections.BoundedProtocol.silent
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ import os
 import threading
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from starlette.requests import Request
@@ -35,8 +34,6 @@ DONE = "!document.querySelector('#download').hidden"
 
 class ChainScorer(StubScorer):
     """Writes a chain with all that a page must not take for its own, and an answer."""
-
-    chat = SimpleNamespace(tokenizer=SimpleNamespace(backend_tokenizer=None))  # the chain comes in one piece
 
     def _result(self, request):
         score = super()._result(request)
@@ -198,8 +195,12 @@ def test_a_chain_is_seen_as_it_is_written(live, open_page, stub, media):
     result = ServedScore.of(stub._result(request_of(media / "bright.mp4")), model="stub").model_dump()
     app = streaming(create_app({"stub": stub}, settings=ServerSettings()), [*WORDS, result], gate)
     page = open_page(live(app))
+    page.run("document.querySelector('#samples').value = 2")
     score(page, media / "bright.mp4")
     page.wait_for("document.querySelector('.chain.live')?.innerText.includes('ball')")
+    page.wait_for("document.querySelectorAll('.chain.live')[1]?.innerText === 'anotheranotheranother'")
+    labels = page.run("[...document.querySelectorAll('.chain.live')].map((one) => one.getAttribute('aria-label'))")
+    assert labels == ["Chain 1 of bright.mp4", "Chain 2 of bright.mp4"]
     page.wait_for("!document.querySelector('.chain.live').innerText.includes('overall')")
     chain = page.text(".chain.live")
     assert chain.startswith("I see a ball <img src=x")

@@ -67,13 +67,6 @@ def test_a_table_without_its_journal_is_refused(voted):
     assert "votes.jsonl.journal: no such file" in line
 
 
-def test_without_krippendorff_one_line_says_what_to_install(voted, monkeypatch):
-    monkeypatch.setitem(sys.modules, "krippendorff", None)
-    result = run("data", "votes", voted)
-    [line] = result.stderr.splitlines()
-    assert "[annotate]" in line
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -81,7 +81,7 @@ def check_tables(
 @data_app.command("convert")
 def convert_tables(
     *,
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The table: .csv, .jsonl, .json or .parquet.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The table: .csv, .tsv, .jsonl, .json or .parquet.")],
     layout: Annotated[
         str,
         typer.Option(

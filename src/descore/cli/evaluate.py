@@ -55,7 +55,7 @@ RunFolder = Annotated[
 ]
 BenchmarkArgument = Annotated[
     str | None,
-    typer.Argument(metavar="NAME", help="One benchmark, or a table of your own: .csv, .jsonl, .json, .parquet."),
+    typer.Argument(metavar="NAME", help="One benchmark, or a table of your own: .csv, .tsv, .jsonl, .json, .parquet."),
 ]
 RunFolders = Annotated[
     list[Path],
@@ -186,12 +186,13 @@ def report(
         from descore.cli.output import with_count
         from descore.data.tables import is_sharded, is_table
         from descore.evaluation.runs import RUN_FILE, read_run
-        from descore.io import atomic_write
+        from descore.io import atomic_write, check_place
         from descore.report.page import render
 
         # By its suffix, so that a page never takes the place of a table.
-        if out.suffix.lower() not in (".html", ".htm") or out.is_dir() or not out.absolute().parent.is_dir():
-            raise ConfigError(f"--out: found {out}, expected a page in a folder that is there, such as report.html")
+        if out.suffix.lower() not in (".html", ".htm") or out.is_dir():
+            raise ConfigError(f"--out: found {out}, expected a page, such as report.html")
+        check_place(out)
         tables = [folder for folder in folders if is_table(folder) and (not folder.is_dir() or is_sharded(folder))]
         if column is not None and not tables:
             raise ConfigError("--column: for a scored table; leave it out")

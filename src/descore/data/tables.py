@@ -1,4 +1,4 @@
-"""Read the rows of a table in CSV, JSON Lines, JSON or Parquet, and the cells of a row by type.
+"""Read the rows of a table in CSV, TSV, JSON Lines, JSON or Parquet, and the cells of a row by type.
 
 In: a file. Out: its rows with their line numbers, and cells as texts, numbers, choices or marks. An empty cell is None;
 a row or a cell that cannot be read is a DataError with file and line."""
@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,7 +34,10 @@ _MAX_COLUMNS_NAMED = 12
 _PLAIN_NUMBER = re.compile(r"[-+0-9.eE]+")
 """Without what Python's float also takes: 1_0, and digits of other scripts."""
 
-_OTHER_SEPARATORS: Mapping[str, str] = {";": "semicolons", "\t": "tabs"}
+_LARGEST = (2 - 2**-23) * 2.0**127
+"""Of float32, in which models give rewards: sums and squares of such numbers are finite."""
+
+_SEPARATORS = {",": ("comma", "commas"), ";": ("semicolon", "semicolons"), "\t": ("tab", "tabs")}
 
 _SYNONYMS: Mapping[str, str] = dict.fromkeys(("same", "equal", "draw", "both", "neither", "none", "ties"), "tie")
 """Words that other tables have for a label of ours."""
@@ -144,16 +148,16 @@ def _decoded(raw: bytes, path: Path, number: int) -> str:
         ) from None
 
 
-def _read_csv(path: Path) -> TableRows:
+def _read_csv(path: Path, *, separator: str = ",") -> TableRows:
     csv.field_size_limit(_MAX_CELL)
-    reader = csv.reader((text for _, text in _lines(path)), strict=True)
+    reader = csv.reader((text for _, text in _lines(path)), strict=True, delimiter=separator)
     header = next(_cells(reader, path), None)
     if header is None:
         raise DataError(str(path), 1, "the file is empty; expected a header and rows")
-    names = _header(header[1], path)
+    names, name = _header(header[1], path, separator), _SEPARATORS[separator][0]
     for line, cells in _cells(reader, path):
         if len(cells) != len(names):
-            hint = "quote a cell that holds a comma" if len(cells) > len(names) else "is a comma missing?"
+            hint = f"quote a cell that holds a {name}" if len(cells) > len(names) else f"is a {name} missing?"
             raise DataError(str(path), line, f"{len(cells)} cells; expected {len(names)}, one for each column: {hint}")
         yield line, dict(zip(names, cells, strict=True))
 
@@ -172,12 +176,12 @@ def _cells(reader: Any, path: Path) -> Iterator[tuple[int, list[str]]]:  # noqa:
             yield line, cells
 
 
-def _header(cells: list[str], path: Path) -> list[str]:
+def _header(cells: list[str], path: Path, separator: str) -> list[str]:
     names = [cell.strip() for cell in cells]
-    other = next((separator for separator in _OTHER_SEPARATORS if separator in names[0]), None)
+    other = next((other for other in _SEPARATORS if other != separator and other in names[0]), None)
     if len(names) == 1 and other:
-        found = f"{_OTHER_SEPARATORS[other]} between the columns"
-        raise DataError(str(path), 1, f"found {found}, expected commas; save the table with commas")
+        found, expected = f"{_SEPARATORS[other][1]} between the columns", _SEPARATORS[separator][1]
+        raise DataError(str(path), 1, f"found {found}, expected {expected}; save the table with {expected}")
     twice = sorted({name for name in names if names.count(name) > 1 and name})
     if twice:
         raise DataError(str(path), 1, f"column {', '.join(map(repr, twice))} is there twice; name each once")
@@ -250,6 +254,7 @@ def _read_shards(folder: Path) -> TableRows:
 
 _READERS: Mapping[str, Callable[[Path], TableRows]] = {
     ".csv": _read_csv,
+    ".tsv": partial(_read_csv, separator="\t"),
     ".jsonl": _read_json_lines,
     ".json": _read_json,
     ".parquet": _read_parquet,
@@ -293,7 +298,7 @@ class Cells:
         return self.required(column, file_name=True)
 
     def number(self, column: str) -> float | None:
-        """The cell as a finite number; None if it is empty."""
+        """The cell as a number that float32 holds; None if it is empty."""
         text = self.text(column)
         if text is None:
             return None
@@ -301,8 +306,10 @@ class Cells:
             number = float(text) if _PLAIN_NUMBER.fullmatch(text) else math.nan
         except ValueError:
             number = math.nan
-        if not math.isfinite(number):
+        if math.isnan(number):
             raise self.error(f"{column} is {short_repr(text)}; expected a number")
+        if abs(number) > _LARGEST:
+            raise self.error(f"{column} is {short_repr(text)}; expected a number of at most {_LARGEST:.1e}")
         return number
 
     def choice(self, column: str, values: Mapping[str, _T | None]) -> _T | None:

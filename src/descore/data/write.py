@@ -16,7 +16,7 @@ from typing import Any, cast
 from descore.data.schema import OVERALL, PairColumns, SideColumns
 from descore.data.tables import SHARD_NAMES, TableRow, folder_of
 from descore.errors import ConfigError, how_to_install, short_repr
-from descore.io import atomic_directory, atomic_path
+from descore.io import atomic_directory, atomic_path, check_place
 from descore.rubric import marks_json
 from descore.types import Pair, SideAnnotations
 
@@ -131,8 +131,9 @@ def shards_writer(
 
 
 def check_target(out: Path, *, overwrite: bool = False) -> None:
-    """ConfigError if a table cannot have this name, or there is a file already."""
+    """ConfigError if a table cannot have this name or be made there, or there is a file already."""
     check_writable(out)
+    check_place(out)
     if out.exists() and not overwrite:
         raise ConfigError(f"{out}: exists already; choose another name with --out, or remove it")
 

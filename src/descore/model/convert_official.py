@@ -19,7 +19,7 @@ from torch import Tensor
 
 from descore.data.chat import QUERY_TOKEN, VIDEO_PLACE, Layout
 from descore.errors import CheckpointError, ConfigError
-from descore.io import atomic_directory
+from descore.io import atomic_directory, check_place
 from descore.model import official_layout as official
 from descore.model.checkpoint import (
     ADAPTER_CONFIG,
@@ -116,8 +116,7 @@ def refuse_out(out: Path) -> None:
     """ConfigError for a folder that is there already, or whose parent is not."""
     if out.exists():
         raise ConfigError(f"{out}: exists already; choose another folder with --out, or remove it")
-    if not out.absolute().parent.is_dir():
-        raise ConfigError(f"--out: there is no folder {out.absolute().parent} to put it in")
+    check_place(out)
 
 
 def _read(parts: Parts, *, query_token: str) -> _Source:

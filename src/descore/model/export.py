@@ -15,7 +15,7 @@ import torch
 
 from descore.data.chat import Chat
 from descore.errors import CheckpointError, ConfigError
-from descore.io import atomic_directory
+from descore.io import atomic_directory, check_place
 from descore.model.checkpoint import (
     HEAD_FILE,
     CheckpointSettings,
@@ -88,8 +88,7 @@ def check_for_engines(folder: Path) -> Any:  # noqa: ANN401  # transformers' con
 def _refuse_out(out: Path) -> None:
     if out.exists():
         raise ConfigError(f"{out}: exists already; choose another folder, or remove it")
-    if not out.absolute().parent.is_dir():
-        raise ConfigError(f"{out}: there is no folder {out.absolute().parent} to put it in")
+    check_place(out)
 
 
 def _refuse_paradigm(folder: Path, settings: CheckpointSettings) -> None:

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, TypeAlias, cast, get_args
 
 import numpy as np
 import torch
@@ -142,6 +142,13 @@ class RewardFunction:
         self._known = known_terms(settings, thinks=self.sampling_params.think != "off")
         self.weights = self._check_weights(weights)
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> NoReturn:
+        """ConfigError: it does not pickle."""
+        raise ConfigError(
+            "a RewardFunction holds an open model and does not pickle; make one in each process, or share a server's: "
+            "RewardFunction(Client(url))"
+        )
 
     def __call__(
         self,

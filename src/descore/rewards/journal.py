@@ -17,7 +17,7 @@ import numpy as np
 
 from descore.data.write import check_writable
 from descore.errors import ConfigError, DataError
-from descore.io import append_records, lock_file, parse_json_object
+from descore.io import append_records, check_place, lock_file, parse_json_object
 
 JOURNAL_SUFFIX = ".journal"
 
@@ -53,10 +53,7 @@ def default_out(source: Path) -> Path:
 def check_out(out: Path, *, overwrite: bool) -> None:
     """ConfigError if scores cannot be written there, as far as is known without the model."""
     check_writable(out)
-    if not out.parent.is_dir():
-        raise ConfigError(f"{out}: there is no folder {out.parent}; make it, or choose another --out")
-    if not os.access(out.parent, os.W_OK):
-        raise ConfigError(f"{out}: the folder {out.parent} cannot be written to; choose another --out")
+    check_place(out)
     if not overwrite and out.exists() and not journal_of(out).exists():
         raise ConfigError(f"{out}: exists already; choose another --out, or write over it with --overwrite")
 

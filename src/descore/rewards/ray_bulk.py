@@ -22,7 +22,7 @@ from typing import Any
 
 from descore.data.write import shards_writer
 from descore.errors import ConfigError, DescoreError, DescoreWarning
-from descore.io import append_records, lock_file, make_directory, read_records
+from descore.io import append_records, check_place, lock_file, make_directory, read_records
 from descore.rewards.bulk import WINDOW, BulkProgress, ScoringSummary, join_results
 from descore.rewards.journal import check_settings, journal_of, result_key
 from descore.rewards.ray_cluster import Placement, RayOptions, check_ray, connected, first_error, place_actors
@@ -62,10 +62,7 @@ def check_shards_folder(out: Path, *, overwrite: bool) -> None:
         raise ConfigError(
             f"{out}: --engine ray writes a folder of Parquet shards; expected a name without {out.suffix}"
         )
-    if not out.absolute().parent.is_dir():
-        raise ConfigError(f"{out}: there is no folder {out.absolute().parent}; make it, or choose another --out")
-    if not os.access(out.absolute().parent, os.W_OK):
-        raise ConfigError(f"{out}: the folder {out.absolute().parent} cannot be written to; choose another --out")
+    check_place(out)
     if journal.is_file() or (out.exists() and not out.is_dir()):
         raise ConfigError(f"{out}: is a file, or has the journal of another kind of run; choose another --out")
     if not overwrite and out.exists() and not journal.is_dir():

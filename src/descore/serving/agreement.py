@@ -2,18 +2,16 @@
 
 In: votes, one of each rater on a pair. Out: figures by label and by rater. Alpha (Krippendorff 2019, Content Analysis,
 chapter 12) is 1 where all agree and 0 where they agree as often as by chance; a tie lies between a and b, so the scale
-is ordinal, and two raters who chose a and b disagree more than one of them and a tie."""
+is ordinal, and two raters who chose a and b disagree more than one of them and a tie. Shapes: V values."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from itertools import combinations
 from statistics import median
 
 import numpy as np
 
-from descore.errors import ConfigError, how_to_install
 from descore.serving.votes import Vote
 from descore.types import Preference
 
@@ -57,7 +55,7 @@ class RaterFigures:
 
 
 def label_agreement(votes: Sequence[Vote], *, label: str) -> LabelAgreement:
-    """The agreement on one label. ConfigError without the package krippendorff."""
+    """The agreement on one label."""
     by_pair = _choices(votes, label)
     shared = [choices for choices in by_pair.values() if len(choices) > 1]
     both = [two for choices in shared for two in combinations(choices.values(), 2)]
@@ -73,20 +71,30 @@ def label_agreement(votes: Sequence[Vote], *, label: str) -> LabelAgreement:
 
 
 def krippendorff_alpha(units: Sequence[Mapping[str, Preference]]) -> float | None:
-    """Ordinal alpha over units (pairs), each with the choices by rater; units with one choice do not count.
+    """Ordinal alpha over units (pairs), each with the choices by rater; see `ordinal_alpha`."""
+    return ordinal_alpha([[_RANKS[choice] for choice in unit.values()] for unit in units])
 
-    None where nothing can be said: no unit has two choices, or all choices are the same. ConfigError without the
-    package krippendorff."""
-    units = [unit for unit in units if len(unit) > 1]
-    if len({choice for unit in units for choice in unit.values()}) < 2:
+
+def ordinal_alpha(units: Sequence[Sequence[int]]) -> float | None:
+    """Krippendorff's alpha of values on an ordinal scale, those of a unit together; units with one value do not count.
+
+    alpha = 1 - D_observed / D_expected, both of squared differences of the values' mid-ranks (Krippendorff 2011,
+    Computing Krippendorff's Alpha-Reliability, sections C to F). None where nothing can be said: no unit has two
+    values, or all values are the same."""
+    shared = [unit for unit in units if len(unit) > 1]
+    values = sorted({value for unit in shared for value in unit})
+    if len(values) < 2:
         return None
-    try:
-        package = import_module("krippendorff")
-    except ImportError:
-        raise ConfigError(f"agreement needs krippendorff; {how_to_install('annotate')}") from None
-    raters = sorted({rater for unit in units for rater in unit})
-    table = np.array([[_RANKS[unit[rater]] if rater in unit else np.nan for unit in units] for rater in raters])
-    return float(package.alpha(reliability_data=table, level_of_measurement="ordinal"))
+    coincidences_VV = np.zeros((len(values), len(values)))
+    for unit in shared:
+        counts_V = np.array([unit.count(value) for value in values])
+        coincidences_VV += (np.outer(counts_V, counts_V) - np.diag(counts_V)) / (len(unit) - 1)
+    count_V = coincidences_VV.sum(axis=0)
+    rank_V = count_V.cumsum() - count_V / 2
+    distance_VV = np.subtract.outer(rank_V, rank_V) ** 2
+    observed = (coincidences_VV * distance_VV).sum() / count_V.sum()
+    expected = (np.outer(count_V, count_V) * distance_VV).sum() / (count_V.sum() * (count_V.sum() - 1))
+    return float(1 - observed / expected)
 
 
 def rater_figures(votes: Sequence[Vote], *, labels: Sequence[str]) -> list[RaterFigures]:

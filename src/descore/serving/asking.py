@@ -21,7 +21,7 @@ from descore.errors import ConfigError, DescoreError, VideoError, how_to_install
 from descore.rubric import check_prompt
 from descore.scorer import Request
 from descore.serving.problems import STATUS, ServiceError
-from descore.serving.schema import ErrorBody
+from descore.serving.schema import ErrorBody, Problem, ServedScore
 from descore.types import Clip
 from descore.video.reader import rgb_frames
 
@@ -29,6 +29,14 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.25, 8.0
 """Seconds before a busy server is asked again: doubled each time, and never less than it says."""
 
 _Answer = TypeVar("_Answer", bound=BaseModel)
+
+
+class ChainPiece(BaseModel):
+    """A piece of a chain, as it is written."""
+
+    sample: int
+    """The chain's number, from 0."""
+    text: str
 
 
 class _Named(BaseModel):
@@ -58,10 +66,18 @@ class Asking:
             raise ConfigError(f"a client of a server needs httpx2; {how_to_install('serve')}") from None
 
     def request(
-        self, videos: Mapping[str, Any], *, prompt: str, fps: float | None, sampling_params: Mapping[str, Any]
+        self,
+        videos: Mapping[str, Any],
+        *,
+        prompt: str,
+        fps: float | None,
+        sampling_params: Mapping[str, Any],
+        stream: bool = False,
     ) -> dict[str, Any]:
         """The arguments of a POST request about these videos: a form where they are files, else JSON."""
-        body = {"prompt": check_prompt(prompt), "model": self.model, **sampling_params}
+        if "stream" in sampling_params:
+            raise ConfigError("stream is no sampling parameter; the method stream gives a chain as it is written")
+        body = {"prompt": check_prompt(prompt), "model": self.model, "stream": stream or None, **sampling_params}
         files: dict[str, tuple[str, bytes]] = {}
         for key, video in videos.items():
             content = _content(video)
@@ -84,7 +100,7 @@ class Asking:
         try:
             return form.model_validate_json(response.content)
         except ValidationError:
-            raise ServiceError("internal", f"{self.url}: answers something else than descore serve") from None
+            raise self._foreign() from None
 
     def pause(self, response: Any, attempt: int) -> float | None:  # noqa: ANN401
         """Seconds until a busy server is asked again: doubled each time, at least what it says, and partly random.
@@ -96,26 +112,50 @@ class Asking:
         least = float(retry_after) if retry_after.isdecimal() else 0.0
         return least + random.uniform(wait / 2, wait)
 
-    def checked(self, response: Any) -> Any:  # noqa: ANN401
-        """A response that is none of the errors; those are raised, of the type that Scorer raises."""
-        if response.is_success:
-            return response
+    def error_of(self, response: Any) -> DescoreError:  # noqa: ANN401
+        """The error of a response, of the type that Scorer raises."""
         try:
-            problem = ErrorBody.model_validate_json(response.content).error
+            return _error_of(ErrorBody.model_validate_json(response.content).error)
         except ValidationError:
-            raise ServiceError("internal", f"{self.url}: status {response.status_code}; is it descore serve?") from None
-        if problem.kind in ("no_video", "no_reward"):
-            name, _, reason = problem.message.partition(": ")
-            raise VideoError(name, reason)
-        if problem.kind == "request":
-            raise ConfigError(problem.message)
-        raise ServiceError(problem.kind, problem.message)
+            return ServiceError("internal", f"{self.url}: status {response.status_code}; is it descore serve?")
+
+    def events(self, response: Any) -> Any:  # noqa: ANN401
+        """What iterates over a response's server-sent events, of any length, as they come."""
+        return self.httpx.EventSource(response, max_event_size=None)
+
+    def piece(self, event: Any) -> ChainPiece | ServedScore:  # noqa: ANN401
+        """What an event holds. The error of an event is raised, as that of a response."""
+        form: type[BaseModel] = {"chain": ChainPiece, "error": ErrorBody}.get(event.event, ServedScore)
+        try:
+            piece = form.model_validate_json(event.data)
+        except ValidationError:
+            raise self._foreign() from None
+        if isinstance(piece, ErrorBody):
+            raise _error_of(piece.error)
+        return piece  # type: ignore[return-value]
+
+    def _foreign(self) -> ServiceError:
+        return ServiceError("internal", f"{self.url}: answers something else than descore serve")
+
+    def unfinished(self) -> ServiceError:
+        """The error of a stream that has ended without its score."""
+        return ServiceError("gone", f"{self.url}: the answer ended before the reward")
 
     def failure(self, error: Exception) -> DescoreError:
         """The error of a request without a response."""
         if isinstance(error, self.httpx.TimeoutException):
             return ServiceError("busy", f"{self.url}: no answer in time; raise the client's timeout")
         return ServiceError("internal", f"{self.url}: cannot be asked ({error}); does descore serve run?")
+
+
+def _error_of(problem: Problem) -> DescoreError:
+    """The error that Scorer raises for a problem; ServiceError for those of the server."""
+    if problem.kind in ("no_video", "no_reward"):
+        name, _, reason = problem.message.partition(": ")
+        return VideoError(name, reason)
+    if problem.kind == "request":
+        return ConfigError(problem.message)
+    return ServiceError(problem.kind, problem.message)
 
 
 def full_request(given: Request | tuple[Any, str], *, fps: float | None) -> Request:

@@ -7,18 +7,20 @@
         result = await client.score("clip.mp4", prompt="a red ball rolls to the left")
 
 In: videos as `Scorer` takes them, which are uploaded, and addresses that the server may fetch. Out: `ServedScore`
-records. A busy server (503) is asked again; no other request is repeated."""
+records, and with `stream` the chain as it is written. A busy server (503) is asked again; no other request is
+repeated."""
 
 import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from descore.errors import DescoreError
 from descore.scorer import Request
-from descore.serving.asking import Asking, ModelNames, full_request
+from descore.serving.asking import Asking, ChainPiece, ModelNames, full_request
 from descore.serving.schema import CompareAnswer, ModelList, ServedScore
 
 if TYPE_CHECKING:
@@ -62,6 +64,25 @@ class Client(Asking):
         """Score one video: see `Scorer.score`, whose errors it raises; ServiceError for those of the server."""
         request = self.request({"video": video}, prompt=prompt, fps=fps, sampling_params=sampling_params)
         return self.record(self._ask("POST", "/v1/score", request), ServedScore)
+
+    def stream(
+        self,
+        video: Any,  # noqa: ANN401
+        *,
+        prompt: str,
+        fps: float | None = None,
+        **sampling_params: Any,  # noqa: ANN401
+    ) -> Iterator[ChainPiece | ServedScore]:
+        """Score one video: pieces of its chains as they are written, and then the score. Errors as those of `score`.
+
+        Nothing is sent before the first piece is asked for. An iterator that is closed ends the chains."""
+        sent: dict[str, Any] = {"fps": fps, "sampling_params": sampling_params, "stream": True}
+        with self._answer("POST", "/v1/score", self.request({"video": video}, prompt=prompt, **sent)) as response:
+            for event in self.events(response):
+                yield self.piece(event)
+                if event.event == "score":
+                    return
+        raise self.unfinished()
 
     def score_batch(
         self,
@@ -136,15 +157,26 @@ class Client(Asking):
         return ServedScorer(self)
 
     def _ask(self, method: str, path: str, request: dict[str, Any]) -> Any:  # noqa: ANN401
-        """A response that is none of the errors. A busy server is asked again, after a while."""
+        """A whole response that is none of the errors."""
+        with self._answer(method, path, request) as response:
+            response.read()
+            return response
+
+    @contextmanager
+    def _answer(self, method: str, path: str, request: dict[str, Any]) -> Iterator[Any]:
+        """A response that is none of the errors, as it comes. A busy server is asked again, after a while."""
         attempt = 0
         while True:
             try:
-                response = self._http.request(method, path, **request)
+                with self._http.stream(method, path, **request) as response:
+                    if response.is_success:
+                        yield response
+                        return
+                    response.read()
             except self.httpx.HTTPError as error:
                 raise self.failure(error) from error
             if (pause := self.pause(response, attempt)) is None:
-                return self.checked(response)
+                raise self.error_of(response)
             attempt += 1
             time.sleep(pause)
 
@@ -184,6 +216,24 @@ class AsyncClient(Asking):
             self.request, {"video": video}, prompt=prompt, fps=fps, sampling_params=sampling_params
         )
         return self.record(await self._ask("POST", "/v1/score", request), ServedScore)
+
+    async def stream(
+        self,
+        video: Any,  # noqa: ANN401
+        *,
+        prompt: str,
+        fps: float | None = None,
+        **sampling_params: Any,  # noqa: ANN401
+    ) -> AsyncIterator[ChainPiece | ServedScore]:
+        """Score one video, and give its chains as they are written: see `Client.stream`."""
+        sent: dict[str, Any] = {"fps": fps, "sampling_params": sampling_params, "stream": True}
+        request = await asyncio.to_thread(self.request, {"video": video}, prompt=prompt, **sent)
+        async with self._answer("POST", "/v1/score", request) as response:
+            async for event in self.events(response):
+                yield self.piece(event)
+                if event.event == "score":
+                    return
+        raise self.unfinished()
 
     async def score_batch(
         self,
@@ -250,13 +300,23 @@ class AsyncClient(Asking):
         return [one.name for one in self.record(await self._ask("GET", "/v1/models", {}), ModelNames).models]
 
     async def _ask(self, method: str, path: str, request: dict[str, Any]) -> Any:  # noqa: ANN401
+        async with self._answer(method, path, request) as response:
+            await response.aread()
+            return response
+
+    @asynccontextmanager
+    async def _answer(self, method: str, path: str, request: dict[str, Any]) -> AsyncIterator[Any]:
         attempt = 0
         while True:
             try:
-                response = await self._http.request(method, path, **request)
+                async with self._http.stream(method, path, **request) as response:
+                    if response.is_success:
+                        yield response
+                        return
+                    await response.aread()
             except self.httpx.HTTPError as error:
                 raise self.failure(error) from error
             if (pause := self.pause(response, attempt)) is None:
-                return self.checked(response)
+                raise self.error_of(response)
             attempt += 1
             await asyncio.sleep(pause)

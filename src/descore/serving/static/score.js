@@ -154,7 +154,7 @@ async function scoreOf(answer, live) {
   for await (const data of eventsOf(answer.body)) {
     if (data.error) throw new Refusal(data.error.kind, data.error.message);
     if (typeof data.reward === "number") result = data;
-    else if (typeof data.text === "string" && !data.sample) live(data.text); // of several chains the first
+    else if (typeof data.text === "string") live(data.text, data.sample ?? 0);
   }
   if (!result) throw new Refusal("gone", "the answer ended before the reward");
   return result;
@@ -178,20 +178,32 @@ async function* eventsOf(stream) {
 
 // ---- What a card shows ----
 
-// The chain while it is written. It is no live region: word by word nobody could listen to it.
+// The chains while they are written. They are no live region: word by word nobody could listen to it.
 function showLive(clip) {
-  const text = element("bdi");
-  const chain = element("blockquote", { class: "chain live", tabindex: "0", "aria-busy": "true", "aria-label": `Chain of ${plain(clip.name)}` }, text);
+  const several = Number(state.asked.samples) > 1;
   const note = element("p", { class: "waiting" }, "scoring …");
+  const chains = [];
   clip.body.replaceChildren(note);
-  let written = "";
-  return (more) => {
-    written += more;
-    if (!chain.isConnected) clip.body.append(chain);
+  return (more, sample) => {
     note.textContent = "writing …";
-    text.textContent = withoutAnswer(plain(written));
-    chain.scrollTop = chain.scrollHeight;
+    if (!chains[sample]) {
+      chains[sample] = liveChain(several ? `Chain ${sample + 1} of ${plain(clip.name)}` : `Chain of ${plain(clip.name)}`);
+      (chains.slice(0, sample).findLast(Boolean)?.node ?? note).after(chains[sample].node);
+    }
+    chains[sample].add(more);
   };
+}
+
+function liveChain(label) {
+  const text = element("bdi");
+  const node = element("blockquote", { class: "chain live", tabindex: "0", "aria-busy": "true", "aria-label": label }, text);
+  let written = "";
+  const add = (more) => {
+    written += more;
+    text.textContent = withoutAnswer(plain(written));
+    node.scrollTop = node.scrollHeight;
+  };
+  return { node, add };
 }
 
 // A chain without its answer block, whole or begun.
@@ -285,7 +297,7 @@ const percent = (share) => (share > 0.999 ? "over 99.9 %" : share < 0.001 ? "und
 function compare() {
   const pair = state.compared;
   for (const video of byId("sides").querySelectorAll("video")) {
-    video.onerror = null;
+    video.onerror = video.onloadedmetadata = null;
     video.removeAttribute("src");
     video.load();
   }
@@ -299,7 +311,9 @@ function compare() {
     "aria-label": plain(clip.name) }));
   videos.forEach((video, index) => {
     video.muted = true;
-    video.onerror = () => video.replaceWith(pair[index].frames.cloneNode(true)); // a format that the browser does not play
+    // A format that the browser does not play, or plays without a picture.
+    video.onerror = () => video.replaceWith(pair[index].frames.cloneNode(true));
+    video.onloadedmetadata = () => { if (!video.videoWidth) video.onerror(); };
   });
   byId("sides").replaceChildren(...pair.map((clip, index) => element("div", { class: "side" },
     element("h3", {}, `${"ab"[index]}: `, isolated(clip.name)), videos[index],

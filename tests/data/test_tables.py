@@ -102,9 +102,8 @@ def test_all_missing_columns_are_named_with_similar_ones(tmp_path):
 
 def test_a_file_that_is_no_table_is_refused(tmp_path):
     (tmp_path / "pairs.xlsx").touch()
-    with pytest.raises(
-        ConfigError, match=r"unknown suffix '\.xlsx'; expected one of \.csv, \.jsonl, \.json, \.parquet"
-    ):
+    kinds = r"unknown suffix '\.xlsx'; expected one of \.csv, \.tsv, \.jsonl, \.json, \.parquet"
+    with pytest.raises(ConfigError, match=kinds):
         read_rows(tmp_path / "pairs.xlsx")
     with pytest.raises(ConfigError, match="no such file"):
         read_rows(tmp_path / "absent.csv")

@@ -54,5 +54,5 @@ def test_a_table_of_an_unknown_kind_or_in_no_place_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=kinds), table_writer(tmp_path / "t.json", ["prompt"]):
         pass
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot be written"), table_writer(tmp_path / "file" / "t.csv", ["prompt"]):
+    with pytest.raises(ConfigError, match="file is no folder"), table_writer(tmp_path / "file" / "t.csv", ["prompt"]):
         pass

@@ -135,7 +135,11 @@ def test_a_stream_that_goes_wrong_raises(ours, media):
         ours.score(media / "bright.mp4", prompt=PROMPT, stream=True)
     piece = ("chain", {"sample": 0, "text": "The"})
     for events, error, message in (
-        ([piece, ("error", {"error": {"kind": "busy", "message": "no answer within 3 s"}})], ServiceError, "within 3 s"),
+        (
+            [piece, ("error", {"error": {"kind": "busy", "message": "no answer within 3 s"}})],
+            ServiceError,
+            "within 3 s",
+        ),
         ([piece, ("error", {"error": {"kind": "no_reward", "message": "a: no"}})], VideoError, "no"),
         ([piece], ServiceError, "the answer ended before the reward"),
         ([("chain", {"text": 3})], ServiceError, "something else than descore serve"),

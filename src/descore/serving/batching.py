@@ -40,10 +40,13 @@ class BatchQueue(Generic[_Item, _Result]):
         max_size: int,
         window: float,
         on_wait: Callable[[float], object] = lambda seconds: None,  # noqa: ARG005
+        on_rest: Callable[[], object] = lambda: None,
     ) -> None:
         """score: as many results as items; what it raises, all callers of its batch get.
-        on_wait: called with the seconds that an item has waited."""
+        on_wait: called with the seconds that an item has waited. on_rest: called in the thread that scores, whenever a
+        batch was answered and nothing waits."""
         self._score, self._max_size, self._window, self._on_wait = score, max_size, window, on_wait
+        self._on_rest = on_rest
         self._waiting: list[_Waiting[_Item, _Result]] = []
         self._changed = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="descore-model")
@@ -104,6 +107,8 @@ class BatchQueue(Generic[_Item, _Result]):
             scored = loop.run_in_executor(self._thread, self._score, [one.item for one in batch])
             await asyncio.wait([scored])
             self._answer(batch, scored)
+            if not self._waiting:
+                await loop.run_in_executor(self._thread, self._on_rest)
 
     async def _gather(self) -> list[_Waiting[_Item, _Result]]:
         """The next batch: of the oldest item and those of its key. Empty where nothing waits any more."""

@@ -67,7 +67,7 @@ def test_a_queue_rests_where_nothing_waits():
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library of Linux")
 def test_free_memory_is_given_back():
-    """Blocks too small to be mapped by themselves; one in a hundred stays, so that the heap cannot shrink at its end."""
+    """Blocks too small to be mapped by themselves; one in a hundred stays, so that the heap cannot end before it."""
     blocks = [bytearray(50_000) for _ in range(2_000)]
     kept = blocks[::100]
     before = resident()

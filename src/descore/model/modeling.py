@@ -308,7 +308,7 @@ class DescoreModel(nn.Module):
         """Write the checkpoint directory atomically; one that is there is replaced."""
         from descore.io import atomic_directory  # scoring writes nothing
 
-        with atomic_directory(Path(folder)) as aside, _without_progress_bar():
+        with atomic_directory(Path(folder)) as aside, without_progress_bar():
             self.backbone.save_pretrained(aside)
             if has_adapters(self.backbone):
                 sort_targets(aside / ADAPTER_CONFIG)

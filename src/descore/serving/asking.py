@@ -125,14 +125,15 @@ class Asking:
 
     def piece(self, event: Any) -> ChainPiece | ServedScore:  # noqa: ANN401
         """What an event holds. The error of an event is raised, as that of a response."""
-        form: type[BaseModel] = {"chain": ChainPiece, "error": ErrorBody}.get(event.event, ServedScore)
         try:
-            piece = form.model_validate_json(event.data)
+            if event.event == "chain":
+                return ChainPiece.model_validate_json(event.data)
+            if event.event == "score":
+                return ServedScore.model_validate_json(event.data)
+            problem = ErrorBody.model_validate_json(event.data).error
         except ValidationError:
             raise self._foreign() from None
-        if isinstance(piece, ErrorBody):
-            raise _error_of(piece.error)
-        return piece  # type: ignore[return-value]
+        raise _error_of(problem)
 
     def _foreign(self) -> ServiceError:
         return ServiceError("internal", f"{self.url}: answers something else than descore serve")

@@ -19,27 +19,31 @@ from experiments.harness import (
     right_items,
 )
 
-TRUE, PAIRS_ONLY = "true", "pairs-only"
+START, TRUE, PAIRS_ONLY = "start", "true", "pairs-only"
 TEACHERS = {"80": 0.8, "60": 0.6}
 ROUNDS = 3
 CONDITIONS = (
+    START,
     TRUE,
     *(f"teacher{name}{end}" for name in TEACHERS for end in ("", "-form", "-filtered")),
     *(f"self-{number}" for number in range(1, ROUNDS + 1)),
     PAIRS_ONLY,
 )
-"""Kinds of chains. Without an end, teacher's chains are only asked to have an answer; -form: and to pass the filters of
-length, marks and grounding; -filtered: and to agree with the label."""
+"""Kinds of chains; `start` is the model that all runs start from. Without an end, teacher's chains are only asked to
+have an answer; -form: and to pass the filters of length, marks and grounding; -filtered: and to agree with the
+label."""
 COMPARED = (
     *((f"teacher{name}-form", f"teacher{name}") for name in TEACHERS),
     *((f"teacher{name}-filtered", f"teacher{name}-form") for name in TEACHERS),
     *((f"teacher{name}-filtered", TRUE) for name in TEACHERS),
+    *((name, START) for name in (TRUE, *(f"teacher{name}" for name in TEACHERS), "self-1")),
     ("self-1", PAIRS_ONLY),
     ("self-3", "self-1"),
     ("self-3", TRUE),
     (TRUE, PAIRS_ONLY),
 )
-"""What the filters of form buy, and that of agreement; what is left to true chains; what self-collection buys."""
+"""What the filters of form buy, and that of agreement; what is left to true chains; what chains buy over the start;
+what self-collection buys."""
 MEASURES = ("pairs", "asked")
 SHOWN_DOMAINS = ("in-domain", "out-of-domain")
 
@@ -51,9 +55,11 @@ def chain_findings(judgements: JudgementsByRun, kept: Mapping[str, Any]) -> dict
     return to_plain(plain)  # type: ignore[no-any-return]
 
 
-def _measures(condition: object) -> tuple[str, ...]:
-    """Without a chain there are no marks."""
-    return ("pairs",) if condition == PAIRS_ONLY else MEASURES
+def _measures(*conditions: object) -> tuple[str, ...]:
+    """What all of these have: without a chain there are no marks, and the start has not learned to score."""
+    without: dict[object, str] = {PAIRS_ONLY: "asked", START: "pairs"}
+    lacking = {without[condition] for condition in conditions if condition in without}
+    return tuple(name for name in MEASURES if name not in lacking)
 
 
 def _results(judgements: JudgementsByRun) -> Iterator[dict[str, Any]]:
@@ -79,7 +85,7 @@ def _differences(judgements: JudgementsByRun) -> Iterator[dict[str, Any]]:
     for one, other in COMPARED:
         for domain in SHOWN_DOMAINS:
             first, second = (by_seed(judgements, condition, domain) for condition in (one, other))
-            for measure in _measures(PAIRS_ONLY if PAIRS_ONLY in (one, other) else one):
+            for measure in _measures(one, other):
                 items = {
                     seed: difference(right_items(first[seed], measure), right_items(second[seed], measure))
                     for seed in first
@@ -94,8 +100,20 @@ def chain_tables(record: Mapping[str, Any]) -> str:
     """Results, then differences, as Markdown."""
     head = tuple(f"{measure}, {domain}" for measure in MEASURES for domain in SHOWN_DOMAINS)
     results = _cells(record["results"], ("condition",), ".3f")
+    for condition, line in _unreadable(record["results"]).items():
+        results[condition,].append(line)
     differences = _cells(record["differences"], ("one", "other"), "+.3f")
-    return f"{markdown_table(('chains', *head), results)}\n\n{markdown_table(('of', 'over', *head), differences)}"
+    first = markdown_table(("chains", *head, "clips without an answer"), results)
+    return f"{first}\n\n{markdown_table(('of', 'over', *head), differences)}"
+
+
+def _unreadable(rows: list[Mapping[str, Any]]) -> dict[str, str]:
+    """By condition, how many clips have no answer that can be read, of how many."""
+    counts: dict[str, dict[str, tuple[int, int]]] = {}
+    for row in rows:
+        counts.setdefault(row["condition"], {})[row["domain"]] = (row["unreadable"], row["clips"])
+    sums = {name: [sum(each) for each in zip(*domains.values(), strict=True)] for name, domains in counts.items()}
+    return {name: f"{unreadable:,} of {clips:,}" for name, (unreadable, clips) in sums.items()}
 
 
 def _cells(rows: list[Mapping[str, Any]], keys: tuple[str, ...], form: str) -> dict[tuple[str, ...], list[str]]:

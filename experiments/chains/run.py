@@ -1,6 +1,6 @@
-"""What chains are worth by who wrote them, which filter pays, and how bad a teacher may be, where the truth is known.
+r"""What chains are worth by who wrote them, which filter pays, and how bad a teacher may be, where the truth is known.
 
-    python -m experiments.chains.run [--start runs/pre_chain/model] [--out runs/chains] [--only RUN ...] [--dry]
+    python -m experiments.chains.run --start START [--out runs/chains_study] [--only RUN ...] [--dry]
 
 All runs of a seed have the same pairs with the same labels, and equally many updates of stage 0 and stage 1:
 
@@ -8,21 +8,28 @@ All runs of a seed have the same pairs with the same labels, and equally many up
     teacher80, 60     a teacher with 80 % or 60 % of its marks right, one chain a clip; a tenth of its chains are no use
     ...-form          the same, four chains a clip, filtered by form, length, marks and grounding
     ...-filtered      and by agreement with the label
-    self-1, 2, 3      three rounds of self-collection, from a start that has seen a few true chains of other pairs
+    self-1, 2, 3      three rounds of self-collection, from START itself
     pairs-only        no chain: the discriminative path
 
-START sees and describes, and has never written a chain with an answer. A fresh one:
+START writes chains and judges badly: its own chains have to be read, or self-collection has nothing to begin with. No
+update of this study could teach a model to write them that never did: the bundled model took some 6,000 chains. So a
+model that sees and describes gets a short lesson in judging first:
 
     python -m experiments.footage --out runs/footage
     python -m experiments.grow_tiny.grow --footage runs/footage --out runs/pre_chain --judge-steps 0 --prefer-steps 0
+    python -m experiments.grow_tiny.grow --footage runs/footage --out runs/chain_start --start runs/pre_chain/chains \
+        --see-steps 0 --look-steps 0 --judge-steps 200 --prefer-steps 0 --first 100000
 
-Each model judges the drawn benchmarks. A stopped study resumes. Runs named by --only, such as true-seed0, are done
-alone, and no record is written, so that several processes can share the work. Otherwise the findings after each seed go
-to record.json and, as tables, to the screen. If a round's filters keep nothing, that is a finding: the round and those
-behind it are noted as empty."""
+Each model, START among them, judges the drawn benchmarks. Each run has a process of its own, so that memory does not
+grow, and a stopped study resumes. Runs named by --only, such as true-seed0, are done alone, and no record is written,
+so that several processes can share the work. Otherwise the findings after each seed go to record.json and, as tables,
+to the screen. If a round's filters keep nothing, that is a finding: the round and those behind it are noted as
+empty."""
 
 import argparse
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -35,14 +42,23 @@ from descore.chains.rounds import RoundsConfig, run_rounds
 from descore.chains.source import read_chain_source
 from descore.errors import ConfigError
 from descore.evaluation.judges import package_versions
-from descore.io import atomic_write
+from descore.io import atomic_write, read_json_object
 from descore.model.checkpoint import find_checkpoint, read_as
 from descore.scorer import SamplingParams
 from descore.training.cold_start import train_cold_start
 from descore.training.config import ColdStartConfig, SftConfig
 from descore.training.config_file import config_yaml, read_config
 from descore.training.sft import train_sft
-from experiments.chains.findings import CONDITIONS, PAIRS_ONLY, ROUNDS, TEACHERS, TRUE, chain_findings, chain_tables
+from experiments.chains.findings import (
+    CONDITIONS,
+    PAIRS_ONLY,
+    ROUNDS,
+    START,
+    TEACHERS,
+    TRUE,
+    chain_findings,
+    chain_tables,
+)
 from experiments.chains.teachers import write_teacher_run
 from experiments.harness import (
     BENCHMARKS,
@@ -54,17 +70,17 @@ from experiments.harness import (
     note_time,
     print_plan,
     quiet,
+    time_file,
     write_record,
 )
 
 HERE = Path(__file__).parent
 FIRST_SEED = 50
 """Of pairs; those below are of other studies."""
-SEED_PAIRS = 90
-"""Seed of the pairs whose true chains the start of self-collection sees."""
-SECONDS = {"a chain": 1.1, "a pair": 1.5, "a clip": 0.46, "a collected chain": 0.21}
-"""Measured with the bundled model on one core of a busy machine: to train on a chain in stage 0 and on a pair in stage
-1, to judge a clip and to write a chain. Used by the plan until a run of the same kind is finished."""
+SECONDS = {"a chain": 0.14, "a pair": 0.25, "a clip": 0.16, "a collected chain": 0.07}
+"""Measured with the bundled model on a core of its own: to train on a chain in stage 0 and on a pair in stage 1, to
+judge a clip and to write a chain. Used by the plan until a run of the same kind is finished; a machine with other work
+takes several times as long."""
 SELF = "self"
 
 
@@ -73,19 +89,17 @@ class ChainPlan:
     """Sizes of the study."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
-    pairs: int = 384
+    pairs: int = 192
     """Training pairs of a seed."""
-    seed_pairs: int = 24
-    """Other pairs whose true chains the start of self-collection sees: else it cannot write an answer."""
     write_steps: int = 48
-    """Updates of stage 0."""
+    """Updates of stage 0: each chain is seen once where both chains of all pairs are there."""
     score_steps: int = 32
     """Updates of stage 1."""
-    batch: int = 16
+    batch: int = 8
     """Examples or pairs in an update."""
     chains: int = 4
     """Chains for each clip where they are filtered."""
-    limit: int = 64
+    limit: int = 32
     """Pairs of each benchmark that are judged."""
     max_chain_tokens: int | None = None
     """Longest chain while writing and judging; None: as the start says."""
@@ -97,16 +111,14 @@ class ChainPlan:
         return [(name, seed) for seed in self.seeds for name in names]
 
 
-DRY = ChainPlan(
-    seeds=(0,), pairs=4, seed_pairs=2, write_steps=1, score_steps=1, batch=2, chains=2, limit=2, max_chain_tokens=128
-)
+DRY = ChainPlan(seeds=(0,), pairs=4, write_steps=1, score_steps=1, batch=2, chains=2, limit=2, max_chain_tokens=128)
 """A test of the whole study at sizes that show nothing."""
 
 
 def main() -> None:
     """Print the plan, run it, and write the findings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--start", default="runs/pre_chain/model", help="checkpoint that all runs start from")
+    parser.add_argument("--start", default="runs/chain_start/model", help="checkpoint that all runs start from")
     parser.add_argument("--out", type=Path, help="clips, chains, models and judgements; not the record")
     parser.add_argument("--only", nargs="+", metavar="RUN", help="do these runs, and write no record")
     parser.add_argument("--dry", action="store_true", help="a few minutes of everything; its record stays in --out")
@@ -114,7 +126,8 @@ def main() -> None:
     plan = DRY if options.dry else ChainPlan()
     out = options.out or Path("runs/chains_dry" if options.dry else "runs/chains_study")
     quiet()
-    print_plan(planned_runs(plan), out=out)
+    if options.only is None:
+        print_plan(planned_runs(plan), out=out)
     study(plan, start=options.start, out=out, only=options.only, record_folder=out if options.dry else HERE)
 
 
@@ -123,9 +136,11 @@ def study(plan: ChainPlan, *, start: str, out: Path, only: Sequence[str] | None,
     judgements: JudgementsByRun = {}
     kept: dict[str, Any] = {}
     for condition, seed in plan.runs:
-        name = f"{condition}-seed{seed}"
+        name = run_name(condition, seed)
         if only is not None and name not in only:
             continue
+        if only is None and not time_file(name, out).is_file():
+            run_apart(name, plan, start=start, out=out)
         judged, of_filters = do_run(condition, seed, plan, start=start, out=out)
         judgements |= judged
         kept[name] = of_filters
@@ -136,49 +151,67 @@ def study(plan: ChainPlan, *, start: str, out: Path, only: Sequence[str] | None,
             print(f"\nAfter seed {seed}, {record_folder / 'record.json'}:\n\n{chain_tables(findings)}\n", flush=True)
 
 
+def run_apart(name: str, plan: ChainPlan, *, start: str, out: Path) -> None:
+    """Do a run in a process of its own."""
+    command = [sys.executable, "-m", "experiments.chains.run", "--only", name, "--start", start, "--out", str(out)]
+    subprocess.run([*command, *(["--dry"] if plan is DRY else [])], check=True)
+
+
+def run_name(condition: str, seed: int) -> str:
+    """Of a run's folders, and for --only. The start has no seed."""
+    return condition if condition == START else f"{condition}-seed{seed}"
+
+
 def planned_runs(plan: ChainPlan) -> list[PlannedRun]:
     """All runs with their expected durations."""
     train = plan.batch * (plan.write_steps * SECONDS["a chain"] + plan.score_steps * SECONDS["a pair"])
     judge = 2 * plan.limit * len(BENCHMARKS) * SECONDS["a clip"]
     collect = 2 * plan.pairs * plan.chains * SECONDS["a collected chain"]
-    seconds = {SELF: ROUNDS * (train + judge + collect)}
+    seconds = {START: judge, SELF: ROUNDS * (train + judge + collect)}
+    kinds = {run_name(name, seed): name for name, seed in plan.runs}
     return [
         PlannedRun(
-            name=f"{name}-seed{seed}",
-            kind=name if name in (SELF, PAIRS_ONLY) else "chains",
-            seconds=seconds.get(name, train + judge),
+            name=name,
+            kind=kind if kind in (START, SELF, PAIRS_ONLY) else "chains",
+            seconds=seconds.get(kind, train + judge),
         )
-        for name, seed in plan.runs
+        for name, kind in kinds.items()
     ]
 
 
-def do_run(
-    condition: str, seed: int, plan: ChainPlan, *, start: str, out: Path
-) -> tuple[JudgementsByRun, dict[str, Any] | list[dict[str, Any]]]:
+def do_run(condition: str, seed: int, plan: ChainPlan, *, start: str, out: Path) -> tuple[JudgementsByRun, Any]:
     """Train the models of a condition and judge them; what its filters kept is given beside the judgements."""
-    began, name = time.monotonic(), f"{condition}-seed{seed}"
-    pairs = draw_pairs(out / "pairs" / f"{plan.pairs}-seed{seed}", count=plan.pairs, seed=FIRST_SEED + seed)
+    began, name = time.monotonic(), run_name(condition, seed)
+    file = out / "judged" / name / "trained.json"
+    if not file.is_file():
+        models, kept = train_run(condition, seed, plan, start=start, out=out)
+        atomic_write(file, json.dumps({"models": models, "kept": kept}, default=str) + "\n")
+    done = read_json_object(file)
     judged: JudgementsByRun = {}
-    kept: dict[str, Any] | list[dict[str, Any]]
-    if condition == SELF:
-        kept = self_collected(seed, plan, pairs, start=start, out=out)
-        models = {f"self-{one['round']}": one["model"] for one in kept if "model" in one}
-    else:
-        table, kept = chain_table(condition, seed, plan, pairs, out=out)
-        models = {condition: trained(condition, seed, plan, table, start=start, out=out)}
-    for model_name, model in models.items():
+    for model_name, model in done["models"].items():
         for benchmark in BENCHMARKS:
             run = judge_benchmark(
-                str(model),
+                model,
                 benchmark,
                 folder=out / "judged" / name / f"{model_name}-{benchmark}",
                 limit=plan.limit,
                 sampling_params=_sampling_params(model_name, plan),
             )
             judged[model_name, seed, benchmark] = judgement_of(run)
-    (out / "judged" / name).mkdir(parents=True, exist_ok=True)  # where no round had a chain
     note_time(name, time.monotonic() - began, out=out)
-    return judged, kept
+    return judged, done["kept"]
+
+
+def train_run(condition: str, seed: int, plan: ChainPlan, *, start: str, out: Path) -> tuple[dict[str, Any], Any]:
+    """The models of a run by name, and what its filters kept."""
+    if condition == START:
+        return {START: start}, {}
+    pairs = draw_pairs(out / "pairs" / f"{plan.pairs}-seed{seed}", count=plan.pairs, seed=FIRST_SEED + seed)
+    if condition == SELF:
+        rounds = self_collected(seed, plan, pairs, start=start, out=out)
+        return {f"self-{one['round']}": one["model"] for one in rounds if "model" in one}, rounds
+    table, kept = chain_table(condition, seed, plan, pairs, out=out)
+    return {condition: trained(condition, seed, plan, table, start=start, out=out)}, kept
 
 
 def _sampling_params(condition: str, plan: ChainPlan) -> SamplingParams:
@@ -250,18 +283,16 @@ def _stage(stage: str, settings: Any, plan: ChainPlan, seed: int, start: str, ta
 def self_collected(seed: int, plan: ChainPlan, pairs: Path, *, start: str, out: Path) -> list[dict[str, Any]]:
     """The rounds of self-collection. One whose filters keep nothing ends them, and is named with the reason."""
     folder = out / "trained" / f"self-seed{seed}"
-    few = draw_pairs(out / "pairs" / f"first-seed{seed}", count=plan.seed_pairs, seed=SEED_PAIRS + seed)
-    first = train_sft(_stage("sft", SftConfig, plan, seed, start, few, folder / "first")).model
     placeholder = Path("set-by-each-round")
     configs = {
-        "sft": config_yaml(_stage("sft", SftConfig, plan, seed, str(first), pairs, placeholder)),
-        "cold_start": config_yaml(_stage("cold_start", ColdStartConfig, plan, seed, str(first), pairs, placeholder)),
+        "sft": config_yaml(_stage("sft", SftConfig, plan, seed, start, pairs, placeholder)),
+        "cold_start": config_yaml(_stage("cold_start", ColdStartConfig, plan, seed, start, pairs, placeholder)),
         "collect": _collect_yaml(plan, pairs, seed),
     }
     for name, text in configs.items():
         atomic_write(folder / f"{name}.yaml", text)
     config = RoundsConfig(
-        start=str(first),
+        start=start,
         rounds=1,
         collect=folder / "collect.yaml",
         sft=folder / "sft.yaml",

@@ -80,6 +80,19 @@ def test_what_failed_in_a_batch_is_written_anew(tmp_path, pairs):
     assert (last.answered, dict(last.failed), last.left) == (UNLIKE, {}, 0)
 
 
+OF_VLLM = {"error": {"message": "at most 8 images", "type": "BadRequestError", "param": None, "code": 400}}
+
+
+@pytest.mark.parametrize("error", [OF_VLLM, OF_VLLM["error"], "at most 8 images"], ids=["nested", "flat", "text"])
+def test_the_reason_of_a_refused_request_is_kept(tmp_path, pairs, error):
+    [request, *_] = requests_of(collect(tmp_path, pairs).batch.written[0])
+    refused = {"custom_id": request["custom_id"], "response": {"status_code": 400, "body": None}, "error": error}
+    write_results(tmp_path, [refused])
+    collect(tmp_path, pairs)
+    [candidate] = read_candidates(tmp_path / "run")
+    assert candidate.error.message == "the batch has no answer to it: at most 8 images"
+
+
 def test_a_file_that_is_removed_is_asked_again_at_no_cost(tmp_path, pairs):
     collect(tmp_path, pairs).batch.written[0].unlink()
     again = collect(tmp_path, pairs)

@@ -55,37 +55,48 @@ def judged(right_by_condition):
 
 def with_marks(one, condition):
     marks = {} if condition == findings.PAIRS_ONLY else {"asked": one.right["pairs"]}
-    return harness.Judgement(right={**one.right, **marks}, reward=one.reward, unreadable=0, unseen=0, clips=one.clips)
+    unreadable = 2 if condition == findings.START else 0
+    right = {**one.right, **marks}
+    return harness.Judgement(right=right, reward=one.reward, unreadable=unreadable, unseen=0, clips=one.clips)
 
 
 def test_differences_are_between_runs_of_the_same_pairs():
-    found = findings.chain_findings(judged({"true": 4, "teacher60-filtered": 3, "pairs-only": 2}), {"x": {"kept": 1}})
+    rights = {"start": 1, "true": 4, "teacher60-filtered": 3, "pairs-only": 2}
+    found = findings.chain_findings(judged(rights), {"x": {"kept": 1}})
     differences = {
         (row["one"], row["other"], row["measure"], row["domain"]): row["value"] for row in found["differences"]
     }
     assert differences["teacher60-filtered", "true", "asked", "in-domain"]["value"] == -0.25
     assert differences["true", "pairs-only", "pairs", "out-of-domain"]["value"] == 0.5
+    assert differences["true", "start", "asked", "in-domain"]["value"] == 0.75
+    assert ("true", "start", "pairs", "in-domain") not in differences
     assert ("true", "pairs-only", "asked", "in-domain") not in differences
-    results, table = findings.chain_tables(found).split("\n\n")
-    assert {line.count("|") for line in results.split("\n")} == {6}
-    assert {line.count("|") for line in table.split("\n")} == {7}
     assert found["kept"] == {"x": {"kept": 1}}
+
+
+def test_tables_show_clips_without_an_answer():
+    results, table = findings.chain_tables(findings.chain_findings(judged({"start": 1, "true": 4}), {})).split("\n\n")
+    lines = dict(line.strip("| ").split(" | ", 1) for line in results.split("\n"))
+    assert lines["start"].endswith(" | 16 of 64")  # 2 of 8 clips, two seeds, four benchmarks
+    assert lines["true"].endswith(" | 0 of 64")
+    assert {line.count("|") for line in results.split("\n")} == {7}
+    assert {line.count("|") for line in table.split("\n")} == {7}
 
 
 def test_all_runs_of_a_seed_are_planned():
     names = [name for name, seed in run.ChainPlan().runs if seed == 2]
     assert len(names) == len(findings.CONDITIONS) - findings.ROUNDS + 1
-    assert len(run.planned_runs(run.ChainPlan())) == 3 * len(names)
+    assert len(run.planned_runs(run.ChainPlan())) == 3 * (len(names) - 1) + 1  # the start has no seed
 
 
 @pytest.mark.slow
 def test_the_study_runs_and_resumes_at_the_smallest_size(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run, "BENCHMARKS", ("drawn",))
     monkeypatch.setattr(run, "ROUNDS", 1)
-    only = ["teacher60-filtered-seed0", "self-seed0", "pairs-only-seed0"]
+    only = ["start", "teacher60-filtered-seed0", "self-seed0", "pairs-only-seed0"]
     for _ in range(2):
         run.study(run.DRY, start="tiny", out=tmp_path, only=only, record_folder=tmp_path)
     assert capsys.readouterr().out.count(" min") == len(only)  # each run was done once
     judged_models = {path.name for path in (tmp_path / "judged").glob("*/*-drawn")}
-    assert judged_models == {"teacher60-filtered-drawn", "self-1-drawn", "pairs-only-drawn"}
+    assert judged_models == {"start-drawn", "teacher60-filtered-drawn", "self-1-drawn", "pairs-only-drawn"}
     assert not (tmp_path / "record.json").exists()

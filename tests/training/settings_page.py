@@ -7,6 +7,7 @@ writes it anew; a test holds the page to it."""
 from pathlib import Path
 
 from descore.chains.config import CollectConfig
+from descore.chains.rounds import RoundsConfig
 from descore.config_model import describe_bounds, describe_type, group_in
 from descore.training.config import ColdStartConfig, SftConfig
 from descore.training.rl.config import RlConfig
@@ -15,9 +16,10 @@ PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 STAGES = {"sft": SftConfig, "cold-start": ColdStartConfig, "rl": RlConfig}
 INTRODUCTION = """# Settings
 
-All keys of a config of `descore train sft`, `cold-start` and `rl`, and of `descore chains collect`, generated from the
-config classes by `python -m tests.training.settings_page`. A config is YAML; `key.path=value` on the command line
-changes single keys of it. `on`, `off`, `yes` and `no` are words, as in YAML 1.2. All problems are reported at once:
+All keys of a config of `descore train sft`, `cold-start` and `rl`, and of `descore chains collect` and `chains rounds`,
+generated from the config classes by `python -m tests.training.settings_page`. A config is YAML; `key.path=value` on the
+command line changes single keys of it. `on`, `off`, `yes` and `no` are words, as in YAML 1.2. All problems are
+reported at once:
 
     cold_start.yaml: 2 problems
       data.cot_drop        unknown key; did you mean data.chain_drop?
@@ -29,6 +31,13 @@ COLLECTION = """
 ## Of descore chains collect
 
 [Chains](chains.md) is its guide. What is under `filters` may change between two calls, and so may prices and limits.
+
+"""
+ROUNDS = """
+## Of descore chains rounds
+
+[Without a teacher](chains.md#without-a-teacher) is its guide. `rounds` may grow in the same `out`; any other
+change needs another.
 
 """
 HEADING_WITHOUT_STAGE = "| key | value | default | meaning |\n|---|---|---|---|\n"
@@ -47,11 +56,13 @@ def settings_page():
             groups.setdefault(key.partition(".")[0] if "." in key else "", []).append(f"| {' | '.join(row)} |\n")
     heading = {"": "Of the whole run"}
     tables = [f"\n## {heading.get(group, group)}\n\n{HEADING}{''.join(rows)}" for group, rows in groups.items()]
-    return INTRODUCTION + "".join(tables) + COLLECTION + HEADING_WITHOUT_STAGE + "".join(_collection_rows())
+    return INTRODUCTION + "".join(tables) + COLLECTION + _table_of(CollectConfig) + ROUNDS + _table_of(RoundsConfig)
 
 
-def _collection_rows():
-    return (f"| `{key}` | {' | '.join(cells)} |\n" for key, cells in _rows(CollectConfig, ""))
+def _table_of(config):
+    """A table of the keys of one command alone."""
+    rows = (f"| `{key}` | {' | '.join(cells)} |\n" for key, cells in _rows(config, ""))
+    return HEADING_WITHOUT_STAGE + "".join(rows)
 
 
 def _merged(stages):

@@ -184,7 +184,8 @@ def _outcome_of(
 
 def _reason(record: Mapping[str, Any], body: object) -> str:
     """Why a request of a batch has no answer, in the words of whoever ran it."""
-    inner = body.get("error") if isinstance(body, Mapping) else None
-    error = inner or record.get("error")
+    error: Any = (body.get("error") if isinstance(body, Mapping) else None) or record.get("error")
+    if isinstance(error, Mapping) and isinstance(error.get("error"), Mapping):
+        error = error["error"]  # vLLM puts the whole answer of a refused request here
     message = error.get("message") or error.get("code") if isinstance(error, Mapping) else error
     return f"the batch has no answer to it: {' '.join(str(message).split())[:200]}"

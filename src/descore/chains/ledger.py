@@ -59,7 +59,7 @@ class Totals:
     tokens_out: int = 0
     cost: float = 0.0
     assumed: float = 0.0
-    """MessagePart of the cost that no server stated."""
+    """The part of the cost that no server stated."""
 
     def add(self, line: LedgerLine) -> None:
         """Count a settlement."""

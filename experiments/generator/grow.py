@@ -2,10 +2,10 @@
 
     python -m experiments.generator.grow [--out runs/generator] [--steps 6000] [--seed 0] [--dry]
 
-Every clip is drawn anew and seen once. Each step goes to log.jsonl; every `look_every` steps the averaged weights make
-clips for prompts of their own, which go to sheets/, and the judge's mean marks of them to the log. A stopped run goes
-on with the same command; the drawn clips, the noise and the marks are those of a run that was not stopped. At the end
-the averaged weights are in OUT/model."""
+Every clip is drawn anew and seen once. Each step goes to log.jsonl. Every `look_every` steps the averaged weights go to
+looks/, so that a generator of any age can be taken, and make clips for prompts of their own, which go to sheets/, and
+the judge's mean marks of them to the log. A stopped run goes on with the same command; the drawn clips, the noise and
+the marks are those of a run that was not stopped. At the end the averaged weights are in OUT/model."""
 
 import argparse
 import json
@@ -35,7 +35,7 @@ from experiments.generator.words import read_prompts
 from experiments.generator.world import Part, ask, draw
 from experiments.grow_tiny.optimizer import MuonAndAdamW
 
-MODEL, STATE, LOG, PLAN = "model", "state.pt", "log.jsonl", "plan.json"
+MODEL, LOOKS, STATE, LOG, PLAN = "model", "looks", "state.pt", "log.jsonl", "plan.json"
 CLIP_NORM = 1.0
 
 
@@ -151,9 +151,11 @@ class _Growth:
         return model.eval()
 
     def look(self) -> None:
-        """Clips of the averaged weights as a sheet, and their marks in the log."""
+        """The averaged weights, their clips as a sheet, and the clips' marks in the log."""
+        model = self.averaged()
+        model.save(self.out / LOOKS / f"{self.step:06d}")
         asks = [ask(Part.CALIBRATION, number) for number in range(self.plan.looks)]
-        clips = generate(self.averaged(), [one.prompt for one in asks], list(range(len(asks))))
+        clips = generate(model, [one.prompt for one in asks], list(range(len(asks))))
         judged = [judge(frames, one.scene) for frames, one in zip(clips, asks, strict=True)]
         captions = [f"{result.overall:.2f} {one.prompt}" for result, one in zip(judged, asks, strict=True)]
         write_sheet(self.out / "sheets" / f"{self.step:06d}.png", clips, captions)

@@ -8,6 +8,7 @@ A look makes the same clips each time, from prompts that no method trains on. A 
 its seed and the number of the update, so a run that was stopped is the same as one that was not."""
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -135,7 +136,7 @@ def look(run: Run) -> dict[str, Any]:
     clips = generate(run.model.eval(), prompts, seeds, steps=plan.steps, guidance=plan.guidance)
     judged = [judge(frames, one.scene) for frames, one in zip(clips, asks, strict=True)]
     scores = {
-        name: float(np.nanmean(values))
+        name: _known_mean(values)
         for scorer in run.scorers.values()
         for name, values in scorer(clips, prompts, [str(seed) for seed in seeds]).items()
     }
@@ -148,10 +149,11 @@ def look(run: Run) -> dict[str, Any]:
         "update": run.update,
         "marks": mean_marks(judged),
         "overall": [result.overall for result in judged],
+        "prompts": prompts,
         "rewards": scores,
         "diversity": {
             "pixels": float(np.mean([pixel_diversity(group) for group in groups])),
-            "place": float(np.nanmean([place_diversity(group) for group in groups])),
+            "place": _known_mean([place_diversity(group) for group in groups]),
         },
         "kl": float(path_kl(run.model, run.start, rolled).mean()),
         "seconds": dict(run.seconds),
@@ -165,6 +167,12 @@ def _look(run: Run) -> None:
     append_records(run.out / LOOKS, [row], allow_nan=True)
     rewards = ", ".join(f"{name} {value:.2f}" for name, value in row["rewards"].items())
     print(f"update {run.update}: truth {row['marks']['overall']:.3f}, {rewards}, KL {row['kl']:.2g}", flush=True)
+
+
+def _known_mean(values: Sequence[float]) -> float:
+    """Mean of the numbers that are there; nan if none is."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
 
 
 def _open(plan: TuningPlan, *, generator: Path, out: Path) -> Run:

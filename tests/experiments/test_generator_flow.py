@@ -198,6 +198,8 @@ def test_a_stopped_growth_goes_on_as_if_it_had_not_been(tmp_path):
     first, second = model.Generator.load(whole), model.Generator.load(again)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert (tmp_path / "whole" / "sheets" / "000004.png").is_file()
+    young = model.Generator.load(tmp_path / "whole" / grow.LOOKS / "000002")
+    assert any(not torch.equal(a, b) for a, b in zip(young.parameters(), first.parameters(), strict=True))
 
 
 def test_a_folder_of_another_plan_is_refused(tmp_path):

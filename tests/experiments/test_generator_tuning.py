@@ -6,12 +6,25 @@ import math
 import numpy as np
 import pytest
 import torch
-from experiments.generator import best_of, curves, diversity, dpo, grow, grpo, refl, rewards, tune, tuning
+from experiments.generator import (
+    best_of,
+    by_eye,
+    curves,
+    diversity,
+    dpo,
+    grow,
+    grpo,
+    progress,
+    refl,
+    rewards,
+    tune,
+    tuning,
+)
 from experiments.generator.curves import TRUTH, Group
 from experiments.generator.sheets import write_sheet
 from experiments.generator.world import FRAMES, SIDE, Part, draw
 
-from descore.errors import ConfigError
+from descore.errors import ConfigError, DataError
 from descore.io import read_records
 
 
@@ -76,6 +89,93 @@ def test_diversity_of_place_counts_where_shapes_are():
     there[:, 20:32, 26:38] = (255, 135, 0)
     assert diversity.place_diversity([here, there]) == pytest.approx(0.125, abs=0.005)
     assert math.isnan(diversity.place_diversity([here, flat(7)]))
+
+
+# Progress of runs.
+
+
+def tuned(*, truth, reward, kl, seconds=None, name="run"):
+    """A run whose looks have four clips of four prompts, all of one truth."""
+    looks = [
+        {
+            "update": 10 * number,
+            "overall": [truth[number]] * 4,
+            "prompts": list("abcd"),
+            "rewards": {"off": reward[number], "think": 0.0},
+            "kl": kl[number],
+            "seconds": {"generation": (seconds or kl)[number], "reward": 0.0},
+            "marks": {},
+            "diversity": {},
+        }
+        for number in range(len(truth))
+    ]
+    return progress.TunedRun(name=name, reward="off", looks=looks)
+
+
+def test_a_run_has_turned_where_reward_rises_and_truth_falls():
+    runs = [
+        tuned(name="hacked", truth=[0.3, 0.5, 0.4], reward=[0, 1, 2], kl=[0, 1, 2]),
+        tuned(name="sound", truth=[0.3, 0.5, 0.6], reward=[0, 1, 2], kl=[0, 1, 2]),
+        tuned(name="worse all over", truth=[0.3, 0.5, 0.4], reward=[0, 2, 1], kl=[0, 1, 2]),
+    ]
+    found = progress.findings(runs)["runs"]
+    assert {name: of["turned"] for name, of in found.items()} == {
+        "hacked": True,
+        "sound": False,
+        "worse all over": False,
+    }
+    assert found["hacked"]["best"]["update"] == 10
+    assert found["hacked"]["gain"]["value"] == pytest.approx(0.2)
+    assert found["hacked"]["loss"]["value"] == pytest.approx(-0.1)
+
+
+def test_truth_at_equal_divergence_lies_between_looks():
+    """Divergences 0, 2, 1, 4 count as 0, 2, 2, 4: at 3 it is half way from the third look to the fourth."""
+    run = tuned(truth=[0.2, 0.4, 0.5, 0.7], reward=[0] * 4, kl=[0, 2, 1, 4])
+    assert [progress.truth_at(run, "kl", value) for value in (0, 1, 2, 3)] == pytest.approx([0.2, 0.3, 0.4, 0.6])
+    assert math.isnan(progress.truth_at(run, "kl", 5))
+
+
+def test_runs_are_compared_as_far_as_all_have_come():
+    short = tuned(name="short", truth=[0.2, 0.4], reward=[0, 1], kl=[0, 2], seconds=[0, 100])
+    far = tuned(name="far", truth=[0.2, 0.6], reward=[0, 1], kl=[0, 4], seconds=[0, 50])
+    record = progress.findings([short, far])
+    assert record["at"]["kl"]["2"] == pytest.approx({"short": 0.4, "far": 0.4})
+    assert record["at"]["seconds"]["50"] == pytest.approx({"short": 0.3, "far": 0.6})
+    assert "truth at kl" in progress.tables(record)
+
+
+def test_a_folder_without_looks_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="expected a run"):
+        progress.read_run(tmp_path)
+
+
+# By eye.
+
+
+def test_judge_and_person_are_compared_clip_by_clip(tmp_path, monkeypatch):
+    drawn = [draw(Part.CALIBRATION, number) for number in range(3)]
+    monkeypatch.setattr(by_eye, "generate", lambda *_: [one.frames for one in drawn])
+    by_eye.make(None, clips=3, out=tmp_path)
+    with pytest.raises(ConfigError, match="no line is filled"):
+        by_eye.compare(tmp_path)
+    lines = [
+        f"{number},{one.scene.shape.value},{one.scene.colour.value},{one.scene.action.value},{setting}"
+        for number, (one, setting) in enumerate(zip(drawn, [drawn[0].scene.setting.value, "none", ""], strict=True))
+    ]
+    (tmp_path / by_eye.TABLE).write_text("\n".join(["clip,shape,colour,action,setting", *lines[:2], "2,,,,"]))
+    record = by_eye.compare(tmp_path)
+    assert record["clips"] == 2  # the third is not filled
+    assert {column: figure["value"] for column, figure in record["agreement"].items()} == {
+        **{"shape": 1, "colour": 1, "action": 1},
+        "setting": 0.5,
+    }
+    assert record["differ"] == [
+        {"clip": 1, "column": "setting", "person": "none", "judge": drawn[1].scene.setting.value}
+    ]
+    (tmp_path / by_eye.TABLE).write_text("clip,shape,colour,action,setting\n0,blob,red,still,sea\n")
+    with pytest.raises(DataError, match="shape is 'blob', expected one of circle"):
+        by_eye.compare(tmp_path)
 
 
 # Losses.

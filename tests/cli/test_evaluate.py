@@ -6,10 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import pytest
+import torch
+from tests.conftest import build_micro
 
+from descore.cli import scoring
+from descore.errors import CheckpointError, VideoError
 from descore.evaluation.benchmarks import BENCHMARKS
+from descore.evaluation.judges import FeatureJudge
 from descore.evaluation.records import RUN_KEYS
 from descore.evaluation.runs import read_run
 from descore.scorer import Scorer
@@ -141,6 +147,112 @@ def test_what_cannot_be_run_is_one_line(descore, tmp_path, options, message, cod
     [error] = [line for line in result.stderr.splitlines() if line.startswith("error:")]
     assert message in error
     assert result.exit_code == code
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def rival(tmp_path_factory):
+    """Another model, in a folder of the same name."""
+    folder = tmp_path_factory.mktemp("rival") / "micro"
+    build_micro(seed=1).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def one_at_a_time(monkeypatch):
+    """Fails where a model is opened before the last one is gone."""
+    opened, open_scorer = [], scoring.open_scorer
+
+    def open_alone(*args, **options):
+        assert [model for model in opened if model() is not None] == []
+        scorer = open_scorer(*args, **options)
+        opened.append(weakref.ref(scorer.engine.model))
+        return scorer
+
+    monkeypatch.setattr(scoring, "open_scorer", open_alone)
+    return opened
+
+
+def test_several_models_are_judged_side_by_side(descore, model, rival, tmp_path, lines, one_at_a_time):
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken)
+    (broken / "reward_head.safetensors").write_bytes(b"cut")
+    models = [option for name in (model, broken, rival) for option in ("--model", name)]
+    command = ("evaluate", *models, *BENCHMARK, "--think", "off", "--out", tmp_path / "all")
+    result = descore(*command)
+    assert result.exit_code == CheckpointError.exit_code
+    [error] = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert "broken: " in error
+    assert "2 models on Drawn scenes" in result.words
+    assert "difference" in result.words
+    assert len(one_at_a_time) == 2
+    folders = sorted(path for path in (tmp_path / "all").iterdir() if path.is_dir())
+    assert [folder.name.endswith("micro") for folder in folders] == [True, True]
+    before = [(folder / "clips.jsonl").read_bytes() for folder in folders]
+    alone = descore("evaluate", "--model", rival, *BENCHMARK, "--think", "off", "--out", tmp_path / "alone", "--json")
+    one_at_a_time.clear()  # a command of one model leaves it to the end of the process
+    *runs, difference = lines(descore(*command, "--json"))
+    assert [(folder / "clips.jsonl").read_bytes() for folder in folders] == before  # nothing is scored twice
+    assert [run["kind"] for run in runs] == ["run", "run"]
+    assert runs[1]["labels"] == lines(alone)[0]["labels"]
+    assert (difference["kind"], difference["label"], difference["first"]) == ("difference", "overall", runs[0]["model"])
+    own, first = (run["labels"]["overall"]["accuracy"]["value"] for run in reversed(runs))
+    assert difference["accuracy"]["value"] == pytest.approx(own - first)
+    assert 'id="models"' in (tmp_path / "all" / "report.html").read_text()
+
+
+def test_several_models_go_on_where_they_were_stopped(descore, table, monkeypatch):
+    monkeypatch.chdir(table.parent)
+    command = ("evaluate", "--model", "sharpness", "--model", "jerk", "--benchmark", table)
+    judge = FeatureJudge.judge
+
+    def interrupted(self, clips, *, open_video):
+        if self.feature.name == "jerk":
+            raise KeyboardInterrupt
+        return judge(self, clips, open_video=open_video)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FeatureJudge, "judge", interrupted)
+        assert descore(*command).exit_code == 130
+    folder = table.parent / "runs" / "compare-mine"
+    before = (folder / "sharpness" / "clips.jsonl").read_bytes()
+    result = descore(*command)
+    assert result.exit_code == 4  # of the clip that is not there
+    assert "error: sharpness: scored 3 of 4; not scored: gone.mp4" in result.stderr
+    assert (folder / "sharpness" / "clips.jsonl").read_bytes().startswith(before)
+    assert (folder / "report.html").is_file()
+
+
+@pytest.mark.parametrize("fault", [torch.OutOfMemoryError("out of memory"), VideoError("drawn", "gone")])
+def test_a_model_that_fails_while_it_judges_costs_no_other(descore, table, monkeypatch, fault):
+    judge = FeatureJudge.judge
+
+    def failing(self, clips, *, open_video):
+        if self.feature.name == "sharpness":
+            raise fault
+        return judge(self, clips, open_video=open_video)
+
+    monkeypatch.setattr(FeatureJudge, "judge", failing)
+    folder = table.parent / "all"
+    result = descore("evaluate", "-m", "sharpness", "-m", "jerk", "--benchmark", table, "--out", folder)
+    assert result.exit_code == (4 if isinstance(fault, VideoError) else 3)
+    assert "error: sharpness: " in result.stderr
+    assert read_run(folder / "jerk").results["scored"] == 3
+    assert "1 model on mine" in result.words
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("-m", "tiny", "-m", "tiny"), "--model tiny is given twice"),
+        (("-m", "a", "-m", "b", "--scores", "x.csv"), "--scores: one table is judged at a time"),
+        (("-m", "no/such", "-m", "nor/that"), "no/such: no such folder"),
+    ],
+)
+def test_models_that_cannot_be_judged_are_named(descore, tmp_path, options, message):
+    result = descore("evaluate", *options, *BENCHMARK, "--out", tmp_path / "run")
+    assert result.exit_code == 3
+    assert message in result.stderr.splitlines()[0]
     assert not (tmp_path / "run").exists()
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from descore.evaluation.results import results_of
 from descore.evaluation.runs import Run
-from descore.report.findings import by_difference, by_generator, thinking_effect, worst_mistakes
+from descore.report.findings import by_difference, by_generator, model_differences, thinking_effect, worst_mistakes
 from descore.report.tables import by_benchmark, name_runs, thinking_pairs
 from descore.types import Pair, RatedClip
 
@@ -138,3 +138,30 @@ def test_a_model_keeps_its_style_on_every_benchmark():
     named = name_runs(runs)
     assert [one.style for one in named] == [0, 1, 0, 1]
     assert [len(group) for group in by_benchmark(named).values()] == [2, 2]
+
+
+def test_models_are_compared_pair_by_pair_with_the_first():
+    # a is preferred: pair 0 right in both, 1 and 2 only in the second, 3 only in the first, 4 without a score, 5 a tie
+    preferences = ["a"] * 5 + ["tie"]
+    first = run_of([1, -1, -1, 1, 1, 1], preferences)
+    second = run_of([1, 1, 2, -1, None, 1], preferences, model="n")
+    other = run_of([1], ["a"], model="of other pairs")
+    [row] = model_differences(name_runs([first, second, other]))
+    assert (row.first.name, row.run.name, row.label) == ("m, thinking", "n, thinking", "overall")
+    assert (row.difference.gained, row.difference.lost) == (2, 1)
+    assert row.difference.accuracy.value == pytest.approx((2 - 1) / 4)
+    assert (row.difference.accuracy.n, row.difference.accuracy.failed) == (4, 1)
+    assert model_differences(name_runs([first])) == []
+    silent = run_of([None] * 6, preferences, model="silent")
+    assert model_differences(name_runs([first, silent])) == []
+
+
+def test_a_paired_interval_is_narrower_than_its_parts_suggest():
+    """The second model is right where the first one is, and on pair 0 too; 9 of the 20 pairs are hard for both."""
+    hard = [-1] * 10
+    first, second = (run_of([one, *hard[1:], *[1] * 10], ["a"] * 20, model=str(one)) for one in (-1, 1))
+    [row] = model_differences(name_runs([first, second]))
+    accuracy = second.results["labels"]["overall"]["accuracy"]
+    paired = row.difference.accuracy
+    assert paired.value == pytest.approx(1 / 20)
+    assert paired.high - paired.low < (accuracy["high"] - accuracy["low"]) / 2

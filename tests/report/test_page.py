@@ -12,6 +12,7 @@ from tests.report.made_runs import HOSTILE, made_runs, made_stress, with_records
 
 from descore.evaluation.results import results_of
 from descore.report.page import render
+from descore.report.tables import name_runs
 from descore.report.text import decimal, interval_text
 
 VOID = {"meta", "link", "br", "img"}
@@ -75,7 +76,7 @@ def test_the_same_records_give_the_same_page(html, runs):
 
 def test_every_section_is_there_and_every_link_leads_to_one(page):
     sections = [attributes["id"] for attributes in page.all("section")]
-    assert len(sections) == 10
+    assert len(sections) == 11
     assert [link["href"] for link in page.all("a")] == [f"#{name}" for name in sections]
     assert len(set(page.ids())) == len(page.ids())
 
@@ -131,6 +132,15 @@ def test_runs_of_other_pairs_are_marked(runs):
     assert "judged on different pairs" not in render(runs[:2])
 
 
+def test_models_are_set_against_the_first(runs):
+    html = render(runs[:3])
+    text = words(section(html, "models"))
+    names = [named.name for named in name_runs(runs[:3])]
+    assert f"against {names[0]}" in text
+    assert all(name in text for name in names[1:])
+    assert 'id="models"' not in render(runs[:1])
+
+
 def test_mistakes_show_frames_chains_marks_and_preferences(html, page):
     section_text = section(html, "mistakes")
     assert section_text.count("<article>") == 12
@@ -173,7 +183,7 @@ def test_hostile_text_stays_text(tmp_path):
     assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
     assert "{{7*7}}" in page.text
     assert "\x1b" not in page.text
-    assert len({attributes["id"] for attributes in page.all("section")}) == 10
+    assert len({attributes["id"] for attributes in page.all("section")}) == 11
 
 
 def test_a_lone_surrogate_can_be_written(runs):

@@ -5,29 +5,44 @@ import json as json_lines
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from descore.cli import options as opt
-from descore.cli.errors import echo, reported_errors
-from descore.errors import ConfigError
+from descore.cli.errors import echo, print_error, reported_errors
+from descore.errors import ConfigError, DescoreError, VideoError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from descore.evaluation.benchmarks import Judgements
     from descore.evaluation.judges import Judge
     from descore.evaluation.layouts import Benchmark
+    from descore.evaluation.runs import Run
+    from descore.report.findings import ModelDifference
+    from descore.report.tables import NamedRun
 
+REPORT_FILE = "report.html"
+"""The page of several models, in their folder."""
 STRESS_FILE = "stress.json"
 """Where `descore stress` writes its results, inside its folder."""
 
-JudgeName = Annotated[
-    str | None,
+_RUNS_LEGEND = (
+    "Values with the number of pairs, and below them 95 % intervals drawn by prompt. Difference: accuracy minus that "
+    "of {first} on the pairs that both scored; where its interval leaves out 0, the two differ."
+)
+
+JudgeNames = Annotated[
+    list[str] | None,
     typer.Option(
         "--model",
         "-m",
         help="A checkpoint: folder, hub id, or the bundled 'tiny' (default); or a hand-made feature to read figures "
-        "against: 'sharpness', 'jerk'. With --scores, the name to show.",
+        "against: 'sharpness', 'jerk'. Give it again for others: all are judged, and compared with the first. With "
+        "--scores, the name to show.",
     ),
 ]
 BenchmarkName = Annotated[
@@ -65,8 +80,6 @@ RunFolders = Annotated[
         "TABLE writes it.",
     ),
 ]
-MAX_REPORTED = 12
-"""Prompts of a scored table whose best and worst clips a page shows."""
 ReportColumn = Annotated[
     str | None,
     typer.Option("--column", help="Of a scored table: the column to divide the rewards by. Default: source."),
@@ -79,7 +92,7 @@ ReportFile = Annotated[
 def evaluate_judge(
     *,
     benchmark: BenchmarkName,
-    model: JudgeName = None,
+    models: JudgeNames = None,
     paradigm: opt.ParadigmChoice = None,
     rubric: opt.Rubric = None,
     scores: ScoreTable = None,
@@ -98,62 +111,193 @@ def evaluate_judge(
     json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Measure how well a reward model agrees with people.
+    """Measure how well a reward model agrees with people; or several, one after another, side by side.
 
     Each clip is scored once and recorded at once: the same command resumes an interrupted run, and tries clips without
-    a score again. A folder holds one run; other options are refused."""
+    a score again. A folder holds one run; other options are refused. Of several models the folder holds a run of each,
+    and report.html; one that cannot be opened or run is named, and the others go on."""
     with reported_errors(debug=debug):
         from descore.cli.evaluation_output import print_run
         from descore.cli.scoring import open_judge, progress_bar
         from descore.evaluation.benchmarks import find_benchmark, load
         from descore.evaluation.judges import read_scores
         from descore.evaluation.results import labels_of
-        from descore.evaluation.runs import run_evaluation
 
         if tie_margin is not None and not 0 < tie_margin < math.inf:
             raise ConfigError(f"--tie-margin is {tie_margin:g}; expected a positive number, such as VideoScore's 0.5")
-        row = find_benchmark(benchmark)
+        named, row = _named_models(models or [], scores=scores), find_benchmark(benchmark)
+        model = next(iter(named.values()), None)
+        options: dict[str, Any] = {
+            "paradigm": paradigm,
+            "rubric": rubric,
+            "device": device,
+            "batch_size": batch_size,
+            "engine": engine,
+            "sampling_params": {
+                "think": think,
+                "samples": samples,
+                "seed": seed,
+                "temperature": temperature,
+                "max_chain_tokens": max_chain_tokens,
+            },
+        }
         with progress_bar(time_remaining=True) as bar:
             task = bar.add_task(f"reading {row.name}", total=None)
             judgements = load(row, root=root, limit=limit)
-            bar.update(task, description=f"opening {scores or model or 'tiny'}")
-            judge: Judge
-            if scores is not None:
-                labels = labels_of(judgements.clips, judgements.pairs)
-                judge = read_scores(scores, clips=judgements.clips, labels=labels, model=model)
+            work = _Evaluation(row, judgements, limit=limit, tie_margin=tie_margin, bar=bar, task=task)
+            if len(named) > 1:
+                config = {"model": "compare", "think": think, "paradigm": paradigm}
+                folder = out or _default_folder(config, row, limit, rubric)
+                runs, errors = _evaluate_each(named, work, folder=folder, **options)
             else:
-                judge = open_judge(
-                    model or "tiny",
-                    paradigm=paradigm,
-                    rubric=rubric,
-                    device=device,
-                    batch_size=batch_size,
-                    engine=engine,
-                    sampling_params={
-                        "think": think,
-                        "samples": samples,
-                        "seed": seed,
-                        "temperature": temperature,
-                        "max_chain_tokens": max_chain_tokens,
-                    },
+                bar.update(task, description=f"opening {scores or model or 'tiny'}")
+                judge: Judge
+                if scores is not None:
+                    labels = labels_of(judgements.clips, judgements.pairs)
+                    judge = read_scores(scores, clips=judgements.clips, labels=labels, model=model)
+                else:
+                    judge = open_judge(model or "tiny", **options)
+                folder = out or _default_folder(judge.config, row, limit, rubric)
+                runs, errors = [work.run(judge, folder=folder)], []
+        if len(named) > 1:
+            _print_runs(runs, errors, folder=folder, json=json)
+        else:
+            print_run(runs[0], folder=folder, json=json)
+
+
+@dataclass(frozen=True, slots=True)
+class _Evaluation:
+    """What the models of a command have in common."""
+
+    row: "Benchmark"
+    judgements: "Judgements"
+    limit: int | None
+    tie_margin: float | None
+    bar: "Progress"
+    task: "TaskID"
+
+    def run(self, judge: "Judge", *, folder: Path) -> "Run":
+        """The finished run of a judge."""
+        from descore.evaluation.runs import run_evaluation
+
+        row, total = self.row, len(self.judgements.clips)
+        self.bar.reset(self.task, total=total, description="scoring")
+        return run_evaluation(
+            judge,
+            self.judgements,
+            folder=folder,
+            benchmark=row.name,
+            title=row.title,
+            licence=row.licence,
+            published=row.published,
+            limit=self.limit,
+            tie_margin=self.tie_margin,
+            on_progress=lambda done, total: self.bar.update(
+                self.task, completed=done, description="scoring" if done < total else "counting"
+            ),
+        )
+
+
+def _named_models(models: Sequence[str], *, scores: Path | None) -> dict[str, str]:
+    """Models by the names of their folders in the run's. ConfigError for one that is given twice."""
+    if scores is not None and len(models) > 1:
+        raise ConfigError("--scores: one table is judged at a time, and --model names it; give one --model")
+    twice = next((model for model in models if models.count(model) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"--model {twice} is given twice; name each once")
+    short = [_slug(Path(model).name or model) for model in models]
+    return {name if short.count(name) == 1 else _slug(model): model for name, model in zip(short, models, strict=True)}
+
+
+def _evaluate_each(
+    named: Mapping[str, str],
+    work: _Evaluation,
+    *,
+    folder: Path,
+    **options: Any,  # noqa: ANN401  # of `open_judge`
+) -> "tuple[list[Run], list[DescoreError]]":
+    """The runs of several models, each below `folder`, and the errors of those that have none. One model is in memory
+    at a time."""
+    from descore.cli.scoring import forget_model, open_judge
+
+    runs, errors = [], []
+    for number, (name, model) in enumerate(named.items(), start=1):
+        work.bar.reset(work.task, total=None, description=f"opening {model}, {number} of {len(named)}")
+        try:
+            runs.append(work.run(open_judge(model, **options), folder=folder / name))
+        except DescoreError as error:
+            errors.append(error.with_traceback(None))  # which would keep the model
+            print_error(f"{name}: {error}")
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":  # torch's, which features do not import
+                raise
+            errors.append(ConfigError("too large for the memory of its device; give a smaller --batch-size"))
+            print_error(f"{name}: {errors[-1]}")
+        forget_model()
+    return runs, errors
+
+
+def _print_runs(runs: "Sequence[Run]", errors: Sequence[DescoreError], *, folder: Path, json: bool) -> None:
+    """Write the report of several models and print their figures. Models without a run and clips without a score make
+    the exit code."""
+    from descore.cli.evaluation_output import print_failures
+    from descore.evaluation.records import to_line, to_plain
+    from descore.io import atomic_write
+    from descore.report.findings import model_differences
+    from descore.report.page import render
+    from descore.report.tables import name_runs
+
+    named = name_runs(runs)
+    for one in named:
+        results = one.run.results
+        if results["failures"]:
+            print_failures(results["failures"], scored=results["scored"], of=results["of"], model=one.name)
+    if runs:
+        atomic_write(folder / REPORT_FILE, render(runs))
+        differences = model_differences(named)
+        if json:
+            for one in named:
+                echo(to_line({"kind": "run", "model": one.name, "folder": one.run.folder_name, **one.run.results}))
+            for row in differences:
+                names = {"model": row.run.name, "first": row.first.name, "label": row.label}
+                echo(to_line({"kind": "difference", **names, **to_plain(row.difference)}))
+        else:
+            _show_runs(named, differences, folder=folder)
+    if errors:
+        raise typer.Exit(errors[0].exit_code)
+    if any(run.results["failures"] for run in runs):
+        raise typer.Exit(VideoError.exit_code)
+
+
+def _show_runs(named: "Sequence[NamedRun]", differences: "Sequence[ModelDifference]", *, folder: Path) -> None:
+    """Print a table of the models for each label."""
+    from descore.cli.evaluation_output import NONE, figure_text, show_figures
+    from descore.cli.output import console, with_count
+    from descore.evaluation.records import to_plain
+    from descore.report.text import one_line
+
+    screen, first = console(), named[0]
+    heading = f"{with_count(len(named), 'model')} on {first.run.title}"
+    screen.print(one_line(heading), style="bold", markup=False)
+    change = {(row.run.style, row.label): to_plain(row.difference.accuracy) for row in differences}
+    for label in dict.fromkeys(label for one in named for label in one.run.results["labels"]):
+        rows = []
+        for one in named:
+            figures = one.run.results["labels"][label]
+            correlation, difference = figures["correlation"], change.get((one.style, label))
+            rows.append(
+                (
+                    one_line(one.name),
+                    figure_text(figures["accuracy"]),
+                    figure_text(figures["with_ties"]["figure"]) if figures["with_ties"]["tie_rate"] else NONE,
+                    NONE if correlation is None else figure_text(correlation["all"]["spearman"]),
+                    NONE if difference is None else figure_text(difference),
                 )
-            folder = out or _default_folder(judge.config, row, limit, rubric)
-            bar.update(task, description="scoring", total=len(judgements.clips))
-            run = run_evaluation(
-                judge,
-                judgements,
-                folder=folder,
-                benchmark=row.name,
-                title=row.title,
-                licence=row.licence,
-                published=row.published,
-                limit=limit,
-                tie_margin=tie_margin,
-                on_progress=lambda done, total: bar.update(
-                    task, completed=done, description="scoring" if done < total else "counting"
-                ),
             )
-        print_run(run, folder=folder, json=json)
+        screen.print()
+        show_figures(screen, (one_line(label), "accuracy", "with ties", "Spearman", "difference"), rows)
+    screen.print(f"\n{_RUNS_LEGEND.format(first=one_line(first.name))}", style="dim", markup=False)
+    echo(f"\nThe runs: {folder}\nThe page: {folder / REPORT_FILE}; open it in a browser")
 
 
 def benchmarks(*, name: BenchmarkArgument = None, json: opt.Json = False, debug: opt.Debug = False) -> None:
@@ -184,6 +328,7 @@ def report(
     and worst clip of each prompt, and the rewards of each source. The page needs no network."""
     with reported_errors(debug=debug):
         from descore.cli.output import with_count
+        from descore.cli.pairs import report_table
         from descore.data.tables import is_sharded, is_table
         from descore.evaluation.runs import RUN_FILE, read_run
         from descore.io import atomic_write, check_place
@@ -197,7 +342,7 @@ def report(
         if column is not None and not tables:
             raise ConfigError("--column: for a scored table; leave it out")
         if tables:
-            _report_table(folders, out=out, column=column)
+            report_table(folders, out=out, column=column)
             return
         unique = list({folder.resolve(): folder for folder in folders}.values())
         stress = [_read_stress(folder / STRESS_FILE) for folder in unique if (folder / STRESS_FILE).is_file()]
@@ -208,24 +353,6 @@ def report(
         counts = {"run": len(runs), "stress test": len(stress)}
         contents = " and ".join(with_count(count, name) for name, count in counts.items() if count)
         echo(f"{out}: {contents}, {len(page) / 1e6:.1f} MB; open it in a browser")
-
-
-def _report_table(tables: Sequence[Path], *, out: Path, column: str | None) -> None:
-    """Write the page of a scored table."""
-    from descore.cli.output import with_count
-    from descore.cli.pairs import name_left_out
-    from descore.io import atomic_write
-    from descore.report.cards import render_scored
-    from descore.rewards.overview import read_overview
-
-    if len(tables) > 1:
-        raise ConfigError(f"found {', '.join(map(str, tables))}; a page shows one scored table, or folders of runs")
-    overview = read_overview(tables[0], prompts=MAX_REPORTED, column=column)
-    page = render_scored(overview).encode()
-    atomic_write(out, page)
-    name_left_out(overview.left_out)
-    shown = f"{len(overview.prompts):,} of {with_count(overview.of_prompts, 'prompt')} with frames"
-    echo(f"{out}: {with_count(overview.rows, 'clip')}, {shown}, {len(page) / 1e6:.1f} MB; open it in a browser")
 
 
 def _default_folder(config: Mapping[str, Any], benchmark: "Benchmark", limit: int | None, rubric: str | None) -> Path:
@@ -240,12 +367,14 @@ def _default_folder(config: Mapping[str, Any], benchmark: "Benchmark", limit: in
         think,
         limit and f"first-{limit}",
     ]
-    return Path("runs") / "-".join(re.sub(r"[^\w.]+", "-", str(part)) for part in parts if part)
+    return Path("runs") / "-".join(_slug(str(part)) for part in parts if part)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^\w.]+", "-", text)
 
 
 def _benchmark_record(row: "Benchmark") -> dict[str, object]:
-    from dataclasses import asdict
-
     keys = ("name", "title", "kind", "size", "labels", "files", "how_to_get", "licence", "notes")
     return {**{key: getattr(row, key) for key in keys}, "published": [asdict(figure) for figure in row.published]}
 

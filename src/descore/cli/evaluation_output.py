@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from descore.evaluation.runs import Run
     from descore.evaluation.stress import GeneratorComparison, StressResults, StressRow
 
-_NONE = "–"
+NONE = "–"
+"""In the place of a figure."""
 _MAX_NAMED = 4
 """Failed clips that an error line names."""
 _MIN_TABLE_WIDTH = 72
@@ -66,7 +67,7 @@ def print_run(run: "Run", *, folder: Path, json: bool) -> None:
     code 4."""
     results = run.results
     if results["failures"]:
-        _print_failures(results["failures"], scored=results["scored"], of=results["of"])
+        print_failures(results["failures"], scored=results["scored"], of=results["of"])
     if json:
         echo(to_line(results))
     else:
@@ -79,7 +80,7 @@ def print_stress(results: "StressResults", config: Mapping[str, Any], *, file: P
     """Print the results of a stress test. Clips without a score come first, on standard error, and make the exit
     code 4. file: where the results were written, if anywhere."""
     if results.failures:
-        _print_failures(results.failures, scored=results.scored, of=results.clips)
+        print_failures(results.failures, scored=results.scored, of=results.clips)
     for row in results.rows:
         if row.failures:
             print_error(f"{row.perturbation}: {len(row.failures):,} clips not scored: {_named(row.failures)}")
@@ -97,7 +98,7 @@ def print_generators(
 ) -> None:
     """Print how two generators differ. Clips without a score come first, on standard error."""
     if results.failures:
-        _print_failures(results.failures, scored=sum(results.scored.values()), of=sum(results.clips.values()))
+        print_failures(results.failures, scored=sum(results.scored.values()), of=sum(results.clips.values()))
     if json:
         for row in results.changes:
             echo(to_line(to_plain(row) | {"named": row.hack in results.hacks}))
@@ -131,8 +132,9 @@ def show_benchmark(benchmark: "Benchmark") -> None:
     console().print(Group(grid, Text(), _published(benchmark)) if benchmark.published else grid)
 
 
-def _print_failures(failures: Sequence[Mapping[str, str]], *, scored: int, of: int) -> None:
-    print_error(f"scored {scored:,} of {of:,}; not scored: {_named(failures)}")
+def print_failures(failures: Sequence[Mapping[str, str]], *, scored: int, of: int, model: str = "") -> None:
+    """Name clips without a score on standard error, with the model where there are several."""
+    print_error(f"{model and f'{model}: '}scored {scored:,} of {of:,}; not scored: {_named(failures)}")
 
 
 def _named(failures: Sequence[Mapping[str, str]]) -> str:
@@ -182,12 +184,12 @@ def _label_cells(label: str, figures: Mapping[str, Any]) -> tuple[str, ...]:
     by_margin = figures.get("with_tie_margin")
     return (
         one_line(label),
-        _figure(figures["accuracy"]),
-        _figure(tied["figure"]) if has_ties else _NONE,
-        _figure(held_out["figure"]) if has_ties else _NONE,
-        *([_figure(by_margin["figure"])] if by_margin else []),
-        f"{tied['tie_rate']:.0%}\n{_threshold(tied)}" if has_ties else "0%" if tied["figure"]["n"] else _NONE,
-        _NONE if correlation is None else _figure(correlation["all"]["spearman"]),
+        figure_text(figures["accuracy"]),
+        figure_text(tied["figure"]) if has_ties else NONE,
+        figure_text(held_out["figure"]) if has_ties else NONE,
+        *([figure_text(by_margin["figure"])] if by_margin else []),
+        f"{tied['tie_rate']:.0%}\n{_threshold(tied)}" if has_ties else "0%" if tied["figure"]["n"] else NONE,
+        NONE if correlation is None else figure_text(correlation["all"]["spearman"]),
     )
 
 
@@ -197,7 +199,7 @@ def _show_labels(screen: Console, labels: Mapping[str, Any]) -> None:
     if not rows:
         screen.print("The benchmark has no labels; nothing to hold the rewards against.")
     else:
-        _show_figures(screen, titles, rows)
+        show_figures(screen, titles, rows)
     legend = _EVALUATION_LEGEND + (_MARGIN_LEGEND.format(margin=margin) if margin else "")
     screen.print(Text(f"\n{legend}", style="dim"))
 
@@ -207,10 +209,10 @@ def _show_spreads(screen: Console, spreads: Mapping[str, Mapping[str, Any]], *, 
     chains = "" if samples is None else f" of {samples} chains"
     screen.print(Text(f"\nThe spread{chains}: does it tell wrong pairs from right ones?\n", style="bold"))
     names = ("auroc", "auroc_margin", "gain", "clear", "clear_accuracy")
-    _show_figures(
+    show_figures(
         screen,
         _SPREAD_TITLES,
-        [(one_line(label), *(_figure(spread[name]) for name in names)) for label, spread in spreads.items()],
+        [(one_line(label), *(figure_text(spread[name]) for name in names)) for label, spread in spreads.items()],
     )
     for label, spread in spreads.items():
         shares = zip(spread["shares"], spread["accuracy"], spread["accuracy_margin"], strict=True)
@@ -220,12 +222,12 @@ def _show_spreads(screen: Console, spreads: Mapping[str, Mapping[str, Any]], *, 
     screen.print(Text(f"\n{_SPREAD_LEGEND}", style="dim"))
 
 
-def _show_figures(screen: Console, titles: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
+def show_figures(screen: Console, titles: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
     """A row for each label, as a table or, on a narrow terminal, as a list."""
     if screen.width < max(_MIN_TABLE_WIDTH, _CELL_WIDTH * len(titles)):
         for label, *cells in rows:
             named = zip(titles[1:], (cell.replace("\n", ", ") for cell in cells), strict=True)
-            screen.print(Text("\n".join([label, *(f"  {title} {cell}" for title, cell in named if cell != _NONE)])))
+            screen.print(Text("\n".join([label, *(f"  {title} {cell}" for title, cell in named if cell != NONE)])))
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column(titles[0], overflow="fold")
@@ -240,9 +242,10 @@ def _threshold(tied: Mapping[str, Any]) -> str:
     return "none" if tied["threshold"] < 0 else f"≤ {tied['threshold']:.3g}"
 
 
-def _figure(figure: Mapping[str, Any]) -> str:
+def figure_text(figure: Mapping[str, Any]) -> str:
+    """A figure with its number of pairs, and below it its interval."""
     if figure["value"] is None:
-        return _NONE
+        return NONE
     text = f"{figure['value']:.3f} ({figure['n']:,})"
     if figure["low"] is None:
         return text
@@ -257,7 +260,7 @@ def _marks(marks: Mapping[str, Any]) -> str:
 
 
 def _share(figure: Mapping[str, Any]) -> str:
-    return _NONE if figure["value"] is None else f"{figure['value']:.2f}"
+    return NONE if figure["value"] is None else f"{figure['value']:.2f}"
 
 
 def _show_stress(screen: Console, results: "StressResults", config: Mapping[str, Any], file: Path | None) -> None:
@@ -304,10 +307,10 @@ def _show_perturbations(screen: Console, rows: Sequence["StressRow"]) -> None:
 
 def _stress_cells(row: "StressRow") -> tuple[str, str, str]:
     """The cells under the last three titles."""
-    shift = _NONE if math.isnan(row.shift) else signed(row.shift, digits=2)
+    shift = NONE if math.isnan(row.shift) else signed(row.shift, digits=2)
     left_out = f"{row.left_out:,}" if row.left_out else ""
     if not row.n:
-        return _NONE, shift, left_out
+        return NONE, shift, left_out
     figure = f"{row.figure.value:.2f} ({row.figure.n:,})"
     if not math.isnan(row.figure.low):
         figure += f"\n{row.figure.low:.2f}–{row.figure.high:.2f}"
@@ -347,9 +350,9 @@ def _change_cells(row: "GeneratorChange") -> tuple[Text, str, str, str, Text]:
     digits = 2 if measure is None else measure.digits
 
     def number(value: float) -> str:
-        return _NONE if math.isnan(value) else f"{value:.{digits}f}"
+        return NONE if math.isnan(value) else f"{value:.{digits}f}"
 
-    change = _NONE if math.isnan(row.figure.value) else signed(row.figure.value, digits=digits)
+    change = NONE if math.isnan(row.figure.value) else signed(row.figure.value, digits=digits)
     if not math.isnan(row.figure.low):
         change += f"\n{signed(row.figure.low, digits=digits)} to {signed(row.figure.high, digits=digits)}"
     worse, better = ("other", "") if measure is not None and measure.worse == "either" else ("worse", "better")

@@ -1,4 +1,4 @@
-"""`descore pairs`, and `descore rank` of a scored table: the best of N, and preference pairs.
+"""`descore pairs`, and `descore rank` and `descore report` of a scored table: the best of N, preference pairs, a page.
 
 In: a scored table. Out: the first prompts on standard output, everything in a file; failures on standard error."""
 
@@ -10,13 +10,15 @@ import typer
 
 from descore.cli import options as opt
 from descore.cli.errors import echo, reported_errors
-from descore.errors import VideoError
+from descore.errors import ConfigError, VideoError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from descore.rewards.ranking import Lead, LeftOut, RankedTable, Ranking
 
+MAX_REPORTED = 12
+"""Prompts of a scored table whose best and worst clips a page shows."""
 _MAX_PROMPTS = 10
 """Prompts that are shown without --out or --json."""
 _MAX_NAMED = 4
@@ -122,6 +124,23 @@ def rank_table(table: Path, *, keep: int, by: str | None, out: Path | None, json
         _show_ranked(console(), ranked, table=table, out=out)
     if failed:
         raise typer.Exit(VideoError.exit_code)
+
+
+def report_table(tables: Sequence[Path], *, out: Path, column: str | None) -> None:
+    """Write the page of a scored table."""
+    from descore.cli.output import with_count
+    from descore.io import atomic_write
+    from descore.report.cards import render_scored
+    from descore.rewards.overview import read_overview
+
+    if len(tables) > 1:
+        raise ConfigError(f"found {', '.join(map(str, tables))}; a page shows one scored table, or folders of runs")
+    overview = read_overview(tables[0], prompts=MAX_REPORTED, column=column)
+    page = render_scored(overview).encode()
+    atomic_write(out, page)
+    name_left_out(overview.left_out)
+    shown = f"{len(overview.prompts):,} of {with_count(overview.of_prompts, 'prompt')} with frames"
+    echo(f"{out}: {with_count(overview.rows, 'clip')}, {shown}, {len(page) / 1e6:.1f} MB; open it in a browser")
 
 
 def name_left_out(left_out: Sequence["LeftOut"]) -> bool:

@@ -3,6 +3,7 @@
 In: options as the command line gives them. Out: a scorer, a judge, or results as they come."""
 
 import gc
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -74,6 +75,14 @@ def end_start_up() -> None:
     A picture whose side data was read is in a cycle with it; start-up's thresholds let thousands of them gather."""
     gc.freeze()
     gc.set_threshold(2_000, 10, 10)
+
+
+def forget_model() -> None:
+    """Free the memory of a model that nobody holds any more, so that there is room for the next one."""
+    gc.unfreeze()  # what `end_start_up` set aside: a model is in cycles with its hooks
+    gc.collect()
+    if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def quiet_transformers() -> None:

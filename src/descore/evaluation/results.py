@@ -24,6 +24,7 @@ from descore.stats.agreement import (
     measure_calibration,
     share,
 )
+from descore.stats.bootstrap import Figure, Floats, bootstrap_mean
 from descore.stats.correlation import correlations
 from descore.stats.uncertainty import SpreadValue, difference_error, spread_value
 from descore.types import DIMENSIONS, PREFERENCE_SIGN, Pair, RatedClip, preference_probability
@@ -49,6 +50,19 @@ class Margins:
     preference_B: NDArray[np.int64]
     """1 a, -1 b, 0 a tie."""
     group_B: NDArray[np.str_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedDifference:
+    """One judge's accuracy on decided pairs minus another one's, pair by pair: a pair that is hard for one is often
+    hard for the other, so the interval is narrower than those of the two suggest."""
+
+    accuracy: Figure
+    """Pairs that one of them did not score have failed."""
+    gained: int
+    """Pairs that only the one judge orders as people do."""
+    lost: int
+    """Pairs that only the other one does."""
 
 
 def results_of(
@@ -127,6 +141,23 @@ def margins_of(label: str, pairs: Sequence[Pair], records: Records) -> Margins:
         margin_B=np.asarray(a, np.float64) - np.asarray(b, np.float64),
         preference_B=np.asarray([PREFERENCE_SIGN[pair.preference[label]] for pair in chosen], np.int64),
         group_B=np.asarray([pair.group for pair in chosen], np.str_),
+    )
+
+
+def right_of(margins: Margins) -> Floats:
+    """By pair 1 where a decided one is ordered as people do, 0 where not, nan for a tie or a missing score."""
+    right_B = (np.sign(margins.margin_B) == margins.preference_B).astype(np.float64)
+    return np.where((margins.preference_B == 0) | np.isnan(margins.margin_B), np.nan, right_B)
+
+
+def paired_difference(margins: Margins, other: Margins) -> PairedDifference:
+    """Of two judges on the same pairs."""
+    decided_B = margins.preference_B != 0
+    change_B = (right_of(margins) - right_of(other))[decided_B]
+    return PairedDifference(
+        accuracy=bootstrap_mean(change_B, margins.group_B[decided_B]),
+        gained=int((change_B == 1).sum()),
+        lost=int((change_B == -1).sum()),
     )
 
 

@@ -15,12 +15,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from descore.evaluation.results import Margins, key_of, margins_of, reward_of
+from descore.evaluation.results import (
+    Margins,
+    PairedDifference,
+    key_of,
+    margins_of,
+    paired_difference,
+    reward_of,
+    right_of,
+)
 from descore.report.tables import NamedRun
 from descore.report.text import partial_warning
 from descore.rubric import unknown_of
 from descore.stats.agreement import MarginBin, accuracy_by_margin
-from descore.stats.bootstrap import Figure, Floats, bootstrap_mean
+from descore.stats.bootstrap import Figure, Floats
 from descore.types import PRIMARY, Mark, Pair, RatedClip
 
 _PARTS = 4  # columns of accuracy over difference
@@ -70,6 +78,16 @@ class ThinkingEffect:
     """Accuracy with thinking minus accuracy without."""
     flips: tuple[Flip, ...]
     """Helped and hurt in turn, those first whose margin moved furthest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelDifference:
+    """A run's accuracy minus that of the first run of its benchmark, on the pairs of one label."""
+
+    run: NamedRun
+    first: NamedRun
+    label: str
+    difference: PairedDifference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,22 +177,42 @@ def thinking_effect(on: NamedRun, off: NamedRun, label: str) -> ThinkingEffect |
     if on.run.pairs != off.run.pairs:
         return None
     thinking, direct = (margins_of(label, named.run.pairs, named.run.records) for named in (on, off))
-    right_B, decided_B = _right(thinking), thinking.preference_B != 0
-    change_B = right_B - _right(direct)
+    right_B = right_of(thinking)
+    change_B = right_B - right_of(direct)
     if np.isnan(change_B).all():
         return None
-    same_B = change_B == 0
+    same_B, difference = change_B == 0, paired_difference(thinking, direct)
     return ThinkingEffect(
         on=on,
         off=off,
         label=label,
         both_right=int((same_B & (right_B == 1)).sum()),
-        helped=int((change_B == 1).sum()),
-        hurt=int((change_B == -1).sum()),
+        helped=difference.gained,
+        hurt=difference.lost,
         both_wrong=int((same_B & (right_B == 0)).sum()),
-        net=bootstrap_mean(change_B[decided_B], thinking.group_B[decided_B]),
+        net=difference.accuracy,
         flips=tuple(_flips(thinking, direct, change_B)),
     )
+
+
+def model_differences(runs: Sequence[NamedRun]) -> list[ModelDifference]:
+    """Each run of a benchmark against the first one, label after label. A run of other pairs is left out, and one
+    without a pair that both scored."""
+    first, *others = runs
+    labels = list(first.run.results["labels"])
+    own = {label: margins_of(label, first.run.pairs, first.run.records) for label in labels}
+    differences = [
+        ModelDifference(
+            run=named,
+            first=first,
+            label=label,
+            difference=paired_difference(margins_of(label, named.run.pairs, named.run.records), own[label]),
+        )
+        for label in labels
+        for named in others
+        if named.run.pairs == first.run.pairs
+    ]
+    return [one for one in differences if one.difference.accuracy.n]
 
 
 def worst_mistakes(runs: Sequence[NamedRun], *, limit: int) -> list[Mistake]:
@@ -228,12 +266,6 @@ def by_generator(runs: Sequence[NamedRun]) -> list[GeneratorFigures]:
         for name, own in clips.items()
     ]
     return sorted(figures, key=lambda generator: -np.nan_to_num(generator.rewards[0], nan=-math.inf))
-
-
-def _right(margins: Margins) -> Floats:
-    """1 where a decided pair is ordered as people do, 0 where not, nan for a tie or a missing score."""
-    right_B = (np.sign(margins.margin_B) == margins.preference_B).astype(np.float64)
-    return np.where((margins.preference_B == 0) | np.isnan(margins.margin_B), np.nan, right_B)
 
 
 def _range(part: MarginBin) -> str:

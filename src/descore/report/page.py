@@ -81,6 +81,7 @@ def render(runs: Sequence[Run], *, stress: Sequence[Mapping[str, Any]] = ()) -> 
         spread_charts=[charts for group in groups for charts in plots.spread_charts(group)],
         correlations=[group for table in agreement for group in tables.correlation_groups(table)],
         overview=tables.overview(agreement),
+        differences=[rows for group in groups if (rows := findings.model_differences(group))],
         effects=effects,
         flips=findings.all_flips(effects, limit=MAX_PAIRS),
         mistakes=[findings.mistake_view(mistake) for mistake in findings.worst_mistakes(named, limit=MAX_PAIRS)],

@@ -20,7 +20,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from descore.errors import ConfigError
-from descore.io import append_records, atomic_path, atomic_write, read_records
+from descore.io import append_records, atomic_path, atomic_write, lock_directory, make_directory, read_records
 from experiments.generator.flow import (
     flow_errors,
     generate,
@@ -89,18 +89,21 @@ def main() -> None:
 
 
 def grow(plan: GrowthPlan, *, out: Path) -> Path:
-    """Train, and return the folder of the finished generator. ConfigError if `out` holds a run of another plan."""
-    _check_plan(plan, out)
-    torch.manual_seed(plan.seed)
-    run = _Growth(plan, out)
-    run.resume()
-    while run.step < plan.steps:
-        run.advance()
-        if run.step % plan.save_every == 0 or run.step == plan.steps:
-            run.save()
-        if run.step % plan.look_every == 0 or run.step == plan.steps:
-            run.look()
-    run.averaged().save(out / MODEL)
+    """Train, and return the folder of the finished generator. ConfigError if `out` holds a run of another plan, or
+    another process grows it."""
+    make_directory(out)
+    with lock_directory(out):
+        _check_plan(plan, out)
+        torch.manual_seed(plan.seed)
+        run = _Growth(plan, out)
+        run.resume()
+        while run.step < plan.steps:
+            run.advance()
+            if run.step % plan.look_every == 0 or run.step == plan.steps:
+                run.look()
+            if run.step % plan.save_every == 0 or run.step == plan.steps:
+                run.save()
+        run.averaged().save(out / MODEL)
     return out / MODEL
 
 
@@ -217,7 +220,6 @@ def learning_rate_share(step: int, plan: GrowthPlan) -> float:
 
 def _check_plan(plan: GrowthPlan, out: Path) -> None:
     text = json.dumps(asdict(plan), indent=1) + "\n"
-    out.mkdir(parents=True, exist_ok=True)
     file = out / PLAN
     if file.is_file() and file.read_text(encoding="utf-8") != text:
         raise ConfigError(f"{out}: holds a generator of another plan; choose another --out, or the plan in {PLAN}")

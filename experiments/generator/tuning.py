@@ -20,7 +20,15 @@ import numpy as np
 import torch
 
 from descore.errors import ConfigError
-from descore.io import append_records, atomic_path, atomic_write, folder_digest, make_directory, read_records
+from descore.io import (
+    append_records,
+    atomic_path,
+    atomic_write,
+    folder_digest,
+    lock_directory,
+    make_directory,
+    read_records,
+)
 from experiments.generator.diversity import pixel_diversity, place_diversity
 from experiments.generator.flow import GUIDANCE, STEPS, generate
 from experiments.generator.grow import mean_marks
@@ -105,19 +113,26 @@ def tune(plan: TuningPlan, method: Method, *, generator: Path, out: Path, settin
 
     ConfigError if `out` holds another run."""
     make_directory(out)
-    _check_plan({"generator": folder_digest(generator), "settings": dict(settings), **_plain(plan)}, out=out)
-    run = _open(plan, generator=generator, out=out)
-    if not run.update:
-        _look(run)
-    while run.update < plan.updates:
-        figures = method(run)
-        run.update += 1
-        append_records(out / UPDATES, [{"update": run.update, **figures, "seconds": dict(run.seconds)}], allow_nan=True)
-        if run.update % plan.look_every == 0 or run.update == plan.updates:
+    with lock_directory(out):
+        _check_plan({"generator": folder_digest(generator), "settings": dict(settings), **_plain(plan)}, out=out)
+        run = _open(plan, generator=generator, out=out)
+        if not run.update:
             _look(run)
-        _save(run)
-    run.model.save(out / MODEL)
+        while run.update < plan.updates:
+            _advance(run, method)
+            if run.update % plan.look_every == 0 or run.update == plan.updates:
+                _look(run)
+            _save(run)
+        run.model.save(out / MODEL)
     return out / MODEL
+
+
+def _advance(run: Run, method: Method) -> None:
+    """One update, and its line."""
+    figures = method(run)
+    run.update += 1
+    row = {"update": run.update, **figures, "seconds": dict(run.seconds)}
+    append_records(run.out / UPDATES, [row], allow_nan=True)
 
 
 def apply_gradients(run: Run) -> float:

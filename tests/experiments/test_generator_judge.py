@@ -77,7 +77,7 @@ def test_no_shape_is_found_on_bare_backdrops():
         assert [result.parts[name] for name in ("colour", "shape", "motion")] == [0, 0, 0]
 
 
-def test_a_shape_that_is_missing_in_half_the_frames_is_none():
+def test_a_shape_in_half_the_frames_is_none():
     row, bare = draw(Part.CALIBRATION, 0), draw_backdrop(Part.CALIBRATION, 0)
     assert segment(row.frames) is not None
     assert segment(np.concatenate([row.frames[:4], bare[4:]])) is None
@@ -200,7 +200,7 @@ def test_the_judge_is_right_on_clips_that_chose_nothing():
     assert "is NOT right in at least 95% of each; least: 0.940 (shape, flaw: noise)" in claim(record)
 
 
-def test_the_committed_validation_is_of_these_flaws_and_holds():
+def test_the_committed_validation_holds():
     record = json.loads((HERE / "judge_validation.json").read_text(encoding="utf-8"))
     assert list(record["attributes"]) == list(FLAWS)
     assert record["clips"] >= 200

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from experiments.generator import (
     dpo,
     grow,
     grpo,
+    page,
     progress,
     refl,
     rewards,
@@ -143,6 +145,15 @@ def test_runs_are_compared_as_far_as_all_have_come():
     assert record["at"]["kl"]["2"] == pytest.approx({"short": 0.4, "far": 0.4})
     assert record["at"]["seconds"]["50"] == pytest.approx({"short": 0.3, "far": 0.6})
     assert "truth at kl" in progress.tables(record)
+
+
+def test_a_chart_places_points_by_their_value():
+    """Values 0, 1 and 2 are at the lower edge, in the middle and at the upper edge; what is no number is left out."""
+    drawn = page.chart([page.Line(name="<b>", values=[0, 1, math.nan, 2])], places=list("abcd"), title="t", axis="x")
+    low, high = page.HEIGHT - page.BOTTOM, page.TOP
+    assert re.findall(r'cy="([\d.]+)"', drawn) == [f"{low}.0", f"{(low + high) / 2:.1f}", f"{high}.0"]
+    assert "&lt;b&gt;" in drawn
+    assert page.chart([page.Line(name="none", values=[math.nan])], places=["a"], title="t", axis="x") == ""
 
 
 def test_a_folder_without_looks_is_refused(tmp_path):
@@ -287,6 +298,7 @@ def test_a_method_trains_stops_and_goes_on(name, grown, tmp_path):
     assert looks[0]["kl"] == 0 < looks[1]["kl"]
     assert set(looks[0]["rewards"]) == {"off", "sharpness"}
     assert len(read_records(tmp_path / "whole" / tuning.UPDATES)) == 2
+    assert page.page(best_of=None, runs=[tmp_path / "whole"]).count("data:image/png;base64,") == 2  # before and after
     with pytest.raises(ConfigError, match="another run"):
         tuning._check_plan({}, out=tmp_path / "whole")
 
@@ -307,5 +319,8 @@ def test_best_of_n_keeps_what_it_has_made(grown, tmp_path, monkeypatch, capsys):
     assert first["curves"]["off"][TRUTH][0]["n"] == 1
     assert [row["n"] for row in second["curves"]["random"]["random"]] == [1, 2, 4]
     assert "truth by" in capsys.readouterr().out
+    shown = page.page(best_of=tmp_path, runs=[])
+    assert "Chosen by off" in shown
+    assert shown.count("data:image/png;base64,") == 2  # a sheet for each prompt
     with pytest.raises(ConfigError, match="other sampling"):
         run("--most", "4", "--guidance", "1")

@@ -82,7 +82,7 @@ def test_guidance_goes_beyond_the_prompt(micro):
     torch.testing.assert_close(guided, without + 3 * (with_prompt - without), atol=1e-4, rtol=0)
 
 
-def test_sigmas_of_training_lean_to_noise_and_prompts_are_dropped():
+def test_sigmas_lean_to_noise_and_some_prompts_are_dropped():
     rng = torch.Generator().manual_seed(0)
     sigmas = flow.random_sigmas(4000, rng)
     assert sigmas.median() == pytest.approx(1 / (1 + math.exp(-flow.SIGMA_MEAN)), abs=0.02)

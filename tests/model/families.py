@@ -1,5 +1,7 @@
 """A tiny model with random weights of each model_type that the package takes."""
 
+import json
+
 import torch
 import transformers
 from tests.conftest import RUBRIC, build_micro, noise_clip
@@ -125,7 +127,69 @@ def internvl(tokenizer, *, text="qwen3"):
     )
 
 
-BUILDERS = {"qwen2_vl": qwen2_vl, "qwen2_5_vl": qwen2_5_vl, "internvl": internvl}
+def as_qwen3_5(tokenizer):
+    """With the family's own cuts between words: transformers opens every tokenizer of the family so."""
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    return transformers.Qwen3_5Tokenizer(
+        vocab=model["vocab"],
+        merges=[tuple(merge) for merge in model["merges"]],
+        eos_token=tokenizer.eos_token,
+        pad_token=tokenizer.pad_token,
+        extra_special_tokens=list(SPECIAL_TOKENS.values()),
+    )
+
+
+def qwen3_5(tokenizer, *, patch=8, name="Qwen3_5Config", **sizes):
+    tokenizer = as_qwen3_5(tokenizer)
+    processor = transformers.Qwen3VLProcessor(
+        transformers.Qwen2VLImageProcessor(**EVEN, patch_size=patch),
+        tokenizer,
+        transformers.Qwen3VLVideoProcessor(**EVEN, patch_size=patch, cap_pixels_per_frame=False),
+        chat_template=CHAT_TEMPLATE,
+    )
+    text = text_config(
+        tokenizer,
+        # A quarter of a head turns with the position, in the family's proportion of 11 : 11 : 10.
+        head_dim=64,
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": 1e4,
+            "partial_rotary_factor": 0.25,
+            "mrope_section": [3, 3, 2],
+            "mrope_interleaved": True,
+        },
+        layer_types=["linear_attention", "full_attention"],
+        # More heads of values than of keys, as the released models have.
+        **{"linear_num_key_heads": 2, "linear_num_value_heads": 4},
+        **{"linear_key_head_dim": 16, "linear_value_head_dim": 16},
+        **sizes,
+    )
+    vision = {
+        "depth": 2,
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_heads": 3,
+        "out_hidden_size": 64,
+        "patch_size": patch,
+        "num_position_embeddings": 64,
+    }
+    return processor, getattr(transformers, name)(
+        text_config=text, vision_config=vision, tie_word_embeddings=True, **token_ids(tokenizer)
+    )
+
+
+def qwen3_5_moe(tokenizer):
+    sizes = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    return qwen3_5(tokenizer, name="Qwen3_5MoeConfig", shared_expert_intermediate_size=32, **sizes)
+
+
+BUILDERS = {
+    "qwen2_vl": qwen2_vl,
+    "qwen2_5_vl": qwen2_5_vl,
+    "internvl": internvl,
+    "qwen3_5": qwen3_5,
+    "qwen3_5_moe": qwen3_5_moe,
+}
 CLIPS = [
     noise_clip(0),
     noise_clip(1, frames=6, width=64, height=48),

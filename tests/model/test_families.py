@@ -3,6 +3,7 @@
 All in float32, where two ways differ by the order of sums only."""
 
 import copy
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -15,18 +16,19 @@ from tests.training.rl_case import make_rl_config, marked_rows
 from tests.training.test_models import IDLE, of_part, step, table
 
 from descore.data.chat import QUERY_TOKEN, video_metadata
+from descore.engines.exports import open_export
 from descore.errors import CheckpointError, ConfigError, VideoError
 from descore.model import qwen3_vl
 from descore.model.checkpoint import CheckpointSettings
 from descore.model.export import export_for_vllm
-from descore.model.generation import score_chains, think_and_score
+from descore.model.generation import score_chains, suppressed_token_ids, think_and_score
 from descore.model.modeling import FAMILIES, DescoreModel, family_of, merge_adapters
 from descore.model.small import small_tokenizer
 from descore.training.cold_start import train_cold_start
 from descore.training.config import BACKBONE_PARTS
 from descore.training.models import set_trainable
 from descore.training.rl.packing import forward_pack, pack_groups
-from descore.training.rl.run import train_rl
+from descore.training.rl.run import train_rl, warn_of_whole_rows
 from descore.training.sft import train_sft
 from descore.video.sampling import VideoSampling, fit_size
 
@@ -36,11 +38,12 @@ TYPES = ["qwen2_vl", "qwen2_5_vl"]
 """Those with positions of their own here."""
 SQUARE = ["internvl"]
 """Those whose frames are squares of one size."""
+RECURRENT = ["qwen3_5", pytest.param("qwen3_5_moe", marks=pytest.mark.slow)]
+"""Those with linear attention. What is particular to them is tested below, the rest in the slow tests."""
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in (*SQUARE, "qwen3_5", "qwen3_5_moe")]
 
 
-@pytest.fixture(
-    scope="module", params=["qwen3_vl", *TYPES, *(pytest.param(name, marks=pytest.mark.slow) for name in SQUARE)]
-)
+@pytest.fixture(scope="module", params=["qwen3_vl", *TYPES, *SLOW])
 def model(request):
     return build(request.param)
 
@@ -56,7 +59,8 @@ def rewards_of(completions):
 
 def test_one_pass_is_reading_again(model):
     prompts = prompts_of(model)
-    completions = think_and_score(model, prompts, limit=60, temperature=4.0, samples=3, seeds=[1, 2, 3, 4])
+    limit = 60 if model.family.PACKS else 70  # more than a room of own columns has
+    completions = think_and_score(model, prompts, limit=limit, temperature=4.0, samples=3, seeds=[1, 2, 3, 4])
     lengths = {len(c.token_ids) for of_clip in completions for c in of_clip}
     assert len(lengths) > 2, "the chains are of unlike lengths"
     for sample in range(3):
@@ -106,6 +110,115 @@ def test_a_pack_is_its_chains_own_sequences(model):
     torch.testing.assert_close(reward_R, torch.stack(rewards), atol=TOLERANCE, rtol=TOLERANCE)
 
 
+@pytest.mark.parametrize("model_type", RECURRENT)
+def test_states_of_rows_that_wait_stand_still(model_type):
+    """Chains that end before others, which are written on, and leave in between."""
+    model = build(model_type)
+    prompts = prompts_of(model)
+    lengths = [(1, 9), (4, 12), (0, 3), (7, 2)]
+    how = {"limit": 12, "temperature": 5.0, "samples": 2, "seeds": [1, 2, 3, 5]}
+    completions = think_and_score(model, prompts, on_tokens=[ended_after(of_clip) for of_clip in lengths], **how)
+    assert [tuple(len(c.token_ids) - 1 for c in of_clip) for of_clip in completions] == lengths
+    for sample in range(2):
+        again_BK = score_chains(model, prompts, [of_clip[sample].token_ids for of_clip in completions])
+        torch.testing.assert_close(rewards_of(completions)[:, sample], again_BK, atol=TOLERANCE, rtol=0)
+
+
+def ended_after(lengths):
+    """A watcher that ends each of a clip's chains behind so many tokens."""
+    left = list(lengths)
+
+    def goes_on(sample, _token):
+        left[sample] -= 1
+        return left[sample] >= 0
+
+    return goes_on
+
+
+@pytest.mark.parametrize("model_type", RECURRENT)
+def test_greedy_chains_of_linear_attention_are_transformers_own(model_type):
+    """By `generate`, in a batch with padding on the left. An output matrix of its own, since the tied one repeats."""
+    model = build(model_type)
+    torch.manual_seed(1)
+    model.backbone.lm_head.weight = torch.nn.Parameter(torch.randn(320, 64))
+    prompts = prompts_of(model)
+    ours = think_and_score(model, prompts, limit=12)
+    assert all(len({*completion.token_ids}) > 6 for [completion] in ours)
+    with torch.inference_mode():
+        theirs = model.backbone.generate(
+            **prompts,
+            max_new_tokens=12,
+            do_sample=False,
+            suppress_tokens=suppressed_token_ids(model),
+            eos_token_id=model.chat.end_id,
+            pad_token_id=model.chat.pad_id,
+        )[:, prompts["input_ids"].shape[1] :]
+    for [completion], theirs_N in zip(ours, theirs.tolist(), strict=True):
+        written = completion.token_ids[:12]
+        assert written == theirs_N[: len(written)]
+
+
+@pytest.mark.parametrize("model_type", RECURRENT)
+def test_where_no_mask_parts_chains_each_is_a_whole_row(model_type):
+    """Gradients are those of each chain alone, whatever stands beside it, and with layers read again. Decays are powers
+    of sums over 64 columns, whose gradients have a digit fewer: 2e-5 of the largest value."""
+    model = build(model_type).train()
+    texts = (["a red ball rolls"], ["x", "left, left"])
+    groups = [[model.chat.encode_chain(text) for text in group] for group in texts]
+    prompts = prompts_of(model, range(2))
+    [whole] = pack_groups(model, prompts, groups)
+    rows, columns = whole.input_ids_PT.shape
+    assert (rows, whole.chains) == (3, ((0, 0), (1, 0), (1, 1)))
+    split = pack_groups(model, prompts, groups, token_budget=2 * columns)
+    assert [len(pack.input_ids_PT) for pack in split] == [1, 2]  # whole groups
+
+    def gradients(values):
+        model.zero_grad()
+        torch.stack([*values]).sum().backward()
+        return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+    expected = gradients(number for row in range(2) for number in alone(model, row, groups[row]))
+    model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    for packs in ([whole], split):
+        outputs = [forward_pack(model, pack) for pack in packs]
+        found = gradients(output.log_prob_N.sum() + output.reward_RK.sum() for output in outputs)
+        assert found.keys() == expected.keys()
+        for name, gradient in found.items():
+            atol = 10 * TOLERANCE * float(expected[name].abs().max())
+            torch.testing.assert_close(gradient, expected[name], atol=atol, rtol=0, msg=name)
+
+
+def alone(model, row, chains):
+    """Of each chain, the sum of its log-probabilities and its reward, by a forward of its own without padding."""
+    suppressed = suppressed_token_ids(model)
+    for chain in chains:
+        hidden_1TD = model.hidden(model.chat.lay_out_chains(prompts_of(model, [row]), [chain]))
+        logits_NV = model.backbone.lm_head(hidden_1TD[0, -len(chain) - 2 : -2])
+        logits_NV[:, suppressed] = -torch.inf
+        yield logits_NV.log_softmax(-1)[range(len(chain)), chain].sum() + model.rewards(hidden_1TD)[0, 0]
+
+
+@pytest.mark.parametrize("model_type", ["qwen3_vl", "qwen3_5"])
+def test_rows_of_their_own_are_said_before_a_run(model_type):
+    model = build(model_type)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        warn_of_whole_rows(model)
+    expected = ["qwen3_5 reads in order, which no mask parts: in an update each chain is a row of its own behind"]
+    assert [str(one.message)[: len(expected[0])] for one in found] == expected * (not model.family.PACKS)
+
+
+def test_qwen3_5_is_told_times_in_words():
+    """The layout is that of Qwen3-VL."""
+    text, other = (
+        model.chat.tokenizer.decode(prompts_of(model, [0])["input_ids"][0])
+        for model in (build("qwen3_5"), build("qwen3_vl"))
+    )
+    first, second = (f"<{time} seconds><|vision_start|>{'<|video_pad|>' * 4}<|vision_end|>" for time in (0.5, 2.5))
+    assert text.startswith(f"<|im_start|>user\n{first}{second}Judge whether the video shows: a red ball<|im_end|>")
+    assert text == other
+
+
 @pytest.mark.parametrize("part", BACKBONE_PARTS)
 def test_a_part_moves_and_nothing_else(model, part):
     moving = copy.deepcopy(model)
@@ -120,6 +233,7 @@ def test_every_linear_layer_of_a_part_has_an_adapter(model, part):
         name
         for name, module in adapted.backbone.named_modules()
         if isinstance(module, torch.nn.Linear) and f"backbone.{name}.weight" in of_part(adapted, part)
+        if module.out_features > 1  # a gate
     }
     set_trainable(adapted, table(**{part: "lora"}), precision=torch.float32)
     adapters = {name.split(".lora_")[0] for name, _ in adapted.backbone.named_parameters() if ".lora_" in name}
@@ -131,9 +245,15 @@ def test_a_saved_model_is_the_same(model, tmp_path):
     opened = DescoreModel.from_pretrained(tmp_path / "saved", device="cpu")
     expected = think_and_score(model, prompts_of(model), limit=12)
     assert think_and_score(opened, prompts_of(opened), limit=12) == expected
-    export_for_vllm(tmp_path / "saved", tmp_path / "exported", dtype=torch.float32)
-    exported = DescoreModel.from_pretrained(tmp_path / "exported", device="cpu")
-    assert think_and_score(exported, prompts_of(exported), limit=12) == expected
+    if model.family.EXPORTS:
+        export_for_vllm(tmp_path / "saved", tmp_path / "exported", dtype=torch.float32)
+        exported = DescoreModel.from_pretrained(tmp_path / "exported", device="cpu")
+        assert think_and_score(exported, prompts_of(exported), limit=12) == expected
+    else:
+        with pytest.raises(ConfigError, match="was tried with no engine but native, so it is not exported"):
+            export_for_vllm(tmp_path / "saved", tmp_path / "exported", dtype=torch.float32)
+        with pytest.raises(ConfigError, match="was tried with no engine but native; open it with engine native"):
+            open_export(tmp_path / "saved", paradigm="generative")
     judge = DescoreModel.from_pretrained(tmp_path / "saved", device="cpu", paradigm="generative")
     [chain] = think_and_score(judge, prompts_of(judge, [0]), limit=12)[0]
     assert (chain.token_ids, chain.rewards) == (expected[0][0].token_ids, {})
@@ -254,9 +374,12 @@ def test_features_in_pieces_stand_for_pixels(model, monkeypatch):
 
 
 def test_steps_of_each_family_can_be_recorded(model):
-    """As a CUDA graph is captured, on the CPU (see test_decoding.py)."""
+    """As a CUDA graph is captured, on the CPU (see test_decoding.py). Linear attention goes by the plain loop."""
     calls = []
     graphs = recorded(compiler=lambda function: lambda *args: calls.append(function.__name__) or function(*args))
+    if model.family.ROW_STATES is not None:
+        assert graphs.describe(model).startswith("plain loop: its linear attention has states")
+        return
     how = {"which": [0, 1], "limit": 20, "clips": clips_of(model)}
     assert_equal(write(model, graphs, **how)[:2], write(model, None, **how)[:2])
     assert graphs.steps

@@ -186,6 +186,8 @@ class StepGraphs:
             return f"the model is on {', '.join(sorted({device.type for device in devices}))}, graphs need CUDA"
         if len(devices) > 1:
             return f"its weights are on {len(devices)} devices"
+        if model.family.ROW_STATES is not None:
+            return "its linear attention has states, which are not in a graph's storage"
         if hasattr(backbone.config.get_text_config(), "num_experts"):
             return "its experts are chosen by the data, which a graph cannot follow"
         if any(hasattr(m, "lora_A") and not _is_mergeable(m) for m in layers.modules()):
@@ -204,9 +206,9 @@ class StepGraphs:
         view = flat[: value.numel()].view(value.shape)
         return value if view.data_ptr() == value.data_ptr() else view.copy_(value)
 
-    def cache(self, prefill: DynamicCache, mask_BP: Tensor, *, samples: int) -> "StaticPrefixCache":
+    def cache(self, prefill: DynamicCache, mask_BP: Tensor, **options: Any) -> "StaticPrefixCache":  # noqa: ANN401
         """A cache in this storage."""
-        return StaticPrefixCache(self, prefill, mask_BP, samples=samples)
+        return StaticPrefixCache(self, prefill, mask_BP, **options)
 
     def reader(self, writer: ChainWriter) -> Callable[..., Tensor]:
         """What reads the writer's next step, as `writer.read` does: the graph of its shape, which is captured where
@@ -250,13 +252,13 @@ class StaticPrefixCache(SharedPrefixCache):
     """A `SharedPrefixCache` in storage that stays where it is. Prompts are padded to multiples of PROMPT_ROOM, and the
     room of own columns doubles where it ends, so that there are few shapes."""
 
-    def __init__(self, graphs: StepGraphs, prefill: DynamicCache, mask_BP: Tensor, *, samples: int) -> None:
+    def __init__(self, graphs: StepGraphs, prefill: DynamicCache, mask_BP: Tensor, **options: Any) -> None:  # noqa: ANN401
         self.graphs = graphs
         padding = -mask_BP.shape[1] % PROMPT_ROOM
         for layer in prefill.layers:
             layer.keys, layer.values = (nn.functional.pad(x, (0, 0, padding, 0)) for x in (layer.keys, layer.values))
         mask_BP = nn.functional.pad(mask_BP, (padding, 0))
-        super().__init__(prefill, mask_BP, samples=samples)
+        super().__init__(prefill, mask_BP, **options)
         prefill.layers.clear()
         self.prompt_bias_B11P = graphs.place("bias", added_to_scores(mask_BP[:, None, None] > 0))
         self._settle()
@@ -267,14 +269,15 @@ class StaticPrefixCache(SharedPrefixCache):
             for name in ("prompt_keys", "prompt_values", "keys", "values"):
                 setattr(layer, name, self.graphs.place((number, name), getattr(layer, name)))
 
-    def write_at(self, column: int, *, count: int = 1) -> None:
+    def write_at(self, column: int, *, count: int = 1, moves_R: Tensor | None = None) -> None:
         """Let the next forward write its `count` columns at this own column of each row."""
-        while (room := self.room) < column + count:
+        while self.room < column + count:
             for number, layer in enumerate(self.layers):
                 for name in ("keys", "values"):
-                    wider = nn.functional.pad(getattr(layer, name), (0, 0, 0, room))
+                    wider = nn.functional.pad(getattr(layer, name), (0, 0, 0, self.room))
                     setattr(layer, name, self.graphs.place((number, name), wider))
-        super().write_at(column, count=count)
+            self.room *= 2
+        super().write_at(column, count=count, moves_R=moves_R)
 
     def keep(self, prompts: Tensor, rows: Tensor) -> None:
         """Keep these prompts, and these rows of theirs, and forget the others."""

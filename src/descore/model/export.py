@@ -48,13 +48,14 @@ class Export:
 def export_for_vllm(source: str | Path, out: str | Path, *, dtype: torch.dtype | None = None) -> Export:
     """Write `out` atomically. dtype: of the weights; None: as the checkpoint's config says.
 
-    ConfigError for a folder that exists already; CheckpointError for a checkpoint that has no head or no row to
-    spare, or whose config other engines read in another way than transformers."""
+    ConfigError for a folder that exists already, and a family that is not exported; CheckpointError for a checkpoint
+    that has no head or no row to spare, or whose config other engines read in another way than transformers."""
     folder, out = find_checkpoint(source), Path(out)
     _refuse_out(out)
     settings = read_settings(folder)
     _refuse_paradigm(folder, settings)
     config = check_for_engines(folder)
+    _refuse_family(folder, config.model_type)
     processor = open_processor(folder)
     rows = _spare_rows(
         folder,
@@ -100,6 +101,12 @@ def _refuse_paradigm(folder: Path, settings: CheckpointSettings) -> None:
         )
     if settings.vocabulary_rows is not None:
         raise CheckpointError(f"{folder}: is exported already; export the checkpoint that it was made of")
+
+
+def _refuse_family(folder: Path, model_type: str) -> None:
+    family = family_of(model_type)
+    if not family.EXPORTS:
+        raise ConfigError(f"{folder}: {model_type} {family.ENGINE_FAULT}, so it is not exported; open it as it is")
 
 
 def _fit_processor(chat: Chat) -> None:

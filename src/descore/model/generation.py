@@ -2,8 +2,9 @@
 the query reads each row's reward. Only where a checkpoint's layout puts the chain into the user's turn is the whole
 sequence encoded again.
 
-A prompt's keys and values are kept once, however many chains are written behind it. Sampling draws each row's uniform
-numbers from its own seed, so a clip's chain is the same alone, in a batch, and on the next run.
+A prompt's keys and values are kept once, however many chains are written behind it; states of linear attention are
+copied for each. Sampling draws each row's uniform numbers from its own seed, so a clip's chain is the same alone, in a
+batch, and on the next run.
 
 In: a DescoreModel and laid-out prompts. Out: completions with their rewards.
 
@@ -11,8 +12,8 @@ Shapes: B prompts, S samples of each that are still written, R = B * S rows, P c
 room, N tokens written, n columns of a step, V vocabulary, K named dimensions; H heads of queries, G of keys, D width.
 M, the columns that a prompt's rows read for one of the G: rows, repeated heads and n."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -25,6 +26,7 @@ from transformers.masking_utils import sdpa_mask
 
 from descore.data.chat import Inputs, Layout, Tokens
 from descore.model.modeling import DescoreModel, has_adapters
+from descore.model.qwen3_vl import attending_by
 from descore.types import Completion
 
 if TYPE_CHECKING:
@@ -41,27 +43,30 @@ _BLOCK = 256
 
 
 class SharedPrefixCache(Cache):  # type: ignore[misc]  # transformers is not typed
-    """Each prompt's keys and values once, and the own ones of the S rows behind it, to the length of the longest."""
+    """Each prompt's keys and values once, and the own ones of the S rows behind it, to the length of the longest.
 
-    def __init__(self, prefill: DynamicCache, mask_BP: Tensor, *, samples: int) -> None:
-        layers = [_SharedPrefixLayer(layer.keys, layer.values, samples) for layer in prefill.layers]
-        super().__init__(layers=layers)
+    What keeps no keys is a layer of linear attention: `states`, the family's, makes of it one with a state a row."""
+
+    def __init__(self, prefill: DynamicCache, mask_BP: Tensor, *, samples: int, states: Any = None) -> None:  # noqa: ANN401
+        kinds = [_SharedPrefixLayer if isinstance(layer, DynamicLayer) else states for layer in prefill.layers]
+        super().__init__(layers=[new(layer, samples) for new, layer in zip(kinds, prefill.layers, strict=True)])
         hidden_B11P = mask_BP[:, None, None] == 0
         self.prompt_bias_B11P: Tensor | None = None
         if hidden_B11P.any():
             self.prompt_bias_B11P = added_to_scores(~hidden_B11P)
         self.column_n = torch.zeros(1, dtype=torch.long, device=mask_BP.device)
-
-    @property
-    def room(self) -> int:
+        self.room = ROOM
         """Own columns that there is room for."""
-        return int(self.layers[0].keys.shape[2])
 
-    def write_at(self, column: int, *, count: int = 1) -> None:
-        """Let the next forward write its `count` columns at this own column of each row."""
+    def write_at(self, column: int, *, count: int = 1, moves_R: Tensor | None = None) -> None:
+        """Let the next forward write its `count` columns at this own column of each row. moves_R: the rows whose states
+        it moves; None: all."""
         while self.room < column + count:
+            self.room += ROOM
             for layer in self.layers:
-                layer.keys, layer.values = (nn.functional.pad(x, (0, 0, 0, ROOM)) for x in (layer.keys, layer.values))
+                layer.widen(self.room)
+        for layer in self.layers:
+            layer.moves_R = moves_R
         self.column_n = torch.arange(column, column + count, device=self.column_n.device)
 
     def update(
@@ -75,13 +80,10 @@ class SharedPrefixCache(Cache):  # type: ignore[misc]  # transformers is not typ
 
     def keep(self, prompts: Tensor, rows: Tensor) -> None:
         """Keep these prompts, and these rows of theirs, and forget the others."""
-        if len(prompts) < len(self.layers[0].prompt_keys):
-            for layer in self.layers:
-                layer.prompt_keys, layer.prompt_values = layer.prompt_keys[prompts], layer.prompt_values[prompts]
-            if self.prompt_bias_B11P is not None:
-                self.prompt_bias_B11P = self.prompt_bias_B11P[prompts]
+        if self.prompt_bias_B11P is not None:
+            self.prompt_bias_B11P = self.prompt_bias_B11P[prompts]
         for layer in self.layers:
-            layer.keys, layer.values = layer.keys[rows], layer.values[rows]
+            layer.keep(prompts, rows)
 
 
 def added_to_scores(visible: Tensor) -> Tensor:
@@ -92,14 +94,22 @@ def added_to_scores(visible: Tensor) -> Tensor:
 class _SharedPrefixLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typed
     """`keys` and `values` are the rows' own columns (R, G, C, D)."""
 
-    def __init__(self, prompt_keys_BGPD: Tensor, prompt_values_BGPD: Tensor, samples: int) -> None:
+    def __init__(self, prefill: DynamicLayer, samples: int) -> None:
         super().__init__()
-        self.lazy_initialization(prompt_keys_BGPD, prompt_values_BGPD)
-        self.prompt_keys, self.prompt_values = prompt_keys_BGPD, prompt_values_BGPD
-        prompts, heads, _, width = prompt_keys_BGPD.shape
+        self.lazy_initialization(prefill.keys, prefill.values)
+        self.prompt_keys, self.prompt_values = prefill.keys, prefill.values
         # Zeros, since what is not written yet is multiplied by a probability of 0.
-        self.keys = prompt_keys_BGPD.new_zeros(prompts * samples, heads, ROOM, width)
-        self.values = prompt_values_BGPD.new_zeros(prompts * samples, heads, ROOM, prompt_values_BGPD.shape[3])
+        self.keys, self.values = (
+            x.new_zeros(len(x) * samples, x.shape[1], ROOM, x.shape[3]) for x in (prefill.keys, prefill.values)
+        )
+
+    def widen(self, room: int) -> None:
+        self.keys, self.values = (nn.functional.pad(x, (0, 0, 0, room - x.shape[2])) for x in (self.keys, self.values))
+
+    def keep(self, prompts: Tensor, rows: Tensor) -> None:
+        if len(prompts) < len(self.prompt_keys):
+            self.prompt_keys, self.prompt_values = self.prompt_keys[prompts], self.prompt_values[prompts]
+        self.keys, self.values = self.keys[rows], self.values[rows]
 
 
 def attend_shared_prefix(
@@ -156,18 +166,6 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
 
 AttentionInterface.register(SHARED_PREFIX, attend_shared_prefix)
 AttentionMaskInterface.register(SHARED_PREFIX, sdpa_mask)
-
-
-@contextmanager
-def attending_by(backbone: Any, name: str) -> Iterator[None]:  # noqa: ANN401  # the families share no typed base
-    """Let the language model attend by the function of this name in the body."""
-    config = backbone.config.get_text_config()
-    chosen = config._attn_implementation
-    config._attn_implementation = name
-    try:
-        yield
-    finally:
-        config._attn_implementation = chosen
 
 
 @torch.inference_mode()
@@ -265,7 +263,7 @@ class ChainWriter:
         encoded = model.family.encode_vision(model.backbone, prompts)
         hidden_BPD = model.family.last_hidden(model.backbone, encoded, **options)
         new_cache = SharedPrefixCache if graphs is None else graphs.cache
-        self.cache = new_cache(prefill, prompts["attention_mask"], samples=samples)
+        self.cache = new_cache(prefill, prompts["attention_mask"], samples=samples, states=model.family.ROW_STATES)
         self.samples = samples
         self.logits_RV = self._suppress(self._logits(hidden_BPD[:, -1:])).repeat_interleave(samples, dim=0)
         self.position_R = (position_3BP.amax(dim=(0, 2)) + 1).repeat_interleave(samples)
@@ -318,7 +316,7 @@ class ChainWriter:
 
     def _step(self, column: int) -> None:
         """Read the tokens at this column, for the logits of the next."""
-        self.cache.write_at(column)
+        self.cache.write_at(column, moves_R=self.length_R == 0)
         step = (self.written_RN[:, column : column + 1], (self.position_R + column)[:, None], self.cache.column_n)
         read = self.read if self.graphs is None else self.graphs.reader(self)
         self.logits_RV = self._suppress(read(*step))
@@ -383,7 +381,7 @@ class ChainWriter:
         chat, device = self.model.chat, self.model.device
         token_n = [chat.end_id, chat.query_id] if chat.layout is Layout.QUERY_LAST else [chat.query_id]
         step_n = torch.arange(len(token_n), device=device)
-        self.cache.write_at(column, count=len(token_n))
+        self.cache.write_at(column, count=len(token_n), moves_R=torch.zeros_like(seen_R, dtype=torch.bool))
         column_C = torch.arange(self.cache.room, device=device)
         own_RnC = column_C < seen_R[:, None, None]
         step_nC = (column_C >= column) & (column_C <= column + step_n[:, None])

@@ -31,6 +31,7 @@ TEXT_TYPES = ("qwen2", "qwen3", "qwen3_moe", "llama")
 WRAPS_FRAMES = False
 INTERLEAVES_POSITIONS = False
 ENGINE_FAULT = "has its frames laid out here, which no engine but native does as the model was trained"
+EXPORTS, PACKS, ROW_STATES = qwen3_vl.EXPORTS, qwen3_vl.PACKS, qwen3_vl.ROW_STATES
 
 PARTS: Mapping[str, tuple[str, ...]] = {
     "merger": ("model.multi_modal_projector.",),

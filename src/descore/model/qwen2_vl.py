@@ -20,6 +20,7 @@ WRAPS_FRAMES = False
 lay_out_videos = qwen3_vl.lay_out_videos
 ENGINE_FAULT = "reads times from positions, which no engine but native is given exactly"
 INTERLEAVES_POSITIONS = False
+EXPORTS, PACKS, ROW_STATES = qwen3_vl.EXPORTS, qwen3_vl.PACKS, qwen3_vl.ROW_STATES
 
 PARTS: Mapping[str, tuple[str, ...]] = {
     "merger": ("model.visual.merger.",),

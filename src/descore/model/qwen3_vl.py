@@ -5,6 +5,7 @@ Another family is another module with these names.
 Shapes: B sequences, T tokens, D width, V tokens of all videos, L layers that vision features are added behind."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,6 +32,15 @@ ENGINE_FAULT: str | None = None
 
 INTERLEAVES_POSITIONS = True
 """Time, height and width take turns in a head's dimensions; a config that does not say so misleads other engines."""
+
+EXPORTS = True
+"""An export is written for other engines."""
+
+PACKS = True
+"""A mask parts the chains that follow one prompt, so that they share it in one sequence."""
+
+ROW_STATES = None
+"""What a layer of linear attention has for each row while chains are written; None: all layers have keys and values."""
 
 PARTS: Mapping[str, tuple[str, ...]] = {
     "merger": ("model.visual.merger.", "model.visual.deepstack_merger_list."),
@@ -118,6 +128,18 @@ def _pieces(grids: Sequence[Sequence[int]]) -> Iterator[list[tuple[int, int, int
             piece.append((taken, height, width))
             frames, room = frames - taken, room - taken * height * width
     yield piece
+
+
+@contextmanager
+def attending_by(backbone: Any, name: str) -> Iterator[None]:  # noqa: ANN401  # the families share no typed base
+    """Let the language model attend by the function of this name in the body."""
+    config = backbone.config.get_text_config()
+    chosen = config._attn_implementation
+    config._attn_implementation = name
+    try:
+        yield
+    finally:
+        config._attn_implementation = chosen
 
 
 def last_hidden(backbone: Any, inputs: Inputs, **options: Any) -> Tensor:  # noqa: ANN401

@@ -238,7 +238,20 @@ def test_no_more_logits_than_a_chunk_exist_at_a_time(micro):
     ],
 )
 def test_whole_groups_stay_together_as_far_as_the_budget_goes(budget, expected):
-    assert packing._assign_packs([100, 40, 90], [[10, 10, 10], [10], [10, 10]], budget) == expected
+    assert packing._assign_packs([100, 40, 90], [[10, 10, 10], [10], [10, 10]], budget, shares=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        # a row for each chain: six of 112 columns, or three of 112, one of 56 and two of 104
+        (6 * 112, [[(0, 0), (0, 1), (0, 2), (1, 0), (2, 0), (2, 1)]]),
+        (6 * 112 - 1, [[(0, 0), (0, 1), (0, 2), (1, 0)], [(2, 0), (2, 1)]]),
+        (2 * 112, [[(0, 0), (0, 1)], [(0, 2), (1, 0)], [(2, 0), (2, 1)]]),
+    ],
+)
+def test_where_chains_share_no_row_the_budget_counts_rows(budget, expected):
+    assert packing._assign_packs([100, 40, 90], [[10, 10, 10], [10], [10, 10]], budget, shares=False) == expected
 
 
 def test_a_chain_in_the_users_turn_is_refused(micro):

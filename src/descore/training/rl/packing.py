@@ -3,12 +3,13 @@
     [prompt, chain 1, query, chain 2, query, ..., chain G, query]
 
 A chain sees the prompt and itself, and its positions begin where the prompt's end, so each number and each gradient is
-that of its own whole sequence, while the video and the prompt are encoded once.
+that of its own whole sequence, while the video and the prompt are encoded once. A family whose layers read in order,
+which no mask parts (`PACKS` is False), has one chain in a row: the same numbers, and the prompt is encoded for each.
 
 `pack_groups` lays chains out behind their prompts as packs, `forward_pack` reads one.
 
-Shapes: C clips, P rows of a pack (a clip each), T columns, R chains of a pack, N chain tokens, n of them at a time, D
-width, V vocabulary, K named dimensions."""
+Shapes: C clips, P rows of a pack (a clip each, or a chain each), T columns, R chains of a pack, N chain tokens, n of
+them at a time, D width, V vocabulary, K named dimensions."""
 
 import subprocess
 from collections import Counter
@@ -27,8 +28,9 @@ from transformers.masking_utils import sdpa_mask
 
 from descore.data.chat import Inputs, Layout, Tokens
 from descore.errors import ConfigError
-from descore.model.generation import attending_by, suppressed_token_ids
+from descore.model.generation import suppressed_token_ids
 from descore.model.modeling import DescoreModel
+from descore.model.qwen3_vl import attending_by
 from descore.training.losses import map_chunks, tokens_at_once
 
 PACKED = "descore_packed"
@@ -46,7 +48,8 @@ Member = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pack:
-    """What one forward reads: a row for each clip, its prompt padded on the left, all prompts ending at one column."""
+    """What one forward reads: a row for each clip (or chain: see `PACKS` of a family), its prompt padded on the left,
+    all prompts ending at one column."""
 
     input_ids_PT: Tensor
     """Prompt, then each chain as the query sees it, followed by the query."""
@@ -102,7 +105,7 @@ def pack_groups(
         )
     prompt_C = prompts["attention_mask"].sum(dim=1).tolist()
     tail_CG = [[len(model.chat.before_query(chain)) + 1 for chain in group] for group in chains]
-    packs = _assign_packs(prompt_C, tail_CG, token_budget)
+    packs = _assign_packs(prompt_C, tail_CG, token_budget, shares=model.family.PACKS)
     position_3CT = model.family.positions(model.backbone, prompts)
     return [_lay_out(model, prompts, position_3CT, chains, members) for members in packs]
 
@@ -144,6 +147,9 @@ def forward_pack(
 def _hidden(model: DescoreModel, pack: Pack) -> Tensor:
     """Final, normalized hidden states (P, T, D)."""
     inputs, config = {"input_ids": pack.input_ids_PT, **pack.vision}, model.backbone.config.get_text_config()
+    if not model.family.PACKS:
+        inputs["attention_mask"] = (pack.part_PT != _PADDING).long()
+        return model.family.last_hidden(model.backbone, inputs, use_cache=False, position_ids=pack.position_3PT)  # type: ignore[no-any-return]
     options = {"attention_mask": _attention_mask(model, pack.part_PT), "position_ids": pack.position_3PT}
     name = "eager" if config._attn_implementation == "eager" else PACKED
     with attending_by(model.backbone, name):
@@ -246,9 +252,9 @@ def _mask(part_PT: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def check_attention(model: DescoreModel) -> None:
-    """ConfigError for kernels that take no mask, such as flash attention's."""
+    """ConfigError for kernels that take no mask, such as flash attention's, where chains share a prompt."""
     kernel = model.backbone.config.get_text_config()._attn_implementation
-    if kernel not in ("sdpa", "eager", PACKED):
+    if model.family.PACKS and kernel not in ("sdpa", "eager", PACKED):
         raise ConfigError(
             f"attn_implementation is {kernel}, which takes no mask, and stage 2 packs chains behind one prompt with a "
             "mask; set it to sdpa"
@@ -262,13 +268,18 @@ def _attention_dtype(model: DescoreModel) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.backbone.dtype
 
 
-def _assign_packs(prompt_C: Sequence[int], tail_CG: Sequence[Sequence[int]], budget: int | None) -> list[list[Member]]:
-    """The chains of each pack, from the lengths of prompts, and of chains with their query."""
+def _assign_packs(
+    prompt_C: Sequence[int], tail_CG: Sequence[Sequence[int]], budget: int | None, *, shares: bool
+) -> list[list[Member]]:
+    """The chains of each pack, from the lengths of prompts, and of chains with their query. shares: chains of a clip
+    stand in one row."""
 
     def fits(members: Sequence[Member]) -> bool:
-        tails = {clip: sum(tail_CG[c][g] for c, g in members if c == clip) for clip, _ in members}
+        tails = Counter[object]()
+        for clip, g in members:
+            tails[clip if shares else (clip, g)] += tail_CG[clip][g]
         # All prompts end at one column: the longest prompt and the longest chains need not be one row's.
-        columns = _columns(max(prompt_C[clip] for clip in tails) + max(tails.values()))
+        columns = _columns(max(prompt_C[clip] for clip, _ in members) + max(tails.values()))
         return budget is None or len(tails) * columns <= budget
 
     packs: list[list[Member]] = []
@@ -300,11 +311,15 @@ def _lay_out(
     chains: Sequence[Sequence[Tokens]],
     members: Sequence[Member],
 ) -> Pack:
-    clips = list(dict.fromkeys(clip for clip, _ in members))
+    clips = [clip for clip, _ in members]
+    row_R = list(range(len(clips)))
+    if model.family.PACKS:
+        shared = list(dict.fromkeys(clips))
+        row_R, clips = [shared.index(clip) for clip in clips], shared
     mask_PT = prompts["attention_mask"][clips].cpu()
     width = int(mask_PT.sum(dim=1).max())
     tail_R = [[*model.chat.before_query(chains[clip][g]), model.query_id] for clip, g in members]
-    places = _places([clips.index(clip) for clip, _ in members], [len(tail) for tail in tail_R], begin=width)
+    places = _places(row_R, [len(tail) for tail in tail_R], begin=width)
     columns, device = _columns(max(place.end for place in places)), prompts["input_ids"].device
 
     def widen(of_prompts: Tensor, fill: int) -> Tensor:

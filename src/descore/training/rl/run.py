@@ -95,6 +95,15 @@ def _warn(message: str) -> None:
     warnings.warn(message, DescoreWarning, stacklevel=4)
 
 
+def warn_of_whole_rows(model: DescoreModel) -> None:
+    """Warn if chains do not share their prompt in an update."""
+    if not model.family.PACKS:
+        _warn(
+            f"{model.backbone.config.model_type} reads in order, which no mask parts: in an update each chain is a row "
+            "of its own behind its prompt, exact but not shared; policy.token_budget bounds the memory"
+        )
+
+
 _SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 _TABLES = ("train", "eval", "calibration")
 _DOING = {"eval": "judging held-out pairs", "calibration": "calibrating the reward"}
@@ -148,6 +157,7 @@ def _train(
         limit, served = max_chain_tokens(model, config), model.settings.max_chain_tokens
         warn_of_lengths(config, limit=limit, served=served)
         warn_of_table(config, data["train"])
+        warn_of_whole_rows(model)
     shared: dict[str, Any] = {"accelerator": accelerator, "autocast": autocast, "on_unreadable": on_unreadable}
     evaluator = _new_evaluator(model, data, config=config, logger=logger, **shared)
     trainer = RlTrainer(model, config=config, pairs=data["train"], logger=logger, **shared)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from descore.errors import DescoreError
 from experiments.footage.clips import Footage
+from experiments.footage.cutouts import make_cut_outs
 from experiments.footage.sources import ALBUMS, FILMS
 from experiments.footage.store import make_store
 
@@ -24,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     albums = () if options.no_photographs else ALBUMS
     try:
         make_store(options.out, FILMS, albums, log=lambda line: print(line, file=sys.stderr, flush=True))
+        if not options.no_photographs:
+            make_cut_outs(options.out, log=lambda line: print(line, file=sys.stderr, flush=True))
         store = Footage.open(options.out)
     except DescoreError as fault:
         raise SystemExit(str(fault)) from None

@@ -74,13 +74,21 @@ def footage_example(footage: Footage, split: FootageSplit, index: int, *, pixels
     rng = np.random.default_rng([_WORLD, _NUMBERS[split], _EXAMPLE, index])
     clip = footage.window(split, rng=rng, pixels=pixels)
     prompt = _write_prompt(footage, clip, split, rng)
+    frames_THWC, flaws = sound_or_degraded(clip.frames, split, rng)
+    return _example(replace(clip, frames=frames_THWC), prompt, flaws)
+
+
+def sound_or_degraded(
+    frames_THWC: Frames, split: FootageSplit, rng: np.random.Generator
+) -> tuple[Frames, tuple[Flaw, ...]]:
+    """The frames as they are, or with random degradations of a split that are visible; and these."""
     draw = rng.random()
     kinds = () if draw < P_SOUND else HARMS if draw < P_SOUND + P_BOTH else (HARMS[int(rng.integers(2))],)
     flaws: list[Flaw] = []
     for kind in kinds:
-        harmed, flaw = _harm(clip.frames, _harms_of(kind, split), rng)
-        clip, flaws = replace(clip, frames=harmed), [*flaws, *flaw]
-    return _example(clip, prompt, tuple(flaws))
+        frames_THWC, flaw = _harm(frames_THWC, _harms_of(kind, split), rng)
+        flaws += flaw
+    return frames_THWC, tuple(flaws)
 
 
 def footage_pair(footage: Footage, split: FootageSplit, index: int, *, pixels: int = PIXELS) -> FootagePair:

@@ -1,7 +1,9 @@
 """Train the bundled model from random weights, on drawn clips and degraded real footage.
 
     python -m experiments.footage --out runs/footage
-    python -m experiments.grow_tiny.grow --footage runs/footage --out runs/tiny [--start MODEL --see-steps 0 ...]
+    python -m experiments.generated --clips FOLDER --out runs/generated
+    python -m experiments.grow_tiny.grow --footage runs/footage --generated runs/generated --out runs/tiny
+        [--start MODEL --see-steps 0 ...]
 
 Four lessons, each of which resumes where it was stopped: see (the vision tower alone, on labels of every part of the
 picture), look (descriptions), judge (whole chains), prefer (Bradley-Terry at the query under the random mask, with the
@@ -11,6 +13,7 @@ are measured on a split of their own. `record.json` beside the model has the pla
 
 import argparse
 import json
+import math
 import os
 import platform
 from collections.abc import Iterator
@@ -35,10 +38,14 @@ from descore.training.models import last_checkpoint
 from descore.training.trainer import DescoreTrainer
 from descore.video.sampling import VideoSampling
 from experiments.footage.clips import Footage
+from experiments.footage.cutouts import CutOuts
 from experiments.footage.examples import footage_example
+from experiments.generated.clips import Generated, Sources
 from experiments.grow_tiny.lessons import SIDE, ChainItemCollator, Judge, Lesson, Look, Prefer
 from experiments.grow_tiny.optimizer import MuonAndAdamW, split_weights
-from experiments.grow_tiny.vision import see
+from experiments.grow_tiny.teacher import Teacher
+from experiments.grow_tiny.views import RealClips, Views
+from experiments.grow_tiny.vision import see, take_eyes
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -46,10 +53,14 @@ if TYPE_CHECKING:
 RUBRIC = "Prompt: {prompt}\nDescribe the video. Then judge its subject, dynamics, camera, environment and style."
 
 PATCH = 16
+MOST_PIXELS = 160 * 160
+"""Of a frame."""
 SAMPLING = VideoSampling(
-    fps=4.0, min_frames=4, max_frames=8, min_pixels=64 * 64, max_pixels=SIDE * SIDE, size_multiple=2 * PATCH
+    fps=8.0, min_frames=4, max_frames=16, min_pixels=64 * 64, max_pixels=MOST_PIXELS, size_multiple=2 * PATCH
 )
-VOCABULARY = 1536
+VOCABULARY = 2048
+SIZES = {"width": 320, "layers": 6, "vision_width": 288, "vision_layers": 7, "deepstack_layers": (2,)}
+"""Of the model: 19.5 million parameters with this vocabulary."""
 CALIBRATION_START = 10**9
 """First example of real footage for calibration, beyond all that training uses."""
 FOOTAGE_PROMPTS = 400
@@ -62,11 +73,13 @@ class Plan:
 
     start: str = ""
     """Model to continue from; empty: random weights."""
+    eyes: str = ""
+    """State of another run's lesson in seeing (see.pt), whose vision tower this run starts with; empty: none."""
     first: int = 0
     """Number of the first clip and pair, beyond those that `start` has seen."""
     clips_before: int = 0
     """Number of clips that `start` has seen."""
-    see_steps: int = 1800
+    see_steps: int = 3000
     """Updates of the vision tower alone."""
     look_steps: int = 500
     """Updates on descriptions."""
@@ -104,7 +117,10 @@ class Plan:
 def initial_model(plan: Plan, footage: Footage, out: Path) -> DescoreModel:
     """The model before the lessons, saved so that a resumed run has the same tokenizer."""
     if not out.is_dir():
-        (continued_model(plan) if plan.start else new_model(plan, footage)).save_pretrained(out)
+        model = continued_model(plan) if plan.start else new_model(plan, footage)
+        if plan.eyes:
+            take_eyes(model, Path(plan.eyes))
+        model.save_pretrained(out)
     model = DescoreModel.from_pretrained(out, device="cpu")
     # On a CPU and at these lengths, eager attention trains faster.
     model.backbone.set_attn_implementation({"text_config": "eager"})
@@ -130,7 +146,7 @@ def new_model(plan: Plan, footage: Footage) -> DescoreModel:
     texts = [RUBRIC, "user\nassistant\n", *(f"<{tenth / 10:.1f} seconds>" for tenth in range(40))]
     texts += [text for shown in real for text in (shown.prompt, shown.chain)]
     processor = small_processor([*texts, *corpus(4000)], vocabulary=VOCABULARY, patch=PATCH)
-    config = small_config(processor, vocabulary=VOCABULARY, frame_edge=SIDE)
+    config = small_config(processor, vocabulary=VOCABULARY, frame_edge=math.isqrt(MOST_PIXELS), **SIZES)
     return DescoreModel.from_backbone(config, processor=processor, settings=settings(), rubric=RUBRIC)
 
 
@@ -277,11 +293,15 @@ def environment() -> dict[str, str]:
 
 
 def lessons(
-    model: DescoreModel, plan: Plan, footage: Footage, out: Path
+    model: DescoreModel, plan: Plan, footage: Footage, generated: Path, out: Path
 ) -> Iterator[tuple[str, list[dict[str, float]]]]:
     """Run the lessons in order; yield the name and curve of each."""
     if plan.see_steps:
-        yield "see", see(model, footage, out / "see", steps=plan.see_steps, batch=plan.batch, side=SIDE)
+        sources = Sources(Generated.open(generated), footage)
+        teacher = Teacher.open(footage.folder / "archives")
+        real_clips = RealClips(sources=sources, cut_outs=CutOuts(footage.folder), teacher=teacher)
+        views = Views(real_clips=real_clips, size=plan.see_steps * plan.batch, side=SIDE)
+        yield "see", see(model, views, out / "see", batch=plan.batch, new=not (plan.start or plan.eyes))
     look, judge = plan.look_steps * plan.batch, plan.judge_steps * plan.batch
     warmup = plan.warmup_steps
     if look:
@@ -301,16 +321,17 @@ def main() -> None:
     """Train, calibrate, save the model and its record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--footage", type=Path, default=Path("runs/footage"))
+    parser.add_argument("--generated", type=Path, default=Path("runs/generated"))
     parser.add_argument("--out", type=Path, default=Path("runs/tiny"))
     for name, value in asdict(Plan()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     options = vars(parser.parse_args())
-    out, footage = options.pop("out"), Footage.open(options.pop("footage"))
+    out, generated, footage = options.pop("out"), options.pop("generated"), Footage.open(options.pop("footage"))
     plan = Plan(**options)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # clips are collated in a forked worker
 
     model = initial_model(plan, footage, out / "start")
-    curves = {name: curve for name, curve in lessons(model, plan, footage, out) if curve}
+    curves = {name: curve for name, curve in lessons(model, plan, footage, generated, out) if curve}
     model.settings = calibrate(model, plan, footage)
     model.backbone.to(torch.bfloat16)
     model.save_pretrained(out / "model")

@@ -1,16 +1,19 @@
 """The first lesson: train the vision tower to predict what is under each visual token, before a word is written.
 
 The truth of a drawn clip is known for every part of its picture: each token has some hundred labels, where a
-description has ten words. Flaws are predicted for whole clips. The linear heads are discarded at the end.
+description has ten words. Of real and generated clips a teacher's features are predicted, for each token and each pair
+of frames: their mean, and their change from the first frame to the second, each in units of its own deviation, so that
+small changes weigh as much as large ones. Harms are predicted for whole clips and, by how much they change it, for each
+token. The linear heads are discarded at the end.
 
 The patch embedding starts as the whitened principal components of the patches (Coates and Ng 2012, "Learning feature
 representations with k-means", section 2): raw pixels hold a thousand times more brightness than edges.
 
-Shapes in names: V visual tokens of a batch, B clips, P patches, D pixels of a patch, F features of a token, N flaws."""
+Shapes in names: V visual tokens of a batch, B clips, P pairs of frames, R patches, D pixels of a patch, F features of a
+token, N flaws; of the teacher, K features of a token, S of a pair of frames, L labels."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,136 +21,120 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from descore.io import atomic_path
 from descore.model.modeling import DescoreModel
-from descore.synthetic.splits import Split, draw_plan, plan_example
-from descore.types import Clip
-from experiments.footage.clips import Footage
-from experiments.footage.examples import footage_example
 from experiments.grow_tiny.optimizer import MuonAndAdamW, split_weights
-from experiments.grow_tiny.token_truth import (
-    CELLS,
-    CLASSES,
-    FLAWS,
-    OF_ALL,
-    OF_THINGS,
-    UNKNOWN,
-    WEIGHTS,
-    Truth,
-    of_drawn,
-    of_footage,
-)
+from experiments.grow_tiny.teacher import LABELS, STATISTICS, TOKEN_FEATURES
+from experiments.grow_tiny.token_truth import ACTS, CELLS, CLASSES, KINDS, OF_ALL, OF_THINGS, UNKNOWN, WEIGHTS
+from experiments.grow_tiny.views import ViewCollator, Views
 
-REAL_EVERY = 6
-"""One clip in so many is real footage."""
-SOUND_FIRST = 0.3
-"""Share of the lesson over which flaws are introduced: sound clips are the easier start."""
 LEARNING_RATE, MATRIX_LEARNING_RATE = 1e-3, 0.01
 """Peak rates."""
 WARMUP, DECAY = 100, 0.3
 """Updates over which the rates rise, and the last share of the lesson, over which they fall."""
-LOG_EVERY, SAVE_EVERY = 50, 200
+LOG_EVERY, SAVE_EVERY = 50, 100
+FIRST_VIEWS = 200
+"""Views whose pixels initialise the patch embedding, and whose features' deviations are the units of the teacher's."""
+TAUGHT_WEIGHTS = {"token": 4.0, "token_change": 4.0, "pair": 2.0, "pair_change": 4.0, "known": 1.0}
+"""Weights of the losses on a teacher's features of tokens and of pairs of frames, and on its labels."""
 
 Curve = list[dict[str, float]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class See(Dataset):  # type: ignore[type-arg]
-    """Clips `start` to `size` - 1, of increasing variety, with the truth of their tokens."""
+class Standard(nn.Module):
+    """Puts features into units of their deviation. It is measured once and saved with the heads."""
 
-    footage: Footage
-    size: int
-    side: int
-    """Pixels along each edge of a drawn frame; a frame of real footage has at most as many pixels."""
-    start: int = 0
+    mean_K: Tensor
+    deviation_K: Tensor
 
-    def __len__(self) -> int:
-        return self.size - self.start
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean_K", torch.zeros(width))
+        self.register_buffer("deviation_K", torch.ones(width))
 
-    def __getitem__(self, index: int) -> tuple[Clip, Truth]:
-        number = self.start + index
-        if number % REAL_EVERY == 0:
-            shown = footage_example(self.footage, "train", number, pixels=self.side**2)
-            return shown.clip, of_footage(shown.clip, shown.flaws)
-        progress = number / self.size
-        planned = plan_example(
-            Split.TRAIN, number, variety=min(1.0, 2 * progress), p_differs=1.0 if number % 2 else None
-        )
-        if progress < np.random.default_rng(number).random() * SOUND_FIRST:
-            planned = replace(planned, flaws=())
-        return draw_plan(planned, size=(self.side, self.side)).clip, of_drawn(planned, self.side)
+    def measure(self, features_VK: Tensor) -> None:
+        """Set mean and deviation to those of these rows. What never changes there weighs nothing."""
+        deviation_K, self.mean_K = torch.std_mean(features_VK, dim=0)
+        self.deviation_K = torch.where(deviation_K > 1e-6, deviation_K, torch.inf)
 
-
-@dataclass(frozen=True, slots=True)
-class SeeCollator:
-    """Batches clips and truths: the vision tower's input, and the truths with the tokens of all clips in one row."""
-
-    model: DescoreModel
-
-    def __call__(self, items: Sequence[tuple[Clip, Truth]]) -> dict[str, Any]:
-        """A batch."""
-        laid = self.model.chat.lay_out_prompts([clip for clip, _ in items], [""] * len(items))
-        truths = [truth for _, truth in items]
-        tokens_B = torch.tensor([len(truth.cover_VC) for truth in truths])
-        return {
-            "patches_PD": laid["pixel_values_videos"],
-            "grid_B3": laid["video_grid_thw"],
-            "clip_V": torch.repeat_interleave(torch.arange(len(items)), tokens_B),
-            "cover_VC": torch.from_numpy(np.concatenate([truth.cover_VC for truth in truths])),
-            "motion_V5": torch.from_numpy(np.concatenate([truth.motion_V5 for truth in truths])),
-            "flaws_BN": torch.from_numpy(np.stack([truth.flaws_N for truth in truths])),
-            **{n: torch.from_numpy(np.concatenate([t.labels[n] for t in truths])) for n in (*OF_THINGS, *OF_ALL)},
-        }
+    def forward(self, features_VK: Tensor) -> Tensor:
+        """The features in these units."""
+        return (features_VK - self.mean_K) / self.deviation_K
 
 
 class Heads(nn.Module):
-    """Linear heads from a visual token to each label and measure."""
+    """Linear heads from a visual token to each label and measure, and to a teacher's features."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.RMSNorm(width)
         self.cover = nn.Linear(width, 2 * CELLS**2)
         self.motion = nn.Linear(width, 5)
-        self.flaws = nn.Linear(width, len(FLAWS))
+        self.flaws = nn.Linear(width, len(KINDS))
+        self.harm = nn.Linear(width, len(ACTS))
         self.labels = nn.ModuleDict({name: nn.Linear(width, CLASSES[name]) for name in (*OF_THINGS, *OF_ALL)})
+        self.token = nn.Linear(width, 2 * TOKEN_FEATURES)
+        self.pair = nn.Linear(width, 2 * STATISTICS)
+        self.known = nn.Linear(width, LABELS)
+        self.token_standard, self.pair_standard = Standard(2 * TOKEN_FEATURES), Standard(2 * STATISTICS)
 
     def forward(self, tokens_VF: Tensor, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
         """The weighted sum of all losses; and by name, the accuracy of labels and the loss of the rest."""
         tokens_VF = self.norm(tokens_VF)
-        cover, motion, flaws = (
-            self._cover(tokens_VF, batch),
-            self._motion(tokens_VF, batch),
-            self._flaws(tokens_VF, batch),
-        )
+        cover, motion = known_bce(self.cover(tokens_VF), batch["cover_VC"]), self._motion(tokens_VF, batch)
+        flaws_BN = self.flaws(mean_by(batch["clip_V"], tokens_VF))
+        flaws, harm = known_bce(flaws_BN, batch["flaws_BN"]), known_bce(self.harm(tokens_VF), batch["harm_V2"])
         labels = {name: self._label(name, tokens_VF, batch[name]) for name in self.labels}
-        loss = 4 * cover + 2 * motion + 4 * flaws + sum(loss for loss, _ in labels.values())
-        measured = {"loss": loss, "cover": cover, "motion": motion, "flaws": flaws}
+        taught = self._taught(tokens_VF, batch) if len(batch["label_PL"]) else {}
+        loss = 4 * cover + 2 * motion + 4 * flaws + 2 * harm + sum(loss for loss, _ in labels.values())
+        loss = loss + sum(TAUGHT_WEIGHTS[name] * value for name, value in taught.items())
+        measured = {"loss": loss, "cover": cover, "motion": motion, "flaws": flaws, "harm": harm, **taught}
         errors = {name: value.item() for name, value in measured.items()}
         return loss, errors | {name: right for name, (_, right) in labels.items()}
 
-    def _cover(self, tokens_VF: Tensor, batch: dict[str, Any]) -> Tensor:
-        known_V = ~batch["cover_VC"].isnan().any(dim=1)
-        logits_VC = self.cover(tokens_VF[known_V]).float()
-        return functional.binary_cross_entropy_with_logits(logits_VC, batch["cover_VC"][known_V])
-
     def _motion(self, tokens_VF: Tensor, batch: dict[str, Any]) -> Tensor:
         known_V5 = ~batch["motion_V5"].isnan()
-        return functional.smooth_l1_loss(self.motion(tokens_VF).float()[known_V5], batch["motion_V5"][known_V5])
+        return smooth_l1(self.motion(tokens_VF)[known_V5], batch["motion_V5"][known_V5]).sum() / known_V5.sum().clamp(1)
 
-    def _flaws(self, tokens_VF: Tensor, batch: dict[str, Any]) -> Tensor:
-        """Predicted from the mean of a clip's tokens."""
-        clips = len(batch["flaws_BN"])
-        sum_BF = torch.zeros(clips, tokens_VF.shape[1]).index_add(0, batch["clip_V"], tokens_VF.float())
-        logits_BN = self.flaws(sum_BF / batch["clip_V"].bincount(minlength=clips)[:, None]).float()
-        return functional.binary_cross_entropy_with_logits(logits_BN, batch["flaws_BN"])
+    def _taught(self, tokens_VF: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Losses on the teacher's features, in units of their deviation, and the divergence from its labels."""
+        pairs_PF = mean_by(batch["pair_V"], tokens_VF)[batch["taught_P"]]
+        of_tokens_V2K = smooth_l1(self.token(tokens_VF[batch["taught_V"]]), self.token_standard(batch["token_V2K"]))
+        of_pairs_P2S = smooth_l1(self.pair(pairs_PF), self.pair_standard(batch["pair_P2S"]))
+        (token, token_change), (pair, pair_change) = (e.mean(dim=0).chunk(2) for e in (of_tokens_V2K, of_pairs_P2S))
+        log_label_PL = self.known(pairs_PF).float().log_softmax(dim=1)
+        known = functional.kl_div(log_label_PL, batch["label_PL"], reduction="batchmean")
+        errors = {"token": token, "token_change": token_change, "pair": pair, "pair_change": pair_change}
+        return {name: error.mean() for name, error in errors.items()} | {"known": known}
 
     def _label(self, name: str, tokens_VF: Tensor, label_V: Tensor) -> tuple[Tensor, float]:
         asked_V = label_V != UNKNOWN
         logits = self.labels[name](tokens_VF[asked_V]).float()
-        loss = WEIGHTS.get(name, 1.0) * functional.cross_entropy(logits, label_V[asked_V])
-        return loss, (logits.argmax(dim=1) == label_V[asked_V]).float().mean().item()
+        total = functional.cross_entropy(logits, label_V[asked_V], reduction="sum")
+        return WEIGHTS.get(name, 1.0) * total / asked_V.sum().clamp(min=1), (
+            logits.argmax(dim=1) == label_V[asked_V]
+        ).float().mean().item()
+
+
+def mean_by(number_V: Tensor, tokens_VF: Tensor) -> Tensor:
+    """The mean of the tokens of each number (of a clip, or of a pair of frames), from 0 to the last."""
+    count = int(number_V[-1]) + 1
+    sum_BF = torch.zeros(count, tokens_VF.shape[1]).index_add(0, number_V, tokens_VF.float())
+    return sum_BF / number_V.bincount(minlength=count)[:, None]
+
+
+def known_bce(logits: Tensor, share: Tensor) -> Tensor:
+    """Cross-entropy with shares, over those that are not NaN."""
+    known = ~share.isnan()
+    total = functional.binary_cross_entropy_with_logits(logits[known].float(), share[known], reduction="sum")
+    return total / known.sum().clamp(min=1)
+
+
+def smooth_l1(predicted: Tensor, target: Tensor) -> Tensor:
+    """Each element's loss: quadratic below 1, so that a sudden jump does not outweigh all else."""
+    return functional.smooth_l1_loss(predicted.float(), target, reduction="none")
 
 
 class Learning:
@@ -162,10 +149,17 @@ class Learning:
         self.step = 0
         self.curve: Curve = []
 
+    def begin(self, batch: dict[str, Any], *, new: bool) -> None:
+        """Initialise what depends on data: a new tower's patch embedding, and the units of the teacher's features."""
+        if new:
+            whiten(self.visual, batch["patches_RD"].float())
+        self.answers.token_standard.measure(batch["token_V2K"])
+        self.answers.pair_standard.measure(batch["pair_P2S"])
+
     def update(self, batch: dict[str, Any], *, rate: float) -> dict[str, float]:
         """One step at this share of the peak rates. Returns losses and accuracies."""
         with torch.autocast("cpu", torch.bfloat16):
-            features = self.visual(batch["patches_PD"], grid_thw=batch["grid_B3"])
+            features = self.visual(batch["patches_RD"], grid_thw=batch["grid_B3"])
             # The language model adds these up in its residual stream.
             loss, measured = self.answers(features.pooler_output + sum(features.deepstack_features), batch)
         loss.backward()
@@ -191,17 +185,19 @@ class Learning:
         self.step, self.curve = state["step"], state["curve"]
 
 
-def see(model: DescoreModel, footage: Footage, out: Path, *, steps: int, batch: int, side: int) -> Curve:
-    """Train the vision tower; a stopped lesson resumes. Returns the curve."""
-    learning, path, collate = Learning(model), out / "see.pt", SeeCollator(model)
-    lesson = See(footage=footage, size=steps * batch, side=side)
+def see(model: DescoreModel, views: Views, out: Path, *, batch: int, new: bool = True) -> Curve:
+    """Train the vision tower on the views, `batch` in an update; a stopped lesson resumes. Returns the curve.
+
+    new: whether the tower has random weights, so that its patch embedding is to be initialised."""
+    learning, path, collate = Learning(model), out / "see.pt", ViewCollator(model)
+    steps = len(views) // batch
     if path.exists():
         learning.load(path)
     else:
         out.mkdir(parents=True, exist_ok=True)
-        whiten(learning.visual, collate([lesson[number] for number in range(200)])["patches_PD"].float())
+        learning.begin(collate([views[number] for number in range(FIRST_VIEWS)]), new=new)
     began, window = time.monotonic(), Curve()
-    left = replace(lesson, start=learning.step * batch)
+    left = replace(views, start=learning.step * batch)
     for inputs in DataLoader(left, batch_size=batch, collate_fn=collate, num_workers=1, prefetch_factor=4):
         window.append(learning.update(inputs, rate=_rate(learning.step, steps)))
         if learning.step % LOG_EVERY == 0 or learning.step == steps:
@@ -214,14 +210,19 @@ def see(model: DescoreModel, footage: Footage, out: Path, *, steps: int, batch: 
     return learning.curve
 
 
-def whiten(visual: Any, patches_PD: Tensor, *, shrink: float = 1e-3, scale: float = 0.5, place: float = 0.3) -> None:  # noqa: ANN401
+def take_eyes(model: DescoreModel, path: Path) -> None:
+    """Give the model the vision tower of a lesson's state."""
+    model.backbone.model.visual.load_state_dict(torch.load(path, weights_only=True)["visual"])
+
+
+def whiten(visual: Any, patches_RD: Tensor, *, shrink: float = 1e-3, scale: float = 0.5, place: float = 0.3) -> None:  # noqa: ANN401
     """Initialise the patch embedding with the patches' whitened principal components, and positions of a like size.
 
     shrink: added to each variance, so that noise is not blown up. scale: deviation of a component. place: deviation of
     a position's features."""
     weight = visual.patch_embed.proj.weight
     with torch.no_grad():
-        variance, basis = torch.linalg.eigh(patches_PD.T @ patches_PD / len(patches_PD))
+        variance, basis = torch.linalg.eigh(patches_RD.T @ patches_RD / len(patches_RD))
         most = slice(-len(weight), None)
         weight.copy_((scale * basis[:, most] / (variance[most] + shrink).sqrt()).T.reshape(weight.shape))
         visual.patch_embed.proj.bias.zero_()

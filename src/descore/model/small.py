@@ -3,7 +3,7 @@
 The classes, special tokens, chat template and positions are those of the 8-billion model; only the sizes differ.
 Nothing else in the package builds one: experiments, benchmarks and tests do."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 SPECIAL_TOKENS = {
@@ -95,9 +95,12 @@ def small_config(
     layers: int = 6,
     vision_width: int = 192,
     vision_layers: int = 4,
+    deepstack_layers: Sequence[int] | None = None,
     frame_edge: int = 64,
 ) -> Any:  # noqa: ANN401
-    """A Qwen3VLConfig for this processor. Widths in multiples of 64 and 48, the sizes of a head."""
+    """A Qwen3VLConfig for this processor. Widths in multiples of 64 and 48, the sizes of a head.
+
+    deepstack_layers: vision layers whose features the first text layers take, too; default: the second and the last."""
     from transformers import Qwen3VLConfig
 
     patch = processor.video_processor.patch_size
@@ -131,7 +134,7 @@ def small_config(
         "out_hidden_size": width,
         "patch_size": patch,
         "num_position_embeddings": (frame_edge // patch) ** 2,
-        "deepstack_visual_indexes": [1, vision_layers - 1],
+        "deepstack_visual_indexes": list(deepstack_layers or (1, vision_layers - 1)),
     }
     return Qwen3VLConfig(
         text_config=text,

@@ -1,0 +1,180 @@
+"""The data of the first lesson: drawn clips with the truth of each token, and real clips with a teacher's features.
+
+Each item is a function of its number alone, made on demand by a worker that reads ahead.
+
+Shapes in names: T frames, V visual tokens, B clips, P pairs of frames, K teacher's features of a token, S of a pair of
+frames, L labels, N flaws."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from descore.model.modeling import DescoreModel
+from descore.synthetic.splits import Split, draw_plan, plan_example
+from descore.types import Clip
+from experiments.footage.cutouts import CutOuts, moving_cut_out
+from experiments.generated.clips import Sources
+from experiments.grow_tiny.teacher import LABELS, STATISTICS, TOKEN_FEATURES, Teacher
+from experiments.grow_tiny.token_truth import (
+    OF_ALL,
+    OF_THINGS,
+    TOKEN,
+    Truth,
+    harm_at_random,
+    of_cut_out,
+    of_drawn,
+    of_real,
+)
+
+Numbers = NDArray[np.int64]
+
+REAL_EVERY = 2
+"""One clip in so many is real or generated."""
+P_CUT_OUT = 0.4
+"""Share of these over which a cut-out thing stands or moves."""
+FRAMES, PAIRS_SHOWN = 8, 2
+"""Most frames of a real clip that is harmed, and pairs of them that are shown. The teacher is slow, and another clip
+teaches more than more of the same."""
+LARGER = 1.25
+"""Edges of every second real clip, as a multiple of a drawn clip's."""
+SOUND_FIRST = 0.3
+"""Share of the lesson over which flaws of drawn clips are introduced: sound clips are the easier start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taught:
+    """What the teacher's features of a clip are; by pair of frames the mean, then the change."""
+
+    token_V2K: Tensor
+    pair_P2S: Tensor
+    label_PL: Tensor
+    """Mean probabilities."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """A clip and what is to be predicted of it."""
+
+    clip: Clip
+    truth: Truth
+    taught: Taught | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealClips:
+    """Where real clips come from, and what teaches them."""
+
+    sources: Sources
+    cut_outs: CutOuts
+    teacher: Teacher
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Views(Dataset):  # type: ignore[type-arg]
+    """Views `start` to `size` - 1; drawn clips of increasing variety."""
+
+    real_clips: RealClips
+    size: int
+    side: int
+    """Pixels along each edge of a drawn frame."""
+    start: int = 0
+
+    def __len__(self) -> int:
+        return self.size - self.start
+
+    def __getitem__(self, index: int) -> View:
+        number = self.start + index
+        return self.real(number) if number % REAL_EVERY == 0 else self.drawn(number)
+
+    def real(self, number: int) -> View:
+        """A real or generated clip, or a cut-out thing over one, sound or harmed, and the teacher's features of it."""
+        rng = np.random.default_rng([number, 1])
+        pixels = round(self.side * LARGER) ** 2 if rng.random() < 0.5 else self.side**2
+        ground = self.real_clips.sources.window("train", rng=rng, pixels=pixels, frames=FRAMES)
+        laid = moving_cut_out(self.real_clips.cut_outs, ground.clip, rng=rng) if rng.random() < P_CUT_OUT else None
+        clip = ground.clip if laid is None else laid.clip
+        harmed = harm_at_random(clip.frames, rng)
+        frames_T = random_pairs(len(clip.times), rng)
+        times = tuple(clip.times[number] for number in frames_T)
+        clip = replace(clip, frames=ground.finished(harmed.frames_THWC[frames_T]).frames, times=times)
+        truth = of_real(harmed, frames_T) if laid is None else of_cut_out(laid, harmed, frames_T)
+        return View(clip=clip, truth=truth, taught=taught_by(self.real_clips.teacher, clip))
+
+    def drawn(self, number: int) -> View:
+        """A drawn clip and the truth of it."""
+        progress = number / self.size
+        planned = plan_example(
+            Split.TRAIN, number, variety=min(1.0, 2 * progress), p_differs=1.0 if number // 2 % 2 else None
+        )
+        if progress < np.random.default_rng(number).random() * SOUND_FIRST:
+            planned = replace(planned, flaws=())
+        return View(clip=draw_plan(planned, size=(self.side, self.side)).clip, truth=of_drawn(planned, self.side))
+
+
+def random_pairs(frames: int, rng: np.random.Generator) -> Numbers:
+    """Numbers of the frames of PAIRS_SHOWN random pairs, in order."""
+    pairs_P = np.sort(rng.permutation(frames // 2)[:PAIRS_SHOWN])
+    numbers_T: Numbers = (2 * pairs_P[:, None] + [0, 1]).ravel()
+    return numbers_T
+
+
+def taught_by(teacher: Teacher, clip: Clip) -> Taught:
+    """The teacher's features of a clip with an even number of frames."""
+    seen = teacher.features(clip.frames, token=TOKEN)
+    token_V2K = torch.cat(mean_and_change(seen.token_NHWF), dim=3).flatten(0, 2)
+    label_PL, _ = mean_and_change(seen.probability_NL)
+    return Taught(
+        token_V2K=token_V2K, pair_P2S=torch.cat(mean_and_change(seen.statistics_NS), dim=1), label_PL=label_PL
+    )
+
+
+def mean_and_change(features_T: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each pair of frames, the mean of features and their change from the first to the second frame."""
+    first_P, second_P = features_T[0::2], features_T[1::2]
+    return (first_P + second_P) / 2, second_P - first_P
+
+
+@dataclass(frozen=True, slots=True)
+class ViewCollator:
+    """Batches views: the vision tower's input, and what is to be predicted, with the tokens of all clips in one row.
+
+    `clip_V` and `pair_V` number each token's clip and pair of frames; `taught_V` and `taught_P` say which have a
+    teacher's features, and `token_V2K`, `pair_P2S` and `label_PL` have rows for these alone."""
+
+    model: DescoreModel
+
+    def __call__(self, views: Sequence[View]) -> dict[str, Any]:
+        """A batch."""
+        laid = self.model.chat.lay_out_prompts([view.clip for view in views], [""] * len(views))
+        grid_B3, truths = laid["video_grid_thw"], [view.truth for view in views]
+        tokens_B = torch.tensor([len(truth.cover_VC) for truth in truths])
+        pairs_B = grid_B3[:, 0]
+        is_taught_B = torch.tensor([view.taught is not None for view in views])
+        return {
+            "patches_RD": laid["pixel_values_videos"],
+            "grid_B3": grid_B3,
+            "clip_V": torch.repeat_interleave(tokens_B),
+            "pair_V": torch.repeat_interleave(torch.repeat_interleave(tokens_B // pairs_B, pairs_B)),
+            "cover_VC": torch.from_numpy(np.concatenate([truth.cover_VC for truth in truths])),
+            "motion_V5": torch.from_numpy(np.concatenate([truth.motion_V5 for truth in truths])),
+            "harm_V2": torch.from_numpy(np.concatenate([truth.harm_V2 for truth in truths])),
+            "flaws_BN": torch.from_numpy(np.stack([truth.flaws_N for truth in truths])),
+            "taught_V": torch.repeat_interleave(is_taught_B, tokens_B),
+            "taught_P": torch.repeat_interleave(is_taught_B, pairs_B),
+            **_teachings([view.taught for view in views if view.taught is not None]),
+            **{n: torch.from_numpy(np.concatenate([t.labels[n] for t in truths])) for n in (*OF_THINGS, *OF_ALL)},
+        }
+
+
+def _teachings(taught: Sequence[Taught]) -> dict[str, Tensor]:
+    widths = {"token_V2K": 2 * TOKEN_FEATURES, "pair_P2S": 2 * STATISTICS, "label_PL": LABELS}
+    return {
+        name: torch.cat([torch.zeros(0, width), *(getattr(each, name) for each in taught)])
+        for name, width in widths.items()
+    }

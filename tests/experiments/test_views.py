@@ -1,0 +1,99 @@
+"""What the first lesson shows and teaches: features of pairs of frames, harms of tokens, cut-outs, and losses."""
+
+import numpy as np
+import pytest
+import torch
+from experiments.footage.cutouts import name_of, random_way
+from experiments.grow_tiny.teacher import LABELS, STATISTICS, TOKEN_FEATURES, Teacher
+from experiments.grow_tiny.token_truth import ACTS, FLAWS, HARMS, KINDS, Harmed, of_real, strengths
+from experiments.grow_tiny.views import mean_and_change, taught_by
+from experiments.grow_tiny.vision import Standard, known_bce, mean_by
+from tests.experiments.test_teacher import random_weights
+
+from descore.synthetic.generators import Flaw
+from descore.synthetic.splits import Split, draw_example
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return Teacher(random_weights())
+
+
+def test_pairs_have_the_mean_and_the_change_of_their_frames():
+    mean_P, change_P = mean_and_change(torch.tensor([1.0, 3.0, 10.0, 4.0]))
+    assert mean_P.tolist() == [2, 7]
+    assert change_P.tolist() == [2, -6]
+
+
+def test_what_is_taught_is_in_the_order_of_tokens(teacher):
+    clip = draw_example(Split.TRAIN, 0, size=(128, 64)).clip
+    taught, seen = taught_by(teacher, clip), teacher.features(clip.frames, token=32)
+    assert taught.token_V2K.shape == (4 * 2 * 4, 2 * TOKEN_FEATURES)
+    second_row, pair = 4 + 1, 2  # of pair 2, row 1, column 1
+    expected = (seen.token_NHWF[2 * pair, 1, 1] + seen.token_NHWF[2 * pair + 1, 1, 1]) / 2
+    assert torch.allclose(taught.token_V2K[pair * 8 + second_row, :TOKEN_FEATURES], expected)
+    assert taught.pair_P2S.shape == (4, 2 * STATISTICS)
+    assert taught.label_PL.shape == (4, LABELS)
+
+
+def test_features_are_in_units_of_their_deviation():
+    """Of 1, 2, 3 the deviation is 1; what never changes weighs nothing, whatever it is later."""
+    standard = Standard(2)
+    standard.measure(torch.tensor([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]]))
+    assert standard(torch.tensor([[4.0, 9.0]])).tolist() == [[2.0, 0.0]]
+
+
+def test_means_are_by_clip():
+    mean_BF = mean_by(torch.tensor([0, 0, 1]), torch.tensor([[1.0], [3.0], [7.0]]))
+    assert mean_BF.tolist() == [[2.0], [7.0]]
+
+
+def test_what_is_not_known_has_no_loss():
+    """Of even odds each known share costs log 2."""
+    assert known_bce(torch.zeros(3), torch.tensor([1.0, torch.nan, 0.0])).item() == pytest.approx(np.log(2))
+    assert known_bce(torch.zeros(1), torch.tensor([torch.nan])).item() == 0
+
+
+def test_a_harm_is_known_by_token():
+    """Frames of 64 x 64 pixels have four tokens; in the third 20 of 40 levels change."""
+    sound_THWC = np.full((4, 64, 64, 3), 100, np.uint8)
+    after_THWC = sound_THWC.copy()
+    after_THWC[2:, 32:, :32] += 20
+    harmed = Harmed(frames_THWC=after_THWC, flaws_N=strengths((), {"melt": 0.4}), before={"dynamics": (sound_THWC, after_THWC)})
+    assert harmed.by_token(np.array([0, 1])).tolist() == [[0, 0]] * 4
+    assert harmed.by_token(np.array([0, 1, 2, 3]))[4:].tolist() == [[0, 0], [0, 0], [0, 0.5], [0, 0]]
+
+
+def test_what_acts_at_another_time_is_not_known_by_token():
+    frames_THWC = np.zeros((2, 64, 64, 3), np.uint8)
+    harmed = Harmed(frames_THWC=frames_THWC, flaws_N=strengths(()), known=False)
+    truth = of_real(harmed, np.array([0, 1]))
+    assert np.isnan(truth.harm_V2).all()
+    assert len(truth.labels["setting"]) == 4
+
+
+def test_the_other_list_of_harms_is_not_known():
+    """Of a clip that is blurred as footage is, nobody knows whether it is softened as generators do."""
+    assert np.isnan(strengths((Flaw(name="blur", strength=0.5),))[len(FLAWS) :]).all()
+    assert np.isnan(strengths((), {"soften": 0.5})[: len(FLAWS)]).all()
+    assert strengths((), {"soften": 0.5})[KINDS.index("soften", len(FLAWS))] == np.float32(0.5)
+    assert not strengths(()).any()
+    assert {HARMS[name].acts for name in HARMS} == set(ACTS)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("A frog.\nUne grenouille", "a frog"), ("An albino peahen (a female).", "an albino peahen"), ("Boom!!!", "")],
+)
+def test_a_text_names_its_thing(text, name):
+    assert name_of(text) == name
+
+
+def test_things_move_their_way():
+    """Numbers of ways: 1 is to the left, 4 is down."""
+    time_T = np.arange(8) / 8
+    left_T2 = random_way(time_T, 1, np.ones(2), np.random.default_rng(0))
+    assert (np.diff(left_T2[:, 0]) < 0).all()
+    down_T2 = random_way(time_T, 4, np.ones(2), np.random.default_rng(0))
+    assert (np.diff(down_T2[:, 1]) > 0).all()
+    assert np.ptp(down_T2[:, 0]) == 0

@@ -92,9 +92,12 @@ ZOO ?= tests/robustness/files/videos
 zoo: $(READY)    ## odd, cut and damaged videos, each read right or refused in the right words
 	$(BIN)/python -m tests.robustness.zoo $(ZOO)
 
-grow: $(READY)   ## grow the bundled model from nothing (resumes where it was killed; an hour or more)
+# Generated clips with their table: make grow CLIPS=FOLDER
+CLIPS ?= ../shared/data/generated
+grow: $(READY)   ## grow the bundled model from nothing (resumes where it was killed; up to eight hours on two cores)
 	$(BIN)/python -m experiments.footage --out runs/footage
-	$(KEEP_MEMORY) $(BIN)/python -m experiments.grow_tiny.grow --footage runs/footage --out runs/tiny
+	$(BIN)/python -m experiments.generated --clips $(CLIPS) --out runs/generated
+	$(KEEP_MEMORY) $(BIN)/python -m experiments.grow_tiny.grow --footage runs/footage --generated runs/generated --out runs/tiny
 
 evaluate: $(READY)  ## the bundled model on drawn clips and real footage that it never saw
 	$(BIN)/python -m experiments.judged --out runs/judged

@@ -1,4 +1,4 @@
-"""Train the bundled model from random weights, on drawn clips and degraded real footage.
+"""Train the bundled model from random weights, on drawn clips, generated clips and real footage, sound and harmed.
 
     python -m experiments.footage --out runs/footage
     python -m experiments.generated --clips FOLDER --out runs/generated
@@ -6,18 +6,19 @@
         [--start MODEL --see-steps 0 ...]
 
 Four lessons, each of which resumes where it was stopped: see (the vision tower alone, on labels of every part of the
-picture), look (descriptions), judge (whole chains), prefer (Bradley-Terry at the query under the random mask, with the
-next-token loss). A lesson of no updates is left out. With --start, a trained model continues, with a new query and
-head. The model that writes chains and has not scored is kept in `chains/`. At the end the reward's mean and deviation
-are measured on a split of their own. `record.json` beside the model has the plan, the environment and the curves."""
+picture and a teacher's features), look (descriptions, and the labels of see
+from the language model's states), judge (whole chains), prefer (Bradley-Terry at the query under the random mask, with
+the next-token loss). A lesson of no updates is left out. With --start, a trained model continues, with a new query and
+head; with --eyes, a new model starts with the vision tower of another run's first lesson. The model that writes chains
+and has not scored is kept in `chains/`. At the end the reward's mean and deviation are measured on clips that training
+has not. `record.json` beside the model has the plan, the environment and the curves."""
 
 import argparse
 import json
-import math
 import os
 import platform
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -41,11 +42,14 @@ from experiments.footage.clips import Footage
 from experiments.footage.cutouts import CutOuts
 from experiments.footage.examples import footage_example
 from experiments.generated.clips import Generated, Sources
-from experiments.grow_tiny.lessons import SIDE, ChainItemCollator, Judge, Lesson, Look, Prefer
+from experiments.generated.examples import Examples
+from experiments.generated.words import Words
+from experiments.grow_tiny.lessons import SIDE, ChainItemCollator, Judge, Lesson, Prefer, generated_texts
 from experiments.grow_tiny.optimizer import MuonAndAdamW, split_weights
+from experiments.grow_tiny.plan import Plan
 from experiments.grow_tiny.teacher import Teacher
-from experiments.grow_tiny.views import RealClips, Views
-from experiments.grow_tiny.vision import see, take_eyes
+from experiments.grow_tiny.views import DescribedViews, RealClips, Views
+from experiments.grow_tiny.vision import look, see, take_eyes
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -53,71 +57,22 @@ if TYPE_CHECKING:
 RUBRIC = "Prompt: {prompt}\nDescribe the video. Then judge its subject, dynamics, camera, environment and style."
 
 PATCH = 16
-MOST_PIXELS = 160 * 160
-"""Of a frame."""
+LARGEST_EDGE = 160
+"""Of a square frame for which the tower has positions; for other sizes they are interpolated."""
 SAMPLING = VideoSampling(
-    fps=8.0, min_frames=4, max_frames=16, min_pixels=64 * 64, max_pixels=MOST_PIXELS, size_multiple=2 * PATCH
+    fps=8.0, min_frames=4, max_frames=16, min_pixels=64 * 64, max_pixels=SIDE * SIDE, size_multiple=2 * PATCH
 )
 VOCABULARY = 2048
-SIZES = {"width": 320, "layers": 6, "vision_width": 288, "vision_layers": 7, "deepstack_layers": (2,)}
-"""Of the model: 19.5 million parameters with this vocabulary."""
 CALIBRATION_START = 10**9
 """First example of real footage for calibration, beyond all that training uses."""
-FOOTAGE_PROMPTS = 400
-"""Examples of real footage whose texts train the tokenizer."""
+FOOTAGE_PROMPTS, GENERATED_TEXTS = 400, 2000
+"""Examples of real footage and of generated clips whose texts train the tokenizer."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """Sizes and rates of the lessons."""
-
-    start: str = ""
-    """Model to continue from; empty: random weights."""
-    eyes: str = ""
-    """State of another run's lesson in seeing (see.pt), whose vision tower this run starts with; empty: none."""
-    first: int = 0
-    """Number of the first clip and pair, beyond those that `start` has seen."""
-    clips_before: int = 0
-    """Number of clips that `start` has seen."""
-    see_steps: int = 3000
-    """Updates of the vision tower alone."""
-    look_steps: int = 500
-    """Updates on descriptions."""
-    judge_steps: int = 1800
-    """Updates on whole chains, every second of them without clips."""
-    batch: int = 32
-    """Clips in an update of these three."""
-    learning_rate: float = 8e-4
-    """AdamW's rate in look and judge after `warmup_steps`: constant, and falling at the end of judge."""
-    matrix_learning_rate: float = 0.01
-    """Muon's rate, likewise."""
-    vision_share: float = 0.3
-    """Share of these rates for the vision tower, which is trained already."""
-    warmup_steps: int = 100
-    judge_decay: float = 0.35
-    """Last share of the judge lesson, over which the rates fall to `prefer_share` of them."""
-    prefer_steps: int = 500
-    """Updates on pairs."""
-    pair_batch: int = 16
-    """Pairs in an update: twice as many clips."""
-    prefer_share: float = 0.35
-    """Share of these rates at the peak of the last lesson, which decays to 0 along a cosine."""
-    head_learning_rate: float = 2e-3
-    """Peak rate of the query and the head, which start untrained."""
-    chain_drop: float = 0.5
-    """Probability of the random mask."""
-    chain_weight: float = 1.0
-    """Weight of the next-token loss beside Bradley-Terry."""
-    calibration_clips: int = 256
-    """Clips for the mean and deviation of the reward: half drawn, half real."""
-    seed: int = 0
-    """Seed of the weights."""
-
-
-def initial_model(plan: Plan, footage: Footage, out: Path) -> DescoreModel:
+def initial_model(plan: Plan, real_clips: RealClips, out: Path) -> DescoreModel:
     """The model before the lessons, saved so that a resumed run has the same tokenizer."""
     if not out.is_dir():
-        model = continued_model(plan) if plan.start else new_model(plan, footage)
+        model = continued_model(plan) if plan.start else new_model(plan, real_clips)
         if plan.eyes:
             take_eyes(model, Path(plan.eyes))
         model.save_pretrained(out)
@@ -139,14 +94,24 @@ def settings() -> CheckpointSettings:
     return CheckpointSettings(sampling=SAMPLING, max_chain_tokens=192)
 
 
-def new_model(plan: Plan, footage: Footage) -> DescoreModel:
-    """Random weights, and a tokenizer trained on drawn and real examples."""
+def new_model(plan: Plan, real_clips: RealClips) -> DescoreModel:
+    """Random weights, 19.5 million, and a tokenizer trained on drawn and real examples."""
     torch.manual_seed(plan.seed)
-    real = (footage_example(footage, "train", index) for index in range(FOOTAGE_PROMPTS))
+    real = (footage_example(real_clips.footage, "train", index) for index in range(FOOTAGE_PROMPTS))
     texts = [RUBRIC, "user\nassistant\n", *(f"<{tenth / 10:.1f} seconds>" for tenth in range(40))]
     texts += [text for shown in real for text in (shown.prompt, shown.chain)]
+    texts += generated_texts(real_clips.examples.words, GENERATED_TEXTS)
     processor = small_processor([*texts, *corpus(4000)], vocabulary=VOCABULARY, patch=PATCH)
-    config = small_config(processor, vocabulary=VOCABULARY, frame_edge=math.isqrt(MOST_PIXELS), **SIZES)
+    config = small_config(
+        processor,
+        vocabulary=VOCABULARY,
+        width=320,
+        layers=6,
+        vision_width=288,
+        vision_layers=7,
+        deepstack_layers=(2,),
+        frame_edge=LARGEST_EDGE,
+    )
     return DescoreModel.from_backbone(config, processor=processor, settings=settings(), rubric=RUBRIC)
 
 
@@ -179,10 +144,13 @@ def learn_chains(model: DescoreModel, batch: dict[str, Any]) -> tuple[Tensor, di
     return chain_loss(model, batch, model.hidden(batch)), {}
 
 
-def learn_pairs(model: DescoreModel, batch: dict[str, Any], *, chain_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """Bradley-Terry at the query, and the next-token loss of the same forward."""
+def learn_pairs(
+    model: DescoreModel, batch: dict[str, Any], *, chain_weight: float, margin_scale: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Bradley-Terry at the query, with the measured harm as margin where it is known, and the next-token loss of the
+    same forward."""
     hidden_RTD = model.hidden(model_inputs(batch))
-    pairs = pair_losses(model, hidden_RTD, batch, kind="bradley-terry")
+    pairs = pair_losses(model, hidden_RTD, batch, kind="margin", margin_scale=margin_scale)
     bradley_terry = pairs.loss / pairs.count.clamp(min=1)
     next_token = chain_loss(model, batch, hidden_RTD)
     metrics = {
@@ -193,18 +161,23 @@ def learn_pairs(model: DescoreModel, batch: dict[str, Any], *, chain_weight: flo
     return bradley_terry + chain_weight * next_token, metrics
 
 
-def new_optimizer(model: DescoreModel, plan: Plan, *, share: float = 1.0, head: bool = False) -> MuonAndAdamW:
-    """An optimizer at this share of the plan's learning rates. head: train query and head, too, at their own rate."""
+def new_optimizer(
+    model: DescoreModel, plan: Plan, *, share: float = 1.0, others: Sequence[dict[str, Any]] = ()
+) -> MuonAndAdamW:
+    """An optimizer at this share of the plan's learning rates. others: groups of other weights."""
     parts = {"vision": model.backbone.model.visual.named_parameters(), "language": language_weights(model)}
     shares = {"vision": share * plan.vision_share, "language": share}
-    matrices, others = list[dict[str, Any]](), list[dict[str, Any]]()
+    matrices, others = list[dict[str, Any]](), list(others)
     for part, named in parts.items():
         inside, outside = split_weights(named)
         matrices.append({"params": inside, "lr": shares[part] * plan.matrix_learning_rate})
         others.append({"params": outside, "lr": shares[part] * plan.learning_rate})
-    if head:
-        others.append({"params": [model.query, model.head.weight], "lr": plan.head_learning_rate})
     return MuonAndAdamW(matrices, others)
+
+
+def look_optimizer(model: DescoreModel, plan: Plan, heads: nn.Module) -> MuonAndAdamW:
+    """An optimizer of the model's weights, and of heads beside it."""
+    return new_optimizer(model, plan, others=[{"params": list(heads.parameters()), "lr": plan.learning_rate}])
 
 
 def language_weights(model: DescoreModel) -> list[tuple[str, nn.Parameter]]:
@@ -246,13 +219,14 @@ def train_pairs(model: DescoreModel, plan: Plan, out: Path, lesson: Lesson) -> l
     args = arguments(
         out, steps=plan.prefer_steps, batch=plan.pair_batch, plan=plan, lr_scheduler_type="cosine", warmup_steps=20
     )
+    head = {"params": [model.query, model.head.weight], "lr": plan.head_learning_rate}
     trainer = DescoreTrainer(
         model=model,
-        loss=partial(learn_pairs, chain_weight=plan.chain_weight),
+        loss=partial(learn_pairs, chain_weight=plan.chain_weight, margin_scale=plan.margin_scale),
         args=args,
         train_dataset=lesson,
         data_collator=PairCollator(chat=model.chat, chain_drop=plan.chain_drop, seed=plan.seed),
-        optimizers=(new_optimizer(model, plan, share=plan.prefer_share, head=True), None),
+        optimizers=(new_optimizer(model, plan, share=plan.prefer_share, others=[head]), None),
     )
     return train(trainer)
 
@@ -281,7 +255,7 @@ def calibrate(model: DescoreModel, plan: Plan, footage: Footage) -> CheckpointSe
         update={
             "reward_mean": {"overall": round(fmean(rewards), 6)},
             "reward_std": {"overall": round(stdev(rewards), 6)},
-            "trained_on": f"{clips:,} clips: drawn scenes, and real footage, sound and degraded",
+            "trained_on": f"{clips:,} clips: drawn scenes, generated clips and real footage, sound and harmed",
         }
     )
 
@@ -293,28 +267,35 @@ def environment() -> dict[str, str]:
 
 
 def lessons(
-    model: DescoreModel, plan: Plan, footage: Footage, generated: Path, out: Path
+    model: DescoreModel, plan: Plan, real_clips: RealClips, out: Path
 ) -> Iterator[tuple[str, list[dict[str, float]]]]:
     """Run the lessons in order; yield the name and curve of each."""
+    examples, footage = real_clips.examples, real_clips.footage
     if plan.see_steps:
-        sources = Sources(Generated.open(generated), footage)
-        teacher = Teacher.open(footage.folder / "archives")
-        real_clips = RealClips(sources=sources, cut_outs=CutOuts(footage.folder), teacher=teacher)
         views = Views(real_clips=real_clips, size=plan.see_steps * plan.batch, side=SIDE)
         yield "see", see(model, views, out / "see", batch=plan.batch, new=not (plan.start or plan.eyes))
-    look, judge = plan.look_steps * plan.batch, plan.judge_steps * plan.batch
-    warmup = plan.warmup_steps
-    if look:
-        yield "look", train_chains(model, plan, out / "look", Lesson(Look(footage), look), warmup=warmup)
-        warmup = 0
-    if judge:
-        lesson = Lesson(Judge(footage, plan.batch), judge, start=look + plan.first)
+    if plan.look_steps:
+        described = DescribedViews(real_clips=real_clips, size=plan.look_steps * plan.batch, side=SIDE)
+        optimizer = partial(look_optimizer, model, plan)
+        yield "look", look(model, described, out / "look", batch=plan.batch, optimizer=optimizer)
+    look_clips, judge_clips = plan.look_steps * plan.batch, plan.judge_steps * plan.batch
+    if judge_clips:
+        lesson = Lesson(Judge(examples, footage, plan.batch), judge_clips, start=look_clips + plan.first)
+        warmup = 0 if look_clips else plan.warmup_steps
         yield "judge", train_chains(model, plan, out / "judge", lesson, warmup=warmup, decay=plan.judge_decay)
     if not (out / "chains").is_dir():
         model.save_pretrained(out / "chains")
     pairs = plan.prefer_steps * plan.pair_batch
     if pairs:
-        yield "prefer", train_pairs(model, plan, out / "prefer", Lesson(Prefer(footage), pairs, start=plan.first))
+        lesson = Lesson(Prefer(examples, footage), pairs, start=plan.first)
+        yield "prefer", train_pairs(model, plan, out / "prefer", lesson)
+
+
+def open_real_clips(generated: Generated, footage: Footage) -> RealClips:
+    """Clips of both stores, with the teacher, which is downloaded if it is not there."""
+    examples = Examples(Sources(generated, footage), Words.open(generated), "train")
+    teacher = Teacher.open(footage.folder / "archives")
+    return RealClips(examples=examples, cut_outs=CutOuts(footage.folder), teacher=teacher)
 
 
 def main() -> None:
@@ -327,11 +308,12 @@ def main() -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     options = vars(parser.parse_args())
     out, generated, footage = options.pop("out"), options.pop("generated"), Footage.open(options.pop("footage"))
+    real_clips = open_real_clips(Generated.open(generated), footage)
     plan = Plan(**options)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # clips are collated in a forked worker
 
-    model = initial_model(plan, footage, out / "start")
-    curves = {name: curve for name, curve in lessons(model, plan, footage, generated, out) if curve}
+    model = initial_model(plan, real_clips, out / "start")
+    curves = {name: curve for name, curve in lessons(model, plan, real_clips, out) if curve}
     model.settings = calibrate(model, plan, footage)
     model.backbone.to(torch.bfloat16)
     model.save_pretrained(out / "model")

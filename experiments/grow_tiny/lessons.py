@@ -2,7 +2,7 @@
 
 Each item is a function of its lesson and number alone, made on demand by a worker that reads ahead."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,12 +16,20 @@ from descore.training.collate import ChainCollator, TrainingExample, TrainingPai
 from descore.types import PREFERENCE_SIGN, Clip, Preference
 from experiments.footage.clips import Footage
 from experiments.footage.examples import FootageExample, footage_contrast, footage_example, footage_pair
+from experiments.generated.examples import Examples, GeneratedExample, training_pair
+from experiments.generated.harms import HARMS
+from experiments.generated.things import THINGS, Shown
+from experiments.generated.truth import AppliedHarm, Request
+from experiments.generated.truth import Truth as GeneratedTruth
+from experiments.generated.words import NOTHING, Words
 
 SIDE = 128
 """Pixels along each edge of a drawn frame; a frame of real footage has at most as many pixels."""
 
 REAL_EVERY = 2
-"""One clip in so many is real footage."""
+"""One clip in so many is real: generated, or footage."""
+OLD_EVERY = 3
+"""One real clip in so many is footage as its benchmark has it; the others are harmed as generators' clips are."""
 
 NO_CLIP = Clip(
     frames=np.full((2, 32, 32, 3), 128, np.uint8),
@@ -58,23 +66,16 @@ class Lesson(Dataset):  # type: ignore[type-arg]
         return self.make(self.start + index, index / self.size)
 
 
-@dataclass(frozen=True)
-class Look:
-    """Descriptions: the chain's first paragraph alone. Every second prompt asks for nothing; the others are wrong in
-    three attributes of four, so that copying them does not help. Scenes are simple at first."""
-
-    footage: Footage
-
-    def __call__(self, number: int, progress: float) -> ChainItem:
-        """A clip and its description."""
-        if number % REAL_EVERY == 0:
-            shown: Example | FootageExample = footage_example(self.footage, "train", number, pixels=SIDE**2)
-        else:
-            variety, informed = min(1.0, 0.3 + 1.4 * progress), number % (2 * REAL_EVERY) < REAL_EVERY
-            shown = draw_example(
-                Split.TRAIN, number, size=(SIDE, SIDE), variety=variety, p_differs=0.75, informed=informed
-            )
-        return ChainItem(clip=shown.clip, prompt=shown.prompt, chain=shown.chain.partition("\n")[0])
+def generated_texts(words: Words, count: int) -> Iterator[str]:
+    """Prompts of generated clips, and chains as they are judged by, for training a tokenizer."""
+    rng, prompts = np.random.default_rng(0), (*words.prompts["train"], *NOTHING)
+    for number in range(count):
+        prompt, thing = prompts[number % len(prompts)], list(THINGS)[number % len(THINGS)]
+        strength, name = float(rng.random()), list(HARMS)[number % len(HARMS)]
+        shown = Shown(things=(thing,), by_prompt=True) if number % 3 else None
+        harms = (AppliedHarm(name=name, strength=strength),)
+        yield prompt
+        yield GeneratedTruth(shown=shown, request=Request.of(prompt), harms=harms).chain()
 
 
 def compare(number: int) -> ChainItem:
@@ -94,6 +95,7 @@ def _p_differs(number: int) -> float | None:
 class Judge:
     """Whole chains; every second batch has comparisons alone. Without clips in between, a model unlearns to look."""
 
+    examples: Examples
     footage: Footage
     batch: int
 
@@ -101,8 +103,11 @@ class Judge:
         """A clip, or none, and its whole chain."""
         if number // self.batch % 2:
             return compare(number)
-        if number % REAL_EVERY == 0:
-            shown: Example | FootageExample = footage_example(self.footage, "train", number, pixels=SIDE**2)
+        shown: Example | FootageExample | GeneratedExample
+        if number % REAL_EVERY == 0 and number // REAL_EVERY % OLD_EVERY:
+            shown = self.examples.example(number)
+        elif number % REAL_EVERY == 0:
+            shown = footage_example(self.footage, "train", number, pixels=SIDE**2)
         else:
             loose = number % 8 > 4
             shown = draw_example(Split.TRAIN, number, size=(SIDE, SIDE), p_differs=_p_differs(number), loose=loose)
@@ -126,9 +131,10 @@ class ChainItemCollator:
 
 @dataclass(frozen=True)
 class Prefer:
-    """Pairs with chains. Of the pairs of real footage, two in three show one clip twice, half of these in states that
-    may have the same words; the third shows two scenes in different states, so that the scene must not count."""
+    """Pairs with chains. Of the old pairs of real footage, two in three show one clip twice, half of these in states
+    that may have the same words; the third shows two scenes in different states, so that the scene must not count."""
 
+    examples: Examples
     footage: Footage
 
     def __call__(self, number: int, progress: float) -> TrainingPair:  # noqa: ARG002
@@ -136,7 +142,9 @@ class Prefer:
         if number % REAL_EVERY:
             drawn = draw_pair(Split.TRAIN, number, size=(SIDE, SIDE))
             return preferred(drawn.a, drawn.b, drawn.preference, number=number)
-        if kind := number // REAL_EVERY % 3:
+        if number // REAL_EVERY % OLD_EVERY:
+            return training_pair(self.examples.pair(number), number=number)
+        if kind := number // (REAL_EVERY * OLD_EVERY) % 3:
             same = (
                 footage_contrast(self.footage, number, pixels=SIDE**2)
                 if kind == 1

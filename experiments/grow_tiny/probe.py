@@ -4,11 +4,14 @@ lesson shows.
     python -m experiments.grow_tiny.probe --footage runs/footage --generated runs/generated --eyes teacher
         [--eyes model:tiny --eyes state:runs/tiny/start:runs/tiny/see/see.pt ...] [--out runs/probes.json]
 
-Eyes are the teacher's, those of a model, or those of a model with the vision tower of a lesson's state. Of each: `harm`,
-the share of pairs of one clip, sound and with a harm, that a logistic probe orders right; `top5`, of all pairs of frames,
-the share where the teacher's first label is among the probe's first five; `own`, the share of clips whose labels, as
-probed, are nearer to the teacher's labels of the same clip than to those of another. Probes learn on training clips.
-Generated clips are of the split that is for choosing, films are the test clips of the footage.
+Eyes are the teacher's, those of a model, or those of a model with the vision tower of a lesson's state. Of each:
+
+- `harm`, the share of pairs of one clip, sound and with a harm, that a logistic probe orders right;
+- `top5`, the share of pairs of frames whose first label by the teacher is among the probe's first five;
+- `own`, how often a clip's labels by the probe are nearer to the teacher's of this clip than to those of another.
+
+Probes learn on training clips. Generated clips are of the split that is for choosing, films are the test clips of the
+footage.
 
 Shapes in names: N clips, T frames, P pairs of frames, F features, L labels."""
 
@@ -38,7 +41,6 @@ from experiments.grow_tiny.token_truth import TOKEN
 from experiments.grow_tiny.views import mean_and_change
 from experiments.grow_tiny.vision import take_eyes
 
-PIXELS = 128 * 128
 LEARNED, TESTED = 200, 120
 """Pairs of clips that probes learn on, and that they are tested on, half of them generated and half films."""
 LEAST_CHANGE = 10.0
@@ -71,24 +73,24 @@ class Seen:
     """The teacher's, of the sound clip."""
 
 
-def learned_items(sources: Sources) -> Iterator[Item]:
+def learned_items(sources: Sources, pixels: int) -> Iterator[Item]:
     """Clips of the training split."""
     for number in range(LEARNED):
-        yield make_item(lambda rng: sources.window("train", rng=rng, pixels=PIXELS), [_TRAIN, number])
+        yield make_item(lambda rng: sources.window("train", rng=rng, pixels=pixels), [_TRAIN, number])
 
 
-def tested_items(sources: Sources) -> Iterator[Item]:
+def tested_items(sources: Sources, pixels: int) -> Iterator[Item]:
     """Clips of generators for choosing, and of films for testing."""
     footage = sources.footage
     assert footage is not None
     shots = footage.shots["test"]
     for number in range(TESTED):
         if number % 2:
-            yield make_item(lambda rng: sources.window("choose", rng=rng, pixels=PIXELS), [_TEST, number])
+            yield make_item(lambda rng: sources.window("choose", rng=rng, pixels=pixels), [_TEST, number])
         else:
             shot = shots[number // 2 * 7 % len(shots)]
             yield make_item(
-                lambda rng, shot=shot: shot_window(footage, shot, rng=rng, pixels=PIXELS, frames=16),  # type: ignore[misc]
+                lambda rng, shot=shot: shot_window(footage, shot, rng=rng, pixels=pixels, frames=16),  # type: ignore[misc]
                 [_TEST, number],
             )
 
@@ -240,11 +242,13 @@ def main() -> None:
     parser.add_argument("--footage", type=Path, default=Path("runs/footage"))
     parser.add_argument("--generated", type=Path, default=Path("runs/generated"))
     parser.add_argument("--eyes", action="append", required=True)
+    parser.add_argument("--side", type=int, default=128, help="root of the most pixels in a frame")
     parser.add_argument("--out", type=Path, default=Path("runs/probes.json"))
     options = parser.parse_args()
     footage = Footage.open(options.footage)
     sources = Sources(Generated.open(options.generated), footage)
-    learned, tested = list(learned_items(sources)), list(tested_items(sources))
+    pixels = options.side**2
+    learned, tested = list(learned_items(sources, pixels)), list(tested_items(sources, pixels))
     teacher = Teacher.open(footage.folder / "archives")
     labels = {id(item): label_of(teacher, item.sound) for item in (*learned, *tested)}
     figures = {name: probe(open_eyes(name, footage), learned, tested, labels) for name in options.eyes}

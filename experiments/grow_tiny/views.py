@@ -1,4 +1,6 @@
-"""The data of the first lesson: drawn clips with the truth of each token, and real clips with a teacher's features.
+"""The data of the first two lessons: drawn clips with the truth of each token, real ones with a teacher's features.
+
+The first lesson shows single pairs of frames, the second whole clips with prompts and descriptions.
 
 Each item is a function of its number alone, made on demand by a worker that reads ahead.
 
@@ -17,19 +19,24 @@ from torch.utils.data import Dataset
 
 from descore.model.modeling import DescoreModel
 from descore.synthetic.splits import Split, draw_plan, plan_example
+from descore.training.collate import ChainCollator, TrainingExample
 from descore.types import Clip
+from experiments.footage.clips import Footage
 from experiments.footage.cutouts import CutOuts, moving_cut_out
-from experiments.generated.clips import Sources
+from experiments.footage.examples import footage_example
+from experiments.generated.examples import Examples
 from experiments.grow_tiny.teacher import LABELS, STATISTICS, TOKEN_FEATURES, Teacher
 from experiments.grow_tiny.token_truth import (
     OF_ALL,
     OF_THINGS,
     TOKEN,
+    Harmed,
     Truth,
     harm_at_random,
     of_cut_out,
     of_drawn,
     of_real,
+    strengths,
 )
 
 Numbers = NDArray[np.int64]
@@ -55,6 +62,8 @@ class Taught:
     pair_P2S: Tensor
     label_PL: Tensor
     """Mean probabilities."""
+    later_P2S: Tensor
+    """First and second difference of the mean from one pair of frames to the next; NaN where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,15 +73,24 @@ class View:
     clip: Clip
     truth: Truth
     taught: Taught | None = None
+    prompt: str = ""
+    chain: str | None = None
+    """The description, where one is to be learned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealClips:
     """Where real clips come from, and what teaches them."""
 
-    sources: Sources
+    examples: Examples
     cut_outs: CutOuts
     teacher: Teacher
+
+    @property
+    def footage(self) -> Footage:
+        """Films and photographs among the sources."""
+        assert self.examples.sources.footage is not None, "the lessons have both"
+        return self.examples.sources.footage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +114,7 @@ class Views(Dataset):  # type: ignore[type-arg]
         """A real or generated clip, or a cut-out thing over one, sound or harmed, and the teacher's features of it."""
         rng = np.random.default_rng([number, 1])
         pixels = round(self.side * LARGER) ** 2 if rng.random() < 0.5 else self.side**2
-        ground = self.real_clips.sources.window("train", rng=rng, pixels=pixels, frames=FRAMES)
+        ground = self.real_clips.examples.sources.window("train", rng=rng, pixels=pixels, frames=FRAMES)
         laid = moving_cut_out(self.real_clips.cut_outs, ground.clip, rng=rng) if rng.random() < P_CUT_OUT else None
         clip = ground.clip if laid is None else laid.clip
         harmed = harm_at_random(clip.frames, rng)
@@ -117,21 +135,70 @@ class Views(Dataset):  # type: ignore[type-arg]
         return View(clip=draw_plan(planned, size=(self.side, self.side)).clip, truth=of_drawn(planned, self.side))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DescribedViews(Views):
+    """Whole clips with prompts and their descriptions, the chain's first paragraph. Every second prompt of drawn clips
+    asks for nothing; the others are wrong in three attributes of four, so that copying them does not help."""
+
+    def real(self, number: int) -> View:
+        """A generated clip, or footage, or, each third time, footage as the benchmark of footage has it."""
+        if number // REAL_EVERY % 3:
+            made = self.real_clips.examples.example(number)
+            harms = {harm.name: harm.strength for harm in made.harms}
+            flaws_N, clip, prompt, chain = strengths((), harms), made.clip, made.prompt, made.chain
+        else:
+            shown = footage_example(self.real_clips.footage, "train", number, pixels=self.side**2)
+            flaws_N, clip, prompt, chain = strengths(shown.flaws), shown.clip, shown.prompt, shown.chain
+        clip = even(clip)
+        known = not np.nan_to_num(flaws_N).any()
+        harmed = Harmed(frames_THWC=clip.frames, flaws_N=flaws_N, known=known)
+        truth = of_real(harmed, np.arange(len(clip.times)))
+        taught = taught_by(self.real_clips.teacher, clip)
+        return View(clip=clip, truth=truth, taught=taught, prompt=prompt, chain=description_of(chain))
+
+    def drawn(self, number: int) -> View:
+        """A drawn clip. Scenes are simple at first."""
+        variety, informed = min(1.0, 0.3 + 1.4 * number / self.size), number % (2 * REAL_EVERY) < REAL_EVERY
+        planned = plan_example(Split.TRAIN, number, variety=variety, p_differs=0.75, informed=informed)
+        drawn = draw_plan(planned, size=(self.side, self.side))
+        chain = description_of(drawn.chain)
+        return View(clip=drawn.clip, truth=of_drawn(planned, self.side), prompt=drawn.prompt, chain=chain)
+
+
+def description_of(chain: str) -> str:
+    """The first paragraph."""
+    return chain.partition("\n")[0]
+
+
+def even(clip: Clip) -> Clip:
+    """The clip without its last frame if their number is odd."""
+    count = len(clip.times) // 2 * 2
+    return clip if count == len(clip.times) else replace(clip, frames=clip.frames[:count], times=clip.times[:count])
+
+
 def random_pairs(frames: int, rng: np.random.Generator) -> Numbers:
     """Numbers of the frames of PAIRS_SHOWN random pairs, in order."""
     pairs_P = np.sort(rng.permutation(frames // 2)[:PAIRS_SHOWN])
-    numbers_T: Numbers = (2 * pairs_P[:, None] + [0, 1]).ravel()
-    return numbers_T
+    return np.stack([2 * pairs_P, 2 * pairs_P + 1], axis=1).ravel()
 
 
 def taught_by(teacher: Teacher, clip: Clip) -> Taught:
     """The teacher's features of a clip with an even number of frames."""
     seen = teacher.features(clip.frames, token=TOKEN)
     token_V2K = torch.cat(mean_and_change(seen.token_NHWF), dim=3).flatten(0, 2)
+    mean_PS, change_PS = mean_and_change(seen.statistics_NS)
     label_PL, _ = mean_and_change(seen.probability_NL)
-    return Taught(
-        token_V2K=token_V2K, pair_P2S=torch.cat(mean_and_change(seen.statistics_NS), dim=1), label_PL=label_PL
-    )
+    pair_P2S = torch.cat([mean_PS, change_PS], dim=1)
+    return Taught(token_V2K=token_V2K, pair_P2S=pair_P2S, label_PL=label_PL, later_P2S=differences(mean_PS))
+
+
+def differences(mean_PS: Tensor) -> Tensor:
+    """(P, 2 S): first and second difference from row to row, NaN where there are too few rows before."""
+    later_P2S = mean_PS.new_full((len(mean_PS), 2 * mean_PS.shape[1]), torch.nan)
+    for order, columns in ((1, slice(0, mean_PS.shape[1])), (2, slice(mean_PS.shape[1], None))):
+        if len(mean_PS) > order:
+            later_P2S[order:, columns] = mean_PS.diff(n=order, dim=0)
+    return later_P2S
 
 
 def mean_and_change(features_T: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,18 +212,20 @@ class ViewCollator:
     """Batches views: the vision tower's input, and what is to be predicted, with the tokens of all clips in one row.
 
     `clip_V` and `pair_V` number each token's clip and pair of frames; `taught_V` and `taught_P` say which have a
-    teacher's features, and `token_V2K`, `pair_P2S` and `label_PL` have rows for these alone."""
+    teacher's features, and `token_V2K`, `pair_P2S`, `later_P2S` and `label_PL` have rows for these alone. Where views
+    have descriptions, `inputs` are those of the whole model."""
 
     model: DescoreModel
 
     def __call__(self, views: Sequence[View]) -> dict[str, Any]:
         """A batch."""
-        laid = self.model.chat.lay_out_prompts([view.clip for view in views], [""] * len(views))
+        laid = self._laid_out(views)
         grid_B3, truths = laid["video_grid_thw"], [view.truth for view in views]
         tokens_B = torch.tensor([len(truth.cover_VC) for truth in truths])
         pairs_B = grid_B3[:, 0]
         is_taught_B = torch.tensor([view.taught is not None for view in views])
         return {
+            "inputs": laid,
             "patches_RD": laid["pixel_values_videos"],
             "grid_B3": grid_B3,
             "clip_V": torch.repeat_interleave(tokens_B),
@@ -171,9 +240,16 @@ class ViewCollator:
             **{n: torch.from_numpy(np.concatenate([t.labels[n] for t in truths])) for n in (*OF_THINGS, *OF_ALL)},
         }
 
+    def _laid_out(self, views: Sequence[View]) -> dict[str, Any]:
+        if any(view.chain is None for view in views):
+            return dict(self.model.chat.lay_out_prompts([view.clip for view in views], [view.prompt for view in views]))
+        examples = [TrainingExample(clip=view.clip, prompt=view.prompt, chain=view.chain) for view in views]
+        return ChainCollator(self.model.chat)(examples)
+
 
 def _teachings(taught: Sequence[Taught]) -> dict[str, Tensor]:
     widths = {"token_V2K": 2 * TOKEN_FEATURES, "pair_P2S": 2 * STATISTICS, "label_PL": LABELS}
+    widths["later_P2S"] = 2 * STATISTICS
     return {
         name: torch.cat([torch.zeros(0, width), *(getattr(each, name) for each in taught)])
         for name, width in widths.items()

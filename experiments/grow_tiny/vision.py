@@ -1,4 +1,7 @@
-"""The first lesson: train the vision tower to predict what is under each visual token, before a word is written.
+"""The first two lessons: what is to be seen under each visual token is predicted.
+
+In the first, by the vision tower alone, before a word is written; in the second by the whole model, whose states at
+visual tokens know what was before, while it learns to describe clips.
 
 The truth of a drawn clip is known for every part of its picture: each token has some hundred labels, where a
 description has ten words. Of real and generated clips a teacher's features are predicted, for each token and each pair
@@ -13,7 +16,9 @@ Shapes in names: V visual tokens of a batch, B clips, P pairs of frames, R patch
 token, N flaws; of the teacher, K features of a token, S of a pair of frames, L labels."""
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +30,11 @@ from torch.utils.data import DataLoader
 
 from descore.io import atomic_path
 from descore.model.modeling import DescoreModel
+from descore.training.losses import chain_loss
 from experiments.grow_tiny.optimizer import MuonAndAdamW, split_weights
 from experiments.grow_tiny.teacher import LABELS, STATISTICS, TOKEN_FEATURES
 from experiments.grow_tiny.token_truth import ACTS, CELLS, CLASSES, KINDS, OF_ALL, OF_THINGS, UNKNOWN, WEIGHTS
-from experiments.grow_tiny.views import ViewCollator, Views
+from experiments.grow_tiny.views import DescribedViews, ViewCollator, Views
 
 LEARNING_RATE, MATRIX_LEARNING_RATE = 1e-3, 0.01
 """Peak rates."""
@@ -37,7 +43,15 @@ WARMUP, DECAY = 100, 0.3
 LOG_EVERY, SAVE_EVERY = 50, 100
 FIRST_VIEWS = 200
 """Views whose pixels initialise the patch embedding, and whose features' deviations are the units of the teacher's."""
-TAUGHT_WEIGHTS = {"token": 4.0, "token_change": 4.0, "pair": 2.0, "pair_change": 4.0, "known": 1.0}
+TAUGHT_WEIGHTS = {
+    "token": 4.0,
+    "token_change": 4.0,
+    "pair": 2.0,
+    "pair_change": 4.0,
+    "known": 1.0,
+    "pair_step": 4.0,
+    "pair_jerk": 4.0,
+}
 """Weights of the losses on a teacher's features of tokens and of pairs of frames, and on its labels."""
 
 Curve = list[dict[str, float]]
@@ -61,7 +75,8 @@ class Standard(nn.Module):
 
     def forward(self, features_VK: Tensor) -> Tensor:
         """The features in these units."""
-        return (features_VK - self.mean_K) / self.deviation_K
+        in_units_VK: Tensor = (features_VK - self.mean_K) / self.deviation_K
+        return in_units_VK
 
 
 class Heads(nn.Module):
@@ -80,10 +95,18 @@ class Heads(nn.Module):
         self.known = nn.Linear(width, LABELS)
         self.token_standard, self.pair_standard = Standard(2 * TOKEN_FEATURES), Standard(2 * STATISTICS)
 
+    def measure(self, batch: dict[str, Any]) -> None:
+        """Set the units of the teacher's features."""
+        self.token_standard.measure(batch["token_V2K"])
+        self.pair_standard.measure(batch["pair_P2S"])
+
     def forward(self, tokens_VF: Tensor, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
         """The weighted sum of all losses; and by name, the accuracy of labels and the loss of the rest."""
         tokens_VF = self.norm(tokens_VF)
-        cover, motion = known_bce(self.cover(tokens_VF), batch["cover_VC"]), self._motion(tokens_VF, batch)
+        cover, motion = (
+            known_bce(self.cover(tokens_VF), batch["cover_VC"]),
+            known_smooth_l1(self.motion(tokens_VF), batch["motion_V5"]),
+        )
         flaws_BN = self.flaws(mean_by(batch["clip_V"], tokens_VF))
         flaws, harm = known_bce(flaws_BN, batch["flaws_BN"]), known_bce(self.harm(tokens_VF), batch["harm_V2"])
         labels = {name: self._label(name, tokens_VF, batch[name]) for name in self.labels}
@@ -93,10 +116,6 @@ class Heads(nn.Module):
         measured = {"loss": loss, "cover": cover, "motion": motion, "flaws": flaws, "harm": harm, **taught}
         errors = {name: value.item() for name, value in measured.items()}
         return loss, errors | {name: right for name, (_, right) in labels.items()}
-
-    def _motion(self, tokens_VF: Tensor, batch: dict[str, Any]) -> Tensor:
-        known_V5 = ~batch["motion_V5"].isnan()
-        return smooth_l1(self.motion(tokens_VF)[known_V5], batch["motion_V5"][known_V5]).sum() / known_V5.sum().clamp(1)
 
     def _taught(self, tokens_VF: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Losses on the teacher's features, in units of their deviation, and the divergence from its labels."""
@@ -113,9 +132,8 @@ class Heads(nn.Module):
         asked_V = label_V != UNKNOWN
         logits = self.labels[name](tokens_VF[asked_V]).float()
         total = functional.cross_entropy(logits, label_V[asked_V], reduction="sum")
-        return WEIGHTS.get(name, 1.0) * total / asked_V.sum().clamp(min=1), (
-            logits.argmax(dim=1) == label_V[asked_V]
-        ).float().mean().item()
+        loss = WEIGHTS.get(name, 1.0) * total / asked_V.sum().clamp(min=1)
+        return loss, (logits.argmax(dim=1) == label_V[asked_V]).float().mean().item()
 
 
 def mean_by(number_V: Tensor, tokens_VF: Tensor) -> Tensor:
@@ -137,51 +155,88 @@ def smooth_l1(predicted: Tensor, target: Tensor) -> Tensor:
     return functional.smooth_l1_loss(predicted.float(), target, reduction="none")
 
 
-class Learning:
-    """The state of the lesson, which can be saved and loaded."""
+def known_smooth_l1(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean of `smooth_l1` over targets that are not NaN."""
+    known = ~target.isnan()
+    return smooth_l1(predicted[known], target[known]).sum() / known.sum().clamp(min=1)
 
-    def __init__(self, model: DescoreModel) -> None:
-        self.visual, self.answers = model.backbone.model.visual, Heads(model.query.shape[0])
-        matrices, others = split_weights([*self.visual.named_parameters(), *self.answers.named_parameters()])
-        self.optimizer = MuonAndAdamW(
-            [{"params": matrices, "lr": MATRIX_LEARNING_RATE}], [{"params": others, "lr": LEARNING_RATE}]
-        )
+
+class LookHeads(Heads):
+    """Heads on the language model's states at visual tokens, which besides know what was before: they predict a
+    teacher's first and second differences from one pair of frames to the next."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.later, self.later_standard = nn.Linear(width, 2 * STATISTICS), Standard(2 * STATISTICS)
+
+    def measure(self, batch: dict[str, Any]) -> None:
+        """Set the units of the teacher's features."""
+        super().measure(batch)
+        self.later_standard.measure(batch["later_P2S"][~batch["later_P2S"].isnan().any(dim=1)])
+
+    def _taught(self, tokens_VF: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
+        later_P2S = self.later_standard(batch["later_P2S"])
+        given_P2S = self.later(mean_by(batch["pair_V"], tokens_VF)[batch["taught_P"]])
+        parts = zip(("pair_step", "pair_jerk"), given_P2S.chunk(2, dim=1), later_P2S.chunk(2, dim=1), strict=True)
+        return super()._taught(tokens_VF, batch) | {name: known_smooth_l1(given, later) for name, given, later in parts}
+
+
+Perceive = Callable[[dict[str, Any]], tuple[Tensor, dict[str, Tensor]]]
+"""From a batch to the features of its visual tokens, and other losses by name."""
+
+
+def tower_tokens(visual: Any, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:  # noqa: ANN401
+    """What the language model gets; it adds these up in its residual stream."""
+    features = visual(batch["patches_RD"], grid_thw=batch["grid_B3"])
+    return features.pooler_output + sum(features.deepstack_features), {}
+
+
+def language_tokens(model: DescoreModel, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The language model's last states at visual tokens, and the next-token loss of descriptions."""
+    inputs = batch["inputs"]
+    hidden_BTD = model.hidden(inputs)
+    is_visual_BT = inputs["input_ids"] == model.backbone.config.video_token_id
+    return hidden_BTD[is_visual_BT], {"next_token": chain_loss(model, inputs, hidden_BTD)}
+
+
+class Learning:
+    """The state of a lesson with heads, which can be saved and loaded."""
+
+    def __init__(
+        self, part: nn.Module, heads: nn.Module, optimizer: MuonAndAdamW, perceive: Perceive, *, name: str
+    ) -> None:
+        self.modules: dict[str, Any] = {name: part, "answers": heads, "optimizer": optimizer}
+        self.heads, self.optimizer, self.perceive = heads, optimizer, perceive
+        self.weights = [*part.parameters(), *heads.parameters()]
+        self.peaks = [group["lr"] for group in optimizer.param_groups]
         self.step = 0
         self.curve: Curve = []
-
-    def begin(self, batch: dict[str, Any], *, new: bool) -> None:
-        """Initialise what depends on data: a new tower's patch embedding, and the units of the teacher's features."""
-        if new:
-            whiten(self.visual, batch["patches_RD"].float())
-        self.answers.token_standard.measure(batch["token_V2K"])
-        self.answers.pair_standard.measure(batch["pair_P2S"])
 
     def update(self, batch: dict[str, Any], *, rate: float) -> dict[str, float]:
         """One step at this share of the peak rates. Returns losses and accuracies."""
         with torch.autocast("cpu", torch.bfloat16):
-            features = self.visual(batch["patches_RD"], grid_thw=batch["grid_B3"])
-            # The language model adds these up in its residual stream.
-            loss, measured = self.answers(features.pooler_output + sum(features.deepstack_features), batch)
-        loss.backward()
-        nn.utils.clip_grad_norm_([*self.visual.parameters(), *self.answers.parameters()], 1.0)
-        for group, peak in zip(self.optimizer.param_groups, (MATRIX_LEARNING_RATE, LEARNING_RATE), strict=True):
+            tokens_VF, losses = self.perceive(batch)
+            loss, measured = self.heads(tokens_VF, batch)
+        torch.stack([loss, *losses.values()]).sum().backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.weights, 1.0)
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * rate
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
-        return dict(measured)
+        return dict(measured) | {name: value.item() for name, value in losses.items()}
 
     def save(self, path: Path) -> None:
         """Write what was learned, atomically."""
-        learned = {name: getattr(self, name).state_dict() for name in ("visual", "answers", "optimizer")}
+        learned = {name: module.state_dict() for name, module in self.modules.items()}
         with atomic_path(path) as partial:
             torch.save({**learned, "step": self.step, "curve": self.curve}, partial)
 
     def load(self, path: Path) -> None:
         """Load a state that `save` wrote."""
         state = torch.load(path, weights_only=True)
-        for name in ("visual", "answers", "optimizer"):
-            getattr(self, name).load_state_dict(state[name])
+        for name, module in self.modules.items():
+            module.load_state_dict(state[name])
         self.step, self.curve = state["step"], state["curve"]
 
 
@@ -189,25 +244,65 @@ def see(model: DescoreModel, views: Views, out: Path, *, batch: int, new: bool =
     """Train the vision tower on the views, `batch` in an update; a stopped lesson resumes. Returns the curve.
 
     new: whether the tower has random weights, so that its patch embedding is to be initialised."""
-    learning, path, collate = Learning(model), out / "see.pt", ViewCollator(model)
-    steps = len(views) // batch
+    visual, heads = model.backbone.model.visual, Heads(model.query.shape[0])
+    matrices, others = split_weights([*visual.named_parameters(), *heads.named_parameters()])
+    optimizer = MuonAndAdamW(
+        [{"params": matrices, "lr": MATRIX_LEARNING_RATE}], [{"params": others, "lr": LEARNING_RATE}]
+    )
+    learning = Learning(visual, heads, optimizer, partial(tower_tokens, visual), name="visual")
+
+    def begin(first: dict[str, Any]) -> None:
+        heads.measure(first)
+        if new:
+            whiten(visual, first["patches_RD"].float())
+
+    return learn(learning, views, ViewCollator(model), out / "see.pt", batch=batch, begin=begin, decay=DECAY)
+
+
+def look(
+    model: DescoreModel, views: DescribedViews, out: Path, *, batch: int, optimizer: Callable[[Heads], MuonAndAdamW]
+) -> Curve:
+    """Train the whole model on descriptions, and its states at visual tokens on what is to be predicted of them.
+    optimizer: makes the one of the model's weights and of these heads'."""
+    heads = LookHeads(model.query.shape[0])
+    learning = Learning(model.backbone, heads, optimizer(heads), partial(language_tokens, model), name="backbone")
+    return learn(learning, views, ViewCollator(model), out / "look.pt", batch=batch, begin=heads.measure)
+
+
+def learn(
+    learning: Learning,
+    items: Any,  # noqa: ANN401  # a dataclass of a data set, with `start`
+    collate: Callable[[Sequence[Any]], dict[str, Any]],
+    path: Path,
+    *,
+    batch: int,
+    begin: Callable[[dict[str, Any]], None] | None = None,
+    decay: float = 0.0,
+) -> Curve:
+    """A lesson from its start, or from its last saved state, to its end. begin: is called with the first items.
+    decay: last share of the lesson, over which the rates fall to 0. Returns the curve."""
+    steps = len(items) // batch
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         learning.load(path)
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-        learning.begin(collate([views[number] for number in range(FIRST_VIEWS)]), new=new)
+    elif begin:
+        begin(collate([items[number] for number in range(FIRST_VIEWS)]))
     began, window = time.monotonic(), Curve()
-    left = replace(views, start=learning.step * batch)
+    left = replace(items, start=learning.step * batch)
     for inputs in DataLoader(left, batch_size=batch, collate_fn=collate, num_workers=1, prefetch_factor=4):
-        window.append(learning.update(inputs, rate=_rate(learning.step, steps)))
+        window.append(learning.update(inputs, rate=_rate(learning.step, steps, decay)))
         if learning.step % LOG_EVERY == 0 or learning.step == steps:
-            means = {name: round(float(np.nanmean([each[name] for each in window])), 4) for name in window[0]}
-            learning.curve.append({"step": learning.step, **means})
-            print(f"see: {round(time.monotonic() - began)} s", learning.curve[-1], flush=True)
+            learning.curve.append({"step": learning.step, **_means(window)})
+            print(f"{path.stem}: {round(time.monotonic() - began)} s", learning.curve[-1], flush=True)
             window.clear()
         if learning.step % SAVE_EVERY == 0 or learning.step == steps:
             learning.save(path)
     return learning.curve
+
+
+def _means(window: Curve) -> dict[str, float]:
+    names = dict.fromkeys(name for each in window for name in each)
+    return {name: round(float(np.nanmean([each.get(name, np.nan) for each in window])), 4) for name in names}
 
 
 def take_eyes(model: DescoreModel, path: Path) -> None:
@@ -229,6 +324,6 @@ def whiten(visual: Any, patches_RD: Tensor, *, shrink: float = 1e-3, scale: floa
         visual.pos_embed.weight.normal_(0, place)
 
 
-def _rate(step: int, steps: int) -> float:
+def _rate(step: int, steps: int, decay: float) -> float:
     """Share of the peak rates."""
-    return min(1.0, (step + 1) / WARMUP, (steps - step) / (DECAY * steps))
+    return min(1.0, (step + 1) / WARMUP, (steps - step) / (decay * steps) if decay else 1.0)

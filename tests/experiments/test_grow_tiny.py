@@ -1,15 +1,29 @@
 """The recipe of the bundled model: what tokens are labelled with, what has a loss, and that the whole recipe runs."""
 
 import json
-import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
+from experiments.footage.cutouts import CutOuts, moving_cut_out
+from experiments.grow_tiny import grow, vision
 from experiments.grow_tiny.lessons import NO_CLIP, ChainItemCollator, compare
 from experiments.grow_tiny.optimizer import split_weights
-from experiments.grow_tiny.token_truth import CLASSES, UNKNOWN, of_drawn, of_footage
+from experiments.grow_tiny.teacher import Teacher
+from experiments.grow_tiny.token_truth import (
+    CLASSES,
+    UNKNOWN,
+    Harmed,
+    of_cut_out,
+    of_drawn,
+    of_real,
+    strengths,
+)
 from tests.experiments.test_footage import films, store  # noqa: F401  # fixtures
+from tests.experiments.test_generated import source  # noqa: F401  # a fixture
+from tests.experiments.test_generated import store as generated  # noqa: F401  # a fixture
+from tests.experiments.test_teacher import random_weights
 
 from descore.model.modeling import DescoreModel
 from descore.synthetic.generators import Flaw
@@ -58,11 +72,12 @@ def test_a_grey_clip_has_no_colour():
 
 def test_footage_has_its_flaws_and_setting_alone():
     clip = draw_plan(next(plans()), size=(128, 128)).clip
-    truth = of_footage(clip, (Flaw(name="blur", strength=0.3),))
+    flaws_N = strengths((Flaw(name="blur", strength=0.3),))
+    truth = of_real(Harmed(frames_THWC=clip.frames, flaws_N=flaws_N, known=False), np.arange(8))
     known = {name for name, label_V in truth.labels.items() if (label_V != UNKNOWN).any()}
     assert known == {"setting"}
     assert truth.labels["setting"].tolist() == [len(ATTRIBUTES["setting"])] * 64
-    assert truth.flaws_N.max() == pytest.approx(0.3)
+    assert np.nanmax(truth.flaws_N) == pytest.approx(0.3)
     assert np.isnan(truth.cover_VC).all()
 
 
@@ -83,15 +98,66 @@ def test_only_matrices_of_blocks_go_to_muon(tiny):
     assert any(weight is embedding for weight in others)
 
 
+@pytest.fixture
+def cut_outs(store):  # noqa: F811
+    """Nine discs in the store of footage, of which one is for testing."""
+    y_HW, x_HW = np.mgrid[-1:1:90j, -1:1:90j]
+    rgba_HW4 = np.full((90, 90, 4), 200, np.uint8)
+    rgba_HW4[..., 3] = 255 * (x_HW**2 + y_HW**2 < 0.9)
+    np.save(store.folder / "cutouts.npy", np.tile(rgba_HW4.ravel(), 9))
+    rows = [{"name": "a ball", "at": n * rgba_HW4.size, "width": 90, "height": 90} for n in range(9)]
+    (store.folder / "cutouts.json").write_text(json.dumps(rows), encoding="utf-8")
+    return CutOuts(store.folder)
+
+
+def test_a_cut_out_is_where_it_is_said_to_be(cut_outs):
+    """Over a still ground all that changes from frame to frame is under its cover, and it moves its way."""
+    ground = draw_plan(next(plans()), size=(96, 96)).clip
+    for seed in range(12):
+        laid = moving_cut_out(cut_outs, ground, rng=np.random.default_rng(seed))
+        if not laid.still:
+            continue
+        change_THW = np.abs(np.diff(laid.clip.frames.astype(int), axis=0)).max(axis=3)
+        assert not change_THW[(laid.cover_THW[1:] == 0) & (laid.cover_THW[:-1] == 0)].any()
+        truth = of_cut_out(laid, Harmed(frames_THWC=laid.clip.frames, flaws_N=strengths(())), np.arange(8))
+        assert set(truth.labels["way"]) <= {UNKNOWN, laid.way}
+        assert (truth.labels["way"] == laid.way).any()
+        assert truth.labels["camera"].tolist() == [0] * 36
+
+
 @pytest.mark.slow
-def test_the_recipe_runs_and_records_its_lessons(store, tmp_path):  # noqa: F811
+@pytest.mark.usefixtures("cut_outs")
+def test_the_recipe_runs_resumes_and_records(store, generated, tmp_path, monkeypatch):  # noqa: F811
+    """All lessons, at one or two updates each; a second run finds all of them done and writes the same model."""
+    monkeypatch.setattr(grow.Teacher, "open", lambda _: Teacher(random_weights()))
+    monkeypatch.setattr(vision, "FIRST_VIEWS", 8)
     sizes = {"see-steps": 1, "look-steps": 2, "judge-steps": 2, "prefer-steps": 1}
     sizes |= {"batch": 2, "pair-batch": 2, "calibration-clips": 4}
     options = [f"--{name}={value}" for name, value in sizes.items()]
-    command = [sys.executable, "-m", "experiments.grow_tiny.grow", "--footage", str(store.folder)]
-    subprocess.run([*command, "--out", str(tmp_path / "tiny"), *options], check=True)
+    stores = ["--footage", str(store.folder), "--generated", str(generated.folder)]
+    monkeypatch.setattr(sys, "argv", ["grow", *stores, "--out", str(tmp_path / "tiny"), *options])
+    grow.main()
     record = json.loads((tmp_path / "tiny" / "record.json").read_text(encoding="utf-8"))
     assert list(record["curves"]) == ["see", "look", "judge", "prefer"]
+    assert [record["curves"][name][-1]["step"] for name in ("see", "look")] == [1, 2]
+    assert all(np.isfinite(record["curves"][name][-1]["loss"]) for name in ("see", "look"))
     model = DescoreModel.from_pretrained(tmp_path / "tiny" / "model", device="cpu")
     assert model.settings.reward_std["overall"] > 0
-    assert (tmp_path / "tiny" / "chains").is_dir()
+    assert sum(weight.numel() for weight in model.parameters()) <= 20e6
+    assert sum(file.stat().st_size for file in (tmp_path / "tiny" / "model").iterdir()) <= 45e6
+    weights = (tmp_path / "tiny" / "model" / "model.safetensors").read_bytes()
+    grow.main()
+    assert (tmp_path / "tiny" / "model" / "model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cut_outs")
+def test_a_new_run_takes_the_eyes_of_another(store, generated, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(grow.Teacher, "open", lambda _: Teacher(random_weights()))
+    real_clips = grow.open_real_clips(generated, store)
+    model = grow.new_model(grow.Plan(), real_clips)
+    learned = {name: weight + 1 for name, weight in model.backbone.model.visual.state_dict().items()}
+    torch.save({"visual": learned}, tmp_path / "see.pt")
+    new = grow.initial_model(grow.Plan(eyes=str(tmp_path / "see.pt")), real_clips, tmp_path / "start")
+    for name, weight in new.backbone.model.visual.state_dict().items():
+        assert torch.equal(weight, learned[name]), name

@@ -6,8 +6,8 @@ import torch
 from experiments.footage.cutouts import name_of, random_way
 from experiments.grow_tiny.teacher import LABELS, STATISTICS, TOKEN_FEATURES, Teacher
 from experiments.grow_tiny.token_truth import ACTS, FLAWS, HARMS, KINDS, Harmed, of_real, strengths
-from experiments.grow_tiny.views import mean_and_change, taught_by
-from experiments.grow_tiny.vision import Standard, known_bce, mean_by
+from experiments.grow_tiny.views import differences, mean_and_change, taught_by
+from experiments.grow_tiny.vision import Standard, known_bce, known_smooth_l1, mean_by
 from tests.experiments.test_teacher import random_weights
 
 from descore.synthetic.generators import Flaw
@@ -52,6 +52,19 @@ def test_what_is_not_known_has_no_loss():
     """Of even odds each known share costs log 2."""
     assert known_bce(torch.zeros(3), torch.tensor([1.0, torch.nan, 0.0])).item() == pytest.approx(np.log(2))
     assert known_bce(torch.zeros(1), torch.tensor([torch.nan])).item() == 0
+    given = torch.zeros(2, requires_grad=True)
+    loss = known_smooth_l1(given, torch.tensor([torch.nan, 3.0]))
+    loss.backward()
+    assert loss.item() == pytest.approx(2.5)
+    assert given.grad.tolist() == [0, -1]
+
+
+def test_differences_are_from_pair_to_pair():
+    """Of 1, 3, 4 the first differences are 2 and 1, the second is -1."""
+    later_P2S = differences(torch.tensor([[1.0], [3.0], [4.0]]))
+    assert later_P2S[:, 0].tolist() == pytest.approx([np.nan, 2, 1], nan_ok=True)
+    assert later_P2S[:, 1].tolist() == pytest.approx([np.nan, np.nan, -1], nan_ok=True)
+    assert differences(torch.zeros(1, 2)).isnan().all()
 
 
 def test_a_harm_is_known_by_token():
@@ -59,7 +72,9 @@ def test_a_harm_is_known_by_token():
     sound_THWC = np.full((4, 64, 64, 3), 100, np.uint8)
     after_THWC = sound_THWC.copy()
     after_THWC[2:, 32:, :32] += 20
-    harmed = Harmed(frames_THWC=after_THWC, flaws_N=strengths((), {"melt": 0.4}), before={"dynamics": (sound_THWC, after_THWC)})
+    harmed = Harmed(
+        frames_THWC=after_THWC, flaws_N=strengths((), {"melt": 0.4}), before={"dynamics": (sound_THWC, after_THWC)}
+    )
     assert harmed.by_token(np.array([0, 1])).tolist() == [[0, 0]] * 4
     assert harmed.by_token(np.array([0, 1, 2, 3]))[4:].tolist() == [[0, 0], [0, 0], [0, 0.5], [0, 0]]
 

@@ -384,6 +384,7 @@ def test_the_command_makes_a_store_and_lists_it(films, tmp_path, monkeypatch, ca
     (tmp_path / "store" / "archives").symlink_to(archives)
     monkeypatch.setattr(command, "FILMS", made)
     monkeypatch.setattr(command, "ALBUMS", ())
+    monkeypatch.setattr(command, "make_cut_outs", lambda *_, **__: None)
     command.main(["--out", str(tmp_path / "store")])
     printed = capsys.readouterr()
     assert printed.err.splitlines() == ["decoding Long", "decoding Short"]

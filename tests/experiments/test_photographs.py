@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from experiments.footage import __main__ as command
+from experiments.footage import cutouts
 from experiments.footage import packages as packages_module
 from experiments.footage.camera import LEAST_SCALE, film_photograph, random_path
 from experiments.footage.clips import LEAST_DETAIL, LEAST_MOVEMENT, P_PHOTOGRAPH, Footage, detail, movement
+from experiments.footage.cutouts import CutOuts
 from experiments.footage.examples import footage_example, footage_pair
 from experiments.footage.packages import Archive, fetch, packed_folder, qt_files
 from experiments.footage.sources import ALBUMS, FILMS, Album
@@ -266,11 +268,60 @@ def test_the_error_of_apt_is_passed_on(album, tmp_path, monkeypatch):
 def test_the_command_takes_photographs_by_default(album, store, films, tmp_path, monkeypatch, capsys):  # noqa: F811
     monkeypatch.setattr(command, "FILMS", films[1])
     monkeypatch.setattr(command, "ALBUMS", (album,))
+    cut_outs = []
+    monkeypatch.setattr(command, "make_cut_outs", lambda folder, **_: cut_outs.append(folder))
     (tmp_path / "archives").symlink_to(store.folder / "archives")
     command.main(["--out", str(tmp_path), "--no-photographs"])
     assert "Views" not in capsys.readouterr().out
+    assert cut_outs == []
     command.main(["--out", str(tmp_path)])
+    assert cut_outs == [tmp_path]
     assert "Views: 7 photographs; drawn here; licence: none" in capsys.readouterr().out.splitlines()
+
+
+def test_named_photographs_become_cut_outs(tmp_path, monkeypatch):
+    """Of the stamps, those with a cover, of a wanted kind, large enough, and named by their text."""
+    disc = Image.new("RGBA", (120, 90), (200, 100, 0, 255))
+    disc.putpixel((0, 0), (0, 0, 0, 0))
+
+    def png(picture):
+        file = io.BytesIO()
+        picture.save(file, "PNG")
+        return file.getvalue()
+
+    stamps = {
+        "animals/duck": (disc, "A duck.\nEine Ente"),
+        "animals/large": (disc.resize((960, 720)), "An owl, at night."),
+        "animals/small": (disc.resize((60, 45)), "A mouse."),
+        "animals/opaque": (disc.convert("RGB"), "A dog."),
+        "animals/unnamed": (disc, "Boom!"),
+        "symbols/one": (disc, "A one."),
+    }
+    root = "./usr/share/tuxpaint/stamps"
+    files = {f"{root}/{name}.png": png(picture) for name, (picture, _) in stamps.items()}
+    files |= {f"{root}/{name}.txt": text.encode() for name, (_, text) in stamps.items()}
+    files["./usr/share/doc/stamps/copyright"] = b"drawn here"
+    (tmp_path / "archives").mkdir()
+    path = tmp_path / "archives" / "stamps_1.0_all.deb"
+    debian(path, files)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    archive = Archive(package="stamps", version="1.0", file=path.name, sha256=digest)
+    monkeypatch.setattr(cutouts, "TUX_PAINT", archive)
+    monkeypatch.setattr(cutouts, "_COPYRIGHT", ("data.tar.xz", "./usr/share/doc/stamps/copyright"))
+    for _ in range(2):  # a second time there is nothing to do
+        lines = []
+        cutouts.make_cut_outs(tmp_path, log=lines.append)
+    assert lines == []
+    made = CutOuts(tmp_path)
+    assert [row.name for row in (*made.rows["test"], *made.rows["train"])] == ["a duck", "an owl"]
+    assert made.picture(made.rows["test"][0]).tobytes() == disc.tobytes()
+    assert made.picture(made.rows["train"][0]).size == (320, 240)
+    assert (tmp_path / "stamps.copyright").read_bytes() == b"drawn here"
+
+
+def test_a_store_without_cut_outs_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"cutouts.json: not found; add cut-outs to the store"):
+        CutOuts(tmp_path)
 
 
 def test_the_committed_albums_have_names_of_their_own():

@@ -57,10 +57,9 @@ def lock_directory(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def lock_file(path: Path, *, name: Path) -> Iterator[None]:
-    """Hold a file for this process, as `lock_directory` does; it and its parents are made if they are not there.
-    `name` is what an error names. ConfigError if another process holds it, or it cannot be opened."""
+    """Hold a file for this process, as `lock_directory` does; it is made if it is not there. `name` is what an error
+    names. ConfigError if another process holds it, or it cannot be opened."""
     with _report_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a")
     with file:
         try:

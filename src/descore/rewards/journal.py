@@ -17,7 +17,7 @@ import numpy as np
 
 from descore.data.write import check_writable
 from descore.errors import ConfigError, DataError
-from descore.io import append_records, check_place, lock_file, parse_json_object
+from descore.io import append_records, check_place, lock_file, make_directory, parse_json_object
 
 JOURNAL_SUFFIX = ".journal"
 
@@ -79,6 +79,7 @@ class Journal:
         without a journal."""
         path = journal_of(out)
         check_out(out, overwrite=overwrite)
+        make_directory(out.parent)
         with lock_file(path, name=out):
             is_new = overwrite or not path.stat().st_size
             if is_new:

@@ -24,7 +24,7 @@ from descore.data.schema import OVERALL, PairColumns, pair_columns_of, parse_pai
 from descore.data.tables import Cells, columns_of, read_rows
 from descore.data.write import moved_path, schema_cells, schema_columns, table_writer
 from descore.errors import ConfigError, DataError
-from descore.io import append_records, lock_file, read_records
+from descore.io import append_records, lock_file, make_directory, read_records
 from descore.rewards.journal import check_out, journal_of
 from descore.types import Pair, Preference
 
@@ -203,6 +203,7 @@ class VoteJournal:
             raise ConfigError(f"{out}: is the table that is judged; choose another --out")
         check_out(out, overwrite=False)
         path, settings = journal_of(out), {"labels": list(task.labels), "seed": task.seed}
+        make_directory(out.parent)
         with lock_file(path, name=out):
             journal = cls(task, out)
             if path.stat().st_size:

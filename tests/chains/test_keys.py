@@ -74,8 +74,9 @@ def test_a_key_is_sent_and_written_nowhere(tmp_path, pairs, name, caplog, capfd)
 def test_a_key_that_is_missing_is_asked_for_by_name(tmp_path, pairs, monkeypatch):
     monkeypatch.delenv("TEACHER_KEY")
     config = make_config(tmp_path, pairs, teacher={"api_key_env": "TEACHER_KEY"})
+    assert estimate_collection(config).missing  # asks nothing, and needs none
     with pytest.raises(DescoreError, match="the environment has no TEACHER_KEY; export it"):
-        estimate_collection(config)
+        collect_chains(config)
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,13 @@ def test_a_dry_run_says_what_it_takes(descore, config, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_only_a_dry_run_needs_no_key(descore, config):
+    without = ("chains", "collect", config, "teacher.api_key_env=NOT_IN_THE_ENVIRONMENT")
+    assert descore(*without, "--dry-run").exit_code == 0
+    refused = descore(*without)
+    assert (refused.exit_code, refused.stdout) == (3, "")
+
+
 def test_collect_says_what_came_and_what_it_cost(descore, config, tmp_path):
     with StubTeacher(lambda _: right(LONG)) as stub:
         result = descore("chains", "collect", config, f"teacher.base_url={stub.url}")

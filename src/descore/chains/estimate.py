@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from descore.chains.asking import MissingChains, show_clip
 from descore.chains.config import CollectConfig
-from descore.chains.folder import ChainPlan, RunAnswers, check_same, holds_run, prices_of, refuse_key
+from descore.chains.folder import ChainPlan, RunAnswers, check_same, holds_run, prices_of
 from descore.chains.records import ChainRun
 from descore.errors import VideoError
 
@@ -46,8 +46,7 @@ class CollectionEstimate:
 
 def estimate_collection(config: CollectConfig) -> CollectionEstimate:
     """What is still to be asked, and what that will take, by a few clips that are read for it. Nothing is asked or
-    written. ConfigError as by `collect_chains`."""
-    refuse_key(config)
+    written, so that no key is needed. ConfigError as by `collect_chains`."""
     plan, run = ChainPlan.of(config), ChainRun(config.run.out)
     if holds_run(run, config):
         check_same(run, plan)

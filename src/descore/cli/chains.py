@@ -56,7 +56,10 @@ def collect(
         if settings.teacher.kind == "openai":
             require_packages()
         from descore.chains.estimate import estimate_collection
+        from descore.chains.folder import refuse_key
 
+        if not dry_run:
+            refuse_key(settings)
         estimate = estimate_collection(settings)
         if dry_run or not json:
             _print_estimate(estimate, settings, json=json)

@@ -6,6 +6,7 @@ import pytest
 from descore.chains.checking import check_chains
 from descore.chains.filtering import FilterConfig
 from descore.chains.output import filter_run
+from descore.chains.wording import check_lines
 from descore.chains.words import fit_logistic, judge_by_features, judge_by_words
 from descore.errors import ConfigError, DataError
 from descore.report.cards import render_chain_check
@@ -25,11 +26,11 @@ def nothing(prefers, side):  # noqa: ARG001
     return ""
 
 
-def made_run(folder, *, label, extra=nothing):
+def made_run(folder, *, label, extra=nothing, pairs=PAIRS):
     """Pairs of unlike marks; `label` says from the marks of both, or by chance, whom people prefer. `extra`: words of a
     chain from the preferred clip and its own."""
     rng = random.Random(0)
-    both = [rng.sample(MARKS, 2) for _ in range(PAIRS)]
+    both = [rng.sample(MARKS, 2) for _ in range(pairs)]
     labels = [label(*marks, rng) for marks in both]
     rows = [
         {"prompt": f"A red ball rolls, {n}", "video_a": f"{n}a.mp4", "video_b": f"{n}b.mp4", "preference": preferred}
@@ -116,7 +117,17 @@ def test_what_a_teacher_saw_is_a_finding(tmp_path):
 def test_few_pairs_are_not_tested(tmp_path):
     source = pair_source(tmp_path, "a", chain_a=[chain_of_marks(MARKS[0])], chain_b=[chain_of_marks(MARKS[2])])
     leak = check_chains(source.path).record["leak"]
-    assert leak == {"tested": 1, "findings": []}
+    assert leak == {"tested": 1, "left_out": "", "findings": []}
+
+
+def test_tests_that_lack_pairs_are_named(tmp_path):
+    """30 pairs have 60 chains, enough for the tests of one chain alone."""
+    checked = check_chains(made_run(tmp_path, label=better, pairs=30)[0].folder, shown=1)
+    leak = checked.record["leak"]
+    assert ("words" in leak, "own" in leak) == (True, False)
+    assert leak["left_out"] == "30 decided pairs are too few for the tests of pairs, which need 50"
+    assert {f"leak: {leak['left_out']}", "leak: none of these tests shows one"} <= set(check_lines(checked.record))
+    assert "None of these tests shows a leak; 30 decided pairs are too few" in render_chain_check(checked)
 
 
 def test_a_table_is_checked_as_a_run_is(tmp_path):
@@ -156,6 +167,7 @@ def test_the_page_shows_kept_and_rejected_side_by_side(tmp_path):
     assert "I see &lt;b&gt;a red ball" in page
     assert page.count("The video cannot be read.") == 4  # two rows of two clips without files
     assert "No test shows a leak." in page
+    assert f"<h1>Chains in <bdi>{run.folder}</bdi></h1>" in page
 
 
 def test_a_word_that_parts_the_classes_is_learned():

@@ -66,7 +66,6 @@ class ShownRow:
 class ChainCheck:
     """What came of collecting."""
 
-    name: str
     is_run: bool
     record: Mapping[str, Any]
     """All counts and figures, as plain values."""
@@ -86,7 +85,6 @@ def check_chains(path: Path, *, shown: int = MOST_SHOWN) -> ChainCheck:
     if not figures.counts.chains:
         raise DataError(str(path), 1, "no row has a chain; collect some: descore chains collect CONFIG.yaml")
     return ChainCheck(
-        name=path.name or str(path),
         is_run=is_run,
         record={"file": str(path), "kind": source.kind, **figures.record},
         shown=tuple(_with_frames(filtered) for filtered in picked.rows),

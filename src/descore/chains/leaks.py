@@ -53,13 +53,18 @@ class LeakTests:
             self._groups.append(prompt)
 
     def record(self, sees: Mapping[str, int]) -> dict[str, Any]:
-        """The figures of all tests, and `findings`, one line each. sees: how many chains saw what."""
+        """The figures of all tests, `findings`, one line each, and in `left_out` why not all were made. sees: how many
+        chains saw what."""
         tests: dict[str, Any] = {}
         if len(self._sign) >= _LEAST:
             tests |= self._by_verdict()
         if len(self._texts) >= _LEAST:
             tests |= self._by_words()
-        return {**tests, "tested": len(self._sign) or len(self._texts), "findings": _findings(tests, sees)}
+        left_out = ""
+        if tests and 0 < len(self._sign) < _LEAST:
+            left_out = f"{len(self._sign):,} decided pairs are too few for the tests of pairs, which need {_LEAST}"
+        counted = {"tested": len(self._sign) or len(self._texts), "left_out": left_out}
+        return {**tests, **counted, "findings": _findings(tests, sees)}
 
     def _by_verdict(self) -> dict[str, Any]:
         sign_B, group_B = np.array(self._sign), np.array(self._prompts, np.str_)

@@ -62,9 +62,11 @@ def check_lines(record: Mapping[str, Any]) -> Iterator[str]:
     leak = record["leak"]
     tests = ", ".join(f"{words} {_share(leak[name])}" for name, words in _TESTS.items() if name in leak)
     yield f"leak: {tests}" if tests else f"leak: not tested, {leak['tested']:,} labelled chains are too few"
+    if leak["left_out"]:
+        yield f"leak: {leak['left_out']}"
     yield from (f"leak: {finding}" for finding in leak["findings"])
     if tests and not leak["findings"]:
-        yield "leak: no test shows one"
+        yield f"leak: {'none of these tests' if leak['left_out'] else 'no test'} shows one"
 
 
 def round_lines(figures: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -28,7 +28,7 @@ from descore.evaluation.runs import RESULTS_FILE, Run, read_run, run_evaluation
 from descore.io import atomic_write
 from descore.scorer import SamplingParams, Scorer
 from descore.stats.bootstrap import Figure
-from descore.types import DIMENSIONS, Pair, RatedClip
+from descore.types import DIMENSIONS, Pair, Paradigm, RatedClip
 from experiments.footage import benchmark as footage
 from experiments.generated import benchmark as generated
 
@@ -217,9 +217,9 @@ def draw_pairs(folder: Path, *, count: int, seed: int, label_noise: float = 0.0,
 
 
 @lru_cache(maxsize=1)
-def open_scorer(model: str) -> Scorer:
+def open_scorer(model: str, paradigm: Paradigm | None = None) -> Scorer:
     """The model of a checkpoint; the last one stays open, since opening takes longer than judging a small split."""
-    return Scorer.from_pretrained(model, batch_size=32)
+    return Scorer.from_pretrained(model, paradigm=paradigm, batch_size=32)
 
 
 def judge_benchmark(
@@ -230,6 +230,7 @@ def judge_benchmark(
     limit: int | None,
     sampling_params: SamplingParams,
     root: Path | None = None,
+    paradigm: Paradigm | None = None,
 ) -> Run:
     """The evaluation run of a model on a benchmark's first pairs; a finished run in the folder is read instead.
 
@@ -240,7 +241,7 @@ def judge_benchmark(
         if run.config["limit"] != limit:
             raise SystemExit(f"{folder} judges {run.config['limit']} pairs, expected {limit}; choose another --out")
         return run
-    judge = ModelJudge(scorer=open_scorer(model), sampling_params=sampling_params)
+    judge = ModelJudge(scorer=open_scorer(model, paradigm), sampling_params=sampling_params)
     return evaluate(judge, benchmark, folder=folder, limit=limit, root=root)
 
 

@@ -1,6 +1,6 @@
-r"""What chains are worth by who wrote them, which filter pays, and how bad a teacher may be, where the truth is known.
+"""What chains are worth by who wrote them, which filter pays, and how bad a teacher may be, where the truth is known.
 
-    python -m experiments.chains.run --start START [--out runs/chains_study] [--only RUN ...] [--dry]
+    python -m experiments.chains.run [--start MODEL] [--out runs/chains_study] [--only RUN ...] [--dry]
 
 All runs of a seed have the same pairs with the same labels, and equally many updates of stage 0 and stage 1:
 
@@ -8,22 +8,19 @@ All runs of a seed have the same pairs with the same labels, and equally many up
     teacher80, 60     a teacher with 80 % or 60 % of its marks right, one chain a clip; a tenth of its chains are no use
     ...-form          the same, four chains a clip, filtered by form, length, marks and grounding
     ...-filtered      and by agreement with the label
-    self-1, 2, 3      three rounds of self-collection, from START itself
+    self-1, 2, 3      three rounds of self-collection, from the start itself
     pairs-only        no chain: the discriminative path
 
-START writes chains and judges badly: its own chains have to be read, or self-collection has nothing to begin with. No
-update of this study could teach a model to write them that never did: the bundled model took some 6,000 chains. So a
-model that sees and describes gets a short lesson in judging first:
+The start sees, describes and compares, and does not know what marks mean: the bundled model, after stage 0 on true
+chains of other pairs whose marks are drawn at random. A general model under a rubric that is new to it is like that,
+and so its chains can be read. It also learned the true marks once, and may recall them sooner than another would learn
+them. --start names another model, one that writes chains: from one that never wrote any, such as `grow_tiny` has
+behind its lesson `look`, no update of this study could teach it, since that took the bundled model some 6,000 chains.
 
-    python -m experiments.footage --out runs/footage
-    python -m experiments.grow_tiny.grow --footage runs/footage --out runs/pre_chain --judge-steps 0 --prefer-steps 0
-    python -m experiments.grow_tiny.grow --footage runs/footage --out runs/chain_start --start runs/pre_chain/chains \
-        --see-steps 0 --look-steps 0 --judge-steps 200 --prefer-steps 0 --first 100000
-
-Each model, START among them, judges the drawn benchmarks. Each run has a process of its own, so that memory does not
-grow, and a stopped study resumes. Runs named by --only, such as true-seed0, are done alone, and no record is written,
-so that several processes can share the work. Otherwise the findings after each seed go to record.json and, as tables,
-to the screen. If a round's filters keep nothing, that is a finding: the round and those behind it are noted as
+Each model, the start among them, judges the drawn benchmarks. Each run has a process of its own, so that memory does
+not grow, and a stopped study resumes. Runs named by --only, such as true-seed0, are done alone, and no record is
+written, so that several processes can share the work. Otherwise the findings after each seed go to record.json and, as
+tables, to the screen. If a round's filters keep nothing, that is a finding: the round and those behind it are noted as
 empty."""
 
 import argparse
@@ -77,11 +74,15 @@ from experiments.harness import (
 HERE = Path(__file__).parent
 FIRST_SEED = 50
 """Of pairs; those below are of other studies."""
+START_SEED, START_RIGHT = 90, 1 / 3
+"""Of the start: seed of its pairs, and the share of its marks that chance gets right."""
 SECONDS = {"a chain": 0.14, "a pair": 0.25, "a clip": 0.16, "a collected chain": 0.07}
 """Measured with the bundled model on a core of its own: to train on a chain in stage 0 and on a pair in stage 1, to
 judge a clip and to write a chain. Used by the plan until a run of the same kind is finished; a machine with other work
 takes several times as long."""
 SELF = "self"
+FORM_ALONE = FilterConfig(agreement=False, grounding=False, min_words=0)
+"""Filters that ask for an answer alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +119,7 @@ DRY = ChainPlan(seeds=(0,), pairs=4, write_steps=1, score_steps=1, batch=2, chai
 def main() -> None:
     """Print the plan, run it, and write the findings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--start", default="runs/chain_start/model", help="checkpoint that all runs start from")
+    parser.add_argument("--start", help="checkpoint that all runs start from; default: one that is made for this")
     parser.add_argument("--out", type=Path, help="clips, chains, models and judgements; not the record")
     parser.add_argument("--only", nargs="+", metavar="RUN", help="do these runs, and write no record")
     parser.add_argument("--dry", action="store_true", help="a few minutes of everything; its record stays in --out")
@@ -131,7 +132,7 @@ def main() -> None:
     study(plan, start=options.start, out=out, only=options.only, record_folder=out if options.dry else HERE)
 
 
-def study(plan: ChainPlan, *, start: str, out: Path, only: Sequence[str] | None, record_folder: Path) -> None:
+def study(plan: ChainPlan, *, start: str | None, out: Path, only: Sequence[str] | None, record_folder: Path) -> None:
     """Do the runs that are not done; after each seed write and print the findings, unless only some are wanted."""
     judgements: JudgementsByRun = {}
     kept: dict[str, Any] = {}
@@ -146,14 +147,15 @@ def study(plan: ChainPlan, *, start: str, out: Path, only: Sequence[str] | None,
         kept[name] = of_filters
         if only is None and (condition, seed) == [run for run in plan.runs if run[1] == seed][-1]:
             findings = chain_findings(judgements, kept)
-            record = {"start": start, **provenance(plan), **findings}
+            record = {"start": start or "marks at random", **provenance(plan), **findings}
             write_record(record_folder / "record.json", record)
             print(f"\nAfter seed {seed}, {record_folder / 'record.json'}:\n\n{chain_tables(findings)}\n", flush=True)
 
 
-def run_apart(name: str, plan: ChainPlan, *, start: str, out: Path) -> None:
+def run_apart(name: str, plan: ChainPlan, *, start: str | None, out: Path) -> None:
     """Do a run in a process of its own."""
-    command = [sys.executable, "-m", "experiments.chains.run", "--only", name, "--start", start, "--out", str(out)]
+    command = [sys.executable, "-m", "experiments.chains.run", "--only", name, "--out", str(out)]
+    command += [] if start is None else ["--start", start]
     subprocess.run([*command, *(["--dry"] if plan is DRY else [])], check=True)
 
 
@@ -179,12 +181,12 @@ def planned_runs(plan: ChainPlan) -> list[PlannedRun]:
     ]
 
 
-def do_run(condition: str, seed: int, plan: ChainPlan, *, start: str, out: Path) -> tuple[JudgementsByRun, Any]:
+def do_run(condition: str, seed: int, plan: ChainPlan, *, start: str | None, out: Path) -> tuple[JudgementsByRun, Any]:
     """Train the models of a condition and judge them; what its filters kept is given beside the judgements."""
     began, name = time.monotonic(), run_name(condition, seed)
     file = out / "judged" / name / "trained.json"
     if not file.is_file():
-        models, kept = train_run(condition, seed, plan, start=start, out=out)
+        models, kept = train_run(condition, seed, plan, start=start or made_start(plan, out=out), out=out)
         atomic_write(file, json.dumps({"models": models, "kept": kept}, default=str) + "\n")
     done = read_json_object(file)
     judged: JudgementsByRun = {}
@@ -196,6 +198,7 @@ def do_run(condition: str, seed: int, plan: ChainPlan, *, start: str, out: Path)
                 folder=out / "judged" / name / f"{model_name}-{benchmark}",
                 limit=plan.limit,
                 sampling_params=_sampling_params(model_name, plan),
+                paradigm="generative" if condition == START else None,  # it has not learned to score
             )
             judged[model_name, seed, benchmark] = judgement_of(run)
     note_time(name, time.monotonic() - began, out=out)
@@ -228,15 +231,35 @@ def chain_table(condition: str, seed: int, plan: ChainPlan, pairs: Path, *, out:
     if condition == PAIRS_ONLY:
         return _without_chains(pairs, folder), {}
     name, _, filters = condition.removeprefix("teacher").partition("-")
+    settings = {"": FORM_ALONE, "form": FilterConfig(agreement=False), "filtered": FilterConfig()}[filters]
     chains = plan.chains if filters else 1
-    settings = {
-        "": FilterConfig(agreement=False, grounding=False, min_words=0),
-        "form": FilterConfig(agreement=False),
-        "filtered": FilterConfig(),
-    }[filters]
-    run = write_teacher_run(pairs, folder, right=TEACHERS[name], chains=chains, seed=seed)
+    return _teacher_table(pairs, folder, settings, right=TEACHERS[name], chains=chains, seed=seed)
+
+
+def _teacher_table(
+    pairs: Path, folder: Path, settings: FilterConfig, *, right: float, chains: int, seed: int
+) -> tuple[Path, dict[str, Any]]:
+    """Chains of a teacher that errs, filtered, and what was kept."""
+    run = write_teacher_run(pairs, folder, right=right, chains=chains, seed=seed)
     _, rubric = read_as(find_checkpoint("tiny"), None)
     return run.table, filter_run(run, read_chain_source(pairs), settings, rubric=rubric)
+
+
+def made_start(plan: ChainPlan, *, out: Path) -> str:
+    """The bundled model behind stage 0 on chains with marks at random; made once."""
+    folder = out / "trained" / START
+    if not (folder / "model").is_dir():
+        pairs = draw_pairs(out / "pairs" / START, count=plan.pairs, seed=START_SEED)
+        table, _ = _teacher_table(
+            pairs,
+            out / "chains" / START,
+            FilterConfig(agreement=False),
+            right=START_RIGHT,
+            chains=1,
+            seed=START_SEED,
+        )
+        train_sft(_stage("sft", SftConfig, plan, START_SEED, "tiny", table, folder))
+    return str(folder / "model")
 
 
 def _without_chains(pairs: Path, folder: Path) -> Path:

@@ -95,7 +95,7 @@ def test_the_study_runs_and_resumes_at_the_smallest_size(tmp_path, monkeypatch, 
     monkeypatch.setattr(run, "ROUNDS", 1)
     only = ["start", "teacher60-filtered-seed0", "self-seed0", "pairs-only-seed0"]
     for _ in range(2):
-        run.study(run.DRY, start="tiny", out=tmp_path, only=only, record_folder=tmp_path)
+        run.study(run.DRY, start=None, out=tmp_path, only=only, record_folder=tmp_path)
     assert capsys.readouterr().out.count(" min") == len(only)  # each run was done once
     judged_models = {path.name for path in (tmp_path / "judged").glob("*/*-drawn")}
     assert judged_models == {"start-drawn", "teacher60-filtered-drawn", "self-1-drawn", "pairs-only-drawn"}

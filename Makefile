@@ -66,7 +66,7 @@ TORCH ?= $$(grep -E '^torch(vision)?==' constraints.txt)
 define smoke
 	$(PYTHON) -m venv --clear $(1)
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2) --editable '.[train,tables,tensorboard]' \
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2) --editable '.[train,tables,tensorboard,smolvlm]' \
 		pytest pytest-xdist hypothesis
 	$(1)/bin/descore doctor
 	$(1)/bin/descore score src/descore/bundled/clips/rabbit.mp4 --prompt 'a rabbit sniffs a flower'

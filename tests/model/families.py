@@ -127,6 +127,27 @@ def internvl(tokenizer, *, text="qwen3"):
     )
 
 
+def smolvlm(tokenizer):
+    tokenizer = with_names(
+        tokenizer,
+        end="<end_of_utterance>",
+        fake_image_token="<fake_token_around_image>",
+        image_token="<image>",
+        global_image_token="<global-img>",
+        end_of_utterance_token="<end_of_utterance>",
+    )
+    edges = {"size": {"longest_edge": 4 * EDGE}, "max_image_size": {"longest_edge": EDGE}}
+    images, videos = transformers.SmolVLMImageProcessor(**edges), transformers.SmolVLMVideoProcessor(**edges)
+    processor = transformers.SmolVLMProcessor(images, tokenizer, videos, image_seq_len=4)
+    return processor, transformers.SmolVLMConfig(
+        text_config=plain_text(tokenizer, "llama"),
+        vision_config=SMALL_TOWER,
+        image_token_id=processor.image_token_id,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,  # None would not be kept, and its default is beyond the vocabulary
+    )
+
+
 def as_qwen3_5(tokenizer):
     """With the family's own cuts between words: transformers opens every tokenizer of the family so."""
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
@@ -183,12 +204,33 @@ def qwen3_5_moe(tokenizer):
     return qwen3_5(tokenizer, name="Qwen3_5MoeConfig", shared_expert_intermediate_size=32, **sizes)
 
 
+def llava_onevision(tokenizer):
+    tokenizer = with_names(tokenizer, image_token="<image>", video_token="<video>")
+    processor = transformers.LlavaOnevisionProcessor(
+        transformers.LlavaOnevisionImageProcessor(size=SIZE),
+        tokenizer,
+        transformers.LlavaOnevisionVideoProcessor(size=SIZE),
+        num_image_tokens=16,
+        vision_feature_select_strategy="full",
+        chat_template=template("<video>\n"),
+    )
+    return processor, transformers.LlavaOnevisionConfig(
+        text_config=plain_text(tokenizer, "qwen2"),
+        vision_config={**SMALL_TOWER, "model_type": "siglip_vision_model", "vision_use_head": False},
+        image_token_index=processor.image_token_id,
+        video_token_index=processor.video_token_id,
+        tie_word_embeddings=True,
+    )
+
+
 BUILDERS = {
     "qwen2_vl": qwen2_vl,
     "qwen2_5_vl": qwen2_5_vl,
     "internvl": internvl,
     "qwen3_5": qwen3_5,
     "qwen3_5_moe": qwen3_5_moe,
+    "smolvlm": smolvlm,
+    "llava_onevision": llava_onevision,
 }
 CLIPS = [
     noise_clip(0),

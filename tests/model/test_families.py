@@ -13,7 +13,7 @@ from tests.model.families import CLIPS, build, clips_of, internvl, qwen2_5_vl
 from tests.model.test_decoding import assert_equal, recorded, write
 from tests.training.conftest import make_cold_config, make_config, make_data, write_table
 from tests.training.rl_case import make_rl_config, marked_rows
-from tests.training.test_models import IDLE, of_part, step, table
+from tests.training.test_models import is_idle, of_part, step, table
 
 from descore.data.chat import QUERY_TOKEN, video_metadata
 from descore.engines.exports import open_export
@@ -22,7 +22,7 @@ from descore.model import qwen3_vl
 from descore.model.checkpoint import CheckpointSettings
 from descore.model.export import export_for_vllm
 from descore.model.generation import score_chains, suppressed_token_ids, think_and_score
-from descore.model.modeling import FAMILIES, DescoreModel, family_of, merge_adapters
+from descore.model.modeling import FAMILIES, DescoreModel, family_of, merge_adapters, open_processor
 from descore.model.small import small_tokenizer
 from descore.training.cold_start import train_cold_start
 from descore.training.config import BACKBONE_PARTS
@@ -36,7 +36,7 @@ TOLERANCE = 1e-5
 PROMPTS = ["a red ball", "a long prompt: " + "and then " * 9, "?", "x" * 50]
 TYPES = ["qwen2_vl", "qwen2_5_vl"]
 """Those with positions of their own here."""
-SQUARE = ["internvl"]
+SQUARE = ["internvl", "smolvlm", "llava_onevision"]
 """Those whose frames are squares of one size."""
 RECURRENT = ["qwen3_5", pytest.param("qwen3_5_moe", marks=pytest.mark.slow)]
 """Those with linear attention. What is particular to them is tested below, the rest in the slow tests."""
@@ -62,7 +62,7 @@ def test_one_pass_is_reading_again(model):
     limit = 60 if model.family.PACKS else 70  # more than a room of own columns has
     completions = think_and_score(model, prompts, limit=limit, temperature=4.0, samples=3, seeds=[1, 2, 3, 4])
     lengths = {len(c.token_ids) for of_clip in completions for c in of_clip}
-    assert len(lengths) > 2, "the chains are of unlike lengths"
+    assert len(lengths) > 1, "the chains are of unlike lengths"
     for sample in range(3):
         again_BK = score_chains(model, prompts, [of_clip[sample].token_ids for of_clip in completions])
         torch.testing.assert_close(rewards_of(completions)[:, sample], again_BK, atol=TOLERANCE, rtol=0)
@@ -237,7 +237,7 @@ def test_every_linear_layer_of_a_part_has_an_adapter(model, part):
     }
     set_trainable(adapted, table(**{part: "lora"}), precision=torch.float32)
     adapters = {name.split(".lora_")[0] for name, _ in adapted.backbone.named_parameters() if ".lora_" in name}
-    assert {name for name in adapters if IDLE not in f"{name}."} == linear - {"lm_head"}
+    assert {name for name in adapters if not is_idle(f"{name}.")} == linear - {"lm_head"}
 
 
 def test_a_saved_model_is_the_same(model, tmp_path):
@@ -274,7 +274,7 @@ def test_the_three_stages_move_what_they_should(model, tmp_path):
     projections = {
         name
         for name in before
-        if name.startswith("backbone.model.language_model.")
+        if name.startswith(tuple(f"backbone.{prefix}" for prefix in model.family.PARTS["language_model"]))
         and name.endswith(tuple(f".{target}.weight" for target in model.family.LORA_TARGETS["language_model"]))
     }
     train_sft(make_config(tmp_path, tmp_path / "sft", "optim.max_steps=2"))
@@ -387,7 +387,7 @@ def test_steps_of_each_family_can_be_recorded(model):
     assert {name.replace("multimodal_", "") for name in calls} == {"forward", "apply_rotary_pos_emb"}
 
 
-@pytest.mark.parametrize("model_type", SQUARE)
+@pytest.mark.parametrize("model_type", ["internvl", *SLOW[1:3]])
 def test_squares_are_read_as_transformers_reads_them(model_type):
     """Its processor's pixels, and its own forward, which takes one clip at a time."""
     model = build(model_type)
@@ -395,7 +395,7 @@ def test_squares_are_read_as_transformers_reads_them(model_type):
         inputs = model.chat.lay_out_prompts([clip], [prompt])
         frames, text = torch.from_numpy(clip.frames).permute(0, 3, 1, 2), model.chat.user_turn(prompt)
         sampled = {"do_resize": False, "do_sample_frames": False, "video_metadata": [video_metadata(clip)]}
-        others = model.chat.processor(text=[text], videos=[frames], return_tensors="pt", **sampled)
+        others = model.chat.processor(text=[text], videos=[[frames]], return_tensors="pt", **sampled)
         others.pop("attention_mask"), others.pop("input_ids")
         pixels = next(iter(others.values()))
         assert torch.equal(pixels.flatten(0, -4), inputs["pixel_values_videos"])
@@ -426,9 +426,11 @@ def test_sampling_makes_squares(model_type):
     """Of any picture, unless settings say otherwise."""
     model = build(model_type)
     backbone = {"source": model.backbone.config, "processor": model.chat.processor}
-    sampling = DescoreModel.from_backbone(**backbone).settings.sampling
+    settings = CheckpointSettings(sampling=VideoSampling(fps=4.0))
+    sampling = DescoreModel.from_backbone(**backbone, settings=settings).settings.sampling
+    assert sampling.fps == 4.0
     assert {fit_size(*size, sampling=sampling) for size in ((1280, 720), (9, 1800), (32, 32))} == {(32, 32)}
-    own = CheckpointSettings(sampling=VideoSampling(fps=4.0))
+    own = CheckpointSettings(sampling=VideoSampling(size_multiple=16))
     assert DescoreModel.from_backbone(**backbone, settings=own).settings.sampling == own.sampling
 
 
@@ -459,3 +461,48 @@ def test_attention_of_another_kind_is_refused():
     processor, config = internvl(small_tokenizer(["a"], vocabulary=300), text="gpt_oss")
     with pytest.raises(CheckpointError, match="its language model is 'gpt_oss'; expected one of qwen2, qwen3, "):
         DescoreModel.from_backbone(config, processor=processor)
+
+
+def test_smolvlm_tells_minute_and_second_in_words():
+    model = build("smolvlm")
+    clips = [replace(clips_of(model)[0], times=(0.0, 0.5, 1.0, 61.0), duration=62.9), clips_of(model)[2]]
+    texts = model.chat.tokenizer.batch_decode(model.chat.lay_out_prompts(clips, ["a red ball"] * 2)["input_ids"])
+    frame = "<fake_token_around_image><global-img>" + "<image>" * 4 + "<fake_token_around_image>"
+    frames = "".join(f"\nFrame from {time}:{frame}" for time in ("00:00", "00:00", "00:01", "01:01"))
+    assert texts[0] == (
+        "<|im_start|>User: You are provided the following series of four frames from a 0:01:02 [H:MM:SS] video.\n"
+        f"{frames}\n\nJudge whether the video shows: a red ball<end_of_utterance>\nAssistant:"
+    )
+    assert "series of one frames from a 0:00:01" in texts[1], "also beside a longer clip"
+
+
+def test_a_frame_of_even_grey_is_a_frame_to_smolvlm():
+    """Its pixels are all 0 once normalized, as those of transformers' padding."""
+    model = build("smolvlm")
+    clip = clips_of(model)[0]
+    inputs = model.chat.lay_out_prompts([clip], ["x"])
+    inputs["pixel_values_videos"][1] = 0.0
+    with torch.no_grad():
+        encoded = model.family.encode_vision(model.backbone, inputs)
+    assert len(encoded["vision_features"]) == len(clip.times)
+
+
+def test_llava_onevision_tells_times_in_a_sentence():
+    model = build("llava_onevision")
+    clip = replace(clips_of(model)[0], times=(0.0, 0.5, 1.0, 2.25), duration=2.5)
+    [text] = model.chat.tokenizer.batch_decode(model.chat.lay_out_prompts([clip], ["a red ball"])["input_ids"])
+    # Of each frame 4 x 4 patches, pooled to 2 x 2; one token behind all.
+    assert text == (
+        f"<|im_start|>user\n{'<video>' * 17}\n"
+        "The video lasts for 2.50 seconds, and 4 frames are uniformly sampled from it. These frames are located at "
+        "0.00s,0.50s,1.00s,2.25s.Please answer the following questions related to this video.\n"
+        "Judge whether the video shows: a red ball<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+@pytest.mark.slow
+def test_without_num2words_smolvlm_says_what_to_install(tmp_path, monkeypatch):
+    build("smolvlm").chat.processor.save_pretrained(tmp_path)
+    monkeypatch.setattr("transformers.models.smolvlm.processing_smolvlm.num2words", None)
+    with pytest.raises(CheckpointError, match=r"cannot open the processor: .*`pip install num2words`"):
+        open_processor(tmp_path)

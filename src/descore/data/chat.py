@@ -235,7 +235,10 @@ class Chat:
     def user_turn(self, prompt: str) -> str:
         """The text of a prompt's turn, up to where the chain begins; the video is one placeholder in it."""
         turn = self.processor.apply_chat_template(
-            [{"role": "user", "content": self.user_parts(prompt)}], add_generation_prompt=True, tokenize=False
+            [{"role": "user", "content": self.user_parts(prompt)}],
+            add_generation_prompt=True,
+            tokenize=False,
+            processor_kwargs={"do_sample_frames": False},  # or SmolVLM's adds its own, with a warning each time
         )
         if not self.wraps_frames:
             return str(turn)

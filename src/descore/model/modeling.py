@@ -38,7 +38,7 @@ from descore.types import Paradigm
 
 MAX_PATCH = 256
 """The largest patch of a video processor, in pixels; known models have 14 and 16."""
-FAMILIES = ("qwen3_vl", "qwen2_vl", "internvl", "qwen3_5")
+FAMILIES = ("qwen3_vl", "qwen2_vl", "internvl", "qwen3_5", "smolvlm", "llava_onevision")
 """The module of each family, beside this one. They are imported in this order, until one has the model_type."""
 
 

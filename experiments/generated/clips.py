@@ -16,6 +16,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -23,9 +24,9 @@ from descore.errors import ConfigError
 from descore.types import Clip
 from descore.video.sampling import Timeline, VideoSampling, choose_frames
 from experiments.footage.camera import LEAST_SCALE, film_photograph
-from experiments.footage.clips import MULTIPLE, Footage, Photograph, Shot, movement, sizes
+from experiments.footage.clips import LEAST_DETAIL, MULTIPLE, Footage, Photograph, Shot, detail, movement, sizes
 from experiments.footage.store import FPS as FOOTAGE_FPS
-from experiments.generated.store import SPLITS, Frames, Split, read_index
+from experiments.generated.store import PLAIN, SPLITS, Frames, Split, read_index
 
 PIXELS = 128 * 128
 """Default of the most pixels in a frame."""
@@ -36,6 +37,9 @@ RATES = 4.0, 8.0
 """Frames a second: a clip is sampled at a rate in between, or more thinly where it would have too many frames."""
 LEAST_MOVEMENT = 0.3
 """Least `movement` of a clip, in levels. With less it looks frozen, or repeats frames by itself."""
+
+MOST_UNEVEN = 3.0
+"""Most `unevenness` of a clip that a chain may call smooth."""
 
 P_FOOTAGE = 0.5
 """Share of training clips that are films and photographs, where there is a store of them."""
@@ -87,6 +91,16 @@ class Window:
     """What it shows a part of: a generated clip, a photograph, or a shot of a film, by name."""
     prompt: str
     """What it was generated from; empty where that is not known."""
+    plain_source: bool = True
+    """Whether what it is a part of looks sound by itself."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether it looks sound by itself, so that a chain may say so: its source does, it is sharp and moves
+        evenly."""
+        if not self.plain_source or unevenness(self.clip.frames) > MOST_UNEVEN:
+            return False
+        return detail(self.clip.frames[::4]) >= LEAST_DETAIL
 
     def finished(self, frames_THWC: Frames | None = None) -> Clip:
         """The clip, or the clip with these frames instead, encoded."""
@@ -180,7 +194,9 @@ def clip_window(
     store: Generated, clip: GeneratedClip, *, rng: np.random.Generator, pixels: int = PIXELS, frames: int = FRAMES
 ) -> Window:
     """A random window of a generated clip."""
-    return _window(store.frames(clip), clip.times, clip.name, clip.prompt, rng=rng, pixels=pixels, frames=frames)
+    frames_NHWC = store.frames(clip)
+    window = _window(frames_NHWC, clip.times, clip.name, clip.prompt, rng=rng, pixels=pixels, frames=frames)
+    return replace(window, plain_source=clip.repository in PLAIN)
 
 
 def shot_window(footage: Footage, shot: Shot, *, rng: np.random.Generator, pixels: int, frames: int) -> Window:
@@ -275,6 +291,13 @@ def _finish(
     return Window(clip=clip, crf=int(rng.integers(_CRF[0], _CRF[1] + 1)), item=item, prompt=prompt)
 
 
+def unevenness(frames_THWC: Frames) -> float:
+    """Change of brightness in the step with most over that in the median one: 1 for a steady motion, more for a cut."""
+    grey_THW = frames_THWC[:, ::2, ::2].mean(axis=3, dtype=np.float32)
+    change_S = np.abs(np.diff(grey_THW, axis=0)).mean(axis=(1, 2))
+    return float(change_S.max() / max(float(np.median(change_S)), LEAST_MOVEMENT))
+
+
 def encoded(frames_THWC: Frames, *, crf: int) -> Frames:
     """The frames as H.264 gives them back. crf: x264's quality, 0 to 51; 23 is its default."""
     height, width = frames_THWC.shape[1:3]
@@ -287,14 +310,17 @@ def encoded(frames_THWC: Frames, *, crf: int) -> Frames:
     decoder = av.CodecContext.create("h264", "r")
     assert isinstance(decoder, av.VideoCodecContext)
     decoder.thread_count = 1
-    shown = [frame for packet in _packets(encoder, frames_THWC) for frame in decoder.decode(packet)]
-    shown += decoder.decode(None)
-    return np.stack([np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in shown])
+    decoded = [frame for packet in _packets(encoder, frames_THWC) for frame in decoder.decode(packet)]
+    decoded += decoder.decode(None)
+    back = VideoReformatter()
+    return np.stack([np.asarray(back.reformat(frame, format="rgb24").to_ndarray(), np.uint8) for frame in decoded])
 
 
 def _packets(encoder: av.VideoCodecContext, frames_THWC: NDArray[np.uint8]) -> Iterator[Any]:
+    there = VideoReformatter()
     for number, picture_HWC in enumerate(frames_THWC):
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture_HWC), format="rgb24")
+        frame = there.reformat(frame, format="yuv420p")
         frame.pts = number
         yield from encoder.encode(frame)
     yield from encoder.encode(None)

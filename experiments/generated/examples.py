@@ -12,7 +12,8 @@ from descore.synthetic.splits import ExamplePair
 from descore.training.collate import TrainingExample, TrainingPair
 from descore.types import PREFERENCE_SIGN, Clip, Preference, Verdict
 from experiments.generated.clips import FRAMES, PIXELS, Sources, Window
-from experiments.generated.harms import HARMS, VISIBLE, Acts, harmed, measured
+from experiments.generated.fields import Frames
+from experiments.generated.harms import HARMS, VISIBLE, Acts, measured
 from experiments.generated.store import Split
 from experiments.generated.things import Shown, alike
 from experiments.generated.truth import AppliedHarm, Request, Truth
@@ -72,14 +73,18 @@ class Examples:
     """The most frames in a clip."""
 
     def example(self, number: int) -> GeneratedExample:
-        """Example `number`."""
+        """Example `number`, of a clip that looks sound before it is harmed."""
         rng = self._rng(_EXAMPLE, number)
-        window = self._window(rng)
+        window = self._plain_window(rng)
         draw = rng.random()
         kinds = () if draw < P_SOUND else _ACTS if draw < P_SOUND + P_BOTH else (_ACTS[int(rng.integers(2))],)
         prompt = self._prompt(window, str(rng.choice(PROMPTS, p=P_PROMPTS)), rng)
-        harms = [harm for acts in kinds if (harm := self._plain_harm(window, acts, rng))]
-        return self._shown(window, prompt, tuple(harm for harm, _ in harms), tuple(seed for _, seed in harms))
+        frames_THWC, harms = window.clip.frames, list[AppliedHarm]()
+        for acts in kinds:
+            if harm := self._plain_harm(frames_THWC, acts, rng):
+                frames_THWC = harm.apply(frames_THWC)
+                harms.append(harm)
+        return self._shown(window, prompt, tuple(harms), frames_THWC)
 
     def pair(self, number: int) -> GeneratedPair:
         """Pair `number`, of one of five kinds: a clip sound and harmed, or at two strengths; two clips in different
@@ -93,12 +98,9 @@ class Examples:
     def harmed_pair(self, number: int, *, name: str) -> GeneratedPair:
         """Benchmark pair `number`: a clip sound, and with this harm at a clearly mild or clearly strong strength."""
         rng = self._rng(_BENCHMARK, number)
-        low, high = MILD if rng.random() < 0.5 else HARSH
-        strength = round(float(rng.uniform(low, high)), 3)
-        window, seed = self._visible(rng, AppliedHarm(name=name, strength=strength))
+        window, harm = self._visible(rng, name, _random_strength(rng))
         prompt = self._prompt(window, "own", rng)
-        worse = self._shown(window, prompt, (AppliedHarm(name=name, strength=strength),), (seed,))
-        return _in_random_order(self._shown(window, prompt, (), ()), worse, rng)
+        return _in_random_order(self._shown(window, prompt, ()), self._shown(window, prompt, (harm,)), rng)
 
     def _rng(self, use: int, number: int) -> np.random.Generator:
         return np.random.default_rng([_WORLD, _SPLITS[self.split], use, number])
@@ -106,51 +108,49 @@ class Examples:
     def _window(self, rng: np.random.Generator) -> Window:
         return self.sources.window(self.split, rng=rng, pixels=self.pixels, frames=self.frames)
 
-    def _visible(self, rng: np.random.Generator, harm: AppliedHarm) -> tuple[Window, int]:
-        """A window on which this harm is visible, and the seed to apply it with; after _TRIES the last."""
+    def _plain_window(self, rng: np.random.Generator) -> Window:
+        """The first of _TRIES that looks sound by itself, or the last."""
         for _ in range(_TRIES):
-            window, seed = self._window(rng), int(rng.integers(2**32))
-            after_THWC = harmed(window.clip.frames, harm.name, strength=harm.strength, seed=seed)
-            if measured(window.clip.frames, after_THWC) >= VISIBLE[harm.acts]:
+            window = self._window(rng)
+            if window.plain:
                 break
-        return window, seed
+        return window
 
-    def _plain_harm(self, window: Window, acts: Acts, rng: np.random.Generator) -> tuple[AppliedHarm, int] | None:
-        """A random harm that is visible in this window, and its seed; None if _TRIES of them were not."""
+    def _visible(self, rng: np.random.Generator, name: str, strength: float) -> tuple[Window, AppliedHarm]:
+        """A window on which this harm is visible; after _TRIES the last."""
         for _ in range(_TRIES):
-            low, high = MILD if rng.random() < 0.5 else HARSH
-            harm = AppliedHarm(name=_random_name(acts, rng), strength=round(float(rng.uniform(low, high)), 3))
-            seed = int(rng.integers(2**32))
-            after_THWC = harmed(window.clip.frames, harm.name, strength=harm.strength, seed=seed)
-            if measured(window.clip.frames, after_THWC) >= VISIBLE[harm.acts]:
-                return harm, seed
-        return None
+            window, harm = self._window(rng), _seeded(name, strength, rng)
+            if _is_visible(window.clip.frames, harm):
+                break
+        return window, harm
+
+    def _plain_harm(self, frames_THWC: Frames, acts: Acts, rng: np.random.Generator) -> AppliedHarm | None:
+        """A random harm that is visible in these frames; None if _TRIES of them were not."""
+        tried = (_seeded(_random_name(acts, rng), _random_strength(rng), rng) for _ in range(_TRIES))
+        return next((harm for harm in tried if _is_visible(frames_THWC, harm)), None)
 
     def _two_strengths(self, rng: np.random.Generator, *, sound: bool) -> tuple[GeneratedExample, GeneratedExample]:
         name = _random_name(_ACTS[int(rng.integers(2))], rng)
         low, high = np.sort(rng.uniform(0, 1 - APART, 2))
-        strong = AppliedHarm(name=name, strength=round(float(high) + APART, 3))
-        window, seed = self._visible(rng, strong)
+        window, strong = self._visible(rng, name, float(rng.uniform(APART, 1) if sound else high + APART))
         prompt = self._prompt(window, "own" if rng.random() < 0.5 else "nothing", rng)
-        weak = () if sound else (replace(strong, strength=round(float(low), 3)),)
-        return self._shown(window, prompt, weak, (seed,)), self._shown(window, prompt, (strong,), (seed,))
+        weak = () if sound else (replace(strong, strength=float(low)),)
+        return self._shown(window, prompt, weak), self._shown(window, prompt, (strong,))
 
     def _two_states(self, rng: np.random.Generator) -> tuple[GeneratedExample, GeneratedExample]:
         """Two clips under a prompt that asks for nothing."""
         prompt = NOTHING[int(rng.integers(len(NOTHING)))]
-        worse = AppliedHarm(name=_random_name(_ACTS[int(rng.integers(2))], rng), strength=float(rng.uniform(*HARSH)))
-        window, seed = self._visible(rng, worse)
-        other = self._window(rng)
-        better = (replace(worse, strength=float(rng.uniform(*MILD))),) if rng.random() < 0.5 else ()
-        return self._shown(other, prompt, better, (seed,)), self._shown(window, prompt, (worse,), (seed,))
+        name = _random_name(_ACTS[int(rng.integers(2))], rng)
+        window, strong = self._visible(rng, name, float(rng.uniform(*HARSH)))
+        weak = (_seeded(name, float(rng.uniform(*MILD)), rng),) if rng.random() < 0.5 else ()
+        return self._shown(self._window(rng), prompt, weak), self._shown(window, prompt, (strong,))
 
     def _two_prompts(self, rng: np.random.Generator) -> tuple[GeneratedExample, GeneratedExample]:
         """One clip under its own prompt and under one that is wrong."""
         window, own = self._described(rng)
-        wrong = self._prompt(window, "other", rng)
-        harms, seeds = self._same_harm(window, rng)
-        worse = self._shown(window, wrong, harms, seeds)
-        return self._shown(window, own, harms, seeds), replace(worse, quality=min(worse.quality, -1.0))
+        wrong, harms = self._prompt(window, "other", rng), self._same_harm(window, rng)
+        better = self._shown(window, own, harms)
+        return better, replace(self._shown(window, wrong, harms), quality=better.quality - 1)
 
     def _two_clips(self, rng: np.random.Generator) -> tuple[GeneratedExample, GeneratedExample]:
         """A prompt over the clip that it is of, and over another."""
@@ -159,16 +159,14 @@ class Examples:
             other = self._window(rng)
             if other.item != window.item and not self._shares(other, own):
                 break
-        harms, seeds = self._same_harm(window, rng)
-        worse = self._shown(other, own, harms, seeds)
-        return self._shown(window, own, harms, seeds), replace(worse, quality=min(worse.quality, -1.0))
+        harms = self._same_harm(window, rng)
+        better = self._shown(window, own, harms)
+        return better, replace(self._shown(other, own, harms), quality=better.quality - 1)
 
-    def _same_harm(self, window: Window, rng: np.random.Generator) -> tuple[tuple[AppliedHarm, ...], tuple[int, ...]]:
+    def _same_harm(self, window: Window, rng: np.random.Generator) -> tuple[AppliedHarm, ...]:
         """None, or one for both sides."""
-        if rng.random() < 0.6:
-            return (), ()
-        harm = self._plain_harm(window, _ACTS[int(rng.integers(2))], rng)
-        return ((), ()) if harm is None else ((harm[0],), (harm[1],))
+        harm = self._plain_harm(window.clip.frames, _ACTS[int(rng.integers(2))], rng) if rng.random() < 0.4 else None
+        return (harm,) if harm else ()
 
     def _described(self, rng: np.random.Generator) -> tuple[Window, str]:
         """A window with a prompt that is true of it."""
@@ -187,17 +185,22 @@ class Examples:
 
     def _prompt(self, window: Window, kind: str, rng: np.random.Generator) -> str:
         """A prompt of this kind; where there is none, one that asks for nothing."""
+        if kind == "nothing":
+            return NOTHING[int(rng.integers(len(NOTHING)))]
         own = self.words.own_prompt(window.item, window.prompt, rng)
-        other = self.words.other_prompt(self.split, own=own, shown=self._things(window), rng=rng)
-        made = {"own": own, "other": other, "partly": _joined(own, other, rng)}.get(kind, "")
-        return made or NOTHING[int(rng.integers(len(NOTHING)))]
+        if kind != "own":
+            other = self.words.other_prompt(self.split, own=own, shown=self._things(window), rng=rng)
+            own = other if kind == "other" else _joined(own, other, rng)
+        return own or NOTHING[int(rng.integers(len(NOTHING)))]
 
     def _shown(
-        self, window: Window, prompt: str, harms: tuple[AppliedHarm, ...], seeds: tuple[int, ...]
+        self, window: Window, prompt: str, harms: tuple[AppliedHarm, ...], frames_THWC: Frames | None = None
     ) -> GeneratedExample:
-        frames_THWC = window.clip.frames
-        for harm, seed in zip(harms, seeds, strict=False):
-            frames_THWC = harmed(frames_THWC, harm.name, strength=harm.strength, seed=seed)
+        """An example. frames: those with the harms, where they are made already."""
+        if frames_THWC is None:
+            frames_THWC = window.clip.frames
+            for harm in harms:
+                frames_THWC = harm.apply(frames_THWC)
         truth = Truth(shown=self._things(window), request=Request.of(prompt), harms=harms)
         wrong = 0.0 if truth.subject is None else (2 - truth.subject) / 2
         return GeneratedExample(
@@ -209,6 +212,19 @@ class Examples:
             item=window.item,
             quality=-sum(harm.strength for harm in harms) - wrong,
         )
+
+
+def _seeded(name: str, strength: float, rng: np.random.Generator) -> AppliedHarm:
+    return AppliedHarm(name=name, strength=round(strength, 3), seed=int(rng.integers(2**32)))
+
+
+def _random_strength(rng: np.random.Generator) -> float:
+    """Clearly mild or clearly strong."""
+    return float(rng.uniform(*(MILD if rng.random() < 0.5 else HARSH)))
+
+
+def _is_visible(frames_THWC: Frames, harm: AppliedHarm) -> bool:
+    return measured(frames_THWC, harm.apply(frames_THWC)) >= VISIBLE[harm.acts]
 
 
 def training_example(example: GeneratedExample) -> TrainingExample:

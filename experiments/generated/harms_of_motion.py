@@ -79,7 +79,8 @@ def swap(frames_THWC: Frames, strength: float, rng: np.random.Generator) -> Fram
     frames, height, width = frames_THWC.shape[:3]
     site = random_sites(rng, 1)[0]
     mask_HW = site.mask(height, width, radius=short_side(frames_THWC) * (0.2 + 0.3 * strength), soft=0.45)
-    switches = np.sort(rng.uniform(0.12, 0.95, 3))[: rng.integers(1, 4)]
+    first, later = rng.uniform(0.12, 0.7), rng.uniform(0.2, 0.5, 2)
+    switches = (first + np.array([0, *np.cumsum(later)]))[: rng.integers(1, 4)]
     on_T = (np.searchsorted(switches, np.linspace(0, 1, frames)) % 2).astype(np.float32)
     other_THWC = _donor(frames_THWC, site, rng)
     return mixed(frames_THWC, other_THWC, on_T[:, None, None] * mask_HW * np.float32(min(1, 0.35 + 1.3 * strength)))

@@ -41,17 +41,19 @@ Frames = NDArray[np.uint8]
 Row = Mapping[str, str]
 
 
-def read_splits() -> Mapping[str, Split]:
-    """The split of each repository, as the committed table states it."""
+def _read_splits() -> list[Row]:
     with (Path(__file__).parent / "splits.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return MappingProxyType(
-        {row["repository"]: split for row in rows for split in get_args(Split) if row["split"] == split}
-    )
+        return list(csv.DictReader(file))
 
 
-SPLITS = read_splits()
-"""The split of each repository."""
+_ROWS = _read_splits()
+SPLITS: Mapping[str, Split] = MappingProxyType(
+    {row["repository"]: split for row in _ROWS for split in get_args(Split) if row["split"] == split}
+)
+"""The split of each repository, as the committed table states it."""
+PLAIN = frozenset(row["repository"] for row in _ROWS if row["plain"] == "yes")
+"""Repositories whose clips look sound by themselves. In those of the others, made frame by frame with a network for
+stills, things change or flicker: they serve in pairs, where both sides do."""
 
 
 def make_store(source: Path, folder: Path, *, log: Log) -> dict[str, Any]:

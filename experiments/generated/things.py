@@ -6,6 +6,7 @@ they say what a prompt asks of the environment."""
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 
 THINGS: Mapping[str, str] = MappingProxyType(
@@ -24,17 +25,17 @@ THINGS: Mapping[str, str] = MappingProxyType(
         "madonna singer 1girl 1man",
         "a robot": "robot cyborg stormtrooper hulk superhero goku alien monster android transformer",
         "a toy": "teddy toy doll puppet origami lego",
-        "a vehicle": "car jeep truck bus van taxi motorbike motorcycle bicycle bike scooter tank tractor train "
+        "a vehicle": "car jeep truck bus taxi motorbike motorcycle bicycle bike scooter tank tractor train "
         "locomotive tram vehicle minivan ambulance limousine cooper porsche wagon trailer",
         "a boat": "boat ship steamship sailboat yacht canoe ferry gondola submarine catamaran schooner",
-        "an aircraft": "airplane plane aircraft helicopter rocket spaceship balloon airship jet drone airliner",
+        "an aircraft": "airplane plane aircraft helicopter rocket spaceship balloon airship jet airliner",
         "a building": "building house castle palace church mosque temple tower skyscraper lighthouse bridge "
-        "drawbridge monastery stupa barn windmill monument pyramid colosseum dome hut cottage "
+        "drawbridge monastery stupa barn monument pyramid colosseum dome hut cottage "
         "arch fortress dam boathouse",
         "a plant": "flower rose peony daisy tulip plant mushroom leaf cactus petal blossom maple tree palm "
         "acorn fungus",
         "food": "food fruit apple banana orange raspberries strawberry lemon cake bread pizza burger soup "
-        "ice-cream salad vegetable meal pretzel bagel cup coffee tea wine glass bottle mug",
+        "ice-cream salad vegetable meal pretzel bagel cup coffee tea wine",
         "an instrument": "guitar piano violin drum drums cello flute trumpet saxophone accordion harp organ veena "
         "harmonica banjo instrument",
         "a machine": "machine mechanism gears engine computer laptop phone camera washer clock hourglass "
@@ -50,9 +51,58 @@ def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
+def _labels(names: str) -> frozenset[str]:
+    return frozenset(names.split(","))
+
+
+LABELS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "a vehicle": _labels(
+            "ambulance,beach wagon,bicycle-built-for-two,bullet train,cab,convertible,"
+            "electric locomotive,fire engine,freight car,garbage truck,go-kart,golfcart,half track,"
+            "harvester,horse cart,jeep,jinrikisha,limousine,minibus,minivan,Model T,moped,"
+            "motor scooter,mountain bike,moving van,oxcart,passenger car,pickup,police van,racer,"
+            "recreational vehicle,school bus,snowmobile,snowplow,sports car,steam locomotive,streetcar,"
+            "tank,thresher,tow truck,tractor,trailer truck,tricycle,trolleybus"
+        ),
+        "a boat": _labels(
+            "aircraft carrier,canoe,catamaran,container ship,fireboat,gondola,lifeboat,liner,pirate,"
+            "schooner,speedboat,submarine,trimaran,wreck,yawl"
+        ),
+        "an aircraft": _labels("airliner,airship,balloon,space shuttle,warplane,wing"),
+        "a building": _labels(
+            "barn,beacon,bell cote,boathouse,castle,church,cliff dwelling,dome,megalith,monastery,"
+            "mosque,obelisk,palace,steel arch bridge,stupa,suspension bridge,triumphal arch,viaduct,"
+            "water tower,yurt"
+        ),
+        "an instrument": _labels(
+            "accordion,acoustic guitar,banjo,bassoon,cello,cornet,drum,electric guitar,flute,"
+            "French horn,gong,grand piano,harmonica,harp,maraca,marimba,oboe,ocarina,organ,panpipe,"
+            "sax,steel drum,trombone,upright,violin"
+        ),
+        "a toy": _labels("teddy"),
+        "fire": _labels("volcano"),
+    }
+)
+"""Names of ImageNet's labels of each class, but for those in RANGES."""
+RANGES: Mapping[str, range] = MappingProxyType(
+    {"an animal": range(398), "food": range(924, 970), "a plant": range(985, 998)}
+)
+"""Numbers of ImageNet's labels of a class, first to last but one."""
+_NO_FOOD = "hay"
+
+
+def class_of_label(number: int, name: str) -> str:
+    """The class of one of ImageNet's labels; empty if it is of none."""
+    if name == _NO_FOOD:
+        return ""
+    by_number = (thing for thing, numbers in RANGES.items() if number in numbers)
+    return next(by_number, next((thing for thing, names in LABELS.items() if name in names), ""))
+
+
 KNOWN_ABSENT = frozenset(("an animal", "a person", "a robot", "a toy", "a vehicle", "a boat", "an aircraft", "food"))
 """Classes of which a prompt that does not name them can be trusted that they are not shown; others may stand behind."""
-BY_LABEL = frozenset(("an animal", "a vehicle", "a boat", "an aircraft", "food"))
+BY_LABEL = frozenset(("an animal", "a vehicle", "a boat", "an aircraft", "food", "an instrument"))
 """Those of which ImageNet's labels tell whether they are shown: people have none."""
 ALIKE = frozenset((("a person", "a robot"), ("a toy", "an animal"), ("a toy", "a person"), ("a robot", "a toy")))
 """Classes that one thing may be of."""
@@ -65,7 +115,7 @@ PLACES = _set(
 )
 """Words by which a prompt asks for a place or a light."""
 CAMERA = _set(
-    "camera zoom zoom-in zoom-out dolly pan panning shot view close-up closeup orbit cinematic aerial angle "
+    "camera drone zoom zoom-in zoom-out dolly pan panning shot view close-up closeup orbit cinematic aerial angle "
     "handheld tracking"
 )
 """Words by which a prompt asks something of the camera."""
@@ -78,6 +128,7 @@ EMPTY = _set(
 """Words that ask for nothing to be seen."""
 
 _WORD = re.compile(r"[a-z0-9][a-z0-9'-]*")
+_TEDDY = re.compile(r"teddy bears?", re.IGNORECASE)
 _CLASS = {word: name for name, words in THINGS.items() for word in words.split()}
 
 
@@ -103,9 +154,11 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
+@lru_cache(maxsize=4096)
 def things_in(text: str) -> tuple[str, ...]:
     """Classes of the things that a text names, in the order of their first mention; at most two."""
-    named = (_CLASS.get(word) or _CLASS.get(_singular(word)) for word in words_of(text))
+    words = words_of(_TEDDY.sub("teddy", text))
+    named = (_CLASS.get(word) or _CLASS.get(_singular(word)) for word in words)
     return tuple(dict.fromkeys(name for name in named if name))[:2]
 
 

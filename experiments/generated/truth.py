@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from descore.rubric import overall_of, write_answer
 from descore.types import DIMENSIONS, Mark, Verdict
-from experiments.generated.harms import FAINT, HARMS, STATES, Acts, mark_of
+from experiments.generated.fields import Frames
+from experiments.generated.harms import FAINT, HARMS, STATES, Acts, harmed, mark_of
 from experiments.generated.things import CAMERA, PLACES, Shown, asks_for_something, names_any, things_in
 
 SOUND = {"style": "sharp", "dynamics": "smooth"}
@@ -26,6 +27,12 @@ class AppliedHarm:
     name: str
     """A key of HARMS."""
     strength: float
+    seed: int = 0
+    """Where and when it is done."""
+
+    def apply(self, frames_THWC: Frames) -> Frames:
+        """New frames with this harm."""
+        return harmed(frames_THWC, self.name, strength=self.strength, seed=self.seed)
 
     @property
     def acts(self) -> Acts:

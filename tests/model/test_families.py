@@ -179,6 +179,8 @@ def test_where_no_mask_parts_chains_each_is_a_whole_row(model_type):
 
     expected = gradients(number for row in range(2) for number in alone(model, row, groups[row]))
     model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    seen = []
+    model.backbone.model.visual.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
     for packs in ([whole], split):
         outputs = [forward_pack(model, pack) for pack in packs]
         found = gradients(output.log_prob_N.sum() + output.reward_RK.sum() for output in outputs)
@@ -186,6 +188,7 @@ def test_where_no_mask_parts_chains_each_is_a_whole_row(model_type):
         for name, gradient in found.items():
             atol = 10 * TOLERANCE * float(expected[name].abs().max())
             torch.testing.assert_close(gradient, expected[name], atol=atol, rtol=0, msg=name)
+    assert sum(seen) == 2 * len(prompts["pixel_values_videos"]), "each clip is encoded once"
 
 
 def alone(model, row, chains):

@@ -58,7 +58,9 @@ class Pack:
     part_PT: Tensor
     """0 at the prompt, 1 at the row's first chain and its query, 2 at the next; -1 at padding."""
     vision: Inputs
-    """The vision inputs of the rows."""
+    """The vision inputs of the clips, each once."""
+    clip_of_P: tuple[int, ...]
+    """Which of these clips a row has."""
     chains: tuple[Member, ...]
     """The R chains, row by row."""
     target_N: Tensor
@@ -146,16 +148,24 @@ def forward_pack(
 
 def _hidden(model: DescoreModel, pack: Pack) -> Tensor:
     """Final, normalized hidden states (P, T, D)."""
-    inputs, config = {"input_ids": pack.input_ids_PT, **pack.vision}, model.backbone.config.get_text_config()
     if not model.family.PACKS:
-        inputs["attention_mask"] = (pack.part_PT != _PADDING).long()
-        return model.family.last_hidden(model.backbone, inputs, use_cache=False, position_ids=pack.position_3PT)  # type: ignore[no-any-return]
+        return _hidden_of_whole_rows(model, pack)
+    inputs, config = {"input_ids": pack.input_ids_PT, **pack.vision}, model.backbone.config.get_text_config()
     options = {"attention_mask": _attention_mask(model, pack.part_PT), "position_ids": pack.position_3PT}
     name = "eager" if config._attn_implementation == "eager" else PACKED
     with attending_by(model.backbone, name):
         hidden_PTD: Tensor = model.family.last_hidden(model.backbone, inputs, use_cache=False, **options)
     if torch.is_grad_enabled() and model.backbone.is_gradient_checkpointing:
         config._attn_implementation = name  # the backward reads the layers again
+    return hidden_PTD
+
+
+def _hidden_of_whole_rows(model: DescoreModel, pack: Pack) -> Tensor:
+    """The same where a row has one chain, under a mask of padding alone. Each clip is encoded once."""
+    vision = model.family.vision_of(model.family.encode_vision(model.backbone, pack.vision), pack.clip_of_P)
+    inputs = {"input_ids": pack.input_ids_PT, "attention_mask": (pack.part_PT != _PADDING).long(), **vision}
+    options = {"position_ids": pack.position_3PT, "use_cache": False}
+    hidden_PTD: Tensor = model.family.last_hidden(model.backbone, inputs, **options)
     return hidden_PTD
 
 
@@ -311,12 +321,11 @@ def _lay_out(
     chains: Sequence[Sequence[Tokens]],
     members: Sequence[Member],
 ) -> Pack:
-    clips = [clip for clip, _ in members]
-    row_R = list(range(len(clips)))
-    if model.family.PACKS:
-        shared = list(dict.fromkeys(clips))
-        row_R, clips = [shared.index(clip) for clip in clips], shared
-    mask_PT = prompts["attention_mask"][clips].cpu()
+    clips = list(dict.fromkeys(clip for clip, _ in members))
+    clip_R = [clips.index(clip) for clip, _ in members]
+    clip_P, row_R = (range(len(clips)), clip_R) if model.family.PACKS else (clip_R, range(len(members)))
+    rows = [clips[clip] for clip in clip_P]
+    mask_PT = prompts["attention_mask"][rows].cpu()
     width = int(mask_PT.sum(dim=1).max())
     tail_R = [[*model.chat.before_query(chains[clip][g]), model.query_id] for clip, g in members]
     places = _places(row_R, [len(tail) for tail in tail_R], begin=width)
@@ -325,9 +334,9 @@ def _lay_out(
     def widen(of_prompts: Tensor, fill: int) -> Tensor:
         return pad(of_prompts[..., -width:].cpu(), (0, columns - width), value=fill)
 
-    ids_PT = widen(prompts["input_ids"][clips], model.chat.pad_id)
+    ids_PT = widen(prompts["input_ids"][rows], model.chat.pad_id)
     part_PT = widen(mask_PT - 1, _PADDING)
-    position_3PT = widen(position_3CT[:, clips], 0)
+    position_3PT = widen(position_3CT[:, rows], 0)
     next_P = position_3PT.amax(dim=(0, 2)) + 1
     for place, tail in zip(places, tail_R, strict=True):
         ids_PT[place.row, place.begin : place.end] = torch.tensor(tail)
@@ -344,6 +353,7 @@ def _lay_out(
         position_3PT=position_3PT.to(device),
         part_PT=part_PT.to(device),
         vision=model.family.vision_of(prompts, clips),
+        clip_of_P=tuple(clip_P),
         chains=tuple(members),
         target_N=torch.tensor([*joined(*chain_R)], device=device),
         before_N=torch.tensor(before, device=device),

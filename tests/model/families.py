@@ -179,7 +179,9 @@ def qwen3_5(tokenizer, *, patch=8, name="Qwen3_5Config", **sizes):
             "mrope_section": [3, 3, 2],
             "mrope_interleaved": True,
         },
-        layer_types=["linear_attention", "full_attention"],
+        # Padding passes through one kind into the other, both ways.
+        num_hidden_layers=3,
+        layer_types=["linear_attention", "full_attention", "linear_attention"],
         # More heads of values than of keys, as the released models have.
         **{"linear_num_key_heads": 2, "linear_num_value_heads": 4},
         **{"linear_key_head_dim": 16, "linear_value_head_dim": 16},

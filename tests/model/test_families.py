@@ -160,8 +160,8 @@ def test_greedy_chains_of_linear_attention_are_transformers_own(model_type):
 
 @pytest.mark.parametrize("model_type", RECURRENT)
 def test_where_no_mask_parts_chains_each_is_a_whole_row(model_type):
-    """Gradients are those of each chain alone, whatever stands beside it, and with layers read again. Decays are powers
-    of sums over 64 columns, whose gradients have a digit fewer: 2e-5 of the largest value."""
+    """Gradients are those of each chain alone, whatever stands beside it, and with layers read again. transformers sums
+    the logarithms of decays over 64 columns in float32: their gradients differ by 1.4e-5, in float64 by nothing."""
     model = build(model_type).train()
     texts = (["a red ball rolls"], ["x", "left, left"])
     groups = [[model.chat.encode_chain(text) for text in group] for group in texts]
@@ -186,7 +186,7 @@ def test_where_no_mask_parts_chains_each_is_a_whole_row(model_type):
         found = gradients(output.log_prob_N.sum() + output.reward_RK.sum() for output in outputs)
         assert found.keys() == expected.keys()
         for name, gradient in found.items():
-            atol = 10 * TOLERANCE * float(expected[name].abs().max())
+            atol = 3 * TOLERANCE * max(1.0, float(expected[name].abs().max()))
             torch.testing.assert_close(gradient, expected[name], atol=atol, rtol=0, msg=name)
     assert sum(seen) == 2 * len(prompts["pixel_values_videos"]), "each clip is encoded once"
 

@@ -104,7 +104,7 @@ def template(video):
     return CHAT_TEMPLATE.replace("<|vision_start|><|video_pad|><|vision_end|>", f"{{{{ {video!r} }}}}")
 
 
-def internvl(tokenizer, *, text="qwen3"):
+def internvl(tokenizer, *, text="qwen3", **sizes):
     tokenizer = with_names(
         tokenizer,
         start_image_token="<img>",
@@ -120,11 +120,16 @@ def internvl(tokenizer, *, text="qwen3"):
         chat_template=template("<video>\n"),
     )
     return processor, transformers.InternVLConfig(
-        text_config=plain_text(tokenizer, text),
+        text_config=plain_text(tokenizer, text, **sizes),
         vision_config=SMALL_TOWER,
         image_token_id=processor.image_token_id,
         image_seq_length=4,
     )
+
+
+def internvl_moe(tokenizer):
+    sizes = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    return internvl(tokenizer, text="qwen3_moe", **sizes)
 
 
 def smolvlm(tokenizer):
@@ -229,6 +234,7 @@ BUILDERS = {
     "qwen2_vl": qwen2_vl,
     "qwen2_5_vl": qwen2_5_vl,
     "internvl": internvl,
+    "internvl_moe": internvl_moe,
     "qwen3_5": qwen3_5,
     "qwen3_5_moe": qwen3_5_moe,
     "smolvlm": smolvlm,
@@ -249,15 +255,15 @@ def clips_of(model):
     return SQUARE_CLIPS if sampling.max_pixels == sampling.size_multiple**2 else CLIPS
 
 
-def build(model_type, *, seed=0):
-    """A model of this type, like `build_micro`, whose chains and rewards depend on all that came before."""
-    if model_type == "qwen3_vl":
+def build(name, *, seed=0):
+    """A model of this type or builder, like `build_micro`, whose chains and rewards depend on all that came before."""
+    if name == "qwen3_vl":
         return build_micro(seed=seed)
     torch.manual_seed(seed)
     tokenizer = small_tokenizer(["a red ball rolls to the left <0.5 seconds>", RUBRIC], vocabulary=300)
-    processor, config = BUILDERS[model_type](tokenizer)
+    processor, config = BUILDERS[name](tokenizer)
     sampling = VideoSampling(max_pixels=64 * 64, min_pixels=16 * 16, size_multiple=16)
-    sampling = sampling.model_copy(update=family_of(model_type).sizes_needed(sampling, processor))
+    sampling = sampling.model_copy(update=family_of(config.model_type).sizes_needed(sampling, processor))
     settings = CheckpointSettings(sampling=sampling, max_chain_tokens=12)
     model = DescoreModel.from_backbone(config, processor=processor, settings=settings, rubric=RUBRIC).eval()
     with torch.no_grad():

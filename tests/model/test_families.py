@@ -509,3 +509,23 @@ def test_without_num2words_smolvlm_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr("transformers.models.smolvlm.processing_smolvlm.num2words", None)
     with pytest.raises(CheckpointError, match=r"cannot open the processor: .*`pip install num2words`"):
         open_processor(tmp_path)
+
+
+@pytest.mark.slow
+def test_internvl_on_a_mixture_of_experts():
+    model = build("internvl_moe")
+    assert model.backbone.config.get_text_config().model_type == "qwen3_moe"
+    test_one_pass_is_reading_again(model)
+    test_a_clip_alone_is_as_in_a_batch(model)
+    test_a_pack_is_its_chains_own_sequences(model)
+    test_a_part_moves_and_nothing_else(model, "language_model")
+    test_every_linear_layer_of_a_part_has_an_adapter(model, "language_model")
+
+
+@pytest.mark.parametrize("model_type", ["qwen2_5_vl", *SQUARE])
+def test_a_token_is_made_of_so_many_pixels(model_type):
+    """All pixels of a clip whose frames fill whole vision steps, over its tokens."""
+    model = build(model_type)
+    inputs = model.chat.lay_out_prompts([noise_clip(0, width=32, height=32)], ["x"])
+    tokens = int((inputs["mm_token_type_ids"] == 2).sum()) // 4 * 4  # without the one behind LLaVA's frames
+    assert model.family.values_of_token(model.backbone.config) == inputs["pixel_values_videos"].numel() // tokens

@@ -29,8 +29,6 @@ from descore.training.losses import MAX_LOGITS
 from descore.training.models import set_trainable
 
 GIB = 1 << 30
-TEMPORAL, COLOURS = 2, 3
-"""Frames in a vision patch, and values of a pixel."""
 Bits = Literal[4, 8]
 """In which bitsandbytes holds a weight."""
 
@@ -98,7 +96,7 @@ def scoring_need(
     """Of a batch of `rows` clips, `tokens` each with its prompt and chain. dtype: of weights and cache; bits: of the
     linear layers' weights, if bitsandbytes holds them."""
     config = model.backbone.config.get_text_config()
-    layers, text = config.num_hidden_layers, model.backbone.model.language_model
+    layers, text = config.num_hidden_layers, model.backbone.get_decoder()
     heads = config.num_key_value_heads * _head_width(config)
     columns = rows * (tokens - chain) + rows * samples * chain
     hidden = (rows, tokens - chain, config.hidden_size)
@@ -117,7 +115,7 @@ def step_need(model: DescoreModel, *, rows: int, tokens: int, chain: int, gpu: b
     """Of a training step over `rows` sequences of `tokens`, of which `chain` have a loss on the next token. bits: of
     the frozen linear layers' weights, if bitsandbytes holds them (QLoRA). ConfigError for a mixture of experts, whose
     kernels have no form without data."""
-    config, text = model.backbone.config.get_text_config(), model.backbone.model.language_model
+    config, text = model.backbone.config.get_text_config(), model.backbone.get_decoder()
     if any(weight.ndim > 2 for weight in text.layers[-1].parameters()):
         raise ConfigError(f"{config.model_type}: memory of training is not computed for a mixture of experts")
     learned = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
@@ -180,9 +178,9 @@ def _rotary(model: DescoreModel, hidden: tuple[int, int, int]) -> tuple[int, ...
 def vision_bytes(model: DescoreModel, *, rows: int, tokens: int) -> int:
     """Pixels in float32, and the vision tower's features for the first layers in bfloat16; half of the tokens are of
     the video."""
-    config, width = model.backbone.config.vision_config, model.backbone.config.get_text_config().hidden_size
-    pixels = config.spatial_merge_size**2 * TEMPORAL * COLOURS * config.patch_size**2
-    deepstack = len(getattr(config, "deepstack_visual_indexes", None) or ())
+    config, width = model.backbone.config, model.backbone.config.get_text_config().hidden_size
+    pixels = model.family.values_of_token(config)
+    deepstack = len(getattr(config.vision_config, "deepstack_visual_indexes", None) or ())
     return int(rows * (tokens // 2) * (pixels * 4 + (1 + deepstack) * width * 2))
 
 

@@ -6,6 +6,7 @@ are laid out here.
 
 Shapes: B sequences, T tokens, D width, F frames of all clips, N tokens of a frame, V tokens of all videos, S edge."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -62,17 +63,27 @@ def square_needed(sampling: VideoSampling, edge: int) -> dict[str, int]:
     return {"size_multiple": edge, "max_pixels": edge * edge, "min_pixels": min(sampling.min_pixels, edge * edge)}
 
 
+def values_of_token(config: Any) -> int:  # noqa: ANN401
+    """Values of pixels, three of each, that a token of a frame is made of, on average."""
+    return int(3 * math.prod(config.vision_config.image_size) / _tokens(config))
+
+
+def _tokens(config: Any) -> int:  # noqa: ANN401
+    """Tokens of a frame."""
+    edges = zip(config.vision_config.image_size, config.vision_config.patch_size, strict=True)
+    return math.prod(int(edge // patch * config.downsample_ratio) for edge, patch in edges)
+
+
 def misfits(config: Any, processor: Any) -> Iterator[str]:  # noqa: ANN401  # nor do configs
     """What in the processor does not belong to the config, and what in the config is not understood."""
     yield from text_misfits(config)
     size, vision = processor.video_processor.size, config.vision_config
-    patches = [edge // patch for edge, patch in zip(vision.image_size, vision.patch_size, strict=True)]
-    tokens = int(patches[0] * config.downsample_ratio) * int(patches[1] * config.downsample_ratio)
-    if [size["height"], size["width"]] != list(vision.image_size) or patches[0] != patches[1]:
+    if [size["height"], size["width"]] != list(vision.image_size) or size["height"] != size["width"]:
         found = f"{size['height']} x {size['width']}"
         yield f"frames of the processor are {found} pixels, of config.json {vision.image_size}; expected one square"
-    if processor.image_seq_length != tokens:
-        yield f"image_seq_length of the processor is {processor.image_seq_length}; {tokens} tokens are made of a frame"
+    if processor.image_seq_length != _tokens(config):
+        found = processor.image_seq_length
+        yield f"image_seq_length of the processor is {found}; {_tokens(config)} tokens are made of a frame"
 
 
 def text_misfits(config: Any) -> Iterator[str]:  # noqa: ANN401

@@ -5,6 +5,7 @@ follow in the sentence that the authors' code trains LLaVA-Video with (`add_time
 
 Shapes: B sequences, F frames of all clips, N tokens of a frame, V tokens of all videos, D width, S edge."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -35,6 +36,12 @@ LORA_TARGETS: Mapping[str, tuple[str, ...]] = {
 
 positions, vision_of = internvl.positions, internvl.vision_of
 sizes_needed = internvl.sizes_needed
+
+
+def values_of_token(config: Any) -> int:  # noqa: ANN401
+    """Values of pixels, three of each, that a token of a frame is made of, on average: two by two patches are one."""
+    edge, patch = config.vision_config.image_size, config.vision_config.patch_size
+    return int(3 * edge**2 / math.ceil(edge // patch / 2) ** 2)
 
 
 def misfits(config: Any, processor: Any) -> Iterator[str]:  # noqa: ANN401  # processors and configs share no typed base

@@ -25,6 +25,7 @@ MODEL_TYPES = ("qwen3_5", "qwen3_5_moe")
 
 WRAPS_FRAMES, INTERLEAVES_POSITIONS = qwen3_vl.WRAPS_FRAMES, qwen3_vl.INTERLEAVES_POSITIONS
 lay_out_videos, sizes_needed, misfits = qwen3_vl.lay_out_videos, qwen3_vl.sizes_needed, qwen3_vl.misfits
+values_of_token = qwen3_vl.values_of_token
 EXPORTS, ENGINE_FAULT = False, "was tried with no engine but native"
 PACKS = False
 

@@ -63,6 +63,12 @@ def sizes_needed(sampling: VideoSampling, processor: Any) -> dict[str, int]:  # 
     return {"size_multiple": multiple} if sampling.size_multiple % multiple else {}
 
 
+def values_of_token(config: Any) -> int:  # noqa: ANN401
+    """Values of pixels, three of each, that a token of a video is made of."""
+    vision = config.vision_config
+    return int(3 * vision.temporal_patch_size * (vision.spatial_merge_size * vision.patch_size) ** 2)
+
+
 def misfits(config: Any, processor: Any) -> Iterator[str]:  # noqa: ANN401
     """What in the processor does not belong to the config."""
     names = {"patch_size": "patch_size", "merge_size": "spatial_merge_size"}

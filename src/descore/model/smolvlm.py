@@ -47,6 +47,11 @@ def sizes_needed(sampling: VideoSampling, processor: Any) -> dict[str, int]:  # 
     return internvl.square_needed(sampling, _edge(processor))
 
 
+def values_of_token(config: Any) -> int:  # noqa: ANN401
+    """Values of pixels, three of each, that a token of a frame is made of."""
+    return int(3 * (config.vision_config.patch_size * config.scale_factor) ** 2)
+
+
 def misfits(config: Any, processor: Any) -> Iterator[str]:  # noqa: ANN401  # nor do configs
     """What in the processor does not belong to the config, and what in the config is not understood."""
     yield from internvl.text_misfits(config)

@@ -17,9 +17,9 @@ class Plan:
     """Number of clips that `start` has seen."""
     see_steps: int = 3000
     """Updates of the vision tower alone."""
-    look_steps: int = 450
+    look_steps: int = 600
     """Updates on descriptions."""
-    judge_steps: int = 1100
+    judge_steps: int = 1500
     """Updates on whole chains, every second of them without clips."""
     batch: int = 32
     """Clips in an update of these three."""
@@ -32,7 +32,7 @@ class Plan:
     warmup_steps: int = 100
     judge_decay: float = 0.35
     """Last share of the judge lesson, over which the rates fall to `prefer_share` of them."""
-    prefer_steps: int = 450
+    prefer_steps: int = 600
     """Updates on pairs."""
     pair_batch: int = 16
     """Pairs in an update: twice as many clips."""

@@ -96,7 +96,7 @@ zoo: $(READY)    ## odd, cut and damaged videos, each read right or refused in t
 CLIPS ?= ../shared/data/generated
 grow: $(READY)   ## grow the bundled model from nothing (resumes where it was killed; up to eight hours on two cores)
 	$(BIN)/python -m experiments.footage --out runs/footage
-	$(BIN)/python -m experiments.generated --clips $(CLIPS) --out runs/generated
+	$(BIN)/python -m experiments.generated --clips $(CLIPS) --footage runs/footage --out runs/generated
 	$(KEEP_MEMORY) $(BIN)/python -m experiments.grow_tiny.grow --footage runs/footage --generated runs/generated --out runs/tiny
 
 evaluate: $(READY)  ## the bundled model on drawn clips and real footage that it never saw

@@ -5,8 +5,8 @@
     python -m experiments.grow_tiny.grow --footage runs/footage --generated runs/generated --out runs/tiny
         [--start MODEL --see-steps 0 ...]
 
-Four lessons, each of which resumes where it was stopped: see (the vision tower alone, on labels of every part of the
-picture and a teacher's features), look (descriptions, and the labels of see
+Five lessons, each of which resumes where it was stopped: see (the vision tower alone, on labels of every part of the
+picture and a teacher's features), read (which prompts mean much the same), look (descriptions, and the labels of see
 from the language model's states), judge (whole chains), prefer (Bradley-Terry at the query under the random mask, with
 the next-token loss). A lesson of no updates is left out. With --start, a trained model continues, with a new query and
 head; with --eyes, a new model starts with the vision tower of another run's first lesson. The model that writes chains
@@ -41,12 +41,15 @@ from descore.video.sampling import VideoSampling
 from experiments.footage.clips import Footage
 from experiments.footage.cutouts import CutOuts
 from experiments.footage.examples import footage_example
+from experiments.generated.baselines import MiniLm
 from experiments.generated.clips import Generated, Sources
 from experiments.generated.examples import Examples
+from experiments.generated.labels import label_names
 from experiments.generated.words import Words
 from experiments.grow_tiny.lessons import SIDE, ChainItemCollator, Judge, Lesson, Prefer, generated_texts
 from experiments.grow_tiny.optimizer import MuonAndAdamW, split_weights
 from experiments.grow_tiny.plan import Plan
+from experiments.grow_tiny.reading import Readings, read, texts_to_read, vectors_of
 from experiments.grow_tiny.teacher import Teacher
 from experiments.grow_tiny.views import DescribedViews, RealClips, Views
 from experiments.grow_tiny.vision import look, see, take_eyes
@@ -274,6 +277,10 @@ def lessons(
     if plan.see_steps:
         views = Views(real_clips=real_clips, size=plan.see_steps * plan.batch, side=SIDE)
         yield "see", see(model, views, out / "see", batch=plan.batch, new=not (plan.start or plan.eyes))
+    if plan.read_steps:
+        readings = open_readings(plan, real_clips, out / "read" / "texts.npy")
+        optimizer = partial(look_optimizer, model, plan)
+        yield "read", read(model, readings, out / "read", batch=plan.read_batch, optimizer=optimizer)
     if plan.look_steps:
         described = DescribedViews(real_clips=real_clips, size=plan.look_steps * plan.batch, side=SIDE)
         optimizer = partial(look_optimizer, model, plan)
@@ -289,6 +296,14 @@ def lessons(
     if pairs:
         lesson = Lesson(Prefer(examples, footage), pairs, start=plan.first)
         yield "prefer", train_pairs(model, plan, out / "prefer", lesson)
+
+
+def open_readings(plan: Plan, real_clips: RealClips, path: Path) -> Readings:
+    """Texts with MiniLM's vectors, which are kept in this file."""
+    texts = texts_to_read(real_clips.examples.words, real_clips.cut_outs, label_names())
+    minilm = MiniLm(real_clips.footage.folder / "archives")
+    vector_ND = vectors_of(texts, minilm.embed, path)
+    return Readings(texts=texts, vector_ND=vector_ND, size=plan.read_steps * plan.read_batch)
 
 
 def open_real_clips(generated: Generated, footage: Footage) -> RealClips:

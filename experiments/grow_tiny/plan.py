@@ -17,6 +17,10 @@ class Plan:
     """Number of clips that `start` has seen."""
     see_steps: int = 3000
     """Updates of the vision tower alone."""
+    read_steps: int = 300
+    """Updates of the language model on the nearness of prompts."""
+    read_batch: int = 64
+    """Prompts in an update of that."""
     look_steps: int = 600
     """Updates on descriptions."""
     judge_steps: int = 1500

@@ -28,7 +28,7 @@ from tests.experiments.test_teacher import random_weights
 from descore.model.modeling import DescoreModel
 from descore.synthetic.generators import Flaw
 from descore.synthetic.scene import ATTRIBUTES, Style
-from descore.synthetic.splits import Split, draw_plan, plan_example
+from descore.synthetic.splits import Split, corpus, draw_plan, plan_example
 
 
 @pytest.fixture(scope="module")
@@ -125,22 +125,41 @@ def test_a_cut_out_is_where_it_is_said_to_be(cut_outs):
         assert truth.labels["camera"].tolist() == [0] * 36
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """A teacher of random weights, few texts for the tokenizer, and few first views."""
+    monkeypatch.setattr(grow.Teacher, "open", lambda _: Teacher(random_weights()))
+    monkeypatch.setattr(grow, "FOOTAGE_PROMPTS", 4)
+    monkeypatch.setattr(grow, "corpus", lambda _: corpus(200))
+    monkeypatch.setattr(vision, "FIRST_VIEWS", 8)
+
+
+class MiniLm:
+    """Stands for the sentence encoder: vectors by the letters of a text."""
+
+    def __init__(self, _):
+        pass
+
+    def embed(self, texts):
+        counts = torch.tensor([[text.count(letter) for letter in "abcdefgh"] for text in texts]) + 0.1
+        return torch.nn.functional.normalize(counts, dim=1)
+
+
 @pytest.mark.slow
-@pytest.mark.usefixtures("cut_outs")
+@pytest.mark.usefixtures("cut_outs", "quick")
 def test_the_recipe_runs_resumes_and_records(store, generated, tmp_path, monkeypatch):  # noqa: F811
     """All lessons, at one or two updates each; a second run finds all of them done and writes the same model."""
-    monkeypatch.setattr(grow.Teacher, "open", lambda _: Teacher(random_weights()))
-    monkeypatch.setattr(vision, "FIRST_VIEWS", 8)
-    sizes = {"see-steps": 1, "look-steps": 2, "judge-steps": 2, "prefer-steps": 1}
-    sizes |= {"batch": 2, "pair-batch": 2, "calibration-clips": 4}
+    monkeypatch.setattr(grow, "MiniLm", MiniLm)
+    sizes = {"see-steps": 1, "read-steps": 1, "look-steps": 2, "judge-steps": 2, "prefer-steps": 1}
+    sizes |= {"batch": 2, "read-batch": 4, "pair-batch": 2, "calibration-clips": 4}
     options = [f"--{name}={value}" for name, value in sizes.items()]
     stores = ["--footage", str(store.folder), "--generated", str(generated.folder)]
     monkeypatch.setattr(sys, "argv", ["grow", *stores, "--out", str(tmp_path / "tiny"), *options])
     grow.main()
     record = json.loads((tmp_path / "tiny" / "record.json").read_text(encoding="utf-8"))
-    assert list(record["curves"]) == ["see", "look", "judge", "prefer"]
-    assert [record["curves"][name][-1]["step"] for name in ("see", "look")] == [1, 2]
-    assert all(np.isfinite(record["curves"][name][-1]["loss"]) for name in ("see", "look"))
+    assert list(record["curves"]) == ["see", "read", "look", "judge", "prefer"]
+    assert [record["curves"][name][-1]["step"] for name in ("see", "read", "look")] == [1, 1, 2]
+    assert all(np.isfinite(record["curves"][name][-1]["loss"]) for name in ("see", "read", "look"))
     model = DescoreModel.from_pretrained(tmp_path / "tiny" / "model", device="cpu")
     assert model.settings.reward_std["overall"] > 0
     assert sum(weight.numel() for weight in model.parameters()) <= 20e6
@@ -151,9 +170,8 @@ def test_the_recipe_runs_resumes_and_records(store, generated, tmp_path, monkeyp
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cut_outs")
-def test_a_new_run_takes_the_eyes_of_another(store, generated, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(grow.Teacher, "open", lambda _: Teacher(random_weights()))
+@pytest.mark.usefixtures("cut_outs", "quick")
+def test_a_new_run_takes_the_eyes_of_another(store, generated, tmp_path):  # noqa: F811
     real_clips = grow.open_real_clips(generated, store)
     model = grow.new_model(grow.Plan(), real_clips)
     learned = {name: weight + 1 for name, weight in model.backbone.model.visual.state_dict().items()}

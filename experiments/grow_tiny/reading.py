@@ -1,0 +1,118 @@
+"""A lesson before clips are described: prompts that mean much the same are brought near each other.
+
+How near two texts are is what MiniLM says, a sentence encoder that was trained on a billion pairs of sentences: the
+model's own prompts have few words, and ImageNet's labels alone name a thousand things. The model's state behind a
+prompt over no clip goes through a linear map, which is discarded, and the cosines of a batch are fitted.
+
+Shapes in names: N texts, B of a batch, F features, D width of a sentence's vector."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from descore.model.modeling import DescoreModel
+from descore.synthetic.splits import Split, plan_example
+from experiments.footage.cutouts import CutOuts
+from experiments.generated.words import Words
+from experiments.grow_tiny.lessons import NO_CLIP
+from experiments.grow_tiny.optimizer import MuonAndAdamW
+from experiments.grow_tiny.vision import Curve, Learning, learn
+
+DRAWN_TEXTS = 1000
+"""Prompts of drawn clips among the texts."""
+FORMS = ("{a}", "a video of {a}", "a photo of {a}", "{a} outdoors", "two of {a}", "{a} in motion", "close-up of {a}")
+_SEED = 4211
+
+Embed = Callable[[Sequence[str]], Tensor]
+"""From texts to vectors of length 1 (N, D)."""
+
+
+def texts_to_read(words: Words, cut_outs: CutOuts, labels: Sequence[str]) -> list[str]:
+    """Prompts of generated clips for training, of drawn clips, and such that name labels' and cut-outs' things."""
+    things = [*labels, *(row.name for row in cut_outs.rows["train"])]
+    made = (FORMS[number % len(FORMS)].format(a=_with_article(thing)) for number, thing in enumerate(things))
+    drawn = (plan_example(Split.TRAIN, number, loose=number % 2 == 0).prompt for number in range(DRAWN_TEXTS))
+    return list(dict.fromkeys([*words.prompts["train"], *made, *drawn]))
+
+
+def _with_article(name: str) -> str:
+    low = name.lower()
+    return low if low.startswith(("a ", "an ")) else f"{'an' if low[0] in 'aeiou' else 'a'} {low}"
+
+
+def vectors_of(texts: Sequence[str], embed: Embed, path: Path, *, at_once: int = 64) -> Tensor:
+    """(N, D): the texts' vectors, from the file if it has as many rows."""
+    if path.exists() and len(vectors := torch.from_numpy(np.load(path))) == len(texts):
+        return vectors
+    parts = [embed(texts[first : first + at_once]) for first in range(0, len(texts), at_once)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, torch.cat(parts).numpy())
+    return torch.cat(parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readings(Dataset):  # type: ignore[type-arg]
+    """Random texts with their vectors, numbers `start` to `size` - 1."""
+
+    texts: Sequence[str]
+    vector_ND: Tensor
+    size: int
+    start: int = 0
+
+    def __len__(self) -> int:
+        return self.size - self.start
+
+    def __getitem__(self, index: int) -> tuple[str, Tensor]:
+        chosen = int(np.random.default_rng([_SEED, self.start + index]).integers(len(self.texts)))
+        return self.texts[chosen], self.vector_ND[chosen]
+
+
+def collate_readings(items: Sequence[tuple[str, Tensor]], *, model: DescoreModel) -> dict[str, Any]:
+    """A batch: the prompts over no clip, and the cosines of their vectors."""
+    vector_BD = torch.stack([vector_D for _, vector_D in items])
+    inputs = model.chat.lay_out_prompts([NO_CLIP] * len(items), [text for text, _ in items])
+    return {"inputs": inputs, "cosine_BB": vector_BD @ vector_BD.T}
+
+
+class CosineHead(nn.Module):
+    """A linear map under which the cosines of states are fitted."""
+
+    def __init__(self, width: int, *, vector: int = 384) -> None:
+        super().__init__()
+        self.map = nn.Linear(width, vector)
+
+    def forward(self, state_BF: Tensor, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+        """Mean square of what the cosines of two different texts are off by, and beside it that of their mean."""
+        mapped_BD = functional.normalize(self.map(state_BF).float(), dim=1)
+        other_BB = ~torch.eye(len(mapped_BD), dtype=torch.bool)
+        target = batch["cosine_BB"][other_BB]
+        loss = (mapped_BD @ mapped_BD.T)[other_BB].sub(target).square().mean()
+        return 10 * loss, {"loss": loss.item(), "of_mean": target.var().item()}
+
+
+def read(
+    model: DescoreModel,
+    readings: Readings,
+    out: Path,
+    *,
+    batch: int,
+    optimizer: Callable[[nn.Module], MuonAndAdamW],
+) -> Curve:
+    """Train the model on the texts; a stopped lesson resumes. Returns the curve."""
+    head = CosineHead(model.query.shape[0])
+    perceive = partial(prompt_states, model)
+    learning = Learning(model.backbone, head, optimizer(head), perceive, name="backbone")
+    return learn(learning, readings, partial(collate_readings, model=model), out / "read.pt", batch=batch)
+
+
+def prompt_states(model: DescoreModel, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The states behind the prompts (B, F), where a chain would begin."""
+    return model.hidden(batch["inputs"])[:, -1], {}

@@ -47,6 +47,9 @@ End with the answer and nothing behind it, in exactly this form:
 <answer>{"dimensional_scores": {"subject": 2, "dynamics": 1, "camera": "N/A", "environment": 2, "style": 0}, \
 "overall_score": 3.50}</answer>"""
 
+_EQUALLY_GOOD = "both videos are equally good"
+_ANSWER_AT = 2000
+"""Characters at a chain's end in which an <answer> block with a preference is looked for."""
 _OPEN, _CLOSE = "<answer>", "</answer>"
 _FENCE = re.compile(r"\s*```\w*\s*(.*)```\s*", re.DOTALL)
 _CANNOT_BE_KNOWN = re.compile(r"^[^\w\n]*(\w+)[^:\n]*:[^\n]*\bcannot be known\b", re.MULTILINE | re.IGNORECASE)
@@ -89,10 +92,17 @@ class AnswerForm(ConfigModel):
             yield "parser", f"is {self.parser!r}, expected one of {', '.join(PARSERS)}"
         if not self.labels:
             yield "labels", "is empty, expected a label for each dimension"
+        if self.is_pairwise and [label.count("{}") for label in self.labels.values()] != [1]:
+            yield "labels", "expected one with {} where the number of the preferred video stands"
         if self.highest <= self.lowest:
             yield "highest", f"is {self.highest:g}, expected more than lowest ({self.lowest:g})"
         if self.read_out == "likeliest" and not set(self.candidates) <= set(range(10)):
             yield "read_out", "is 'likeliest', which needs a range of single digits"
+
+    @property
+    def is_pairwise(self) -> bool:
+        """Whether the judge reads two clips, and says which of them is better."""
+        return self.parser == "preferred_video"
 
     @property
     def candidates(self) -> list[int]:
@@ -131,7 +141,23 @@ def labelled_scores(chain: str, form: AnswerForm) -> dict[str, WrittenScore]:
     return scores
 
 
-PARSERS: Mapping[str, Callable[[str, AnswerForm], dict[str, WrittenScore]]] = {"labelled_scores": labelled_scores}
+def preferred_video(chain: str, form: AnswerForm) -> dict[str, WrittenScore]:
+    """1 where a label with the number 1 at {} comes last, -1 with 2, 0 for both: in the last <answer> block, if there
+    is one, or the whole chain."""
+    block = re.search(r"<answer>((?:(?!<answer>).)*)</answer>(?!.*<answer>)", chain[-_ANSWER_AT:], re.DOTALL)
+    [(name, label)] = form.labels.items()
+    before, _, behind = label.partition("{}")
+    preferred = rf"{re.escape(before)}([12]){re.escape(behind)}|{_EQUALLY_GOOD}"
+    found = [*re.finditer(preferred, block[1] if block else chain, re.IGNORECASE)]
+    if not found:
+        raise AnswerError(f"the chain says neither '{label.format(1)}' nor '{label.format(2)}'")
+    return {name: WrittenScore(value={"1": 1.0, "2": -1.0, None: 0.0}[found[-1][1]], start=found[-1].start())}
+
+
+PARSERS: Mapping[str, Callable[[str, AnswerForm], dict[str, WrittenScore]]] = {
+    "labelled_scores": labelled_scores,
+    "preferred_video": preferred_video,
+}
 """By name, what reads the scores from a chain. They are these alone: no code comes with a rubric or a checkpoint."""
 
 

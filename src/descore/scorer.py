@@ -129,6 +129,13 @@ class NativeEngine:
         on_tokens: Sequence[OnToken | None] | None = None,
     ) -> list[EngineOutput | VideoError]:
         """See `descore.engines.Engine.complete`. on_tokens: who watches each clip's chains being written."""
+        if self.chat.answer is not None and self.chat.answer.is_pairwise:
+            from descore.judges.pairwise import complete_pair
+
+            how: dict[str, Any] = {"samples": samples, "temperature": temperature, "seed": seed}
+            return complete_pair(
+                self.model, clips, prompts, limit=limit, room=self.max_model_len, name=self.source, **how
+            )
         laid_out = self.chat.lay_out_prompts(clips, prompts)
         lengths = laid_out["attention_mask"].sum(dim=1).tolist()
         results: dict[int, EngineOutput | VideoError] = dict(
@@ -203,6 +210,8 @@ class Scorer:
         rubric: str | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
+        device_map: Any = None,  # noqa: ANN401
+        quantization_config: Any = None,  # noqa: ANN401
         batch_size: int | None = None,
         engine: str = "native",
     ) -> Self:
@@ -210,7 +219,8 @@ class Scorer:
         Qwen3-VL, as a zero-shot judge. See DescoreModel.from_pretrained.
 
         rubric: that of a released judge, such as "videoscore2", with which the checkpoint is opened as generative and
-        answers in its own form; or a file of your own (docs/models.md).
+        answers in its own form; or a file of your own (docs/models.md). device_map, quantization_config: transformers'
+        own; the latter may be "8bit" or "4bit" (docs/backbones.md).
 
         engine: what writes chains and reads rewards. "native" is ours; "vllm" opens vLLM in this process, and exports
         the checkpoint for it if need be; an address `http://HOST:PORT/v1` asks a server that has its export. See
@@ -220,11 +230,13 @@ class Scorer:
         if engine != "native":
             from descore.engines import open_engine  # scoring by our own engine loads none of it
 
-            if rubric is not None:
-                raise ConfigError(f"rubric: {rubric} is for engine native, found {engine!r}")
+            if any(own is not None for own in (rubric, device_map, quantization_config)):
+                raise ConfigError(f"rubric, device_map and quantization are for engine native, found {engine!r}")
             opened = open_engine(engine, source, paradigm=paradigm, device=device, dtype=dtype)
             return cls(opened, name=str(source), batch_size=batch_size)
-        model = DescoreModel.from_pretrained(source, paradigm=paradigm, rubric=rubric, device=device, dtype=dtype)
+        placing = {"device": device, "dtype": dtype, "device_map": device_map}
+        placing["quantization_config"] = quantization_config
+        model = DescoreModel.from_pretrained(source, paradigm=paradigm, rubric=rubric, **placing)
         model.check_kernels()
         return cls(model, name=str(source), batch_size=batch_size)
 

@@ -1,5 +1,9 @@
 """`descore doctor`, end to end on a micro model."""
 
+from pathlib import Path
+
+import pytest
+
 from descore.errors import VideoError
 
 
@@ -34,3 +38,21 @@ def test_a_build_without_h264_is_a_fault(descore, lines, model, monkeypatch):
     [diagnoses] = lines(descore("doctor", "--model", model, "--json"))
     assert diagnoses["faults"][0] == "H.264"
     assert "no decoder for h264" in diagnoses["H.264"]
+
+
+@pytest.mark.slow
+def test_it_says_what_fits_from_the_config_alone(descore, lines, model, tmp_path):
+    (tmp_path / "config.json").write_bytes((Path(model) / "config.json").read_bytes())
+    result = descore("doctor", "--model", tmp_path, "--memory", "--json")
+    [diagnoses] = lines(result)
+    assert result.exit_code == 0, result.stderr
+    assert list(diagnoses)[:4] == ["scoring", "stage 0", "stage 1", "stage 2"]
+    assert "QLoRA" in diagnoses["stage 1"]
+    assert diagnoses["ok"] is True
+
+
+def test_a_model_without_a_config_fits_nothing(descore, lines, tmp_path):
+    result = descore("doctor", "--model", tmp_path, "--memory", "--json")
+    [diagnoses] = lines(result)
+    assert (result.exit_code, diagnoses["faults"]) == (1, ["memory"])
+    assert "has no config.json" in diagnoses["memory"]

@@ -200,3 +200,27 @@ def test_doctor_and_demo_open_a_discriminative_model(descore, lines, at_once, tm
     shown = descore("demo", "--model", at_once, "--out", tmp_path / "demo")
     assert shown.exit_code == 0, shown.stderr
     assert (tmp_path / "demo" / "descore-demo.html").is_file()
+
+
+@pytest.mark.slow
+def test_a_rubric_of_ones_own_is_an_option_of_each_verb(descore, lines, films, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    judge = str(save_told(tmp_path / "judge", {("Score: ", "7"): 1.0}))
+    (tmp_path / "mine.toml").write_text(
+        "rubric = 'Rate {prompt}.'\n[answer]\nparser = 'labelled_scores'\nlowest = 0\nhighest = 10\n"
+        "[answer.labels]\noverall = 'Score:'\n"
+    )
+    how, (a, b, _) = ("--model", judge, "--rubric", "mine.toml"), films[0]
+    [record] = lines(descore("score", a, *PROMPT, *how, "--json"))
+    assert (record["reward"], record["thinking"]) == (7.0, "Score: 7")
+    assert descore("compare", a, b, *PROMPT, *how).exit_code == 0
+    (tmp_path / "pairs.csv").write_text(f"prompt,video_a,video_b,preference\na ball,{a},{b},a\n")
+    run = descore("evaluate", "--benchmark", "pairs.csv", *how)
+    assert run.exit_code == 0, run.stderr
+    [folder] = (tmp_path / "runs").iterdir()
+    assert "mine" in folder.name
+    assert set(read_run(folder).config) >= {"rubric", "paradigm"}
+    refused = descore(
+        "evaluate", "--benchmark", "pairs.csv", "--model", judge, "--rubric", "videoscore2", "--out", folder
+    )
+    assert refused.exit_code == 3

@@ -7,16 +7,18 @@ import pytest
 import torch
 from tests.conftest import noise_clip
 from tests.judges.conftest import ALIGNMENT, PHYSICS, VISUAL
-from tests.model.families import qwen2_5_vl
+from tests.model.families import build, qwen2_5_vl
 
 from descore import Scorer
 from descore.config_model import SettingsError
 from descore.errors import AnswerError, ConfigError, VideoError
+from descore.evaluation.judges import ModelJudge
 from descore.judges.soft_scores import likeliest, token_at
 from descore.model.checkpoint import CheckpointSettings
 from descore.model.modeling import DescoreModel
 from descore.model.small import small_tokenizer
 from descore.rubric import AnswerForm, read_released, released_rubrics
+from descore.scorer import SamplingParams
 from descore.video.sampling import VideoSampling
 
 PROMPT = "a red ball"
@@ -69,7 +71,8 @@ def test_its_frames_are_whole_patches(patch, multiple):
     """Qwen2.5-VL's own patches have 14 pixels and are merged 2 by 2."""
     processor, config = qwen2_5_vl(small_tokenizer(["a"], vocabulary=280), patch=patch)
     released = VideoSampling(**read_released("videoscore2").sampling)
-    settings = CheckpointSettings(paradigm="generative", sampling=released)
+    answer = read_released("videoscore2").answer
+    settings = CheckpointSettings(paradigm="generative", dimensions=tuple(LABELS), answer=answer, sampling=released)
     model = DescoreModel.from_backbone(config, processor=processor, settings=settings)
     assert model.settings.sampling == released.model_copy(update={"size_multiple": multiple})
 
@@ -188,7 +191,11 @@ def test_a_rubric_of_ones_own(told, tmp_path):
 @pytest.mark.parametrize(
     ("rubric", "paradigm", "fault"),
     [
-        ("videoscore", None, r"found 'videoscore', expected one of unifiedreward, unifiedreward2, .* or a .toml file"),
+        (
+            "videoscore",
+            None,
+            r"found .videoscore., expected one of unifiedreward, .*unifiedreward-think, .* or a .toml file",
+        ),
         ("videoalign", None, "videoalign is of a model with a head"),
         ("videoscore2", "descore", "is for a generative judge, and the paradigm is descore"),
         ("absent.toml", None, "absent.toml cannot be read"),
@@ -206,3 +213,65 @@ def test_every_rubric_says_where_it_is_from():
         assert released.source.startswith("https://github.com/")
         assert released.licence.startswith(("MIT", "Apache-2.0"))
         assert released.rubric.count("{prompt}") == 1
+
+
+@pytest.mark.parametrize(
+    ("chain", "expected"),
+    [
+        ("Video 2 is better in motion. Overall, Video 1 is better.", 1.0),
+        ("<think>Video 1 is better?</think><answer>Video 2 is better</answer>", -1.0),
+        ("video 1 is BETTER, no: Both videos are equally good.", 0.0),
+    ],
+)
+def test_the_last_preference_counts(chain, expected):
+    form = read_released("unifiedreward-think").answer
+    assert form.read(chain)["overall"].value == expected
+
+
+def test_a_chain_without_a_preference_is_no_tie():
+    form = read_released("unifiedreward-pair").answer
+    with pytest.raises(AnswerError, match="says neither 'Video 1 is better' nor 'Video 2 is better'"):
+        form.read("<answer>neither</answer> Video 3 is better")
+    with pytest.raises(SettingsError, match="where the number of the preferred video stands"):
+        AnswerForm(**{**form.model_dump(), "labels": {"overall": "better"}})
+
+
+def prefers_first(told, name):
+    chain = ("<think> two </think>", "<answer>", "Video 1 is better", "</answer>")
+    return Scorer.from_pretrained(told(name, {chain: 1.0}), rubric="unifiedreward-think", device="cpu")
+
+
+@pytest.mark.slow
+def test_a_judge_of_pairs_compares_both_orders(told):
+    """One that prefers the first clip whatever it is prefers neither; each chain counts for both clips."""
+    comparison = prefers_first(told, "think").compare(noise_clip(0), noise_clip(1, frames=6), prompt=PROMPT)
+    assert (comparison.a.reward, comparison.b.reward, comparison.probability) == (0.0, 0.0, 0.5)
+    assert [c.rewards["overall"] for c in comparison.a.completions] == [1.0, -1.0]
+    assert [c.rewards["overall"] for c in comparison.b.completions] == [-1.0, 1.0]
+
+
+@pytest.mark.slow
+def test_a_judge_of_pairs_gives_no_clip_a_reward(told):
+    scorer = prefers_first(told, "think-alone")
+    with pytest.raises(ConfigError, match="judges two clips of one prompt at a time, found 1; use compare"):
+        scorer.score(noise_clip(0), prompt=PROMPT)
+    with pytest.raises(ConfigError, match="compares two clips, and gives no clip a reward"):
+        ModelJudge(scorer=scorer, sampling_params=SamplingParams())
+
+
+@pytest.mark.parametrize("model_type", ["qwen2_5_vl", "qwen2_vl", "qwen3_vl"])
+def test_two_clips_stand_in_one_turn_in_their_order(model_type):
+    """Positions of the first are those of a turn with it alone; the second's begin behind the first, as transformers
+    has them where no frame is later than the picture is wide."""
+    model = build(model_type)
+    a, b = noise_clip(0, width=96, height=64), noise_clip(1, width=96, height=48)
+    both, swapped = (model.chat.lay_out_pairs([pair], [PROMPT]) for pair in ((a, b), (b, a)))
+    alone = model.chat.lay_out_prompts([a], [PROMPT])
+    assert both["video_grid_thw"].tolist() == swapped["video_grid_thw"].tolist()[::-1]
+    assert not torch.equal(both["pixel_values_videos"], swapped["pixel_values_videos"])
+    position_3BT = model.family.positions(model.backbone, both)
+    names = ("mm_token_type_ids", "attention_mask", "video_grid_thw", "second_per_grid_ts")
+    told_3BT, _ = model.backbone.model.get_rope_index(both["input_ids"], **{n: both[n] for n in names if n in both})
+    assert torch.equal(position_3BT, told_3BT)
+    first = int(alone["mm_token_type_ids"][0].nonzero()[-1]) + 1
+    assert torch.equal(position_3BT[:, :, :first], model.family.positions(model.backbone, alone)[:, :, :first])

@@ -183,13 +183,18 @@ def doctor(
     model: opt.Model = "tiny",
     paradigm: opt.ParadigmChoice = None,
     device: opt.Device = None,
+    memory: Annotated[
+        bool,
+        typer.Option("--memory", help="Say what of the model fits, from its config.json, and open nothing."),
+    ] = False,
     json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Show versions and device, decode H.264, open the model, and test that it scores a small clip reproducibly."""
+    """Show versions and device, decode H.264, open the model, and test that it scores a small clip reproducibly. With
+    --memory: what scoring and each stage of training take, and what of it fits this card or this machine."""
     with reported_errors(debug=debug):
         diagnoses = []
-        for diagnosis in _diagnose(model, paradigm, device):
+        for diagnosis in _diagnose_memory(model, device) if memory else _diagnose(model, paradigm, device):
             diagnoses.append(diagnosis)
             if not json:
                 _print_diagnosis(diagnosis)
@@ -221,7 +226,29 @@ def _diagnose(model: str, paradigm: "Paradigm | None", device: str | None) -> It
     if imports.ok:
         yield _run_check("H.264", _decode_h264)
         yield Diagnosis(name="device", result=_describe_device(device))
+        if model != "tiny":
+            fit = next(_diagnose_memory(model, device))
+            if fit.name == "scoring":  # a config that cannot be read is the model's fault, below
+                yield fit
         yield from _check_model(model, paradigm, device)
+
+
+def _diagnose_memory(model: str, device: str | None) -> Iterator[Diagnosis]:
+    """What of a model fits. Where scoring does not, in any way, that is a fault."""
+    from descore.cli.scoring import quiet_transformers
+
+    quiet_transformers()
+    from descore.memory.fit import TOKENS, backbone_config, fit_text, fitting, memory_of, requirements
+
+    there = memory_of(device)
+    try:
+        for requirement in requirements(backbone_config(model), gpu=there.is_card):
+            ok = requirement.name != "scoring" or bool(fitting(requirement, there))
+            yield Diagnosis(name=requirement.name, result=fit_text(requirement, there), ok=ok)
+    except DescoreError as error:
+        yield Diagnosis(name="memory", result=str(error), ok=False)
+        return
+    yield Diagnosis(name="computed for", result=f"{TOKENS:,} tokens a clip; docs/training.md says how")
 
 
 def _check_package(name: str) -> Diagnosis:

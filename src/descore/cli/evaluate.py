@@ -95,6 +95,7 @@ def evaluate_judge(
     models: JudgeNames = None,
     paradigm: opt.ParadigmChoice = None,
     rubric: opt.Rubric = None,
+    quantize: opt.Quantize = None,
     scores: ScoreTable = None,
     root: opt.BenchmarkRoot = None,
     think: opt.ThinkChoice = None,
@@ -130,6 +131,7 @@ def evaluate_judge(
         options: dict[str, Any] = {
             "paradigm": paradigm,
             "rubric": rubric,
+            "quantize": quantize,
             "device": device,
             "batch_size": batch_size,
             "engine": engine,

@@ -55,7 +55,15 @@ Rubric = Annotated[
     typer.Option(
         "--rubric",
         help="Judge as a released model does, by its own text and answers: 'videoscore2', 'unifiedreward', "
-        "'unifiedreward2'; or by a .toml file of that form (docs/models.md). The model is then generative.",
+        "'unifiedreward2', and for compare 'unifiedreward-pair', 'unifiedreward-think'; or by a .toml file of that "
+        "form (docs/models.md). The model is then generative.",
+    ),
+]
+Quantize = Annotated[
+    Literal["8bit", "4bit"] | None,
+    typer.Option(
+        "--quantize",
+        help="Hold the language model's weights in so many bits, by bitsandbytes (docs/backbones.md).",
     ),
 ]
 ThinkChoice = Annotated[
@@ -88,7 +96,9 @@ Engine = Annotated[
         "OpenAI-compatible server that has the checkpoint's export (docs/engines.md).",
     ),
 ]
-Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps. Default: a GPU if there is one.")]
+Device = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps; auto: over all GPUs. Default: one.")
+]
 BenchmarkRoot = Annotated[Path | None, typer.Option("--root", help="Folder that the benchmark was unpacked to.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only so many of the benchmark's rows.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line, and nothing else on standard output.")]

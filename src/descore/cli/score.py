@@ -82,6 +82,7 @@ def score(
     model: opt.Model = "tiny",
     paradigm: opt.ParadigmChoice = None,
     rubric: opt.Rubric = None,
+    quantize: opt.Quantize = None,
     think: opt.ThinkChoice = None,
     samples: opt.Samples = 1,
     seed: opt.Seed = 0,
@@ -122,6 +123,7 @@ def score(
             "model": model,
             "paradigm": paradigm,
             "rubric": rubric,
+            "quantize": quantize,
             "device": device,
             "batch_size": batch_size,
             "engine": engine,
@@ -137,10 +139,8 @@ def score(
         opened["engine"], on_ray = parse_engine(engine, cluster=cluster)
         check_bulk_options(sources, prompt=prompt, bulk={**bulk, "engine": on_ray})
         if on_ray:
-            if opened.pop("rubric") is not None:
-                raise ConfigError(
-                    "--rubric: is for this process; on a cluster score a checkpoint that was saved with it"
-                )
+            if any([opened.pop("rubric"), opened.pop("quantize")]):
+                raise ConfigError("--rubric, --quantize: are for this process; on a cluster score a saved checkpoint")
             score_on_ray(sources[0], prompt=prompt, json=json, cluster=cluster, **bulk, **opened, **parameters)
             return
         if is_source(sources[0]):
@@ -158,6 +158,7 @@ def rank(
     model: opt.Model = "tiny",
     paradigm: opt.ParadigmChoice = None,
     rubric: opt.Rubric = None,
+    quantize: opt.Quantize = None,
     think: opt.ThinkChoice = None,
     samples: opt.Samples = 1,
     seed: opt.Seed = 0,
@@ -189,6 +190,7 @@ def rank(
             model=model,
             paradigm=paradigm,
             rubric=rubric,
+            quantize=quantize,
             device=device,
             batch_size=batch_size,
             engine=engine,
@@ -209,6 +211,7 @@ def compare(
     model: opt.Model = "tiny",
     paradigm: opt.ParadigmChoice = None,
     rubric: opt.Rubric = None,
+    quantize: opt.Quantize = None,
     think: opt.ThinkChoice = None,
     samples: opt.Samples = 1,
     seed: opt.Seed = 0,
@@ -229,6 +232,7 @@ def compare(
             model=model,
             paradigm=paradigm,
             rubric=rubric,
+            quantize=quantize,
             device=device,
             batch_size=2,
             engine=engine,

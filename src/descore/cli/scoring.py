@@ -53,6 +53,7 @@ def open_scorer(
     *,
     paradigm: Paradigm | None = None,
     rubric: str | None = None,
+    quantize: str | None = None,
     device: str | None,
     batch_size: int | None,
     dtype: "torch.dtype | None" = None,
@@ -63,7 +64,14 @@ def open_scorer(
     from descore.scorer import Scorer
 
     scorer = Scorer.from_pretrained(
-        model, paradigm=paradigm, rubric=rubric, device=device, batch_size=batch_size, dtype=dtype, engine=engine
+        model,
+        paradigm=paradigm,
+        rubric=rubric,
+        device=device,
+        dtype=dtype,
+        quantization_config=quantize,
+        batch_size=batch_size,
+        engine=engine,
     )
     end_start_up()
     return scorer
@@ -98,6 +106,7 @@ def open_judge(
     *,
     paradigm: Paradigm | None,
     rubric: str | None = None,
+    quantize: str | None = None,
     device: str | None,
     batch_size: int | None,
     sampling_params: Mapping[str, Any],
@@ -113,8 +122,10 @@ def open_judge(
     if model in FEATURES:
         if engine != "native":
             raise ConfigError(f"engine is {engine!r}, and {model} is a hand-made feature, which needs none")
-        if rubric is not None:
-            raise ConfigError(f"--rubric: {model} is a hand-made feature, which reads none")
+        if rubric is not None or quantize is not None:
+            raise ConfigError(
+                f"--rubric, --quantize: {model} is a hand-made feature, which has neither text nor weights"
+            )
         end_start_up()
         return FeatureJudge(feature=FEATURES[model], batch_size=batch_size or NATIVE_BATCH)
     from descore.evaluation.judges import ModelJudge
@@ -122,7 +133,9 @@ def open_judge(
 
     params = SamplingParams(**sampling_params)
     params.resolved(paradigm or ("generative" if rubric else None))
-    scorer = open_scorer(model, paradigm=paradigm, rubric=rubric, device=device, batch_size=batch_size, engine=engine)
+    scorer = open_scorer(
+        model, paradigm=paradigm, rubric=rubric, quantize=quantize, device=device, batch_size=batch_size, engine=engine
+    )
     return ModelJudge(scorer=scorer, sampling_params=params)
 
 
@@ -132,6 +145,7 @@ def score_clips(
     model: str,
     paradigm: Paradigm | None = None,
     rubric: str | None = None,
+    quantize: str | None = None,
     device: str | None = None,
     batch_size: int | None = None,
     engine: str = "native",
@@ -147,7 +161,13 @@ def score_clips(
         for prompt in {prompt for _, prompt in requests}:
             check_prompt(prompt)
         scorer = open_scorer(
-            model, paradigm=paradigm, rubric=rubric, device=device, batch_size=batch_size, engine=engine
+            model,
+            paradigm=paradigm,
+            rubric=rubric,
+            quantize=quantize,
+            device=device,
+            batch_size=batch_size,
+            engine=engine,
         )
         bar.update(task, description="watching and thinking", total=len(requests))
         for result in scorer.score_each(requests, **sampling_params):
@@ -202,6 +222,7 @@ def score_source(
     model: str,
     paradigm: Paradigm | None,
     rubric: str | None,
+    quantize: str | None,
     device: str | None,
     batch_size: int | None,
     engine: str,
@@ -226,7 +247,13 @@ def score_source(
             SamplingParams(**sampling_params).resolved(paradigm or ("generative" if rubric else None))
             pool.start()
             scorer = open_scorer(
-                model, paradigm=paradigm, rubric=rubric, device=device, batch_size=batch_size, engine=engine
+                model,
+                paradigm=paradigm,
+                rubric=rubric,
+                quantize=quantize,
+                device=device,
+                batch_size=batch_size,
+                engine=engine,
             )
             from descore.rewards.bulk import write_scores
 

@@ -121,9 +121,20 @@ class Chat:
         texts = [self.user_turn(prompt) for prompt in prompts]
         if self.lay_out_videos is not None:
             return self.lay_out_videos(self.processor, texts, clips)
+        return self._process(texts, clips)
+
+    def lay_out_pairs(self, pairs: Sequence[tuple[Clip, Clip]], prompts: Sequence[str]) -> Inputs:
+        """The same with two clips in each turn, for judges that compare. ConfigError where only one can be laid out."""
+        if self.lay_out_videos is not None:
+            raise ConfigError("the backbone's frames are laid out for one video a turn; two clips cannot be compared")
+        texts = [self.user_turn(prompt, videos=2) for prompt in prompts]
+        return self._process(texts, [clip for pair in pairs for clip in pair])
+
+    def _process(self, texts: Sequence[str], clips: Sequence[Clip]) -> Inputs:
+        """Inputs of these turns, with the clips at their placeholders, in order."""
         videos = [pixels_of(clip) for clip in clips]
         features = self.processor(
-            text=texts,
+            text=list(texts),
             # Floats that are scaled a second time are not rounded to whole levels, as in the official code.
             videos=[video.float() for video in videos] if self.resize else videos,
             video_metadata=[video_metadata(clip) for clip in clips],
@@ -232,10 +243,11 @@ class Chat:
         if len(turn) > len(self.rubric) + MAX_TEMPLATE_TEXT:
             raise ValueError(f"it writes {len(turn):,} characters; expected few beside the rubric")
 
-    def user_turn(self, prompt: str) -> str:
-        """The text of a prompt's turn, up to where the chain begins; the video is one placeholder in it."""
+    def user_turn(self, prompt: str, *, videos: int = 1) -> str:
+        """The text of a prompt's turn, up to where the chain begins; each of its videos is one placeholder in it."""
+        parts = [part for part in self.user_parts(prompt) for _ in range(videos if part["type"] == "video" else 1)]
         turn = self.processor.apply_chat_template(
-            [{"role": "user", "content": self.user_parts(prompt)}],
+            [{"role": "user", "content": parts}],
             add_generation_prompt=True,
             tokenize=False,
             processor_kwargs={"do_sample_frames": False},  # or SmolVLM's adds its own, with a warning each time
@@ -246,7 +258,7 @@ class Chat:
         # it, transformers 5 keeps it).
         video = self.processor.video_token
         wrapped = f"{self.processor.vision_start_token}{video}{self.processor.vision_end_token}"
-        return str(turn).replace(wrapped, video, 1)
+        return str(turn).replace(wrapped, video, videos)
 
     def user_parts(self, prompt: str) -> list[dict[str, str]]:
         """The contents of a prompt's turn: the video, and the rubric around it. The rubric is split before the prompt

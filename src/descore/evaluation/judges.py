@@ -18,7 +18,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Protocol
 
 from descore.data.tables import Cells, read_rows, value_at
-from descore.errors import DataError, DescoreError, DescoreWarning, VideoError
+from descore.errors import ConfigError, DataError, DescoreError, DescoreWarning, VideoError
 from descore.evaluation.features import FEATURE_SAMPLING, Feature
 from descore.evaluation.records import Record, error_text, plain_record, to_run_record
 from descore.evaluation.results import ClipKey, key_of
@@ -80,6 +80,11 @@ class ModelJudge:
 
     def __post_init__(self) -> None:
         assert self.resolved.think is not None
+        answer = self.scorer.settings.answer
+        if answer is not None and answer.is_pairwise:
+            raise ConfigError(
+                f"{self.scorer.name}: compares two clips, and gives no clip a reward; use descore compare"
+            )
 
     @property
     def resolved(self) -> "SamplingParams":
@@ -104,13 +109,23 @@ class ModelJudge:
             "seed": params.seed,
             "temperature": params.effective_temperature,
             "max_chain_tokens": params.max_chain_tokens or self.scorer.settings.max_chain_tokens,
-            "precision": str(self.scorer.engine.dtype).removeprefix("torch."),
+            "precision": self._precision,
             "digest": checkpoint_digest(self.scorer.name),
             # Runs from before there were released rubrics, or other engines, have no such keys.
             **({} if self.scorer.settings.answer is None else {"rubric": self._rubric_digest}),
             **({} if self.scorer.engine.name == "native" else {"engine": self.scorer.engine.name}),
             "versions": package_versions("descore", "torch", "transformers", "av"),
         }
+
+    @property
+    def _precision(self) -> str:
+        precision = str(self.scorer.engine.dtype).removeprefix("torch.")
+        if self.scorer.engine.name != "native":
+            return precision
+        from descore.model import bits_of  # torch is there by now
+
+        bits = bits_of(self.scorer.model.backbone)
+        return precision if bits is None else f"{precision}, {bits} bits"
 
     @property
     def _rubric_digest(self) -> str:

@@ -29,6 +29,8 @@ from descore.training.losses import MAX_LOGITS
 from descore.training.models import set_trainable
 
 GIB = 1 << 30
+Learns = Literal["lora", "full"]
+"""How a language model does."""
 Bits = Literal[4, 8]
 """In which bitsandbytes holds a weight."""
 
@@ -70,7 +72,7 @@ class ScoringNeed:
         return self.weights + self.cache + self.seen + self.layer
 
 
-def empty_model(config: Any, *, learns: Literal["lora", "full"] | None = None) -> DescoreModel:  # noqa: ANN401
+def empty_model(config: Any, *, learns: Learns | None = None) -> DescoreModel:  # noqa: ANN401
     """A model of a transformers config in bfloat16 that holds sizes and no data, and cannot lay out a conversation.
     learns: how its language model does, with query and head in full; None: nothing is prepared for training."""
     with torch.device("meta"):
@@ -148,17 +150,18 @@ def weight_bytes(model: DescoreModel, *, bits: Bits | None = None, scale: float 
         if weight.requires_grad and not learned:
             continue
         if id(weight) not in quantized:
-            total += weight.nbytes * scale
+            total += weight.nbytes * (scale if weight.dtype == torch.bfloat16 else 1.0)
         else:
             total += weight.numel() + 4 * len(weight) if bits == 8 else weight.numel() * (1 / 2 + 4 / 64)
     return int(total)
 
 
 def _quantizable(model: DescoreModel) -> list[nn.Linear]:
-    """The linear layers whose weights are quantized: all but the output and adapters."""
-    output = model.backbone.get_output_embeddings()
+    """The linear layers whose weights are quantized: the language model's, without its output and adapters."""
+    output, prefixes = model.backbone.get_output_embeddings(), model.family.PARTS["language_model"]
     named = [(name, module) for name, module in model.backbone.named_modules() if isinstance(module, nn.Linear)]
-    return [module for name, module in named if module is not output and ".lora_" not in name]
+    inside = [(name, module) for name, module in named if f"{name}.".startswith(prefixes)]
+    return [module for name, module in inside if module is not output and ".lora_" not in name]
 
 
 def dequantized_bytes(model: DescoreModel) -> int:

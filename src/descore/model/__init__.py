@@ -5,9 +5,11 @@ compiler (`torch._dynamo`), torchvision's models, datasets and operators, and sc
 somebody uses it. What is replaced for an import is put back behind it."""
 
 import gc
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder
@@ -18,6 +20,8 @@ from unittest.mock import patch
 
 import torch
 from torch._compile import _disable_dynamo
+
+from descore.errors import ConfigError, how_to_install
 
 _Function = Callable[..., Any]
 
@@ -221,6 +225,69 @@ def _without_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightPlacement:
+    """Where a model's weights go, and in how many bits."""
+
+    device: torch.device | None = None
+    """Of all weights, where no map says otherwise; None: they stay where they are read, on the CPU."""
+    device_map: Any = None
+    """As transformers has it, such as "auto"; it needs accelerate."""
+    quantization: Any = None
+    """transformers' config, or "8bit" or "4bit" for the language model's linear layers by bitsandbytes."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of weights that are not quantized, unless somebody says so."""
+        on_cpu = self.device is None or self.device.type == "cpu"
+        return torch.float32 if on_cpu and self.quantization is None else torch.bfloat16
+
+    def options(self, family: ModuleType, dtype: torch.dtype) -> dict[str, Any]:
+        """Arguments of transformers' `from_pretrained`; none for a model that is moved as it is. ConfigError where a
+        package for it is missing, or for an unknown name."""
+        if self.device_map is None and self.quantization is None:
+            return {}
+        packages = ("accelerate",) if self.quantization is None else ("accelerate", "bitsandbytes")
+        if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
+            install = how_to_install("quantize")
+            raise ConfigError(f"quantization and device_map: {' and '.join(missing)} not installed; {install}")
+        options = {"device_map": {"": self.device} if self.device_map is None else self.device_map}
+        if isinstance(self.quantization, str):
+            return {**options, "quantization_config": _bitsandbytes(self.quantization, family=family, dtype=dtype)}
+        return options if self.quantization is None else {**options, "quantization_config": self.quantization}
+
+    def put(self, model: Any) -> Any:  # noqa: ANN401  # a DescoreModel, which imports this module
+        """The model with all its weights in place. ConfigError for one of which a part had to be left elsewhere."""
+        if self.device_map is None and self.quantization is None:
+            return model.to(self.device)
+        places = {str(place) for place in (getattr(model.backbone, "hf_device_map", None) or {}).values()}
+        if "disk" in places or ("cpu" in places and len(places) > 1):
+            raise ConfigError("device_map: the model does not fit the GPUs, a part of it is on the CPU; quantize it")
+        first = model.backbone.get_input_embeddings().weight.device
+        model.query.data = model.query.data.to(first)
+        model.head.to(first)
+        return model
+
+
+def _bitsandbytes(name: str, *, family: ModuleType, dtype: torch.dtype) -> Any:  # noqa: ANN401
+    from transformers import BitsAndBytesConfig
+
+    parts = (prefix.removesuffix(".") for part in ("vision_tower", "merger") for prefix in family.PARTS[part])
+    skipped = {"llm_int8_skip_modules": [*parts, "lm_head"]}
+    if name == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True, **skipped)
+    if name == "4bit":
+        options = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype}
+        return BitsAndBytesConfig(load_in_4bit=True, **options, **skipped)
+    raise ConfigError(f"quantization: found {name!r}; expected 8bit, 4bit or transformers' BitsAndBytesConfig")
+
+
+def bits_of(backbone: Any) -> int | None:  # noqa: ANN401  # the families' classes share no typed base
+    """The bits that bitsandbytes holds a backbone's linear layers in; None for one that is not quantized."""
+    kinds = (("is_loaded_in_4bit", 4), ("is_loaded_in_8bit", 8))
+    return next((bits for name, bits in kinds if getattr(backbone, name, False)), None)
 
 
 def _import_what_scoring_needs() -> None:

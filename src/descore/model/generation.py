@@ -74,8 +74,8 @@ class SharedPrefixCache(Cache):  # type: ignore[misc]  # transformers is not typ
     ) -> tuple[Tensor, Tensor]:
         """Write a step's columns, and give all own columns (R, G, C, D), also those that nothing is written to."""
         layer = self.layers[layer_idx]
-        layer.keys.index_copy_(2, self.column_n, key_states.to(layer.keys.dtype))
-        layer.values.index_copy_(2, self.column_n, value_states.to(layer.values.dtype))
+        layer.keys.index_copy_(2, self.column_n.to(layer.keys.device), key_states.to(layer.keys.dtype))
+        layer.values.index_copy_(2, self.column_n.to(layer.values.device), value_states.to(layer.values.dtype))
         return layer.keys, layer.values
 
     def keep(self, prompts: Tensor, rows: Tensor) -> None:
@@ -143,7 +143,7 @@ def _joined_attention(
     query = query_RHnD.to(key_RGCD.dtype).reshape(prompts, samples, groups, repeats * columns, width)
     prompt_BGMP = _product(query.transpose(1, 2).reshape(prompts, groups, -1, width), prompt_keys.mT)
     if cache.prompt_bias_B11P is not None:
-        prompt_BGMP += cache.prompt_bias_B11P
+        prompt_BGMP += cache.prompt_bias_B11P.to(prompt_BGMP.device)
     own = _product(query.flatten(0, 1), key_RGCD.mT)
     if bias is not None:
         own = (own.view(rows, groups, repeats, columns, -1) + bias[:, :, None]).flatten(2, 3)
@@ -339,8 +339,8 @@ class ChainWriter:
         return hidden_RnD
 
     def _logits(self, hidden_RnD: Tensor) -> Tensor:
-        logits_RV: Tensor = self.model.backbone.get_output_embeddings()(hidden_RnD[:, -1]).float()
-        return logits_RV
+        logits_RV: Tensor = self.model.backbone.get_output_embeddings()(hidden_RnD[:, -1])
+        return logits_RV.to(self.model.device, torch.float32)
 
     def _suppress(self, logits_RV: Tensor) -> Tensor:
         return logits_RV.index_fill_(1, self.suppressed, -torch.inf)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from descore.data.chat import QUERY_TOKEN, Chat, Inputs
 from descore.errors import CheckpointError, ConfigError, how_to_install
-from descore.model import without_compiler, without_progress_bar
+from descore.model import WeightPlacement, without_compiler, without_progress_bar
 from descore.model.checkpoint import (
     ADAPTER_CONFIG,
     CheckpointSettings,
@@ -53,8 +53,9 @@ def family_of(model_type: str) -> ModuleType:
     raise ConfigError(f"backbone: model_type is {model_type!r}; expected one of {', '.join(known)}")
 
 
-def open_backbone(source: Any, *, dtype: torch.dtype) -> Any:  # noqa: ANN401  # a path, an id or a transformers config
-    """The model of a folder or hub id with its weights, or of a config with random ones, in `dtype` on the CPU.
+def open_backbone(source: Any, *, dtype: torch.dtype, placement: WeightPlacement = WeightPlacement()) -> Any:  # noqa: ANN401, B008
+    """The model of a folder or hub id with its weights, placed or on the CPU, or of a transformers config with random
+    ones, in `dtype`.
 
     A model_type of no known family, and an adapter without the package that reads it, raise ConfigError; files that are
     missing or broken, tensors that are missing, unexpected or of another shape, and a model that needs code of its own,
@@ -69,7 +70,7 @@ def open_backbone(source: Any, *, dtype: torch.dtype) -> Any:  # noqa: ANN401  #
     name, loading = source if named else "the config", dict[str, Any]()
     with RefuseBroken(name, "transformers cannot open the backbone"):
         config = AutoConfig.from_pretrained(source, trust_remote_code=False) if named else source
-        family_of(config.model_type)
+        options = placement.options(family_of(config.model_type), dtype)
         _check_attention(name, config)
         if named:
             with without_compiler(), without_progress_bar():
@@ -80,6 +81,7 @@ def open_backbone(source: Any, *, dtype: torch.dtype) -> Any:  # noqa: ANN401  #
                     output_loading_info=True,
                     ignore_mismatched_sizes=True,  # refused below, by name
                     trust_remote_code=False,
+                    **options,
                 )
         else:
             model = AutoModelForImageTextToText.from_config(config, dtype=dtype, trust_remote_code=False)
@@ -220,7 +222,7 @@ class RewardHead(nn.Module):
         """Rewards (B, K), read at the last column, where the layout puts the query."""
         wide = torch.promote_types(hidden_BTD.dtype, torch.float32)
         with torch.autocast(hidden_BTD.device.type, enabled=False):
-            return hidden_BTD[:, -1].to(wide) @ self.weight.to(wide).T
+            return hidden_BTD[:, -1].to(self.weight.device, wide) @ self.weight.to(wide).T
 
 
 class DescoreModel(nn.Module):
@@ -250,6 +252,7 @@ class DescoreModel(nn.Module):
         settings: CheckpointSettings | None = None,
         rubric: str = DEFAULT_RUBRIC,
         dtype: torch.dtype = torch.float32,
+        placement: WeightPlacement = WeightPlacement(),  # noqa: B008  # it is frozen
     ) -> Self:
         """Start a new reward model from a backbone's folder, hub id, or config (with random weights).
 
@@ -261,7 +264,7 @@ class DescoreModel(nn.Module):
             if not isinstance(source, str | Path):
                 raise ConfigError("from_backbone: a config brings no processor; give processor=")
             processor = open_processor(source)
-        backbone = open_backbone(source, dtype=dtype)
+        backbone = open_backbone(source, dtype=dtype, placement=placement)
         processor.tokenizer.add_tokens([QUERY_TOKEN], special_tokens=True)
         if len(processor.tokenizer) > backbone.get_input_embeddings().weight.shape[0]:
             backbone.resize_token_embeddings(len(processor.tokenizer), pad_to_multiple_of=64)
@@ -280,21 +283,27 @@ class DescoreModel(nn.Module):
         rubric: str | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
+        device_map: Any = None,  # noqa: ANN401  # transformers'
+        quantization_config: Any = None,  # noqa: ANN401  # transformers', or a name
     ) -> Self:
         """Read a checkpoint from a folder, a hub id, or the bundled name `tiny`, ready to score.
 
         Paradigm: the checkpoint's own; "generative" opens any checkpoint, or a plain backbone, as a judge whose reward
         is what it writes; `rubric` does so under a released rubric, by its name or file, which says how. Device: a GPU
-        if there is one. Precision: bfloat16 on a GPU, float32 on a CPU; query and head are always float32. Anything
-        missing or ill-fitting raises CheckpointError."""
+        if there is one. Precision: bfloat16 on a GPU, float32 on a CPU; query and head are always float32. `device_map`
+        and `quantization_config`: see WeightPlacement. Anything missing or ill-fitting raises CheckpointError."""
         folder = find_checkpoint(source)
         settings, rubric = read_as(folder, paradigm, rubric=rubric)
-        device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+        if device == "auto":
+            device, device_map = None, "auto"
+        usable = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        place = WeightPlacement(device=usable, device_map=device_map, quantization=quantization_config)
+        dtype = dtype or place.dtype
         if settings.paradigm == "generative":
-            return cls.from_backbone(folder, settings=settings, rubric=rubric, dtype=dtype).to(device).eval()
+            judge = cls.from_backbone(folder, settings=settings, rubric=rubric, dtype=dtype, placement=place)
+            return place.put(judge).eval()  # type: ignore[no-any-return]
         processor = open_processor(folder)
-        backbone = open_backbone(folder, dtype=dtype)
+        backbone = open_backbone(folder, dtype=dtype, placement=place)
         chat = chat_of(processor, rubric, settings, family_of(backbone.config.model_type))
         _check_fit(folder, backbone, chat)
         model = cls(backbone, chat=chat, settings=settings.model_copy(update={"vocabulary_rows": None}))
@@ -302,7 +311,7 @@ class DescoreModel(nn.Module):
         with torch.no_grad():
             model.query.copy_(weights["query"])
             model.head.weight.copy_(weights["head"])
-        return model.to(device).eval()
+        return place.put(model).eval()  # type: ignore[no-any-return]
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the checkpoint directory atomically; one that is there is replaced."""
@@ -366,7 +375,8 @@ def _fit_frames(settings: CheckpointSettings, processor: Any, family: ModuleType
     """Settings whose frames are of the family's sizes, unless they say themselves how frames are taken."""
     with RefuseBroken("the processor", "it does not belong to this backbone"):
         needed = family.sizes_needed(settings.sampling, processor)
-    if "size_multiple" in settings.sampling.model_fields_set or not needed:
+    # A released rubric's sampling is its authors', but knows of no backbone's sizes.
+    if ("sampling" in settings.model_fields_set and settings.answer is None) or not needed:
         return settings
     return settings.model_copy(update={"sampling": settings.sampling.model_copy(update=needed)})
 

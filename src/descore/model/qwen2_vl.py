@@ -6,6 +6,7 @@ for each second between its vision steps (`tokens_per_second`). Qwen2-VL is not 
 Shapes: B sequences, T tokens."""
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -46,24 +47,19 @@ def positions(backbone: Any, inputs: Inputs) -> Tensor:  # noqa: ANN401  # the f
     config = backbone.config.vision_config
     each_second = getattr(config, "tokens_per_second", None)
     out_3BT = torch.zeros(3, *inputs["input_ids"].shape, dtype=torch.long, device=inputs["input_ids"].device)
-    for row, (grid_3, mask_T, kind_T) in enumerate(
-        zip(inputs["video_grid_thw"], inputs["attention_mask"].bool(), inputs["mm_token_type_ids"], strict=True)
+    grids, merge = inputs["video_grid_thw"].tolist(), config.spatial_merge_size
+    steps = [1.0] * len(grids) if each_second is None else [each_second * s for s in inputs[_SECONDS].tolist()]
+    videos = iter([_video_positions(grid, merge=merge, step=step) for grid, step in zip(grids, steps, strict=True)])
+    for row, (mask_T, kind_T) in enumerate(
+        zip(inputs["attention_mask"].bool(), inputs["mm_token_type_ids"], strict=True)
     ):
-        step = 1.0 if each_second is None else each_second * float(inputs[_SECONDS][row])
-        before, behind = _around_video(kind_T[mask_T])
-        video_3V = before + _video_positions(grid_3.tolist(), merge=config.spatial_merge_size, step=step).to(out_3BT)
-        text_before, text_behind = (
-            torch.arange(start, start + count).to(out_3BT).expand(3, -1)
-            for start, count in ((0, before), (int(video_3V.max()) + 1, behind))
-        )
-        out_3BT[:, row, mask_T] = torch.cat([text_before, video_3V, text_behind], dim=1)
+        parts_3N, start = [], 0
+        for is_video, run in groupby(kind_T[mask_T].tolist()):
+            part_3N = next(videos) if is_video else torch.arange(len(list(run))).expand(3, -1)
+            parts_3N.append(start + part_3N)
+            start = int(parts_3N[-1].max()) + 1
+        out_3BT[:, row, mask_T] = torch.cat(parts_3N, dim=1).to(out_3BT)
     return out_3BT
-
-
-def _around_video(kind_N: Tensor) -> tuple[int, int]:
-    """Text tokens before the video and behind it."""
-    columns = kind_N.nonzero()[:, 0]
-    return int(columns[0]), len(kind_N) - 1 - int(columns[-1])
 
 
 def _video_positions(grid: Sequence[int], *, merge: int, step: float) -> Tensor:

@@ -44,6 +44,10 @@ class ModelConfig(ConfigModel):
     backbone."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Precision of the forward, and of all weights that do not learn. Weights that learn are always float32."""
+    quantization: Literal["8bit", "4bit"] | None = None
+    """Hold the language model's linear layers in so many bits while adapters learn beside them (QLoRA, Dettmers et al.
+    2023, arXiv 2305.14314), by bitsandbytes on a GPU. The trained model has them as they were then, in `precision`.
+    null: they are held in `precision`."""
     gradient_checkpointing: bool = False
     """Recompute each layer in the backward pass: less memory, about a third more time."""
 
@@ -273,9 +277,13 @@ class TrainingConfig(ConfigModel):
     """The run directory, and how often something is written to it."""
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        """Evaluations need a table."""
+        """Evaluations need a table; quantized weights, adapters that stay beside them."""
         if self.run.eval_steps and self.data.eval is None:
             yield "run.eval_steps", "needs data.eval, a table to evaluate on"
+        if self.model.quantization and self.trainable.backbone_modes["language_model"] == "full":
+            yield "model.quantization", "holds weights that cannot learn; set trainable.language_model.mode to lora"
+        if self.model.quantization and self.run.merge:
+            yield "run.merge", "must be false with model.quantization: adapters are not folded into rounded weights"
 
 
 class SftConfig(TrainingConfig):

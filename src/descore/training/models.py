@@ -3,6 +3,7 @@
 A checkpoint-N folder holds `learned.safetensors`, the weights that have a gradient, where adapters, or query and head
 alone are trained; else a whole checkpoint directory, `model/`."""
 
+import os
 import re
 import shutil
 import struct
@@ -23,6 +24,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 
 from descore.errors import CheckpointError, ConfigError, DataError, DescoreWarning
 from descore.io import atomic_directory, read_json_object
+from descore.model import WeightPlacement, bits_of
 from descore.model.checkpoint import CheckpointSettings, find_checkpoint, read_head, read_settings
 from descore.model.modeling import DescoreModel, RewardHead, check_peft, has_adapters, is_adapter, merge_adapters
 from descore.rubric import DEFAULT_RUBRIC, fill_rubric
@@ -60,8 +62,9 @@ def set_trainable(model: DescoreModel, trainable: TrainableConfig, *, precision:
         _add_adapters(model, trainable)
     for name, weight in model.backbone.named_parameters():
         full = trainable.modes[part_of(model, name)] == "full"
-        weight.requires_grad_(full or is_adapter(name))
-        weight.data = weight.data.float() if weight.requires_grad else weight.data.to(precision)
+        if weight.is_floating_point():  # quantized weights stay as they are
+            weight.requires_grad_(full or is_adapter(name))
+            weight.data = weight.data.float() if weight.requires_grad else weight.data.to(precision)
 
 
 def trainable_weights(model: DescoreModel) -> dict[str, torch.Tensor]:
@@ -134,12 +137,16 @@ def open_model(config: TrainingConfig, *, rubric: str | None, paradigm: Paradigm
 
     paradigm: None opens any checkpoint with a head, as descore; the stage sets the paradigm of the trained model. As
     descore, a checkpoint that was trained without chains is refused: CheckpointError. As generative, any checkpoint
-    starts without its head."""
+    starts without its head. Quantized weights need a GPU: ConfigError without one, or for a checkpoint with adapters,
+    which cannot be folded into them."""
     start, dimensions = config.model, config.dimensions if isinstance(config, ColdStartConfig) else None
     dtype = torch.float32 if "full" in config.trainable.backbone_modes.values() else dtype_of(start.precision)
     if start.checkpoint is not None:
         paradigm = paradigm or _with_head(start.checkpoint)
-        model = DescoreModel.from_pretrained(start.checkpoint, paradigm=paradigm, device="cpu", dtype=dtype)
+        how: dict[str, Any] = {"device": "cpu", "dtype": dtype}
+        if start.quantization is not None:
+            how = {"device": _card(start.quantization), "dtype": dtype, "quantization_config": start.quantization}
+        model = DescoreModel.from_pretrained(start.checkpoint, paradigm=paradigm, **how)
         if dimensions is not None and model.settings.dimensions != dimensions:
             _renew_head(model, dimensions)
     else:
@@ -147,15 +154,41 @@ def open_model(config: TrainingConfig, *, rubric: str | None, paradigm: Paradigm
             dimensions=dimensions or CheckpointSettings().dimensions, paradigm=paradigm or "descore"
         )
         rubric = rubric or DEFAULT_RUBRIC
-        model = DescoreModel.from_backbone(start.backbone, settings=settings, rubric=rubric, dtype=dtype)
+        place = WeightPlacement()
+        if start.quantization is not None:
+            place = WeightPlacement(device=_card(start.quantization), quantization=start.quantization)
+        model = DescoreModel.from_backbone(
+            start.backbone, settings=settings, rubric=rubric, dtype=dtype, placement=place
+        )
+        place.put(model)
     if model.chat.queries or model.chat.answer:
         raise ConfigError(f"model.checkpoint: {start.checkpoint} has queries or answers of another form than ours")
     model.chat = replace(model.chat, rubric=rubric or model.chat.rubric)
     model.settings = _settings(model.settings, config)
     _check_frame_size(model)
+    if start.quantization is not None:
+        _prepare_quantized(model, source=start.checkpoint or start.backbone)
     if start.gradient_checkpointing:
         model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
     return model
+
+
+def _card(quantization: str) -> torch.device:
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            f"model.quantization: {quantization} needs a GPU to train on, and there is none; leave it out"
+        )
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def _prepare_quantized(model: DescoreModel, *, source: str | None) -> None:
+    """PEFT's preparation of a quantized backbone. Which weights learn, and in what precision, is decided later."""
+    check_peft("model.quantization")
+    if has_adapters(model.backbone):
+        raise ConfigError(f"model.quantization: {source} has adapters, which are not folded into quantized weights")
+    import peft
+
+    peft.prepare_model_for_kbit_training(model.backbone, use_gradient_checkpointing=False)
 
 
 def head_origin(config: ColdStartConfig) -> str:
@@ -228,7 +261,9 @@ def save_trained(model: DescoreModel, folder: Path, *, precision: torch.dtype, c
     """Write the checkpoint directory whole, its weights in `precision`, adapters in float32; with a model card, if
     given.
 
-    The weights in memory are converted to that precision."""
+    The weights in memory are converted to that precision, quantized ones too."""
+    if bits_of(model.backbone) is not None:
+        model.backbone.dequantize()
     for name, weight in model.backbone.named_parameters():
         weight.data = weight.data.float() if is_adapter(name) else weight.data.to(precision)
     with atomic_directory(folder) as aside:

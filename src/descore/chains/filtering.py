@@ -76,8 +76,8 @@ class FilterConfig(ConfigModel):
     tie are closest. all: each is a row of its own."""
     rejected_pairs: RejectedPairs = "pair-loss"
     """Pairs none of whose couples is left. pair-loss: they stay in the table without chains and marks, and train the
-    reward. stage-2: they go to stage2.jsonl, for `descore train rl`: chains of a generative model learn from their label
-    there; else the head learns from it alone, unless `weak_marks` gives them marks. drop: they are left out."""
+    reward. stage-2: they go to stage2.jsonl, for `descore train rl`: chains of a generative model learn from their
+    label there; else the head learns from it alone, unless `weak_marks` gives them marks. drop: they are left out."""
     weak_marks: dict[str, WeakMarkName] = Field(default_factory=dict)
     """By label of a rating, the dimension that it stands for, such as {VQ: style, MQ: dynamics, TA: subject}. Rejected
     pairs get marks by it: the lowest third of `rating_range` is 0, the next 1, the highest 2; other dimensions are N/A.

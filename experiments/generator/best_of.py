@@ -35,8 +35,8 @@ COUNTS = (1, 2, 4, 8, 16, 32, 64)
 DEFAULT_REWARDS = ("think", "chains", "off", "sharpness", "jerk", "random")
 BATCH = 8
 RECORD, PLAN, NUMBERS = "record.json", "plan.json", "numbers.jsonl"
-JUDGED = "judge"
-"""Name of the judge among the rewards: it gives TRUTH and its parts."""
+JUDGED, MADE = "judge", "made"
+"""Names of what is no reward: the judge, who gives TRUTH and its parts, and the making of clips."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ def main() -> None:
     for name, scorer in {JUDGED: None, **open_rewards(options.rewards)}.items():
         score_clips(cells, name, scorer, most=options.most)
     groups = [read_group(cell, most=options.most) for cell in cells]
-    record = findings(groups, most=options.most)
+    record = {**findings(groups, most=options.most), "seconds": costs(cells)}
     write_record(options.out / RECORD, record)
     write_sheets(cells, groups, out=options.out)
     print(tables(record))
@@ -103,7 +103,7 @@ def make_clips(cells: Sequence[Cell], model: Generator, *, most: int, steps: int
                 _write_clip(cell.file(index), frames)
         if missing:
             seconds = time.monotonic() - began
-            append_records(cell.folder / NUMBERS, [{"name": "made", "clips": len(missing), "seconds": seconds}])
+            append_records(cell.folder / NUMBERS, [{"name": MADE, "clips": len(missing), "seconds": seconds}])
             print(f"{number} of {len(cells)}: {len(missing)} clips in {seconds:.0f} s", flush=True)
 
 
@@ -170,6 +170,16 @@ def findings(groups: Sequence[Group], *, most: int) -> dict[str, Any]:
     }
 
 
+def costs(cells: Sequence[Cell]) -> dict[str, float]:
+    """Mean seconds of a clip: to make it, to judge it, and of each reward, as they were when it was done."""
+    spent: dict[str, list[float]] = {}
+    for cell in cells:
+        for row in read_records(cell.folder / NUMBERS):
+            each = [row["seconds"] / row["clips"]] * row["clips"] if row["name"] == MADE else [row["seconds"]]
+            spent.setdefault(row["name"], []).extend(each)
+    return {name: float(np.mean(seconds)) for name, seconds in spent.items()}
+
+
 def tables(record: Mapping[str, Any]) -> str:
     """Truth against N for each reward, and the reward itself."""
     truth, own = dict[tuple[str, ...], list[str]](), dict[tuple[str, ...], list[str]]()
@@ -177,7 +187,13 @@ def tables(record: Mapping[str, Any]) -> str:
         truth[(name,)] = [format_figure(row["mean"], ".3f") for row in of[TRUTH]]
         own[(name,)] = [format_figure(row["mean"], ".3f") for row in of[name]]
     head = [f"N = {row['n']}" for row in record["curves"][TRUTH][TRUTH]]
-    return f"{markdown_table(['truth by', *head], truth)}\n\n{markdown_table(['reward', *head], own)}"
+    seconds: dict[tuple[str, ...], list[str]] = {(name,): [f"{each:.2f}"] for name, each in record["seconds"].items()}
+    parts = (
+        markdown_table(["truth by", *head], truth),
+        markdown_table(["reward", *head], own),
+        markdown_table(["seconds of a clip", ""], seconds),
+    )
+    return "\n\n".join(parts)
 
 
 def write_sheets(cells: Sequence[Cell], groups: Sequence[Group], *, out: Path) -> None:

@@ -87,7 +87,12 @@ class Grpo:
         advantage_B = group_advantages(rewards, group=own.group, comparison=own.comparison)
         with run.timed("update"):
             figures = self._train(run, rolled, advantage_B)
-        return {"reward": float(np.nanmean(rewards)), "failed": float(np.isnan(rewards).mean()), **figures}
+        return {
+            "reward": float(np.nanmean(rewards)),
+            "failed": float(np.isnan(rewards).mean()),
+            **figures,
+            **run.monitored(),
+        }
 
     def _train(self, run: Run, rolled: Trajectories, advantage_B: Tensor) -> dict[str, float]:
         own, rng = self.settings, torch.Generator().manual_seed(run.seeds(1)[0])

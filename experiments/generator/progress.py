@@ -97,7 +97,17 @@ def truth_at(run: TunedRun, axis: str, value: float) -> float:
 
 def tables(record: Mapping[str, Any]) -> str:
     """The findings as Markdown."""
-    head = ["run", "best truth", "at update", "KL there", "change to it", "and from it to the end", "turned"]
+    head = [
+        "run",
+        "best truth",
+        "at update",
+        "KL there",
+        "change to it",
+        "and from it to the end",
+        "turned",
+        "seconds",
+        "of them the reward's",
+    ]
     rows: dict[tuple[str, ...], list[str]] = {
         (name,): [
             f"{of['best']['truth']:.3f}",
@@ -106,6 +116,8 @@ def tables(record: Mapping[str, Any]) -> str:
             format_figure(of["gain"], "+.3f"),
             format_figure(of["loss"], "+.3f"),
             "yes" if of["turned"] else "no",
+            f"{sum(of['last']['seconds'].values()):.0f}",
+            f"{_share(of['last']['seconds']):.0%}",
         ]
         for name, of in record["runs"].items()
     }
@@ -148,6 +160,11 @@ def _run_findings(run: TunedRun) -> dict[str, Any]:
 def _state(run: TunedRun, index: int) -> dict[str, Any]:
     look = run.looks[index]
     return {key: look[key] for key in ("update", "kl", "diversity", "seconds", "marks", "rewards")}
+
+
+def _share(seconds: Mapping[str, float]) -> float:
+    """The reward's share of all seconds."""
+    return seconds["reward"] / max(sum(seconds.values()), 1e-9)
 
 
 def _along(run: TunedRun, axis: str) -> list[float]:

@@ -15,14 +15,14 @@ import torch
 
 from descore.errors import ConfigError, VideoError
 from descore.evaluation.features import FEATURES
-from descore.rewards import RewardFunction, Rewards
+from descore.rewards import RewardFunction, RewardMonitor, Rewards
 from descore.types import Clip
 from experiments.generator.world import FPS, Frames
 
 Scores: TypeAlias = dict[str, list[float]]
 """By name, a number for each clip."""
 RewardScorer: TypeAlias = Callable[[Sequence[Frames], Sequence[str], Sequence[str]], Scores]
-"""From clips, their prompts and the clips' keys."""
+"""From clips, their prompts and the clips' keys. Some are a `ModelScorer`."""
 
 CHAINS = 4
 """Of the means over several chains."""
@@ -60,9 +60,25 @@ REWARDS = (*MODELS, *FEATURES, "random")
 """All names: models, hand-made features, and numbers drawn from the clips' keys."""
 
 
-def open_rewards(names: Sequence[str]) -> dict[str, RewardScorer]:
-    """The scorer of each name. ConfigError for a name that is not known."""
-    return {name.partition("=")[0]: _open(name) for name in names}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelScorer:
+    """The scorer of a model's reward."""
+
+    name: str
+    row: ModelReward
+    reward: RewardFunction
+
+    def __call__(self, clips: Sequence[Frames], prompts: Sequence[str], _: Sequence[str]) -> Scores:
+        """The rewards, by the names that they are recorded as."""
+        videos = [torch.from_numpy(frames).permute(0, 3, 1, 2) for frames in clips]
+        return self.row.names(self.name, self.reward(videos=videos, prompts=list(prompts), layout="TCHW"))
+
+
+def open_rewards(names: Sequence[str], *, monitored: bool = False) -> dict[str, RewardScorer]:
+    """The scorer of each name. monitored: models count their rewards, and warn of the signs of a gamed one.
+
+    ConfigError for a name that is not known."""
+    return {name.partition("=")[0]: _open(name, monitored=monitored) for name in names}
 
 
 def model_reward(name: str) -> ModelReward:
@@ -75,24 +91,16 @@ def model_reward(name: str) -> ModelReward:
     return MODELS[name]
 
 
-def _open(name: str) -> RewardScorer:
+def _open(name: str, *, monitored: bool) -> RewardScorer:
     if "=" in name or name in MODELS:
-        return _model_scorer(name.partition("=")[0], model_reward(name))
+        row, monitor = model_reward(name), RewardMonitor() if monitored else None
+        reward = RewardFunction(row.model, fps=FPS, monitor=monitor, **row.sampling_params)
+        return ModelScorer(name=name.partition("=")[0], row=row, reward=reward)
     if name in FEATURES:
         return lambda clips, _, __: {name: [_measured(name, frames) for frames in clips]}
     if name == "random":
         return lambda _, __, keys: {name: [_drawn(key) for key in keys]}
     raise ConfigError(f"reward: found '{name}', expected one of {', '.join(REWARDS)}, or NAME=CHECKPOINT")
-
-
-def _model_scorer(label: str, row: ModelReward) -> RewardScorer:
-    reward = RewardFunction(row.model, fps=FPS, **row.sampling_params)
-
-    def score(clips: Sequence[Frames], prompts: Sequence[str], _: Sequence[str]) -> Scores:
-        videos = [torch.from_numpy(frames).permute(0, 3, 1, 2) for frames in clips]
-        return row.names(label, reward(videos=videos, prompts=list(prompts), layout="TCHW"))
-
-    return score
 
 
 def as_clip(frames: Frames, *, source: str = "<generated>") -> Clip:

@@ -34,7 +34,7 @@ from experiments.generator.flow import GUIDANCE, STEPS, generate
 from experiments.generator.grow import mean_marks
 from experiments.generator.judge import judge
 from experiments.generator.model import Generator
-from experiments.generator.rewards import RewardScorer, open_rewards
+from experiments.generator.rewards import ModelScorer, RewardScorer, open_rewards
 from experiments.generator.sde import path_kl, roll_out
 from experiments.generator.sheets import write_sheet
 from experiments.generator.world import Frames, Part, ask
@@ -73,7 +73,10 @@ class Run:
     model: Generator
     start: Generator
     """As it was before training; its weights do not change."""
+    followed: RewardScorer
+    """Of the reward that the method follows; a model's has a monitor."""
     scorers: Mapping[str, RewardScorer]
+    """Of looks."""
     optimizer: torch.optim.Optimizer
     update: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 0.0))
@@ -91,9 +94,12 @@ class Run:
 
     def reward(self, clips: Sequence[Frames], prompts: Sequence[str]) -> list[float]:
         """The reward that the method follows; the first of a scorer that has several."""
-        name = self.plan.reward.partition("=")[0]
-        scores = self.scorers[name](clips, prompts, [str(number) for number in range(len(clips))])
+        scores = self.followed(clips, prompts, [str(number) for number in range(len(clips))])
         return next(iter(scores.values()))
+
+    def monitored(self) -> dict[str, float]:
+        """The monitor's figures of the rewards since the last call; it warns of the signs of a gamed reward."""
+        return self.followed.reward.report() if isinstance(self.followed, ModelScorer) else {}
 
     def seeds(self, count: int, *, shift: int = 0) -> list[int]:
         """Seeds of clips, others in each update."""
@@ -197,6 +203,7 @@ def _open(plan: TuningPlan, *, generator: Path, out: Path) -> Run:
         out=out,
         model=model,
         start=start,
+        followed=next(iter(open_rewards([plan.reward], monitored=True).values())),
         scorers=open_rewards([plan.reward, *plan.watched]),
         optimizer=torch.optim.AdamW(model.parameters(), lr=plan.learning_rate, weight_decay=0.0),
     )
@@ -205,6 +212,8 @@ def _open(plan: TuningPlan, *, generator: Path, out: Path) -> Run:
         run.update, run.seconds = state["update"], state["seconds"]
         run.model.load_state_dict(state["model"])
         run.optimizer.load_state_dict(state["optimizer"])
+        if isinstance(run.followed, ModelScorer):
+            run.followed.reward.load_state_dict(state["reward"])
         kept = [row for row in read_records(out / UPDATES) if row["update"] <= run.update]
         atomic_write(out / UPDATES, "")
         append_records(out / UPDATES, kept, allow_nan=True)
@@ -217,6 +226,7 @@ def _save(run: Run) -> None:
         "seconds": run.seconds,
         "model": run.model.state_dict(),
         "optimizer": run.optimizer.state_dict(),
+        "reward": run.followed.reward.state_dict() if isinstance(run.followed, ModelScorer) else {},
     }
     with atomic_path(run.out / STATE) as part:
         torch.save(state, part)

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from experiments.generator import (
     dpo,
     grow,
     grpo,
+    judged_pairs,
     page,
     progress,
     refl,
@@ -24,8 +26,9 @@ from experiments.generator import (
 )
 from experiments.generator.curves import TRUTH, Group
 from experiments.generator.sheets import write_sheet
-from experiments.generator.world import FRAMES, SIDE, Part, draw
+from experiments.generator.world import FRAMES, SIDE, Part, ask, draw
 
+from descore.data.schema import read_pairs
 from descore.errors import ConfigError, DataError
 from descore.io import read_records
 
@@ -145,6 +148,7 @@ def test_runs_are_compared_as_far_as_all_have_come():
     assert record["at"]["kl"]["2"] == pytest.approx({"short": 0.4, "far": 0.4})
     assert record["at"]["seconds"]["50"] == pytest.approx({"short": 0.3, "far": 0.6})
     assert "truth at kl" in progress.tables(record)
+    assert "| 100 | 0% |" in progress.tables(record)  # 100 seconds, none of them the reward's
 
 
 def test_a_chart_places_points_by_their_value():
@@ -159,6 +163,31 @@ def test_a_chart_places_points_by_their_value():
 def test_a_folder_without_looks_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="expected a run"):
         progress.read_run(tmp_path)
+
+
+# Pairs by the judge.
+
+
+def test_the_judge_prefers_the_better_clip_of_a_pair():
+    overall = [0.2, 0.9, 0.21]
+    pairs = judged_pairs.judged_pairs(overall, most=3, rng=np.random.default_rng(0))
+    assert [{pair.a, pair.b} for pair in pairs] == [{0, 1}, {1, 2}, {0, 2}]  # the largest differences first
+    assert [overall[getattr(pair, pair.preference)] for pair in pairs[:2]] == [0.9, 0.9]
+    assert pairs[2].preference == "tie"
+    assert len(judged_pairs.judged_pairs(overall, most=1, rng=np.random.default_rng(0))) == 1
+    sides = [judged_pairs.judged_pairs(overall, most=1, rng=np.random.default_rng(k))[0].preference for k in range(20)]
+    assert set(sides) == {"a", "b"}
+
+
+@pytest.mark.slow
+def test_judged_pairs_are_a_table_to_train_on(grown, tmp_path):
+    model = grow.Generator.load(grown)
+    sizes = {"prompts": 2, "clips": 3, "per_prompt": 2, "seed": 0}
+    judged_pairs.write_judged_pairs(model, source="dry", out=tmp_path, **sizes)
+    pairs = list(read_pairs(tmp_path / "pairs.csv"))
+    assert len(pairs) == 4
+    assert {pair.prompt for pair in pairs} == {ask(Part.UPDATES, judged_pairs.FIRST + k).prompt for k in range(2)}
+    assert all(Path(video).is_file() for pair in pairs for video in (pair.video_a, pair.video_b))
 
 
 # By eye.
@@ -297,7 +326,9 @@ def test_a_method_trains_stops_and_goes_on(name, grown, tmp_path):
     assert [row["update"] for row in looks] == [0, 2]
     assert looks[0]["kl"] == 0 < looks[1]["kl"]
     assert set(looks[0]["rewards"]) == {"off", "sharpness"}
-    assert len(read_records(tmp_path / "whole" / tuning.UPDATES)) == 2
+    updates = read_records(tmp_path / "whole" / tuning.UPDATES)
+    assert len(updates) == 2
+    assert ("descore/reward_mean" in updates[0]) == (name == "grpo")  # the guards see what is scored in memory
     assert page.page(best_of=None, runs=[tmp_path / "whole"]).count("data:image/png;base64,") == 2  # before and after
     with pytest.raises(ConfigError, match="another run"):
         tuning._check_plan({}, out=tmp_path / "whole")
@@ -318,6 +349,8 @@ def test_best_of_n_keeps_what_it_has_made(grown, tmp_path, monkeypatch, capsys):
     assert clip.stat().st_mtime_ns == made
     assert first["curves"]["off"][TRUTH][0]["n"] == 1
     assert [row["n"] for row in second["curves"]["random"]["random"]] == [1, 2, 4]
+    assert set(second["seconds"]) == {"made", "judge", "off", "random"}
+    assert all(seconds > 0 for seconds in second["seconds"].values())
     assert "truth by" in capsys.readouterr().out
     shown = page.page(best_of=tmp_path, runs=[])
     assert "Chosen by off" in shown

@@ -1,0 +1,107 @@
+"""Pairs of a generator's own clips, labelled by the judge: to refresh a reward that the generator has learned to
+please, and to train siblings of it on.
+
+    python -m experiments.generator.judged_pairs --model runs/grpo-think/model --out runs/refresh
+    descore data check runs/refresh/pairs.csv
+    descore train rl experiments/dual_rl/config.yaml data.train=runs/refresh/pairs.csv model.checkpoint=tiny ...
+
+Makes clips for prompts that no look and no best of N has, and pairs the clips of each prompt: every two of them, or at
+most --per-prompt pairs with the largest differences. The better one by the judge's overall is preferred; a difference
+below TIE is a tie. Which clip is a is drawn. The table is one that `descore train` reads."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from descore.data.write import table_writer
+from descore.io import make_directory
+from descore.types import Preference
+from descore.video.encoder import write_mp4
+from experiments.generator.flow import generate
+from experiments.generator.judge import judge
+from experiments.generator.model import Generator
+from experiments.generator.world import FPS, Part, ask
+
+TIE = 0.03
+"""Of the judge's overall: the picture's part alone moves it by so much between clips that look alike."""
+FIRST = 500_000
+"""Number of the first prompt, beyond those of the training methods."""
+COLUMNS = ("prompt", "video_a", "video_b", "preference", "group", "source")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedPair:
+    """Two clips of a prompt, by number, and which of them the judge prefers."""
+
+    a: int
+    b: int
+    preference: Preference
+
+
+def judged_pairs(overall: Sequence[float], *, most: int, rng: np.random.Generator) -> list[JudgedPair]:
+    """At most so many pairs of a prompt's clips, those with the largest differences first."""
+    by_difference = sorted(
+        combinations(range(len(overall)), 2), key=lambda two: -abs(overall[two[0]] - overall[two[1]])
+    )
+    pairs = []
+    for first, second in by_difference[:most]:
+        a, b = (second, first) if rng.random() < 0.5 else (first, second)
+        difference = overall[a] - overall[b]
+        preference: Preference = "tie" if abs(difference) < TIE else "a" if difference > 0 else "b"
+        pairs.append(JudgedPair(a=a, b=b, preference=preference))
+    return pairs
+
+
+def write_judged_pairs(
+    model: Generator, *, source: str, prompts: int, clips: int, per_prompt: int, seed: int, out: Path
+) -> None:
+    """Make the clips, and write them and the table."""
+    make_directory(out / "clips")
+    rng = np.random.default_rng(seed)
+
+    def rows() -> Iterator[dict[str, str]]:
+        for number in range(prompts):
+            asked = ask(Part.UPDATES, FIRST + number)
+            seeds = [(seed * 100_000 + FIRST + number) * 100 + index for index in range(clips)]
+            made = generate(model, [asked.prompt] * clips, seeds)
+            names = [f"clips/{number:04d}-{index}.mp4" for index in range(clips)]
+            for name, frames in zip(names, made, strict=True):
+                write_mp4(out / name, frames, fps=int(FPS), options={"crf": "8"})
+            overall = [judge(frames, asked.scene).overall for frames in made]
+            for pair in judged_pairs(overall, most=per_prompt, rng=rng):
+                cells = (asked.prompt, names[pair.a], names[pair.b], pair.preference, asked.prompt, source)
+                yield dict(zip(COLUMNS, cells, strict=True))
+
+    with table_writer(out / "pairs.csv", COLUMNS, overwrite=True) as write:
+        for row in rows():
+            write(row)
+
+
+def main() -> None:
+    """Write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, help="folder of a generator")
+    parser.add_argument("--prompts", type=int, default=96)
+    parser.add_argument("--clips", type=int, default=4, help="of each prompt")
+    parser.add_argument("--per-prompt", type=int, default=3, help="pairs of each prompt at most")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    write_judged_pairs(
+        Generator.load(options.model),
+        source=options.model.parent.name,
+        prompts=options.prompts,
+        clips=options.clips,
+        per_prompt=options.per_prompt,
+        seed=options.seed,
+        out=options.out,
+    )
+    print(options.out / "pairs.csv")
+
+
+if __name__ == "__main__":
+    main()

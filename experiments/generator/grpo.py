@@ -96,7 +96,7 @@ class Grpo:
 
     def _train(self, run: Run, rolled: Trajectories, advantage_B: Tensor) -> dict[str, float]:
         own, rng = self.settings, torch.Generator().manual_seed(run.seeds(1)[0])
-        chosen = torch.randperm(len(rolled.noises), generator=rng)[: own.trained_steps].tolist()
+        chosen = torch.randperm(len(rolled.log_probability_SB), generator=rng)[: own.trained_steps].tolist()
         total = {"loss": 0.0, "step_kl": 0.0}
         parts = torch.split(torch.arange(len(advantage_B)), own.batch)
         for step in chosen:

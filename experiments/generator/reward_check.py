@@ -46,11 +46,12 @@ def main() -> None:
 def check(rewards: Sequence[str], *, pairs: int) -> dict[str, Any]:
     """By name of a reward and by what was changed, the share of pairs in the right order; equal rewards count half."""
     groups = [clips_of(FIRST + number) for number in range(pairs)]
-    keys = ["right", *CHANGES]
+    kinds = ["right", *CHANGES]
     scores: dict[str, list[list[float]]] = {}
     for scorer in open_rewards(rewards).values():
-        for prompt, clips in groups:
-            for name, values in scorer([clips[key] for key in keys], [prompt] * len(keys), keys).items():
+        for number, (prompt, clips) in enumerate(groups):
+            keys = [f"{number}/{kind}" for kind in kinds]
+            for name, values in scorer([clips[kind] for kind in kinds], [prompt] * len(kinds), keys).items():
                 scores.setdefault(name, []).append(values)
     return {"pairs": pairs, "right": {name: _shares(np.asarray(values)) for name, values in scores.items()}}
 

@@ -7,6 +7,8 @@ to hold the noise x + (1 - t) v, so its score is -(x + (1 - t) v) / t, and one s
     mean = x + (v + g^2 / (2 t) (x + (1 - t) v)) (t' - t),   deviation = g sqrt(t - t'),   g^2 = a^2 t / (1 - t)
 
 At t = 1, where g has no bound, it is taken at the schedule's second level. `level` is a; 0 is the ordinary equation.
+The last step, to the clip itself, is always an ordinary one: with 10 steps its noise would be 9 levels of grey that
+nothing takes away again. It has no probability, and nothing is trained on it.
 
 Log-probabilities are means over a clip's values, as in the authors' code: sums over 98,304 values would leave no ratio
 near 1.
@@ -55,7 +57,7 @@ def step_noises(steps: int, *, level: float = LEVEL) -> list[StepNoise]:
     if steps < 2:
         raise ValueError(f"{steps} step; a stochastic sampler needs 2 or more")
     return [
-        StepNoise(sigma=now, following=then, spread=level**2 / (1 - min(now, sigmas[1])))
+        StepNoise(sigma=now, following=then, spread=level**2 / (1 - min(now, sigmas[1])) if then > 0 else 0.0)
         for now, then in pairwise(sigmas)
     ]
 
@@ -86,7 +88,7 @@ class Trajectories:
     values_SBCTHW: Tensor
     """S + 1 of them: the noise first, the clips last."""
     log_probability_SB: Tensor
-    """Of each step under the generator that made it."""
+    """Of each step but the last, under the generator that made it."""
     noises: list[StepNoise]
 
     def only(self, index_N: Tensor) -> "Trajectories":
@@ -121,7 +123,8 @@ def roll_out(
     for noise in noises:
         mean = step_mean(path[-1], _velocity(model, path[-1], words_BL, noise, guidance), noise)
         path.append(mean + noise.deviation * _fresh(rngs))
-        logs.append(log_probability(path[-1], mean, noise.deviation))
+        if noise is not noises[-1]:
+            logs.append(log_probability(path[-1], mean, noise.deviation))
     return Trajectories(
         words_BL=words_BL, values_SBCTHW=torch.stack(path), log_probability_SB=torch.stack(logs), noises=noises
     )
@@ -135,9 +138,9 @@ def mean_of_step(model: Generator, rolled: Trajectories, step: int, *, guidance:
 
 @torch.no_grad()
 def path_kl(model: Generator, start: Generator, rolled: Trajectories, *, guidance: float = GUIDANCE) -> Tensor:
-    """Divergence (B) of the generator that made the trajectories from another, summed over their steps."""
+    """Divergence (B) of the generator that made the trajectories from another, summed over their steps but the last."""
     total_B = torch.zeros(len(rolled.words_BL))
-    for step, noise in enumerate(rolled.noises):
+    for step, noise in enumerate(rolled.noises[:-1]):
         mean, reference = (mean_of_step(one, rolled, step, guidance=guidance) for one in (model, start))
         total_B += step_kl(mean, reference, noise.deviation)
     return total_B

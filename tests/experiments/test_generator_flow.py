@@ -140,7 +140,8 @@ def test_noise_levels_fall_and_stay_finite():
     assert noises[0].sigma == 1
     assert noises[-1].following == 0
     assert all(now.following == then.sigma for now, then in pairwise(noises))
-    assert all(0 < one.deviation < 1.5 for one in noises)
+    assert all(0 < one.deviation < 1.5 for one in noises[:-1])
+    assert noises[-1].deviation == 0  # nothing would take its noise away
     with pytest.raises(ValueError, match="2 or more"):
         sde.step_noises(1)
 
@@ -164,10 +165,12 @@ def test_a_rollout_knows_its_own_probabilities(micro):
     rolled = sde.roll_out(micro, ["a red star", "a blue box"], [1, 2], steps=3)
     assert rolled.values_SBCTHW.shape == (4, 2, 3, FRAMES, SIDE, SIDE)
     torch.testing.assert_close(rolled.values_SBCTHW[0], flow.noise_of([1, 2]))
-    for step, noise in enumerate(rolled.noises):
+    assert len(rolled.log_probability_SB) == 2
+    for step, noise in enumerate(rolled.noises[:-1]):
         mean = sde.mean_of_step(micro, rolled, step)
         again = sde.log_probability(rolled.values_SBCTHW[step + 1], mean, noise.deviation)
         torch.testing.assert_close(again, rolled.log_probability_SB[step], atol=1e-5, rtol=0)
+    torch.testing.assert_close(rolled.clips_BCTHW, sde.mean_of_step(micro, rolled, 2), atol=1e-5, rtol=0)
     assert sde.path_kl(micro, micro, rolled).tolist() == [0, 0]
 
 

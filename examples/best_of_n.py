@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from experiments.generator.flow import generate
 from experiments.generator.model import Generator
+from experiments.generator.rewards import enlarged_frames
 from experiments.generator.world import FPS
 
 from descore.rewards import RewardFunction, RewardMonitor
@@ -21,8 +22,9 @@ from descore.video.encoder import write_mp4
 
 
 def make_clips(generator: Generator, prompt: str, seeds: list[int]) -> list[np.ndarray]:
-    """A clip (T, H, W, 3), uint8, for each seed. With diffusers: pipe(prompt, generator=...).frames."""
-    return generate(generator, [prompt] * len(seeds), seeds)
+    """A clip (T, H, W, 3), uint8, for each seed. With diffusers: pipe(prompt, generator=...).frames. The study's are 64
+    pixels wide, and enlarged to the 128 that the bundled model has learned from."""
+    return [enlarged_frames(frames) for frames in generate(generator, [prompt] * len(seeds), seeds)]
 
 
 def main() -> None:

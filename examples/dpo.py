@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from experiments.generator import flow
 from experiments.generator.model import Generator
+from experiments.generator.rewards import enlarged_frames
 from experiments.generator.words import read_prompts
 from experiments.generator.world import FPS
 from torch import Tensor
@@ -23,8 +24,6 @@ from descore.data.write import table_writer
 from descore.rewards import preference_pairs, read_scored, write_scores
 from descore.video.encoder import write_mp4
 
-BETA = 2000.0
-
 
 def make_clips(generator: Generator, prompts: list[str], folder: Path) -> Path:
     """Clips as mp4 with their frames beside them, and a table of them."""
@@ -32,7 +31,7 @@ def make_clips(generator: Generator, prompts: list[str], folder: Path) -> Path:
     folder.mkdir(parents=True)
     with table_writer(folder / "clips.csv", ("video", "prompt")) as write:
         for number, (frames, prompt) in enumerate(zip(clips, prompts, strict=True)):
-            write_mp4(folder / f"{number:04d}.mp4", frames, fps=int(FPS), options={"crf": "8"})
+            write_mp4(folder / f"{number:04d}.mp4", enlarged_frames(frames), fps=int(FPS), options={"crf": "8"})
             np.save(folder / f"{number:04d}.npy", frames)
             write({"video": f"{number:04d}.mp4", "prompt": prompt})
     return folder / "clips.csv"
@@ -68,7 +67,7 @@ def main() -> None:
         noise = torch.randn(clips[:8].shape, generator=rng).repeat(2, 1, 1, 1, 1)  # both sides have the same
         before = errors(reference, clips, words, sigma, noise).detach()
         chosen, rejected = (errors(generator, clips, words, sigma, noise) - before).chunk(2)
-        loss = -logsigmoid(-BETA / 2 * (chosen - rejected)).mean()
+        loss = -logsigmoid(-1000 * (chosen - rejected)).mean()  # a beta of 2,000, halved
         loss.backward()
         optimizer.step(), optimizer.zero_grad()
         print(f"step {step + 1}: loss {loss:.3f}, chosen the more likely in {(chosen < rejected).float().mean():.0%}")

@@ -7,8 +7,8 @@ clip, under the trained generator and under the one that the round began with,
 
 for one noise level and one noise, which both clips share. Errors are means over a clip's values, so beta is large.
 
-A round's folder has what a user of descore has: clips as mp4, a table, `scores.csv`, and `pairs.jsonl` in the form of
-diffusers' trainers. Beside each mp4 its frames lie as they were made, and these are trained on.
+A round's folder has what a user of descore has: clips as mp4 at the rewards' size, a table, `scores.csv`, and
+`pairs.jsonl` in the form of diffusers' trainers. The frames that are trained on lie beside each mp4 as they were made.
 
 Shapes: B pairs."""
 
@@ -30,7 +30,7 @@ from descore.scorer import Scorer
 from descore.video.encoder import write_mp4
 from experiments.generator.flow import flow_errors, generate, random_sigmas, to_values
 from experiments.generator.model import Generator
-from experiments.generator.rewards import model_reward
+from experiments.generator.rewards import enlarged_frames, model_reward
 from experiments.generator.tuning import Run, apply_gradients
 from experiments.generator.words import read_prompts
 from experiments.generator.world import FPS, Frames
@@ -130,7 +130,7 @@ def _write_clips(run: Run, folder: Path, *, first: int, prompts: int, clips: int
     with table_writer(folder / TABLE, ("video", "prompt"), overwrite=True) as write:
         for number, (frames, prompt) in enumerate(zip(made, asked, strict=True)):
             video = folder / "clips" / f"{number:04d}.mp4"
-            write_mp4(video, frames, fps=int(FPS), options={"crf": "8"})
+            write_mp4(video, enlarged_frames(frames), fps=int(FPS), options={"crf": "8"})
             np.save(video.with_suffix(".npy"), frames)
             write({"video": f"clips/{video.name}", "prompt": prompt})
 

@@ -24,6 +24,7 @@ from descore.video.encoder import write_mp4
 from experiments.generator.flow import generate
 from experiments.generator.judge import judge
 from experiments.generator.model import Generator
+from experiments.generator.rewards import enlarged_frames
 from experiments.generator.world import FPS, Part, ask
 
 TIE = 0.03
@@ -70,7 +71,7 @@ def write_judged_pairs(
             made = generate(model, [asked.prompt] * clips, seeds)
             names = [f"clips/{number:04d}-{index}.mp4" for index in range(clips)]
             for name, frames in zip(names, made, strict=True):
-                write_mp4(out / name, frames, fps=int(FPS), options={"crf": "8"})
+                write_mp4(out / name, enlarged_frames(frames), fps=int(FPS), options={"crf": "8"})
             overall = [judge(frames, asked.scene).overall for frames in made]
             for pair in judged_pairs(overall, most=per_prompt, rng=rng):
                 cells = (asked.prompt, names[pair.a], names[pair.b], pair.preference, asked.prompt, source)

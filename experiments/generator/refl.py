@@ -18,7 +18,7 @@ from torch import Tensor
 from descore.rewards import DifferentiableReward
 from experiments.generator.flow import HIGH, LOW, noise_of, schedule
 from experiments.generator.model import Generator
-from experiments.generator.rewards import model_reward
+from experiments.generator.rewards import enlarged, model_reward
 from experiments.generator.tuning import Run, apply_gradients
 from experiments.generator.words import read_prompts
 from experiments.generator.world import FPS
@@ -56,7 +56,7 @@ class Refl:
                 before_BCTHW = predicted(run.start, noisy_BCTHW, sigma_B, words_BL, guidance=guidance)
             apart = (clip_BCTHW - before_BCTHW).square().mean()
         with run.timed("reward"):
-            reward = _differentiable(run.plan.reward)(videos=unit_range(clip_BCTHW), prompts=prompts).nanmean()
+            reward = _differentiable(run.plan.reward)(videos=as_videos(clip_BCTHW), prompts=prompts).nanmean()
         with run.timed("update"):
             (own.anchor * apart - reward).backward()  # type: ignore[no-untyped-call]  # through the reward, too
             norm = apply_gradients(run)
@@ -86,7 +86,14 @@ def unit_range(values_BCTHW: Tensor) -> Tensor:
     return ((values_BCTHW - LOW) / (HIGH - LOW)).clamp(0, 1)
 
 
+def as_videos(values_BCTHW: Tensor) -> Tensor:
+    """Videos (B, T, C, H, W) from 0 to 1, at the size of the rewards, with their graph."""
+    frames_NCHW = unit_range(values_BCTHW).transpose(1, 2).flatten(0, 1)
+    larger_NCHW = enlarged(frames_NCHW, low=0, high=1)
+    return larger_NCHW.reshape(len(values_BCTHW), -1, *larger_NCHW.shape[1:])
+
+
 @lru_cache(maxsize=1)
 def _differentiable(name: str) -> DifferentiableReward:
     row = model_reward(name)
-    return DifferentiableReward(row.model, fps=FPS, range=(0, 1), layout="BCTHW", **row.sampling_params)
+    return DifferentiableReward(row.model, fps=FPS, range=(0, 1), layout="BTCHW", **row.sampling_params)

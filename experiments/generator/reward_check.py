@@ -1,6 +1,6 @@
 """What each reward can tell apart in this world, at this size, before any generator is chosen or trained by it.
 
-    python -m experiments.generator.reward_check [--rewards think chains off] [--pairs 40] [--out FILE]
+    python -m experiments.generator.reward_check [--rewards think chains off] [--pairs 40] [--as-they-are] [--out FILE]
 
 For each prompt a drawn clip that shows what was asked, and five that do not: another shape, colour, motion or setting,
 or a flaw of the picture. Prints how often the right one has the higher reward, with intervals at 95 % over prompts. A
@@ -18,7 +18,7 @@ from descore.stats.bootstrap import bootstrap_mean, with_exact_interval
 from descore.synthetic.degradations import degrade
 from descore.synthetic.rendering import render_scene
 from descore.synthetic.scene import ATTRIBUTES, Scene, is_held_out, with_value
-from experiments.generator.rewards import open_rewards
+from experiments.generator.rewards import ENLARGE, open_rewards
 from experiments.generator.world import ACTIONS, FRAMES, SIDE, Frames, Part, ask
 from experiments.harness import format_figure, markdown_table, quiet, write_record
 
@@ -34,26 +34,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rewards", nargs="+", default=["think", "chains", "off"], help="names, or NAME=CHECKPOINT")
     parser.add_argument("--pairs", type=int, default=40, help="of each kind (default 40)")
+    parser.add_argument("--as-they-are", action="store_true", help="score clips at 64 pixels, not enlarged")
     parser.add_argument("--out", type=Path, help="where the figures are written as JSON")
     options = parser.parse_args()
     quiet()
-    record = check(options.rewards, pairs=options.pairs)
+    record = check(options.rewards, pairs=options.pairs, enlarge=1 if options.as_they_are else ENLARGE)
     print(table(record))
     if options.out:
         write_record(options.out, record)
 
 
-def check(rewards: Sequence[str], *, pairs: int) -> dict[str, Any]:
+def check(rewards: Sequence[str], *, pairs: int, enlarge: int = ENLARGE) -> dict[str, Any]:
     """By name of a reward and by what was changed, the share of pairs in the right order; equal rewards count half."""
     groups = [clips_of(FIRST + number) for number in range(pairs)]
     kinds = ["right", *CHANGES]
     scores: dict[str, list[list[float]]] = {}
-    for scorer in open_rewards(rewards).values():
+    for scorer in open_rewards(rewards, enlarge=enlarge).values():
         for number, (prompt, clips) in enumerate(groups):
             keys = [f"{number}/{kind}" for kind in kinds]
             for name, values in scorer([clips[kind] for kind in kinds], [prompt] * len(kinds), keys).items():
                 scores.setdefault(name, []).append(values)
-    return {"pairs": pairs, "right": {name: _shares(np.asarray(values)) for name, values in scores.items()}}
+    return {
+        "pairs": pairs,
+        "enlarged": enlarge,
+        "right": {name: _shares(np.asarray(values)) for name, values in scores.items()},
+    }
 
 
 def clips_of(index: int) -> tuple[str, dict[str, Frames]]:

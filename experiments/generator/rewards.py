@@ -3,7 +3,10 @@
     scorers = open_rewards(["think", "off", "sharpness"])
     scores = scorers["think"](clips, prompts, keys)      # a number for each clip, nan where there is none
 
-A name is a row of REWARDS, or NAME=CHECKPOINT for a model of one's own, such as discriminative=runs/siblings/p1."""
+A name is a row of REWARDS, or NAME=CHECKPOINT for a model of one's own, such as discriminative=runs/siblings/p1.
+
+Models get the clips enlarged to 128 pixels, the size of the drawn clips that `tiny` has learned from: at the 64 of the
+generator it is often wrong about shapes, motions and pictures (`reward_check --as-they-are`)."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +15,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
 
 from descore.errors import ConfigError, VideoError
 from descore.evaluation.features import FEATURES
@@ -26,6 +31,8 @@ RewardScorer: TypeAlias = Callable[[Sequence[Frames], Sequence[str], Sequence[st
 
 CHAINS = 4
 """Of the means over several chains."""
+ENLARGE = 2
+"""From the generator's size to that of the rewards."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,18 +74,20 @@ class ModelScorer:
     name: str
     row: ModelReward
     reward: RewardFunction
+    enlarge: int = ENLARGE
 
     def __call__(self, clips: Sequence[Frames], prompts: Sequence[str], _: Sequence[str]) -> Scores:
         """The rewards, by the names that they are recorded as."""
-        videos = [torch.from_numpy(frames).permute(0, 3, 1, 2) for frames in clips]
+        videos = [torch.from_numpy(enlarged_frames(frames, times=self.enlarge)).permute(0, 3, 1, 2) for frames in clips]
         return self.row.names(self.name, self.reward(videos=videos, prompts=list(prompts), layout="TCHW"))
 
 
-def open_rewards(names: Sequence[str], *, monitored: bool = False) -> dict[str, RewardScorer]:
-    """The scorer of each name. monitored: models count their rewards, and warn of the signs of a gamed one.
+def open_rewards(names: Sequence[str], *, monitored: bool = False, enlarge: int = ENLARGE) -> dict[str, RewardScorer]:
+    """The scorer of each name. monitored: models count their rewards, and warn of the signs of a gamed one. enlarge:
+    how many times larger than they are models see the clips.
 
     ConfigError for a name that is not known."""
-    return {name.partition("=")[0]: _open(name, monitored=monitored) for name in names}
+    return {name.partition("=")[0]: _open(name, monitored=monitored, enlarge=enlarge) for name in names}
 
 
 def model_reward(name: str) -> ModelReward:
@@ -91,16 +100,33 @@ def model_reward(name: str) -> ModelReward:
     return MODELS[name]
 
 
-def _open(name: str, *, monitored: bool) -> RewardScorer:
+def _open(name: str, *, monitored: bool, enlarge: int) -> RewardScorer:
     if "=" in name or name in MODELS:
         row, monitor = model_reward(name), RewardMonitor() if monitored else None
         reward = RewardFunction(row.model, fps=FPS, monitor=monitor, **row.sampling_params)
-        return ModelScorer(name=name.partition("=")[0], row=row, reward=reward)
+        return ModelScorer(name=name.partition("=")[0], row=row, reward=reward, enlarge=enlarge)
     if name in FEATURES:
         return lambda clips, _, __: {name: [_measured(name, frames) for frames in clips]}
     if name == "random":
         return lambda _, __, keys: {name: [_drawn(key) for key in keys]}
     raise ConfigError(f"reward: found '{name}', expected one of {', '.join(REWARDS)}, or NAME=CHECKPOINT")
+
+
+def enlarged(values_NCHW: Tensor, *, low: float, high: float, times: int = ENLARGE) -> Tensor:
+    """Pictures of any range at so many times their size, within the range. Differentiable."""
+    larger: Tensor = interpolate(values_NCHW, scale_factor=times, mode="bicubic")
+    return larger.clamp(low, high)
+
+
+def enlarged_frames(frames: Frames, *, times: int = ENLARGE) -> Frames:
+    """Frames (T, H, W, 3) at so many times their size."""
+    if times == 1:
+        return frames
+    values_TCHW = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
+    larger: Frames = (
+        enlarged(values_TCHW, low=0, high=255, times=times).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    )
+    return np.ascontiguousarray(larger)
 
 
 def as_clip(frames: Frames, *, source: str = "<generated>") -> Clip:

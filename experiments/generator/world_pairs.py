@@ -23,6 +23,7 @@ from descore.synthetic.scene import ATTRIBUTES, Scene, is_held_out, with_value
 from descore.synthetic.splits import Plan, draw_plan
 from descore.synthetic.truth import true_chain, true_preference, true_verdict
 from descore.video.encoder import write_mp4
+from experiments.generator.rewards import enlarged_frames
 from experiments.generator.world import ACTIONS, ASKED, FPS, SIDE, Ask, Part, ask
 
 VARIED = ("shape", "colour", "action", "setting")
@@ -45,8 +46,8 @@ def plan_world_pair(index: int) -> tuple[Plan, Plan]:
     return (second, first) if rng.random() < 0.5 else (first, second)
 
 
-def write_world_pairs(*, count: int, out: Path, side: int = SIDE) -> None:
-    """Draw the pairs, and write clips and table."""
+def write_world_pairs(*, count: int, out: Path) -> None:
+    """Draw the pairs at the generator's size, and write clips at the rewards' size, and the table."""
     make_directory(out / "clips")
 
     def rows() -> Iterator[dict[str, str]]:
@@ -56,8 +57,9 @@ def write_world_pairs(*, count: int, out: Path, side: int = SIDE) -> None:
             row["preference"] = true_preference(both[0].verdict, both[1].verdict)
             for letter, plan in zip("ab", both, strict=True):
                 name = f"clips/{index:05d}-{letter}.mp4"
-                frames = draw_plan(plan, size=(side, side)).clip.frames
-                write_mp4(out / name, frames, fps=int(FPS), options={"crf": "8"})  # far less loss than the flaws have
+                frames = draw_plan(plan, size=(SIDE, SIDE)).clip.frames
+                # Flaws are part of the truth: what the encoder adds stays far below them.
+                write_mp4(out / name, enlarged_frames(frames), fps=int(FPS), options={"crf": "8"})
                 cells = (
                     name,
                     plan.chain,
@@ -77,10 +79,9 @@ def main() -> None:
     """Write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=1200, help="pairs (default 1200)")
-    parser.add_argument("--side", type=int, default=SIDE, help=f"width and height in pixels (default {SIDE})")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    write_world_pairs(count=options.count, out=options.out, side=options.side)
+    write_world_pairs(count=options.count, out=options.out)
     print(options.out / "pairs.csv")
 
 

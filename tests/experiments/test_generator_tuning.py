@@ -14,6 +14,7 @@ from experiments.generator import (
     curves,
     diversity,
     dpo,
+    flow,
     grow,
     grpo,
     judged_pairs,
@@ -261,6 +262,23 @@ def test_the_unit_range_clamps_without_a_gradient():
     unit.sum().backward()
     assert unit.tolist() == [0, 1, 1]
     assert values.grad[2] == 0
+
+
+def test_models_see_clips_at_twice_their_size():
+    """Four quarters of a picture keep their values inside; memory and graph give the same."""
+    frames = np.zeros((FRAMES, SIDE, SIDE, 3), np.uint8)
+    frames[:, : SIDE // 2, : SIDE // 2] = (255, 0, 128)
+    larger = rewards.enlarged_frames(frames)
+    assert larger.shape == (FRAMES, 2 * SIDE, 2 * SIDE, 3)
+    assert larger[0, 10, 10].tolist() == [255, 0, 128]
+    assert larger[0, 100, 100].tolist() == [0, 0, 0]
+    values = flow.to_values([frames]).requires_grad_()
+    videos = refl.as_videos(values)
+    assert videos.shape == (1, FRAMES, 3, 2 * SIDE, 2 * SIDE)
+    expected = torch.from_numpy(larger).permute(0, 3, 1, 2)
+    torch.testing.assert_close(videos[0] * 255, expected.float(), atol=0.51, rtol=0)  # half a level of rounding
+    videos.sum().backward()
+    assert values.grad.abs().sum() > 0
 
 
 # Rewards and options.

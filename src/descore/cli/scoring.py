@@ -3,6 +3,7 @@
 In: options as the command line gives them. Out: a scorer, a judge, or results as they come."""
 
 import gc
+import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -94,9 +95,11 @@ def forget_model() -> None:
 
 
 def quiet_transformers() -> None:
-    """Turn off the messages and progress bars of transformers."""
+    """Turn off the messages and progress bars of transformers, and what bitsandbytes says of kernels that are not there
+    when PEFT imports it."""
     import transformers
 
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
 

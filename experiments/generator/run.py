@@ -67,7 +67,7 @@ def steps_of(
             *(("grpo", reward, (f"comparison={one}",)) for reward in models for one in ("groupwise", "pointwise")),
             *(
                 ("refl", reward, ())
-                for reward in ("off", *(one for one in siblings if not one.startswith("generative")))
+                for reward in ("think", "off", *(one for one in siblings if not one.startswith("generative")))
             ),
         )
     ]
@@ -157,7 +157,7 @@ def _seconds(method: str, updates: int) -> float:
         clips = grpo.prompts * grpo.group
         return updates * clips * (MAKE * grpo.steps / 16 + READ["think"] + grpo.trained_steps * 2.5 * TRAIN)
     refl = ReflSettings()
-    return updates * refl.batch * (MAKE + 4 * READ["off"] + 2.5 * TRAIN)
+    return updates * refl.batch * (MAKE + READ["think"] + 4 * READ["off"] + 2.5 * TRAIN)
 
 
 if __name__ == "__main__":

@@ -90,9 +90,9 @@ def test_the_study_has_each_method_reward_and_seed_once():
         *("grpo-think-groupwise-seed0", "grpo-think-pointwise-seed0"),
         *("grpo-generative-groupwise-seed0", "grpo-generative-pointwise-seed0"),
         *("grpo-discriminative-groupwise-seed0", "grpo-discriminative-pointwise-seed0"),
-        *("refl-off-seed0", "refl-discriminative-seed0"),  # text has no gradient
+        *("refl-think-seed0", "refl-off-seed0", "refl-discriminative-seed0"),  # text has no gradient
     ]
-    assert len({step.result for step in planned()}) == len(planned()) == 1 + 2 * 4
+    assert len({step.result for step in planned()}) == len(planned()) == 1 + 2 * 5
 
 
 def test_the_studys_commands_are_those_of_their_modules():

@@ -107,8 +107,9 @@ def warped(frames_THWC: Frames, shift_THW2: Floats) -> Frames:
     grid_THW2 = ((at_HW2 + shift_THW2 + 0.5) * (2 / size) - 1).astype(np.float32)
     grid = torch.from_numpy(grid_THW2).expand(frames, -1, -1, -1)
     pixels = torch.from_numpy(np.ascontiguousarray(frames_THWC)).movedim(3, 1).float()
-    moved = functional.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    return np.ascontiguousarray(moved.add_(0.5).byte().movedim(1, 3).numpy())
+    # Linear sampling would soften what is moved, and a model would learn that instead of the harm.
+    moved = functional.grid_sample(pixels, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
+    return np.ascontiguousarray(moved.clamp_(0, 255).add_(0.5).byte().movedim(1, 3).numpy())
 
 
 def mixed(below_THWC: Frames, above_THWC: Frames, share: Floats) -> Frames:

@@ -227,6 +227,19 @@ def test_harms_of_time_keep_single_frames(clip, name):
     assert not np.array_equal(after, clip)
 
 
+@pytest.mark.parametrize("name", ["melt", "morph", "boil"])
+def test_what_is_moved_stays_sharp(clip, name):
+    """A soft picture would give the harm away; smoothing as strong takes a third of the sharpness."""
+    sharp = mean_step(clip)
+    assert mean_step(harmed(clip, name, strength=0.35, seed=0)) > 0.93 * sharp
+    assert mean_step(harmed(clip, "soften", strength=0.35, seed=0)) < 0.7 * sharp
+
+
+def mean_step(frames):
+    """Mean |second difference| along rows, as far as textures go, in levels."""
+    return np.abs(np.diff(frames.astype(int), n=2, axis=2)).mean()
+
+
 def test_wrong_harms_are_named(clip):
     with pytest.raises(ConfigError, match=r"found 'melts', expected one of .*did you mean 'melt'"):
         harmed(clip, "melts", strength=0.5, seed=0)

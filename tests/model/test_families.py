@@ -60,9 +60,11 @@ def rewards_of(completions):
 def test_one_pass_is_reading_again(model):
     prompts = prompts_of(model)
     limit = 60 if model.family.PACKS else 70  # more than a room of own columns has
-    completions = think_and_score(model, prompts, limit=limit, temperature=4.0, samples=3, seeds=[1, 2, 3, 4])
+    watchers = [ended_after(most) for most in ((3, 40, limit), (limit, 7, 20), (0, limit, 12), (25, 2, limit))]
+    how = {"limit": limit, "temperature": 4.0, "samples": 3, "seeds": [1, 2, 3, 4]}
+    completions = think_and_score(model, prompts, on_tokens=watchers, **how)
     lengths = {len(c.token_ids) for of_clip in completions for c in of_clip}
-    assert len(lengths) > 1, "the chains are of unlike lengths"
+    assert len(lengths) > 2, "the chains are of unlike lengths"
     for sample in range(3):
         again_BK = score_chains(model, prompts, [of_clip[sample].token_ids for of_clip in completions])
         torch.testing.assert_close(rewards_of(completions)[:, sample], again_BK, atol=TOLERANCE, rtol=0)

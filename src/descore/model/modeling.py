@@ -375,8 +375,7 @@ def _fit_frames(settings: CheckpointSettings, processor: Any, family: ModuleType
     """Settings whose frames are of the family's sizes, unless they say themselves how frames are taken."""
     with RefuseBroken("the processor", "it does not belong to this backbone"):
         needed = family.sizes_needed(settings.sampling, processor)
-    # A released rubric's sampling is its authors', but knows of no backbone's sizes.
-    if ("sampling" in settings.model_fields_set and settings.answer is None) or not needed:
+    if "size_multiple" in settings.sampling.model_fields_set or not needed:
         return settings
     return settings.model_copy(update={"sampling": settings.sampling.model_copy(update=needed)})
 

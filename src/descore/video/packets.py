@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from itertools import islice
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import av
 from av import VideoFrame, VideoStream
@@ -44,6 +44,9 @@ CHECKED = frozenset({"matroska,webm", "ogg", "gif", "mjpeg", "mpegts"})
 
 STRICT = frozenset({"mjpeg"})
 """Decoders whose errors always mean damage: no frame depends on others, and they patch one up without a flag."""
+
+_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+"""Metadata that are no UTF-8 are no fault of a video. PyAV 19 keeps to that by itself, and has no such setting."""
 
 NO_VIDEO = frozenset({"image2", "tty", "ico", "alias_pix", "brender_pix", "fits", "bin", "xbin", "adf", "idf"})
 """Formats of still images and text. None is opened: FFmpeg decodes a picture of any size to learn its format."""
@@ -123,7 +126,7 @@ def _open(file: "ByteSource", *, job: DecodeJob) -> Iterator[InputContainer]:
             "r",
             format=job.container,
             timeout=job.sampling.timeout,
-            metadata_errors="replace",
+            **_METADATA,
             container_options=options,
             options={"max_pixels": str(job.sampling.max_source_pixels)},  # of the decoder that looks at the streams
         )

@@ -127,11 +127,11 @@ class Ways:
 
 
 def cache_bytes(cache: Cache) -> int:
-    """Bytes of all tensors of its layers; views count by what they are views of."""
+    """Bytes of all keys and values of its layers; views count by what they are views of."""
     storages = {}
     for layer in cache.layers:
         for value in vars(layer).values():
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor) and value.is_floating_point():
                 storages[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
     return sum(storages.values())
 

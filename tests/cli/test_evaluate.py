@@ -173,6 +173,7 @@ def one_at_a_time(monkeypatch):
     return opened
 
 
+@pytest.mark.slow
 def test_several_models_are_judged_side_by_side(descore, model, rival, tmp_path, lines, one_at_a_time):
     broken = tmp_path / "broken"
     shutil.copytree(model, broken)
@@ -201,6 +202,7 @@ def test_several_models_are_judged_side_by_side(descore, model, rival, tmp_path,
     assert 'id="models"' in (tmp_path / "all" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_several_models_go_on_where_they_were_stopped(descore, table, monkeypatch):
     monkeypatch.chdir(table.parent)
     command = ("evaluate", "--model", "sharpness", "--model", "jerk", "--benchmark", table)
@@ -223,6 +225,7 @@ def test_several_models_go_on_where_they_were_stopped(descore, table, monkeypatc
     assert (folder / "report.html").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [torch.OutOfMemoryError("out of memory"), VideoError("drawn", "gone")])
 def test_a_model_that_fails_while_it_judges_costs_no_other(descore, table, monkeypatch, fault):
     judge = FeatureJudge.judge

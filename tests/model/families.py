@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 import transformers
 from tests.conftest import RUBRIC, build_micro, noise_clip
@@ -133,6 +134,7 @@ def internvl_moe(tokenizer):
 
 
 def smolvlm(tokenizer):
+    pytest.importorskip("num2words", reason="transformers' processor of SmolVLM asks for it")
     tokenizer = with_names(
         tokenizer,
         end="<end_of_utterance>",

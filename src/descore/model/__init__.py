@@ -227,6 +227,9 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
+_NAMED_BITS = ("8bit", "4bit")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightPlacement:
     """Where a model's weights go, and in how many bits."""
@@ -249,6 +252,9 @@ class WeightPlacement:
         package for it is missing, or for an unknown name."""
         if self.device_map is None and self.quantization is None:
             return {}
+        if isinstance(self.quantization, str) and self.quantization not in _NAMED_BITS:
+            expected = f"{', '.join(_NAMED_BITS)} or transformers' BitsAndBytesConfig"
+            raise ConfigError(f"quantization: found {self.quantization!r}; expected {expected}")
         packages = ("accelerate",) if self.quantization is None else ("accelerate", "bitsandbytes")
         if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
             install = how_to_install("quantize")
@@ -275,13 +281,8 @@ def _bitsandbytes(name: str, *, family: ModuleType, dtype: torch.dtype) -> Any: 
     from transformers import BitsAndBytesConfig
 
     parts = (prefix.removesuffix(".") for part in ("vision_tower", "merger") for prefix in family.PARTS[part])
-    skipped = {"llm_int8_skip_modules": [*parts, "lm_head"]}
-    if name == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True, **skipped)
-    if name == "4bit":
-        options = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype}
-        return BitsAndBytesConfig(load_in_4bit=True, **options, **skipped)
-    raise ConfigError(f"quantization: found {name!r}; expected 8bit, 4bit or transformers' BitsAndBytesConfig")
+    of_4bit = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype} if name == "4bit" else {}
+    return BitsAndBytesConfig(**{f"load_in_{name}": True}, **of_4bit, llm_int8_skip_modules=[*parts, "lm_head"])
 
 
 def bits_of(backbone: Any) -> int | None:  # noqa: ANN401  # the families' classes share no typed base

@@ -153,6 +153,11 @@ def test_what_does_not_fit_is_one_line(tmp_path, how, options, fault):
     assert not (tmp_path / "ours").exists()
 
 
+def test_another_folder_is_one_line(tmp_path):
+    with pytest.raises(CheckpointError, match=r"has no model_config.json; expected a checkpoint of VideoAlign's code$"):
+        convert_videoalign(tmp_path, tmp_path / "out")
+
+
 @pytest.mark.slow
 def test_weights_that_are_missing_are_one_line(tmp_path):
     source = make_source(tmp_path)

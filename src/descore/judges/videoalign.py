@@ -111,6 +111,8 @@ def _rubric(text: str | None, *, template: str) -> str:
 
 
 def _read(folder: Path, *, base: str | None) -> _Source:
+    if not (folder / _MODEL_CONFIG).is_file():
+        raise CheckpointError(f"{folder}: has no {_MODEL_CONFIG}; expected a checkpoint of VideoAlign's code")
     content = read_json(folder / _MODEL_CONFIG)
     parts = {name: _part(content, name, file=folder / _MODEL_CONFIG) for name in ("data_config", "model_config")}
     _check_form(parts["model_config"], file=folder / _MODEL_CONFIG)

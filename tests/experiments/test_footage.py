@@ -37,6 +37,8 @@ from descore.synthetic.degradations import DEGRADATIONS
 from descore.synthetic.generators import Flaw
 from descore.types import DIMENSIONS
 
+pytestmark = pytest.mark.slow
+
 SIZE = 180, 120
 RATE = 24
 

@@ -28,6 +28,8 @@ from tests.experiments.test_footage import films  # noqa: F401  # a fixture
 
 from descore.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 TIMES = tuple(np.arange(8) / 4)
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from descore.model import DeferredModule, deferred
 
+pytestmark = pytest.mark.slow
+
 LEFT_OUT = ("torch._dynamo", "scipy.optimize", "torchvision.models", "torchvision.datasets", "torchvision.ops")
 
 SCORE_THEN_USE = """

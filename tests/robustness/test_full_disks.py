@@ -70,6 +70,7 @@ def clips(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("verb", "file"), [("evaluate", "clips.jsonl"), ("stress", "stress.jsonl")])
 @pytest.mark.parametrize("size", [0, 1500, 3000])
 def test_a_full_disk_ends_a_run_that_goes_on_later(clips, tmp_path, verb, file, size):

@@ -26,7 +26,7 @@ class Plan:
     judge_steps: int = 1500
     """Updates on whole chains, every second of them without clips."""
     batch: int = 32
-    """Clips in an update of these three."""
+    """Clips in an update of see, look and judge."""
     learning_rate: float = 8e-4
     """AdamW's rate in look and judge after `warmup_steps`: constant, and falling at the end of judge."""
     matrix_learning_rate: float = 0.01

@@ -9,7 +9,7 @@ from tests.conftest import RUBRIC, build_micro, noise_clip
 
 from descore.model.checkpoint import CheckpointSettings
 from descore.model.modeling import DescoreModel, family_of
-from descore.model.small import CHAT_TEMPLATE, SPECIAL_TOKENS, small_tokenizer
+from descore.model.small import CHAT_TEMPLATE, SPECIAL_TOKENS, small_config, small_tokenizer
 from descore.video.sampling import VideoSampling
 
 EVEN = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
@@ -129,8 +129,7 @@ def internvl(tokenizer, *, text="qwen3", **sizes):
 
 
 def internvl_moe(tokenizer):
-    sizes = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
-    return internvl(tokenizer, text="qwen3_moe", **sizes)
+    return internvl(tokenizer, text="qwen3_moe", **MIXTURE)
 
 
 def smolvlm(tokenizer):
@@ -155,6 +154,30 @@ def smolvlm(tokenizer):
     )
 
 
+def qwen3_processor(tokenizer, *, patch=PATCH):
+    return transformers.Qwen3VLProcessor(
+        transformers.Qwen2VLImageProcessor(**EVEN, patch_size=patch),
+        tokenizer,
+        transformers.Qwen3VLVideoProcessor(**EVEN, patch_size=patch, cap_pixels_per_frame=False),
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+MIXTURE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+
+
+def qwen3_vl_moe(tokenizer):
+    """The dense micro model's sizes, in the family's other class."""
+    processor = qwen3_processor(tokenizer)
+    dense = small_config(processor, vocabulary=320, width=64, layers=2, vision_width=48, vision_layers=2)
+    return processor, transformers.Qwen3VLMoeConfig(
+        text_config={**dense.text_config.to_dict(), **MIXTURE, "model_type": "qwen3_vl_moe_text"},
+        vision_config={**dense.vision_config.to_dict(), "model_type": "qwen3_vl_moe_vision"},
+        tie_word_embeddings=True,
+        **token_ids(tokenizer),
+    )
+
+
 def as_qwen3_5(tokenizer):
     """With the family's own cuts between words: transformers opens every tokenizer of the family so."""
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
@@ -169,12 +192,7 @@ def as_qwen3_5(tokenizer):
 
 def qwen3_5(tokenizer, *, patch=8, name="Qwen3_5Config", **sizes):
     tokenizer = as_qwen3_5(tokenizer)
-    processor = transformers.Qwen3VLProcessor(
-        transformers.Qwen2VLImageProcessor(**EVEN, patch_size=patch),
-        tokenizer,
-        transformers.Qwen3VLVideoProcessor(**EVEN, patch_size=patch, cap_pixels_per_frame=False),
-        chat_template=CHAT_TEMPLATE,
-    )
+    processor = qwen3_processor(tokenizer, patch=patch)
     text = text_config(
         tokenizer,
         # A quarter of a head turns with the position, in the family's proportion of 11 : 11 : 10.
@@ -209,8 +227,7 @@ def qwen3_5(tokenizer, *, patch=8, name="Qwen3_5Config", **sizes):
 
 
 def qwen3_5_moe(tokenizer):
-    sizes = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
-    return qwen3_5(tokenizer, name="Qwen3_5MoeConfig", shared_expert_intermediate_size=32, **sizes)
+    return qwen3_5(tokenizer, name="Qwen3_5MoeConfig", shared_expert_intermediate_size=32, **MIXTURE)
 
 
 def llava_onevision(tokenizer):
@@ -233,6 +250,7 @@ def llava_onevision(tokenizer):
 
 
 BUILDERS = {
+    "qwen3_vl_moe": qwen3_vl_moe,
     "qwen2_vl": qwen2_vl,
     "qwen2_5_vl": qwen2_5_vl,
     "internvl": internvl,

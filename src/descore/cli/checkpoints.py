@@ -238,17 +238,18 @@ def _diagnose_memory(model: str, device: str | None) -> Iterator[Diagnosis]:
     from descore.cli.scoring import quiet_transformers
 
     quiet_transformers()
-    from descore.memory.fit import TOKENS, backbone_config, fit_text, fitting, memory_of, requirements
+    from descore.memory.fit import fit_text, fitting, memory_of, read_model, requirements, size_text
 
     there = memory_of(device)
     try:
-        for requirement in requirements(backbone_config(model), gpu=there.is_card):
+        config, clip = read_model(model)
+        for requirement in requirements(config, clip=clip, gpu=there.is_card):
             ok = requirement.name != "scoring" or bool(fitting(requirement, there))
             yield Diagnosis(name=requirement.name, result=fit_text(requirement, there), ok=ok)
     except DescoreError as error:
         yield Diagnosis(name="memory", result=str(error), ok=False)
         return
-    yield Diagnosis(name="computed for", result=f"{TOKENS:,} tokens a clip; docs/training.md says how")
+    yield Diagnosis(name="computed for", result=size_text(clip))
 
 
 def _check_package(name: str) -> Diagnosis:

@@ -22,6 +22,7 @@ from torch import nn
 
 from descore.errors import ConfigError
 from descore.memory.live_bytes import forward_bytes, layer_bytes
+from descore.model import expert_weights
 from descore.model.checkpoint import CheckpointSettings
 from descore.model.modeling import DescoreModel, open_backbone
 from descore.training.config import PairTrainableConfig, PartConfig
@@ -94,50 +95,75 @@ def scoring_need(
     samples: int = 1,
     dtype: torch.dtype,
     bits: Bits | None = None,
+    video: int | None = None,
 ) -> ScoringNeed:
     """Of a batch of `rows` clips, `tokens` each with its prompt and chain. dtype: of weights and cache; bits: of the
-    linear layers' weights, if bitsandbytes holds them."""
+    linear layers' weights, if bitsandbytes holds them; video: tokens of the video in each row, None for half."""
     config = model.backbone.config.get_text_config()
-    layers, text = config.num_hidden_layers, model.backbone.get_decoder()
-    heads = config.num_key_value_heads * _head_width(config)
     columns = rows * (tokens - chain) + rows * samples * chain
     hidden = (rows, tokens - chain, config.hidden_size)
     scale = dtype.itemsize / torch.bfloat16.itemsize
+    peaks = [forward_bytes(layer.eval(), hidden, rotary=_rotary(model, hidden), dtype=dtype) for layer in kinds(model)]
     return ScoringNeed(
         weights=weight_bytes(model, bits=bits, scale=scale),
-        cache=2 * layers * heads * columns * dtype.itemsize,
-        seen=int(vision_bytes(model, rows=rows, tokens=tokens) * scale)
+        cache=cache_bytes(model, columns=columns, rows=rows * (1 + samples), dtype=dtype),
+        seen=int(vision_bytes(model, tokens=rows * (tokens // 2 if video is None else video)) * scale)
         + 2 * rows * tokens * config.hidden_size * dtype.itemsize,
-        layer=forward_bytes(text.layers[-1].eval(), hidden, rotary=_rotary(model, hidden), dtype=dtype)
-        + (dequantized_bytes(model) if bits else 0),
+        layer=max(peaks) + (dequantized_bytes(model) if bits else 0),
     )
 
 
-def step_need(model: DescoreModel, *, rows: int, tokens: int, chain: int, gpu: bool, bits: Bits | None = None) -> Need:
+def step_need(
+    model: DescoreModel,
+    *,
+    rows: int,
+    tokens: int,
+    chain: int,
+    gpu: bool,
+    bits: Bits | None = None,
+    video: int | None = None,
+) -> Need:
     """Of a training step over `rows` sequences of `tokens`, of which `chain` have a loss on the next token. bits: of
-    the frozen linear layers' weights, if bitsandbytes holds them (QLoRA). ConfigError for a mixture of experts, whose
-    kernels have no form without data."""
+    the frozen linear layers' weights, if bitsandbytes holds them (QLoRA). video: as in `scoring_need`. ConfigError for
+    experts that learn: in float32 their kernel has no form without data."""
     config, text = model.backbone.config.get_text_config(), model.backbone.get_decoder()
-    if any(weight.ndim > 2 for weight in text.layers[-1].parameters()):
-        raise ConfigError(f"{config.model_type}: memory of training is not computed for a mixture of experts")
+    if any(weight.requires_grad for weight in expert_weights(model.backbone).values()):
+        raise ConfigError(f"{config.model_type}: memory of experts that learn is not computed; by LoRA they do not")
     learned = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     # Where the embedding learns it is held in float32, and so are all hidden states.
     dtype, width = text.embed_tokens.weight.dtype, config.hidden_size
     hidden = (rows, tokens, width)
     norm = norm_bytes(width, rows=rows, tokens=tokens, dtype=dtype)
+    peaks = [layer_bytes(layer.train(), hidden, rotary=_rotary(model, hidden), dtype=dtype) for layer in kinds(model)]
     return Need(
         frozen=weight_bytes(model, bits=bits, learned=False),
         learned=learned * 4 * torch.float32.itemsize,
         kept=(len(text.layers) + 1) * rows * tokens * width * dtype.itemsize,  # and the gradient that goes back
-        seen=vision_bytes(model, rows=rows, tokens=tokens),
-        layer=layer_bytes(text.layers[-1].train(), hidden, rotary=_rotary(model, hidden), dtype=dtype)
-        + waiting_bytes(model)
-        + (dequantized_bytes(model) if bits else 0),
+        seen=vision_bytes(model, tokens=rows * (tokens // 2 if video is None else video)),
+        layer=max(peaks) + waiting_bytes(model) + (dequantized_bytes(model) if bits else 0),
         logits=logits_bytes(model, written=rows * chain) + norm,
         copies=copied_bytes(model) + norm,
         table=table_bytes(model),
         adamw=learned * torch.float32.itemsize if gpu else 0,
     )
+
+
+def kinds(model: DescoreModel) -> list[nn.Module]:
+    """A layer of the language model of each kind: with attention of one or the other form, dense or with experts."""
+    by_shapes = {
+        tuple((name, weight.shape) for name, weight in layer.named_parameters()): layer
+        for layer in model.backbone.get_decoder().layers
+    }
+    return list(by_shapes.values())
+
+
+def cache_bytes(model: DescoreModel, *, columns: int, rows: int, dtype: torch.dtype) -> int:
+    """Keys and values of so many columns; where linear attention is, the states of `rows`, prompts and chains, too."""
+    config, states = model.backbone.config.get_text_config(), model.family.ROW_STATES
+    linear = 0 if states is None else list(config.layer_types).count("linear_attention")
+    each = 2 * config.num_key_value_heads * _head_width(config) * columns * dtype.itemsize
+    of_row = 0 if states is None else states.bytes_of(config, dtype=dtype)
+    return int((config.num_hidden_layers - linear) * each + linear * rows * of_row)
 
 
 def weight_bytes(model: DescoreModel, *, bits: Bits | None = None, scale: float = 1.0, learned: bool = True) -> int:
@@ -178,13 +204,12 @@ def _rotary(model: DescoreModel, hidden: tuple[int, int, int]) -> tuple[int, ...
     return *hidden[:2], _head_width(model.backbone.config.get_text_config())
 
 
-def vision_bytes(model: DescoreModel, *, rows: int, tokens: int) -> int:
-    """Pixels in float32, and the vision tower's features for the first layers in bfloat16; half of the tokens are of
-    the video."""
+def vision_bytes(model: DescoreModel, *, tokens: int) -> int:
+    """Pixels in float32, and the vision tower's features for the first layers in bfloat16, of so many video tokens."""
     config, width = model.backbone.config, model.backbone.config.get_text_config().hidden_size
     pixels = model.family.values_of_token(config)
     deepstack = len(getattr(config.vision_config, "deepstack_visual_indexes", None) or ())
-    return int(rows * (tokens // 2) * (pixels * 4 + (1 + deepstack) * width * 2))
+    return int(tokens * (pixels * 4 + (1 + deepstack) * width * 2))
 
 
 def norm_bytes(width: int, *, rows: int, tokens: int, dtype: torch.dtype) -> int:

@@ -291,6 +291,18 @@ def bits_of(backbone: Any) -> int | None:  # noqa: ANN401  # the families' class
     return next((bits for name, bits in kinds if getattr(backbone, name, False)), None)
 
 
+def expert_weights(backbone: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401
+    """By name, the matrices of a mixture's experts, those of a layer in one (E, ., .); none in a dense model. They are no
+    linear layers: no adapter stands beside them, and bitsandbytes leaves them as they are."""
+    named = (
+        (f"{path}.{name}", weight)
+        for path, module in backbone.get_decoder().named_modules()
+        if not isinstance(module, torch.nn.Conv1d)
+        for name, weight in module.named_parameters(recurse=False)
+    )
+    return {name: weight for name, weight in named if weight.ndim == 3}
+
+
 def _import_what_scoring_needs() -> None:
     specs = {name: _find_spec(name) for name in _UNUSED if name not in sys.modules}
     modules = {name: DeferredModule(spec, functions=_UNUSED[name]) for name, spec in specs.items() if spec}

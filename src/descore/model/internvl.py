@@ -63,9 +63,14 @@ def square_needed(sampling: VideoSampling, edge: int) -> dict[str, int]:
     return {"size_multiple": edge, "max_pixels": edge * edge, "min_pixels": min(sampling.min_pixels, edge * edge)}
 
 
+def frame_pixels(config: Any) -> int:  # noqa: ANN401
+    """Pixels of a frame: all have one size."""
+    return math.prod(config.vision_config.image_size)
+
+
 def values_of_token(config: Any) -> int:  # noqa: ANN401
     """Values of pixels, three of each, that a token of a frame is made of, on average."""
-    return int(3 * math.prod(config.vision_config.image_size) / _tokens(config))
+    return int(3 * frame_pixels(config) / _tokens(config))
 
 
 def _tokens(config: Any) -> int:  # noqa: ANN401

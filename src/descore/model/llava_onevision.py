@@ -38,6 +38,11 @@ positions, vision_of = internvl.positions, internvl.vision_of
 sizes_needed = internvl.sizes_needed
 
 
+def frame_pixels(config: Any) -> int:  # noqa: ANN401
+    """Pixels of a frame: all have one size."""
+    return int(config.vision_config.image_size**2)
+
+
 def values_of_token(config: Any) -> int:  # noqa: ANN401
     """Values of pixels, three of each, that a token of a frame is made of, on average: two by two patches are one."""
     edge, patch = config.vision_config.image_size, config.vision_config.patch_size

@@ -72,7 +72,7 @@ def _video_positions(grid: Sequence[int], *, merge: int, step: float) -> Tensor:
 
 
 sizes_needed, misfits = qwen3_vl.sizes_needed, qwen3_vl.misfits
-values_of_token = qwen3_vl.values_of_token
+frame_pixels, values_of_token = qwen3_vl.frame_pixels, qwen3_vl.values_of_token
 encode_vision, last_hidden = qwen3_vl.encode_vision, qwen3_vl.last_hidden
 
 

@@ -14,6 +14,7 @@ Shapes: R rows (each prompt's samples, in order), D width, n columns of a step, 
 heads, K and V the widths of a key and a value."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ MODEL_TYPES = ("qwen3_5", "qwen3_5_moe")
 
 WRAPS_FRAMES, INTERLEAVES_POSITIONS = qwen3_vl.WRAPS_FRAMES, qwen3_vl.INTERLEAVES_POSITIONS
 lay_out_videos, sizes_needed, misfits = qwen3_vl.lay_out_videos, qwen3_vl.sizes_needed, qwen3_vl.misfits
-values_of_token = qwen3_vl.values_of_token
+frame_pixels, values_of_token = qwen3_vl.frame_pixels, qwen3_vl.values_of_token
 EXPORTS, ENGINE_FAULT = False, "was tried with no engine but native"
 PACKS = False
 
@@ -61,6 +62,14 @@ class RowStates(LinearAttentionLayer):  # type: ignore[misc]  # transformers is 
         self.conv_states[0] = prefill.conv_states[0].repeat_interleave(samples, dim=0)
         self.recurrent_states[0] = prefill.recurrent_states[0].repeat_interleave(samples, dim=0)
         self.moves_R: Tensor | None = None
+
+    @staticmethod
+    def bytes_of(config: Any, *, dtype: torch.dtype) -> int:  # noqa: ANN401  # transformers' configs share no typed base
+        """A row's states in one layer: what the convolution reads, in `dtype`, and a matrix a head in float32."""
+        keys = config.linear_key_head_dim * config.linear_num_key_heads
+        values = config.linear_value_head_dim * config.linear_num_value_heads
+        read = (2 * keys + values) * config.linear_conv_kernel_dim
+        return int(read * dtype.itemsize + values * config.linear_key_head_dim * torch.float32.itemsize)
 
     def update_conv_state(self, conv_states: Tensor, *_: object, **__: object) -> Tensor:
         """The inputs of the convolution: the w last of each row, and the step's (R, D, w + n)."""

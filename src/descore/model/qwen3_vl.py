@@ -63,6 +63,11 @@ def sizes_needed(sampling: VideoSampling, processor: Any) -> dict[str, int]:  # 
     return {"size_multiple": multiple} if sampling.size_multiple % multiple else {}
 
 
+def frame_pixels(config: Any) -> int | None:  # noqa: ANN401, ARG001
+    """Pixels of a frame where all have one size; None: as sampling has it."""
+    return None
+
+
 def values_of_token(config: Any) -> int:  # noqa: ANN401
     """Values of pixels, three of each, that a token of a video is made of."""
     vision = config.vision_config

@@ -47,6 +47,11 @@ def sizes_needed(sampling: VideoSampling, processor: Any) -> dict[str, int]:  # 
     return internvl.square_needed(sampling, _edge(processor))
 
 
+def frame_pixels(config: Any) -> int:  # noqa: ANN401
+    """Pixels of a frame: all have one size."""
+    return int(config.vision_config.image_size**2)
+
+
 def values_of_token(config: Any) -> int:  # noqa: ANN401
     """Values of pixels, three of each, that a token of a frame is made of."""
     return int(3 * (config.vision_config.patch_size * config.scale_factor) ** 2)

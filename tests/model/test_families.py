@@ -269,9 +269,8 @@ def test_a_saved_model_is_the_same(model, tmp_path):
 def assert_written_alike(model, expected):
     """Experts that were read from a file may lie otherwise in memory, and be summed in another order."""
     found = think_and_score(model, prompts_of(model), limit=12)
-    assert [[c.token_ids for c in of_clip] for of_clip in found] == [
-        [c.token_ids for c in of_clip] for of_clip in expected
-    ]
+    written, again = ([[c.token_ids for c in of_clip] for of_clip in each] for each in (expected, found))
+    assert again == written
     torch.testing.assert_close(rewards_of(found), rewards_of(expected), atol=TOLERANCE, rtol=0)
 
 

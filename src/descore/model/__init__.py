@@ -292,8 +292,8 @@ def bits_of(backbone: Any) -> int | None:  # noqa: ANN401  # the families' class
 
 
 def expert_weights(backbone: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401
-    """By name, the matrices of a mixture's experts, those of a layer in one (E, ., .); none in a dense model. They are no
-    linear layers: no adapter stands beside them, and bitsandbytes leaves them as they are."""
+    """By name, the matrices of a mixture's experts, those of a layer in one (E, ., .); none in a dense model. They are
+    no linear layers: no adapter stands beside them, and bitsandbytes leaves them as they are."""
     named = (
         (f"{path}.{name}", weight)
         for path, module in backbone.get_decoder().named_modules()

@@ -5,13 +5,14 @@
     python -m experiments.grow_tiny.grow --footage runs/footage --generated runs/generated --out runs/tiny
         [--start MODEL --see-steps 0 ...]
 
-Five lessons, each of which resumes where it was stopped: see (the vision tower alone, on labels of every part of the
-picture and a teacher's features), read (which prompts mean much the same), look (descriptions, and the labels of see
-from the language model's states), judge (whole chains), prefer (Bradley-Terry at the query under the random mask, with
-the next-token loss). A lesson of no updates is left out. With --start, a trained model continues, with a new query and
-head; with --eyes, a new model starts with the vision tower of another run's first lesson. The model that writes chains
-and has not scored is kept in `chains/`. At the end the reward's mean and deviation are measured on clips that training
-has not. `record.json` beside the model has the plan, the environment and the curves."""
+The eyes begin as EfficientNet-lite0, which was trained on ImageNet's photographs, and this network is left as it is.
+Five lessons, each of which resumes where it was stopped: see (what makes tokens of the network's features, on labels of
+every part of the picture), read (which prompts mean much the same), look (descriptions, and the labels of see from the
+language model's states), judge (whole chains), prefer (Bradley-Terry at the query under the random mask, with the
+next-token loss). A lesson of no updates is left out. With --start, a trained model continues, with a new query and
+head. The model that writes chains and has not scored is kept in `chains/`. At the end the reward's mean and deviation
+are measured on clips that training has not. `record.json` beside the model has the plan, the environment and the
+curves."""
 
 import argparse
 import json
@@ -29,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from descore.model.checkpoint import CheckpointSettings
+from descore.model.efficient_vl import EfficientVLConfig, weights_of_network
 from descore.model.modeling import DescoreModel
 from descore.model.small import small_config, small_processor
 from descore.scorer import Scorer
@@ -50,9 +52,9 @@ from experiments.grow_tiny.lessons import SIDE, ChainItemCollator, Judge, Lesson
 from experiments.grow_tiny.optimizer import MuonAndAdamW, split_weights
 from experiments.grow_tiny.plan import Plan
 from experiments.grow_tiny.reading import Readings, read, texts_to_read, vectors_of
-from experiments.grow_tiny.teacher import Teacher
+from experiments.grow_tiny.teacher import Teacher, released_weights
 from experiments.grow_tiny.views import DescribedViews, RealClips, Views
-from experiments.grow_tiny.vision import look, see, take_eyes
+from experiments.grow_tiny.vision import look, see
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -60,8 +62,6 @@ if TYPE_CHECKING:
 RUBRIC = "Prompt: {prompt}\nDescribe the video. Then judge its subject, dynamics, camera, environment and style."
 
 PATCH = 16
-LARGEST_EDGE = 160
-"""Of a square frame for which the tower has positions; for other sizes they are interpolated."""
 SAMPLING = VideoSampling(
     fps=8.0, min_frames=4, max_frames=16, min_pixels=64 * 64, max_pixels=SIDE * SIDE, size_multiple=2 * PATCH
 )
@@ -76,10 +76,10 @@ def initial_model(plan: Plan, real_clips: RealClips, out: Path) -> DescoreModel:
     """The model before the lessons, saved so that a resumed run has the same tokenizer."""
     if not out.is_dir():
         model = continued_model(plan) if plan.start else new_model(plan, real_clips)
-        if plan.eyes:
-            take_eyes(model, Path(plan.eyes))
         model.save_pretrained(out)
     model = DescoreModel.from_pretrained(out, device="cpu")
+    for name, weight in model.backbone.model.visual.named_parameters():
+        weight.requires_grad_(name.startswith("merger."))
     # On a CPU and at these lengths, eager attention trains faster.
     model.backbone.set_attn_implementation({"text_config": "eager"})
     return model
@@ -98,24 +98,29 @@ def settings() -> CheckpointSettings:
 
 
 def new_model(plan: Plan, real_clips: RealClips) -> DescoreModel:
-    """Random weights, 19.5 million, and a tokenizer trained on drawn and real examples."""
+    """Random weights behind the eyes, and a tokenizer trained on drawn and real examples."""
     torch.manual_seed(plan.seed)
     real = (footage_example(real_clips.footage, "train", index) for index in range(FOOTAGE_PROMPTS))
     texts = [RUBRIC, "user\nassistant\n", *(f"<{tenth / 10:.1f} seconds>" for tenth in range(40))]
     texts += [text for shown in real for text in (shown.prompt, shown.chain)]
     texts += generated_texts(real_clips.examples.words, GENERATED_TEXTS)
     processor = small_processor([*texts, *corpus(4000)], vocabulary=VOCABULARY, patch=PATCH)
-    config = small_config(
-        processor,
-        vocabulary=VOCABULARY,
-        width=320,
-        layers=6,
-        vision_width=288,
-        vision_layers=7,
-        deepstack_layers=(2,),
-        frame_edge=LARGEST_EDGE,
+    config = with_eyes(small_config(processor, vocabulary=VOCABULARY, width=256, layers=6))
+    model = DescoreModel.from_backbone(config, processor=processor, settings=settings(), rubric=RUBRIC)
+    weights = weights_of_network(released_weights(real_clips.footage.folder / "archives"))
+    model.backbone.model.visual.load_state_dict(weights, strict=False)  # without the merger's
+    return model
+
+
+def with_eyes(config: Any) -> EfficientVLConfig:  # noqa: ANN401
+    """A config of Qwen3-VL with these eyes for its own."""
+    ids = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    return EfficientVLConfig(
+        text_config=config.text_config.to_dict(),
+        vision_config={"out_hidden_size": config.text_config.hidden_size},
+        tie_word_embeddings=True,
+        **{name: getattr(config, name) for name in ids},
     )
-    return DescoreModel.from_backbone(config, processor=processor, settings=settings(), rubric=RUBRIC)
 
 
 def arguments(out: Path, *, steps: int, batch: int, plan: Plan, **more: Any) -> "TrainingArguments":  # noqa: ANN401
@@ -168,24 +173,23 @@ def new_optimizer(
     model: DescoreModel, plan: Plan, *, share: float = 1.0, others: Sequence[dict[str, Any]] = ()
 ) -> MuonAndAdamW:
     """An optimizer at this share of the plan's learning rates. others: groups of other weights."""
-    parts = {"vision": model.backbone.model.visual.named_parameters(), "language": language_weights(model)}
-    shares = {"vision": share * plan.vision_share, "language": share}
-    matrices, others = list[dict[str, Any]](), list(others)
-    for part, named in parts.items():
-        inside, outside = split_weights(named)
-        matrices.append({"params": inside, "lr": shares[part] * plan.matrix_learning_rate})
-        others.append({"params": outside, "lr": shares[part] * plan.learning_rate})
-    return MuonAndAdamW(matrices, others)
+    inside, outside = split_weights((n, w) for n, w in model.backbone.named_parameters() if w.requires_grad)
+    matrices = [{"params": inside, "lr": share * plan.matrix_learning_rate}]
+    return MuonAndAdamW(matrices, [*others, {"params": outside, "lr": share * plan.learning_rate}])
 
 
-def look_optimizer(model: DescoreModel, plan: Plan, heads: nn.Module) -> MuonAndAdamW:
+def optimizer_with(model: DescoreModel, plan: Plan, heads: nn.Module) -> MuonAndAdamW:
     """An optimizer of the model's weights, and of heads beside it."""
     return new_optimizer(model, plan, others=[{"params": list(heads.parameters()), "lr": plan.learning_rate}])
 
 
-def language_weights(model: DescoreModel) -> list[tuple[str, nn.Parameter]]:
-    """The backbone's weights without the vision tower's."""
-    return [(name, weight) for name, weight in model.backbone.named_parameters() if ".visual." not in name]
+def eyes_optimizer(model: DescoreModel, plan: Plan, heads: nn.Module) -> MuonAndAdamW:
+    """An optimizer of what is trained of the eyes, and of heads beside them."""
+    trained = [(n, w) for n, w in model.backbone.model.visual.named_parameters() if w.requires_grad]
+    inside, outside = split_weights([*trained, *heads.named_parameters()])
+    return MuonAndAdamW(
+        [{"params": inside, "lr": plan.matrix_learning_rate}], [{"params": outside, "lr": plan.learning_rate}]
+    )
 
 
 def train_chains(
@@ -276,14 +280,15 @@ def lessons(
     examples, footage = real_clips.examples, real_clips.footage
     if plan.see_steps:
         views = Views(real_clips=real_clips, size=plan.see_steps * plan.batch, side=SIDE)
-        yield "see", see(model, views, out / "see", batch=plan.batch, new=not (plan.start or plan.eyes))
+        optimizer = partial(eyes_optimizer, model, plan)
+        yield "see", see(model, views, out / "see", batch=plan.batch, optimizer=optimizer)
     if plan.read_steps:
         readings = open_readings(plan, real_clips, out / "read" / "texts.npy")
-        optimizer = partial(look_optimizer, model, plan)
+        optimizer = partial(optimizer_with, model, plan)
         yield "read", read(model, readings, out / "read", batch=plan.read_batch, optimizer=optimizer)
     if plan.look_steps:
         described = DescribedViews(real_clips=real_clips, size=plan.look_steps * plan.batch, side=SIDE)
-        optimizer = partial(look_optimizer, model, plan)
+        optimizer = partial(optimizer_with, model, plan)
         yield "look", look(model, described, out / "look", batch=plan.batch, optimizer=optimizer)
     look_clips, judge_clips = plan.look_steps * plan.batch, plan.judge_steps * plan.batch
     if judge_clips:

@@ -9,34 +9,31 @@ class Plan:
 
     start: str = ""
     """Model to continue from; empty: random weights."""
-    eyes: str = ""
-    """State of another run's lesson in seeing (see.pt), whose vision tower this run starts with; empty: none."""
     first: int = 0
     """Number of the first clip and pair, beyond those that `start` has seen."""
     clips_before: int = 0
     """Number of clips that `start` has seen."""
-    see_steps: int = 3000
-    """Updates of the vision tower alone."""
+    see_steps: int = 800
+    """Updates of the eyes alone."""
     read_steps: int = 300
     """Updates of the language model on the nearness of prompts."""
     read_batch: int = 64
     """Prompts in an update of that."""
-    look_steps: int = 600
+    look_steps: int = 500
     """Updates on descriptions."""
-    judge_steps: int = 1500
+    judge_steps: int = 1200
     """Updates on whole chains, every second of them without clips."""
     batch: int = 32
     """Clips in an update of see, look and judge."""
     learning_rate: float = 8e-4
-    """AdamW's rate in look and judge after `warmup_steps`: constant, and falling at the end of judge."""
+    """AdamW's peak rate in see, and its rate in look and judge after `warmup_steps`: constant, falling at the end of
+    judge."""
     matrix_learning_rate: float = 0.01
     """Muon's rate, likewise."""
-    vision_share: float = 0.3
-    """Share of these rates for the vision tower, which is trained already."""
     warmup_steps: int = 100
     judge_decay: float = 0.35
     """Last share of the judge lesson, over which the rates fall to `prefer_share` of them."""
-    prefer_steps: int = 600
+    prefer_steps: int = 500
     """Updates on pairs."""
     pair_batch: int = 16
     """Pairs in an update: twice as many clips."""

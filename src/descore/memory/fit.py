@@ -23,7 +23,7 @@ from descore.model.checkpoint import (
     read_rubric,
     read_settings,
 )
-from descore.model.modeling import family_of
+from descore.model.modeling import family_of, transformers_config
 from descore.rubric import DEFAULT_RUBRIC
 from descore.training.rl.config import RolloutConfig
 
@@ -95,14 +95,12 @@ def read_model(source: str) -> tuple[Any, ClipSize]:
     """The backbone's config of a folder, a hub id or a bundled name, and the size of a clip as its descore.json samples
     and writes; a plain backbone has the default settings. Of the hub only these files are fetched. What is missing or
     broken raises CheckpointError, a model of no known family ConfigError."""
-    from transformers import AutoConfig
-
     here = source in BUNDLED or Path(source).is_dir() or source.count("/") != 1 or source.startswith((".", "/", "~"))
     place = find_checkpoint(source) if here else source
     if here and not (Path(place) / "config.json").is_file():
         raise CheckpointError(f"{source}: has no config.json")
     with RefuseBroken(source, "transformers cannot read the config"):
-        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+        config = transformers_config(place)
     family_of(config.model_type)
     folder = Path(place) if here else _fetched(source)
     if folder is None or not (folder / SETTINGS_FILE).is_file():

@@ -26,7 +26,7 @@ from descore.model.checkpoint import (
     read_settings,
     write_settings,
 )
-from descore.model.modeling import DescoreModel, family_of, merge_adapters, open_processor
+from descore.model.modeling import DescoreModel, family_of, merge_adapters, open_processor, transformers_config
 
 SCALE = 64.0
 """A power of two, so that dividing the head by it rounds nothing."""
@@ -123,10 +123,8 @@ def _fit_processor(chat: Chat) -> None:
 
 
 def _read_config(folder: Path) -> Any:  # noqa: ANN401  # transformers' configs share no typed base
-    from transformers import AutoConfig
-
     with RefuseBroken(folder, "transformers cannot read the config"):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = transformers_config(folder)
     family_of(config.model_type)
     return config
 

@@ -9,6 +9,7 @@ Shapes: B sequences, T tokens, D width, K named dimensions."""
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -38,7 +39,7 @@ from descore.types import Paradigm
 
 MAX_PATCH = 256
 """The largest patch of a video processor, in pixels; known models have 14 and 16."""
-FAMILIES = ("qwen3_vl", "qwen2_vl", "internvl", "qwen3_5", "smolvlm", "llava_onevision")
+FAMILIES = ("qwen3_vl", "qwen2_vl", "internvl", "qwen3_5", "smolvlm", "llava_onevision", "efficient_vl")
 """The module of each family, beside this one. They are imported in this order, until one has the model_type."""
 
 
@@ -53,6 +54,15 @@ def family_of(model_type: str) -> ModuleType:
     raise ConfigError(f"backbone: model_type is {model_type!r}; expected one of {', '.join(known)}")
 
 
+def transformers_config(source: str | Path) -> Any:  # noqa: ANN401
+    """The config of a folder or hub id. The module of its family is imported first: it may have classes of its own."""
+    from transformers import AutoConfig, PreTrainedConfig
+
+    with suppress(ConfigError):  # transformers itself says what it does not know
+        family_of(PreTrainedConfig.get_config_dict(source)[0].get("model_type", ""))
+    return AutoConfig.from_pretrained(source, trust_remote_code=False)
+
+
 def open_backbone(source: Any, *, dtype: torch.dtype, placement: WeightPlacement = WeightPlacement()) -> Any:  # noqa: ANN401, B008
     """The model of a folder or hub id with its weights, placed or on the CPU, or of a transformers config with random
     ones, in `dtype`.
@@ -60,7 +70,7 @@ def open_backbone(source: Any, *, dtype: torch.dtype, placement: WeightPlacement
     A model_type of no known family, and an adapter without the package that reads it, raise ConfigError; files that are
     missing or broken, tensors that are missing, unexpected or of another shape, and a model that needs code of its own,
     CheckpointError. Of a generation_config.json only the ids of tokens are kept: how chains are written is ours."""
-    from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
+    from transformers import AutoModelForImageTextToText, GenerationConfig
 
     named = isinstance(source, str | os.PathLike)
     if named:
@@ -69,7 +79,7 @@ def open_backbone(source: Any, *, dtype: torch.dtype, placement: WeightPlacement
         check_peft(f"{source}: has an adapter, which")
     name, loading = source if named else "the config", dict[str, Any]()
     with RefuseBroken(name, "transformers cannot open the backbone"):
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False) if named else source
+        config = transformers_config(source) if named else source
         options = placement.options(family_of(config.model_type), dtype)
         _check_attention(name, config)
         if named:

@@ -1,0 +1,247 @@
+"""EfficientVL: Qwen3-VL's language model behind the eyes of EfficientNet-lite0.
+
+Each frame is seen by a convolutional network that was trained on photographs (Tan and Le 2019, "EfficientNet", arXiv
+1905.11946; lite0 has ReLU6, and no squeeze and excitation). What stands at the place of a visual token, 32x32 pixels of
+two frames, is gathered from five depths of it: the mean of both frames, and the change from the first to the second.
+Times, positions and the layout of tokens are Qwen3-VL's.
+
+transformers knows none of these classes: importing this module registers them with its Auto classes.
+
+Shapes: N frames, C channels, H x W pixels or cells, V tokens of all videos, F features of a token in a frame, R
+patches, P values of a patch, D width."""
+
+from collections.abc import Mapping
+from itertools import groupby
+from typing import ClassVar
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
+from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLConfig, Qwen3VLTextConfig
+from transformers.models.qwen3_vl.modeling_qwen3_vl import (
+    BaseModelOutputWithDeepstackFeatures,
+    Qwen3VLForConditionalGeneration,
+)
+
+from descore.model import qwen3_vl
+
+MODEL_TYPES = ("efficient_vl",)
+
+WRAPS_FRAMES, INTERLEAVES_POSITIONS = qwen3_vl.WRAPS_FRAMES, qwen3_vl.INTERLEAVES_POSITIONS
+lay_out_videos, sizes_needed, misfits = qwen3_vl.lay_out_videos, qwen3_vl.sizes_needed, qwen3_vl.misfits
+values_of_token = qwen3_vl.values_of_token
+EXPORTS, ENGINE_FAULT = False, "has eyes that no engine but native knows"
+PACKS, ROW_STATES = qwen3_vl.PACKS, qwen3_vl.ROW_STATES
+
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "merger": ("model.visual.merger.",),
+    "vision_tower": ("model.visual.",),
+    "language_model": ("model.language_model.", "lm_head."),
+}
+
+LORA_TARGETS: Mapping[str, tuple[str, ...]] = {
+    "merger": ("linear_fc1", "linear_fc2"),
+    "vision_tower": ("widen", "narrow"),
+    "language_model": qwen3_vl.LORA_TARGETS["language_model"],
+}
+
+positions, vision_of = qwen3_vl.positions, qwen3_vl.vision_of
+encode_vision, last_hidden = qwen3_vl.encode_vision, qwen3_vl.last_hidden
+
+STAGES = ((1, 3, 1, 16), (2, 3, 2, 24), (2, 5, 2, 40), (3, 3, 2, 80), (3, 5, 1, 112), (4, 5, 2, 192), (1, 3, 1, 320))
+"""Of EfficientNet's stages: blocks, edge of the filters, stride of the first block, channels."""
+STEM = 32
+"""Channels of the first convolution, which halves the picture."""
+WIDER = 6
+"""By this a block widens its channels, but in the first stage."""
+TOKEN = 32
+"""Pixels along each edge of a token: the stride of the last stage."""
+_EPSILON = 1e-5
+
+
+@strict
+class EfficientVisionConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers is not typed
+    """Sizes of what follows the network, whose own are fixed, and how Qwen3-VL's processor cuts its patches."""
+
+    model_type = "efficient_vl_vision"
+    base_config_key = "vision_config"
+
+    hidden_size: int = 512
+    """Width between the two layers that make a token of the gathered features."""
+    out_hidden_size: int = 320
+    in_channels: int = 3
+    patch_size: int = 16
+    spatial_merge_size: int = 2
+    temporal_patch_size: int = 2
+    initializer_range: float = 0.02
+
+
+@strict
+class EfficientVLConfig(Qwen3VLConfig):  # type: ignore[misc]
+    """Qwen3-VL's, with these eyes."""
+
+    model_type = "efficient_vl"
+    sub_configs: ClassVar = {"vision_config": EfficientVisionConfig, "text_config": Qwen3VLTextConfig}
+
+
+class Convolution(nn.Conv2d):
+    """A convolution with TensorFlow's padding, which the weights were trained with: of an odd number of pixels the
+    greater part goes to the right and below. Batch normalization is folded into its weights."""
+
+    def __init__(self, taken: int, given: int, *, edge: int = 1, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(taken, given, edge, stride=stride, groups=groups)
+        before = (edge - stride) // 2
+        self.pads = (before, edge - stride - before) * 2
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """(N, C, H / stride, W / stride); H and W are multiples of the stride."""
+        out: Tensor = super().forward(functional.pad(x_NCHW, self.pads) if any(self.pads) else x_NCHW)
+        return out
+
+
+class Block(nn.Module):
+    """An inverted bottleneck: widen, filter each channel, narrow."""
+
+    def __init__(self, taken: int, given: int, *, edge: int, stride: int, wider: int) -> None:
+        super().__init__()
+        inner = taken * wider
+        self.widen = Convolution(taken, inner) if wider > 1 else None
+        self.filter = Convolution(inner, inner, edge=edge, stride=stride, groups=inner)
+        self.narrow = Convolution(inner, given)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """(N, C, H, W), added to what came in where the shape allows it."""
+        y_NCHW = x_NCHW if self.widen is None else functional.relu6(self.widen(x_NCHW))
+        y_NCHW = self.narrow(functional.relu6(self.filter(y_NCHW)))
+        return x_NCHW + y_NCHW if x_NCHW.shape == y_NCHW.shape else y_NCHW
+
+
+class Merger(nn.Module):
+    """From a token's features, its mean in two frames and its change, to the width of the language model.
+
+    gain, shift: bring each into units of its deviation; see `fit`."""
+
+    def __init__(self, config: EfficientVisionConfig) -> None:
+        super().__init__()
+        self.gain, self.shift = nn.Parameter(torch.ones(2 * FEATURES)), nn.Parameter(torch.zeros(2 * FEATURES))
+        self.linear_fc1 = nn.Linear(2 * FEATURES, config.hidden_size)
+        self.linear_fc2 = nn.Linear(config.hidden_size, config.out_hidden_size)
+
+    def forward(self, gathered_V2F: Tensor) -> Tensor:
+        """(V, D)."""
+        in_units_V2F = ((gathered_V2F - self.shift) * self.gain).to(self.linear_fc1.weight.dtype)
+        out_VD: Tensor = self.linear_fc2(functional.gelu(self.linear_fc1(in_units_V2F)))
+        return out_VD
+
+    @torch.no_grad()
+    def fit(self, gathered_V2F: Tensor) -> None:
+        """Set the units to these tokens' mean and deviation. What never changes there weighs nothing."""
+        deviation_2F, mean_2F = torch.std_mean(gathered_V2F, dim=0)
+        self.shift.copy_(mean_2F)
+        self.gain.copy_(torch.where(deviation_2F > _EPSILON, 1 / deviation_2F, 0))
+
+
+class EfficientVisionModel(PreTrainedModel):  # type: ignore[misc]
+    """The eyes."""
+
+    config_class = EfficientVisionConfig
+    main_input_name = "hidden_states"
+    _no_split_modules: ClassVar = ["Block"]
+
+    def __init__(self, config: EfficientVisionConfig) -> None:
+        super().__init__(config)
+        self.spatial_merge_size = config.spatial_merge_size
+        self.stem, channels = Convolution(config.in_channels, STEM, edge=3, stride=2), STEM
+        self.stages = nn.ModuleList()
+        for number, (blocks, edge, stride, given) in enumerate(STAGES):
+            sizes = [(channels, stride), *[(given, 1)] * (blocks - 1)]
+            wider = WIDER if number else 1
+            self.stages.append(nn.Sequential(*(Block(c, given, edge=edge, stride=s, wider=wider) for c, s in sizes)))
+            channels = given
+        self.merger = Merger(config)
+        self.post_init()
+
+    def forward(self, hidden_states: Tensor, grid_thw: Tensor, **_: object) -> BaseModelOutputWithDeepstackFeatures:
+        """Tokens (V, D) of patches (R, P) in the order of Qwen3-VL's processor, R = t * h * w of each row (t, h, w)."""
+        gathered_V2F = self.gather(hidden_states, grid_thw)
+        return BaseModelOutputWithDeepstackFeatures(
+            last_hidden_state=gathered_V2F, pooler_output=self.merger(gathered_V2F), deepstack_features=[]
+        )
+
+    def gather(self, patches_RP: Tensor, grid_B3: Tensor) -> Tensor:
+        """(V, 2 F): of each token, the mean of its two frames' features and their change."""
+        parts, begin = list[Tensor](), 0
+        for (height, width), run in groupby(grid_B3.tolist(), key=lambda grid: (grid[1], grid[2])):
+            steps = sum(frames for frames, _, _ in run)
+            end = begin + steps * height * width
+            # In float32, since a small change is a difference of large numbers.
+            place_NHWF = self.look(self._frames(patches_RP[begin:end], height, width)).float()
+            first_NHWF, second_NHWF = place_NHWF[0::2], place_NHWF[1::2]
+            pair = ((first_NHWF + second_NHWF) / 2, second_NHWF - first_NHWF)
+            parts.append(torch.cat(pair, dim=3).flatten(0, 2))
+            begin = end
+        return torch.cat(parts)
+
+    def _frames(self, patches_RP: Tensor, height: int, width: int) -> Tensor:
+        """Frames (N, 3, H, W), two to a step, of patches in blocks of a token each."""
+        merge, edge = self.config.spatial_merge_size, self.config.patch_size
+        sizes = (-1, height // merge, width // merge, merge, merge)
+        parts = patches_RP.view(*sizes, self.config.in_channels, self.config.temporal_patch_size, edge, edge)
+        frames = parts.permute(0, 6, 5, 1, 3, 7, 2, 4, 8)
+        return frames.reshape(-1, self.config.in_channels, height * edge, width * edge)
+
+    def look(self, frames_NCHW: Tensor) -> Tensor:
+        """Features (N, H, W, F) at the place of each token: cells of two middle stages and the last one's, which have
+        what is there and where, and the amplitudes of the first two, which have texture and noise."""
+        x_NCHW = frames_NCHW.contiguous(memory_format=torch.channels_last)
+        x_NCHW, seen = functional.relu6(self.stem(x_NCHW)), list[Tensor]()
+        for stage in self.stages:
+            x_NCHW = stage(x_NCHW)
+            seen.append(x_NCHW)
+        cells = (functional.pixel_unshuffle(seen[stage], cells) for stage, cells in CELLS.items())
+        pooled = (functional.avg_pool2d(seen[stage].square(), edge) for stage, edge in AMPLITUDES.items())
+        return torch.cat([*cells, *((square + _EPSILON).sqrt() for square in pooled)], dim=1).movedim(1, 3)
+
+
+CELLS = {2: 4, 4: 2, 6: 1}
+"""Stage → cells along each edge of a token, whose channels are all given."""
+AMPLITUDES = {0: 16, 1: 8}
+"""Stage → cells along each edge of a token, of whose channels the root of the mean square is given."""
+FEATURES = sum(STAGES[s][3] * n**2 for s, n in CELLS.items()) + sum(STAGES[s][3] for s in AMPLITUDES)
+"""F."""
+
+
+class EfficientVLForConditionalGeneration(Qwen3VLForConditionalGeneration):  # type: ignore[misc]
+    """Qwen3-VL, whose tower is the one that its config names."""
+
+    config_class = EfficientVLConfig
+
+
+def weights_of_network(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the eyes but for the merger, from those of EfficientNet-lite0 by the names of efficientnet-pytorch."""
+    weights = dict(_folded(released, "_conv_stem", "_bn0", "stem"))
+    numbers = iter(range(sum(blocks for blocks, *_ in STAGES)))
+    for stage, (blocks, *_) in enumerate(STAGES):
+        for block in range(blocks):
+            name, ours = f"_blocks.{next(numbers)}", f"stages.{stage}.{block}"
+            if stage:
+                weights |= _folded(released, f"{name}._expand_conv", f"{name}._bn0", f"{ours}.widen")
+            weights |= _folded(released, f"{name}._depthwise_conv", f"{name}._bn1", f"{ours}.filter")
+            weights |= _folded(released, f"{name}._project_conv", f"{name}._bn2", f"{ours}.narrow")
+    return weights
+
+
+def _folded(released: Mapping[str, Tensor], convolution: str, normalization: str, ours: str) -> dict[str, Tensor]:
+    """Y = (conv(x) - mean) / sqrt(variance + eps) * scale + shift, as one convolution."""
+    names = ("running_mean", "running_var", "weight", "bias")
+    mean, variance, scale, shift = (released[f"{normalization}.{name}"] for name in names)
+    gain = scale / (variance + 1e-3).sqrt()
+    weight = released[f"{convolution}.weight"] * gain[:, None, None, None]
+    return {f"{ours}.weight": weight, f"{ours}.bias": shift - mean * gain}
+
+
+AutoConfig.register(EfficientVLConfig.model_type, EfficientVLConfig, exist_ok=True)
+AutoModel.register(EfficientVisionConfig, EfficientVisionModel, exist_ok=True)
+AutoModelForImageTextToText.register(EfficientVLConfig, EfficientVLForConditionalGeneration, exist_ok=True)

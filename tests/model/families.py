@@ -8,6 +8,7 @@ import transformers
 from tests.conftest import RUBRIC, build_micro, noise_clip
 
 from descore.model.checkpoint import CheckpointSettings
+from descore.model.efficient_vl import EfficientVLConfig
 from descore.model.modeling import DescoreModel, family_of
 from descore.model.small import CHAT_TEMPLATE, SPECIAL_TOKENS, small_config, small_tokenizer
 from descore.video.sampling import VideoSampling
@@ -249,8 +250,24 @@ def llava_onevision(tokenizer):
     )
 
 
+def efficient_vl(tokenizer, *, patch=16):
+    processor = transformers.Qwen3VLProcessor(
+        transformers.Qwen2VLImageProcessor(**EVEN, patch_size=patch),
+        tokenizer,
+        transformers.Qwen3VLVideoProcessor(**EVEN, patch_size=patch, cap_pixels_per_frame=False),
+        chat_template=CHAT_TEMPLATE,
+    )
+    return processor, EfficientVLConfig(
+        text_config=text_config(tokenizer),
+        vision_config={"hidden_size": 32, "out_hidden_size": 64, "patch_size": patch},
+        tie_word_embeddings=True,
+        **token_ids(tokenizer),
+    )
+
+
 BUILDERS = {
     "qwen3_vl_moe": qwen3_vl_moe,
+    "efficient_vl": efficient_vl,
     "qwen2_vl": qwen2_vl,
     "qwen2_5_vl": qwen2_5_vl,
     "internvl": internvl,
@@ -266,13 +283,21 @@ CLIPS = [
     noise_clip(2, frames=1),
     noise_clip(3, frames=5, width=48),
 ]
+LARGE_CLIPS = [
+    noise_clip(0, width=64, height=32),
+    noise_clip(1, frames=6, width=64, height=96),
+    noise_clip(2, frames=1, width=32, height=32),
+    noise_clip(3, frames=5, width=64, height=32),
+]
 SQUARE_CLIPS = [noise_clip(i, frames=frames, width=EDGE, height=EDGE) for i, frames in enumerate((4, 6, 1, 5))]
 
 
 def clips_of(model):
     """Clips of unlike lengths, and of unlike sizes where the model reads these."""
     sampling = model.settings.sampling
-    return SQUARE_CLIPS if sampling.max_pixels == sampling.size_multiple**2 else CLIPS
+    if sampling.max_pixels == sampling.size_multiple**2:
+        return SQUARE_CLIPS
+    return LARGE_CLIPS if sampling.size_multiple == 32 else CLIPS
 
 
 def build(name, *, seed=0):

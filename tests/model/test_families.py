@@ -26,7 +26,7 @@ from descore.model.modeling import FAMILIES, DescoreModel, family_of, merge_adap
 from descore.model.small import small_tokenizer
 from descore.training.cold_start import train_cold_start
 from descore.training.config import BACKBONE_PARTS
-from descore.training.models import set_trainable
+from descore.training.models import is_linear, set_trainable
 from descore.training.rl.packing import forward_pack, pack_groups
 from descore.training.rl.run import train_rl, warn_of_whole_rows
 from descore.training.sft import train_sft
@@ -41,7 +41,7 @@ SQUARE = ["internvl", "smolvlm", "llava_onevision"]
 RECURRENT = ["qwen3_5", pytest.param("qwen3_5_moe", marks=pytest.mark.slow)]
 """Those with linear attention. What is particular to them is tested below, the rest in the slow tests."""
 MIXTURES = ["qwen3_vl_moe", "internvl_moe", "qwen3_5_moe"]
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in (*SQUARE, "qwen3_5", *MIXTURES)]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in (*SQUARE, "qwen3_5", "efficient_vl", *MIXTURES)]
 
 
 @pytest.fixture(scope="module", params=["qwen3_vl", *TYPES, *SLOW])
@@ -238,8 +238,8 @@ def test_every_linear_layer_of_a_part_has_an_adapter(model, part):
     linear = {
         name
         for name, module in adapted.backbone.named_modules()
-        if isinstance(module, torch.nn.Linear) and f"backbone.{name}.weight" in of_part(adapted, part)
-        if module.out_features > 1  # a gate
+        if is_linear(module) and f"backbone.{name}.weight" in of_part(adapted, part)
+        if len(module.weight) > 1  # a gate
     }
     set_trainable(adapted, table(**{part: "lora"}), precision=torch.float32)
     adapters = {name.split(".lora_")[0] for name, _ in adapted.backbone.named_parameters() if ".lora_" in name}

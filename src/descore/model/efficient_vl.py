@@ -29,10 +29,10 @@ from descore.model import qwen3_vl
 
 MODEL_TYPES = ("efficient_vl",)
 
-WRAPS_FRAMES, INTERLEAVES_POSITIONS = qwen3_vl.WRAPS_FRAMES, qwen3_vl.INTERLEAVES_POSITIONS
+WRAPS_FRAMES, INTERLEAVES_POSITIONS = qwen3_vl.WRAPS_FRAMES, False
 lay_out_videos, sizes_needed, misfits = qwen3_vl.lay_out_videos, qwen3_vl.sizes_needed, qwen3_vl.misfits
 values_of_token = qwen3_vl.values_of_token
-EXPORTS, ENGINE_FAULT = False, "has eyes that no engine but native knows"
+EXPORTS, ENGINE_FAULT = False, "was tried with no engine but native"
 PACKS, ROW_STATES = qwen3_vl.PACKS, qwen3_vl.ROW_STATES
 
 PARTS: Mapping[str, tuple[str, ...]] = {
@@ -86,18 +86,18 @@ class EfficientVLConfig(Qwen3VLConfig):  # type: ignore[misc]
     sub_configs: ClassVar = {"vision_config": EfficientVisionConfig, "text_config": Qwen3VLTextConfig}
 
 
-class Convolution(nn.Conv2d):
+class Filter(nn.Conv2d):
     """A convolution with TensorFlow's padding, which the weights were trained with: of an odd number of pixels the
     greater part goes to the right and below. Batch normalization is folded into its weights."""
 
-    def __init__(self, taken: int, given: int, *, edge: int = 1, stride: int = 1, groups: int = 1) -> None:
+    def __init__(self, taken: int, given: int, *, edge: int, stride: int, groups: int = 1) -> None:
         super().__init__(taken, given, edge, stride=stride, groups=groups)
         before = (edge - stride) // 2
         self.pads = (before, edge - stride - before) * 2
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """(N, C, H / stride, W / stride); H and W are multiples of the stride."""
-        out: Tensor = super().forward(functional.pad(x_NCHW, self.pads) if any(self.pads) else x_NCHW)
+        out: Tensor = super().forward(functional.pad(x_NCHW, self.pads))
         return out
 
 
@@ -107,9 +107,9 @@ class Block(nn.Module):
     def __init__(self, taken: int, given: int, *, edge: int, stride: int, wider: int) -> None:
         super().__init__()
         inner = taken * wider
-        self.widen = Convolution(taken, inner) if wider > 1 else None
-        self.filter = Convolution(inner, inner, edge=edge, stride=stride, groups=inner)
-        self.narrow = Convolution(inner, given)
+        self.widen = nn.Conv2d(taken, inner, 1) if wider > 1 else None
+        self.filter = Filter(inner, inner, edge=edge, stride=stride, groups=inner)
+        self.narrow = nn.Conv2d(inner, given, 1)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """(N, C, H, W), added to what came in where the shape allows it."""
@@ -153,7 +153,7 @@ class EfficientVisionModel(PreTrainedModel):  # type: ignore[misc]
     def __init__(self, config: EfficientVisionConfig) -> None:
         super().__init__(config)
         self.spatial_merge_size = config.spatial_merge_size
-        self.stem, channels = Convolution(config.in_channels, STEM, edge=3, stride=2), STEM
+        self.stem, channels = Filter(config.in_channels, STEM, edge=3, stride=2), STEM
         self.stages = nn.ModuleList()
         for number, (blocks, edge, stride, given) in enumerate(STAGES):
             sizes = [(channels, stride), *[(given, 1)] * (blocks - 1)]

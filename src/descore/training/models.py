@@ -112,9 +112,15 @@ def _add_adapters(model: DescoreModel, trainable: TrainableConfig) -> None:
     model.backbone.peft_config["default"].base_model_name_or_path = source
 
 
+def is_linear(module: nn.Module) -> bool:
+    """Whether it is a linear layer of tokens, or of a picture's pixels."""
+    at_pixels = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
+    return at_pixels or isinstance(module, nn.Linear)
+
+
 def _targets(model: DescoreModel, trainable: TrainableConfig) -> list[str]:
     """Full names of the linear layers that get an adapter."""
-    linear = [name for name, module in model.backbone.named_modules() if isinstance(module, nn.Linear)]
+    linear = [name for name, module in model.backbone.named_modules() if is_linear(module)]
     chosen = [name for name in linear if _is_target(model, name, trainable)]
     for part in (part for part, mode in trainable.modes.items() if mode == "lora"):
         if not any(part_of(model, name) == part for name in chosen):

@@ -13,15 +13,15 @@ class Plan:
     """Number of the first clip and pair, beyond those that `start` has seen."""
     clips_before: int = 0
     """Number of clips that `start` has seen."""
-    see_steps: int = 800
+    see_steps: int = 600
     """Updates of the eyes alone."""
     read_steps: int = 300
     """Updates of the language model on the nearness of prompts."""
     read_batch: int = 64
     """Prompts in an update of that."""
-    look_steps: int = 500
+    look_steps: int = 400
     """Updates on descriptions."""
-    judge_steps: int = 1200
+    judge_steps: int = 900
     """Updates on whole chains, every second of them without clips."""
     batch: int = 32
     """Clips in an update of see, look and judge."""
@@ -33,7 +33,7 @@ class Plan:
     warmup_steps: int = 100
     judge_decay: float = 0.35
     """Last share of the judge lesson, over which the rates fall to `prefer_share` of them."""
-    prefer_steps: int = 500
+    prefer_steps: int = 400
     """Updates on pairs."""
     pair_batch: int = 16
     """Pairs in an update: twice as many clips."""

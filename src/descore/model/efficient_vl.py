@@ -58,6 +58,12 @@ WIDER = 6
 """By this a block widens its channels, but in the first stage."""
 TOKEN = 32
 """Pixels along each edge of a token: the stride of the last stage."""
+CELLS = {2: 4, 4: 2, 6: 1}
+"""Stage → cells along each edge of a token, whose channels are all given."""
+AMPLITUDES = {0: 16, 1: 8}
+"""Stage → cells along each edge of a token, of whose channels the root of the mean square is given."""
+FEATURES = sum(STAGES[s][3] * n**2 for s, n in CELLS.items()) + sum(STAGES[s][3] for s in AMPLITUDES)
+"""F."""
 _EPSILON = 1e-5
 
 
@@ -90,14 +96,12 @@ class Filter(nn.Conv2d):
     """A convolution with TensorFlow's padding, which the weights were trained with: of an odd number of pixels the
     greater part goes to the right and below. Batch normalization is folded into its weights."""
 
-    def __init__(self, taken: int, given: int, *, edge: int, stride: int, groups: int = 1) -> None:
-        super().__init__(taken, given, edge, stride=stride, groups=groups)
-        before = (edge - stride) // 2
-        self.pads = (before, edge - stride - before) * 2
-
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """(N, C, H / stride, W / stride); H and W are multiples of the stride."""
-        out: Tensor = super().forward(functional.pad(x_NCHW, self.pads))
+        """(N, C, ceil(H / stride), ceil(W / stride))."""
+        edge, stride = self.kernel_size[0], self.stride[0]
+        high, wide = (max((-(-size // stride) - 1) * stride + edge - size, 0) for size in x_NCHW.shape[2:])
+        pads = (wide // 2, wide - wide // 2, high // 2, high - high // 2)
+        out: Tensor = super().forward(functional.pad(x_NCHW, pads))
         return out
 
 
@@ -108,14 +112,15 @@ class Block(nn.Module):
         super().__init__()
         inner = taken * wider
         self.widen = nn.Conv2d(taken, inner, 1) if wider > 1 else None
-        self.filter = Filter(inner, inner, edge=edge, stride=stride, groups=inner)
+        self.filter = Filter(inner, inner, edge, stride, groups=inner)
         self.narrow = nn.Conv2d(inner, given, 1)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """(N, C, H, W), added to what came in where the shape allows it."""
         y_NCHW = x_NCHW if self.widen is None else functional.relu6(self.widen(x_NCHW))
-        y_NCHW = self.narrow(functional.relu6(self.filter(y_NCHW)))
-        return x_NCHW + y_NCHW if x_NCHW.shape == y_NCHW.shape else y_NCHW
+        y_NCHW = functional.relu6(self.filter(y_NCHW))
+        out_NCHW: Tensor = self.narrow(y_NCHW)
+        return x_NCHW + out_NCHW if x_NCHW.shape == out_NCHW.shape else out_NCHW
 
 
 class Merger(nn.Module):
@@ -153,7 +158,7 @@ class EfficientVisionModel(PreTrainedModel):  # type: ignore[misc]
     def __init__(self, config: EfficientVisionConfig) -> None:
         super().__init__(config)
         self.spatial_merge_size = config.spatial_merge_size
-        self.stem, channels = Filter(config.in_channels, STEM, edge=3, stride=2), STEM
+        self.stem, channels = Filter(config.in_channels, STEM, 3, stride=2), STEM
         self.stages = nn.ModuleList()
         for number, (blocks, edge, stride, given) in enumerate(STAGES):
             sizes = [(channels, stride), *[(given, 1)] * (blocks - 1)]
@@ -195,22 +200,19 @@ class EfficientVisionModel(PreTrainedModel):  # type: ignore[misc]
     def look(self, frames_NCHW: Tensor) -> Tensor:
         """Features (N, H, W, F) at the place of each token: cells of two middle stages and the last one's, which have
         what is there and where, and the amplitudes of the first two, which have texture and noise."""
+        seen = self.depths(frames_NCHW)
+        cells = (functional.pixel_unshuffle(seen[stage], cells) for stage, cells in CELLS.items())
+        pooled = (functional.avg_pool2d(seen[stage].square(), edge) for stage, edge in AMPLITUDES.items())
+        return torch.cat([*cells, *((square + _EPSILON).sqrt() for square in pooled)], dim=1).movedim(1, 3)
+
+    def depths(self, frames_NCHW: Tensor) -> list[Tensor]:
+        """What each stage gives."""
         x_NCHW = frames_NCHW.contiguous(memory_format=torch.channels_last)
         x_NCHW, seen = functional.relu6(self.stem(x_NCHW)), list[Tensor]()
         for stage in self.stages:
             x_NCHW = stage(x_NCHW)
             seen.append(x_NCHW)
-        cells = (functional.pixel_unshuffle(seen[stage], cells) for stage, cells in CELLS.items())
-        pooled = (functional.avg_pool2d(seen[stage].square(), edge) for stage, edge in AMPLITUDES.items())
-        return torch.cat([*cells, *((square + _EPSILON).sqrt() for square in pooled)], dim=1).movedim(1, 3)
-
-
-CELLS = {2: 4, 4: 2, 6: 1}
-"""Stage → cells along each edge of a token, whose channels are all given."""
-AMPLITUDES = {0: 16, 1: 8}
-"""Stage → cells along each edge of a token, of whose channels the root of the mean square is given."""
-FEATURES = sum(STAGES[s][3] * n**2 for s, n in CELLS.items()) + sum(STAGES[s][3] for s in AMPLITUDES)
-"""F."""
+        return seen
 
 
 class EfficientVLForConditionalGeneration(Qwen3VLForConditionalGeneration):  # type: ignore[misc]
@@ -221,19 +223,19 @@ class EfficientVLForConditionalGeneration(Qwen3VLForConditionalGeneration):  # t
 
 def weights_of_network(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights of the eyes but for the merger, from those of EfficientNet-lite0 by the names of efficientnet-pytorch."""
-    weights = dict(_folded(released, "_conv_stem", "_bn0", "stem"))
+    weights = dict(folded(released, "_conv_stem", "_bn0", "stem"))
     numbers = iter(range(sum(blocks for blocks, *_ in STAGES)))
     for stage, (blocks, *_) in enumerate(STAGES):
         for block in range(blocks):
             name, ours = f"_blocks.{next(numbers)}", f"stages.{stage}.{block}"
             if stage:
-                weights |= _folded(released, f"{name}._expand_conv", f"{name}._bn0", f"{ours}.widen")
-            weights |= _folded(released, f"{name}._depthwise_conv", f"{name}._bn1", f"{ours}.filter")
-            weights |= _folded(released, f"{name}._project_conv", f"{name}._bn2", f"{ours}.narrow")
+                weights |= folded(released, f"{name}._expand_conv", f"{name}._bn0", f"{ours}.widen")
+            weights |= folded(released, f"{name}._depthwise_conv", f"{name}._bn1", f"{ours}.filter")
+            weights |= folded(released, f"{name}._project_conv", f"{name}._bn2", f"{ours}.narrow")
     return weights
 
 
-def _folded(released: Mapping[str, Tensor], convolution: str, normalization: str, ours: str) -> dict[str, Tensor]:
+def folded(released: Mapping[str, Tensor], convolution: str, normalization: str, ours: str) -> dict[str, Tensor]:
     """Y = (conv(x) - mean) / sqrt(variance + eps) * scale + shift, as one convolution."""
     names = ("running_mean", "running_var", "weight", "bias")
     mean, variance, scale, shift = (released[f"{normalization}.{name}"] for name in names)

@@ -1,0 +1,69 @@
+"""The eyes of EfficientVL: frames out of patches, features of each token's place, and weights from a release."""
+
+import numpy as np
+import pytest
+import torch
+from tests.conftest import noise_clip
+from tests.experiments.test_teacher import random_weights
+from tests.model.families import build
+
+from descore.model.efficient_vl import FEATURES, EfficientVisionConfig, EfficientVisionModel, weights_of_network
+
+
+@pytest.fixture(scope="module")
+def eyes():
+    """With signals that are alive in every stage."""
+    model = EfficientVisionModel(EfficientVisionConfig()).eval()
+    absent = model.load_state_dict(weights_of_network(random_weights()), strict=False)
+    assert not absent.unexpected_keys
+    assert {name.split(".")[0] for name in absent.missing_keys} == {"merger"}
+    return model
+
+
+def patches_of(*clips):
+    inputs = build("efficient_vl").chat.lay_out_prompts(list(clips), ["?"] * len(clips))
+    return inputs["pixel_values_videos"], inputs["video_grid_thw"]
+
+
+def test_frames_are_the_clips_pixels(eyes):
+    clip = noise_clip(0, frames=4, width=96, height=64)
+    patches_RP, [[steps, height, width]] = patches_of(clip)
+    frames_NCHW = eyes._frames(patches_RP, int(height), int(width))
+    assert (steps, frames_NCHW.shape) == (2, (4, 3, 64, 96))
+    expected = torch.from_numpy(clip.frames).movedim(3, 1) / 255
+    torch.testing.assert_close(frames_NCHW / 2 + 0.5, expected, atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_tokens_are_the_mean_and_the_change_of_their_place(eyes):
+    """In the second of two vision steps, the last token's place changes from the first frame to the second."""
+    clip = noise_clip(0, frames=4, width=96, height=64)
+    clip.frames[1:] = clip.frames[0]
+    clip.frames[3, 34:62, 66:94] = np.random.default_rng(1).integers(0, 256, (28, 28, 3))
+    patches_RP, grid_B3 = patches_of(clip)
+    gathered_V2F = eyes.gather(patches_RP, grid_B3)
+    assert gathered_V2F.shape == (12, 2 * FEATURES)
+    mean_VF, change_VF = gathered_V2F.split(FEATURES, dim=1)
+    assert not change_VF[:6].any()
+    assert change_VF[6:].abs().mean(dim=1).argmax() == 5
+    place_NHWF = eyes.look(eyes._frames(patches_RP, 4, 6))
+    torch.testing.assert_close(mean_VF[7], (place_NHWF[2] + place_NHWF[3])[0, 1] / 2)
+    torch.testing.assert_close(change_VF[11], (place_NHWF[3] - place_NHWF[2])[1, 2])
+
+
+@torch.no_grad()
+def test_clips_of_unlike_sizes_are_seen_apart(eyes):
+    sizes = ({"width": 64}, {"width": 64, "height": 64}, {"width": 32, "frames": 6})
+    clips = [noise_clip(seed, **size) for seed, size in enumerate(sizes)]
+    together_VD = eyes(*patches_of(*clips)).pooler_output
+    alone = [eyes(*patches_of(clip)).pooler_output for clip in clips]
+    assert [len(tokens_VD) for tokens_VD in alone] == [4, 8, 3]
+    torch.testing.assert_close(together_VD, torch.cat(alone), atol=1e-5, rtol=1e-5)
+
+
+def test_the_merger_has_the_units_of_what_it_was_fitted_to():
+    gathered = torch.arange(3.0)[:, None].repeat(1, 2 * FEATURES)
+    gathered[:, 0] = 7  # never changes
+    merger = EfficientVisionModel(EfficientVisionConfig()).merger
+    merger.fit(gathered)
+    assert ((gathered - merger.shift) * merger.gain)[:, :2].tolist() == [[0, -1], [0, 0], [0, 1]]

@@ -31,7 +31,7 @@ MODEL_TYPES = ("efficient_vl",)
 
 WRAPS_FRAMES, INTERLEAVES_POSITIONS = qwen3_vl.WRAPS_FRAMES, False
 lay_out_videos, sizes_needed, misfits = qwen3_vl.lay_out_videos, qwen3_vl.sizes_needed, qwen3_vl.misfits
-values_of_token = qwen3_vl.values_of_token
+frame_pixels, values_of_token = qwen3_vl.frame_pixels, qwen3_vl.values_of_token
 EXPORTS, ENGINE_FAULT = False, "was tried with no engine but native"
 PACKS, ROW_STATES = qwen3_vl.PACKS, qwen3_vl.ROW_STATES
 

@@ -189,7 +189,7 @@ def test_of_the_hub_only_small_files_are_fetched(monkeypatch):
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     with monkeypatch.context() as patched:
         read = type(read_model("tiny")[0]).from_pretrained(tiny)
-        patched.setattr("transformers.AutoConfig.from_pretrained", lambda *_, **__: read)
+        patched.setattr("descore.memory.fit.transformers_config", lambda _: read)
         assert read_model("a/model")[1] == own
         assert read_model("a/backbone")[1].frames == 32
     assert {name for _, name in asked} == {"rubric.txt", "descore.json"}

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import descore
-from descore.model.modeling import FAMILIES, family_of
+from descore.model.modeling import FAMILIES
 
 SOURCE = Path(descore.__file__).parent
 TESTS = Path(__file__).parent
@@ -239,7 +239,7 @@ def test_no_small_module_serves_one_other_alone():
     assert not crumbs()
 
 
-def test_families_have_the_same_names_and_are_named_nowhere_else():
+def test_families_have_the_same_names():
     names = re.findall(
         r"^\| `(\w+)`(?:, `(\w+)`)? \|", BACKBONES.read_text(encoding="utf-8").split("## Another")[1], re.M
     )
@@ -248,10 +248,53 @@ def test_families_have_the_same_names_and_are_named_nowhere_else():
             import_module(f"descore.model.{family}")
         ).keys()
         assert not missing, family
-    types = {model_type for name in FAMILIES for model_type in family_of(name).MODEL_TYPES}
-    for name, path in modules().items():
-        texts = {node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant)}
-        assert name == "descore.model.modeling" or path.stem in FAMILIES or not texts & types, name
+
+
+FAMILY_NAME = re.compile(r"qwen(?!_vl_utils)|internvl|smolvlm|llava", re.I)
+"""qwen_vl_utils is a rule of sampling."""
+MAY_NAME_FAMILIES = {
+    "descore.model.modeling": {*FAMILIES},  # the table, and the one comparison
+    "descore.model.small": {"Qwen2VLImageProcessor", "Qwen3VLProcessor", "Qwen3VLVideoProcessor", "Qwen3VLConfig"},
+}
+
+
+def named_families(source):
+    """Where code, not prose, has a family's name, as a name or in a text, or compares a model_type."""
+    parsed = ast.parse(source)
+    prose = {id(node.value) for node in ast.walk(parsed) if isinstance(node, ast.Expr)}
+    for node in ast.walk(parsed):
+        texts = [getattr(node, key, None) for key in ("id", "attr", "name", "arg", "module")]
+        texts += [node.value] if isinstance(node, ast.Constant) and id(node) not in prose else []
+        yield from (text for text in texts if isinstance(text, str) and FAMILY_NAME.search(text))
+        if isinstance(node, ast.Compare) and "model_type" in ast.unparse(node):
+            yield ast.unparse(node)
+
+
+@pytest.mark.parametrize("name", modules(), ids=lambda name: name.removeprefix("descore."))
+def test_no_code_branches_on_a_family(name):
+    path = modules()[name]
+    if path.stem in FAMILIES:
+        return
+    found = set(named_families(path.read_text(encoding="utf-8")))
+    comparison = {"model_type in family.MODEL_TYPES"} if name == "descore.model.modeling" else set()
+    assert found <= MAY_NAME_FAMILIES.get(name, set()) | comparison
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'if config.model_type == "x": pass',
+        'if config.model_type.startswith("qwen"): pass',
+        'patch = 14 if "Qwen2_5" in type(backbone).__name__ else 16',
+        "isinstance(backbone, transformers.InternVLForConditionalGeneration)",
+        "from descore.model.smolvlm import positions",
+        "from descore.model import llava_onevision",
+        'match kind:\n    case "qwen3_5": pass',
+    ],
+)
+def test_a_branch_on_a_family_would_be_found(line):
+    assert list(named_families(line))
+    assert not list(named_families('"""Qwen3-VL has times."""\nrule = "qwen_vl_utils"'))
 
 
 def test_no_name_stands_for_two_things():

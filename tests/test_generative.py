@@ -138,7 +138,7 @@ def test_a_hub_id_is_opened_like_a_folder(plain, monkeypatch):
 def test_without_the_paradigm_one_line_says_what_to_do(plain):
     with pytest.raises(CheckpointError) as fault:
         Scorer.from_pretrained(plain)
-    assert "has no descore.json; a plain Qwen3-VL judges as it is with --paradigm generative" in str(fault.value)
+    assert "has no descore.json; a plain backbone judges as it is with --paradigm generative" in str(fault.value)
     assert "\n" not in str(fault.value)
 
 

@@ -57,7 +57,7 @@ def test_without_the_option_one_line_says_what_to_do(descore, films, plain):
     result = descore("score", films[0][0], *PROMPT, "--model", plain)
     assert (result.exit_code, result.stdout) == (3, "")
     [line] = result.stderr.splitlines()
-    assert f"{plain}: has no descore.json; a plain Qwen3-VL judges as it is with --paradigm generative" in line
+    assert f"{plain}: has no descore.json; a plain backbone judges as it is with --paradigm generative" in line
 
 
 def test_a_saved_one_needs_no_option(descore, films, saved):

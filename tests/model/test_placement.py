@@ -7,12 +7,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tests.conftest import build_micro, noise_clip
+from tests.model.families import build
 
 from descore import Scorer
-from descore.errors import ConfigError
+from descore.errors import ConfigError, DescoreWarning
 from descore.evaluation.judges import ModelJudge
 from descore.memory.need import empty_model, weight_bytes
-from descore.model import WeightPlacement, bits_of
+from descore.model import WeightPlacement, bits_of, expert_weights
 from descore.model.modeling import DescoreModel
 from descore.scorer import SamplingParams
 
@@ -71,6 +72,16 @@ def test_the_language_model_is_quantized(folder, name, bits, within):
         if quantized:
             exact = original[name].float()
             assert (rounded[name].float() - exact).norm() < within * exact.norm()
+
+
+@needs_bitsandbytes
+@pytest.mark.slow
+def test_experts_that_stay_whole_are_named(tmp_path):
+    build("qwen3_vl_moe").save_pretrained(tmp_path)
+    fault = r"quantization: experts are no linear layers and stay in bfloat16, \d\d% of the model's bytes"
+    with pytest.warns(DescoreWarning, match=fault):
+        model = DescoreModel.from_pretrained(tmp_path, device="cpu", quantization_config="4bit")
+    assert {weight.dtype for weight in expert_weights(model.backbone).values()} == {torch.bfloat16}
 
 
 @needs_bitsandbytes

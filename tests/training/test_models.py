@@ -3,8 +3,9 @@
 import pytest
 import torch
 from tests.conftest import build_micro, noise_clip
+from tests.model.families import build
 
-from descore.errors import ConfigError
+from descore.errors import ConfigError, DescoreWarning
 from descore.model.modeling import DescoreModel, has_adapters, merge_adapters
 from descore.training.collate import ChainCollator, TrainingExample
 from descore.training.config import BACKBONE_PARTS, LoraConfig, OptimConfig, PartConfig, TrainableConfig
@@ -89,6 +90,17 @@ def test_the_familys_own_targets_are_all_projections(part, expected):
 def test_targets_that_a_part_lacks_are_refused_with_those_it_has():
     with pytest.raises(ConfigError, match="merger has no linear layer of these names; it has linear_fc1, linear_fc2"):
         set_trainable(build_micro(), table(merger="lora", targets=("q_proj",)), precision=torch.float32)
+
+
+def test_experts_get_no_adapter_and_the_user_is_told():
+    model = build("qwen3_vl_moe")
+    with pytest.warns(DescoreWarning, match="lora leaves experts as they are, beside which no adapter stands"):
+        set_trainable(model, table(language_model="lora"), precision=torch.float32)
+    assert {name.split(".")[-4] for name in adapters_of(model)} == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    named = table(language_model="lora", targets=("gate_up_proj",))
+    fault = "language_model has no linear layer of these names; it has k_proj, lm_head, .*; experts get no adapter$"
+    with pytest.warns(DescoreWarning), pytest.raises(ConfigError, match=fault):
+        set_trainable(build("qwen3_vl_moe"), named, precision=torch.float32)
 
 
 def test_trainable_weights_are_float32_others_in_the_precision():

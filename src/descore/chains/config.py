@@ -52,7 +52,7 @@ class TeacherConfig(ConfigModel):
 
     kind: TeacherKind = "openai"
     """openai: a server that speaks OpenAI's chat completions. openai-batch: files for the batches of such a server,
-    which the next run reads back. native: a checkpoint or a plain Qwen3-VL in this process."""
+    which the next run reads back. native: a checkpoint or a plain backbone in this process."""
     model: str
     """The model's name on the server; of a native teacher a folder, a hub id, or the bundled name tiny."""
     base_url: str | None = None

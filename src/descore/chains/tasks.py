@@ -107,7 +107,7 @@ def read_asked_with(config: CollectConfig) -> AskedWith:
 
 
 def _read_checkpoint(source: str) -> "tuple[CheckpointSettings, str]":
-    """Settings and rubric. A plain Qwen3-VL has the built-in rubric."""
+    """Settings and rubric. A plain backbone has the built-in rubric."""
     from descore.model.checkpoint import find_checkpoint, read_as  # loads torch
 
     return read_as(find_checkpoint(source), "generative")

@@ -46,7 +46,7 @@ ParadigmChoice = Annotated[
     typer.Option(
         "--paradigm",
         help="'descore' reads the reward behind the chain, 'discriminative' without one, 'generative' takes the "
-        "overall score that the chain ends with: so any checkpoint judges, and a plain Qwen3-VL too. Default: as the "
+        "overall score that the chain ends with: so any checkpoint judges, and a plain backbone too. Default: as the "
         "checkpoint says.",
     ),
 ]

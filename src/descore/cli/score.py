@@ -144,10 +144,10 @@ def score(
             score_on_ray(sources[0], prompt=prompt, json=json, cluster=cluster, **bulk, **opened, **parameters)
             return
         if is_source(sources[0]):
-            score_source(sources[0], prompt=prompt, json=json, **bulk, **opened, **parameters)
+            score_source(sources[0], prompt=prompt, json=json, sampling_params=parameters, **bulk, **opened)
             return
         assert prompt is not None
-        results = score_clips([(clip, prompt) for clip in sources], **opened, **parameters)
+        results = score_clips([(clip, prompt) for clip in sources], sampling_params=parameters, **opened)
         print_scores(results, clips=sources, prompt=prompt, model=model, json=json)
 
 
@@ -188,17 +188,19 @@ def rank(
         results = score_clips(
             [(clip, prompt) for clip in clips],
             model=model,
+            sampling_params={
+                "think": think,
+                "samples": samples,
+                "seed": seed,
+                "temperature": temperature,
+                "max_chain_tokens": max_chain_tokens,
+            },
             paradigm=paradigm,
             rubric=rubric,
             quantize=quantize,
             device=device,
             batch_size=batch_size,
             engine=engine,
-            think=think,
-            samples=samples,
-            seed=seed,
-            temperature=temperature,
-            max_chain_tokens=max_chain_tokens,
         )
         print_ranking(results, clips=clips, prompt=prompt, model=model, json=json)
 
@@ -230,16 +232,18 @@ def compare(
         results = score_clips(
             [(a, prompt), (b, prompt)],
             model=model,
+            sampling_params={
+                "think": think,
+                "samples": samples,
+                "seed": seed,
+                "temperature": temperature,
+                "max_chain_tokens": max_chain_tokens,
+            },
             paradigm=paradigm,
             rubric=rubric,
             quantize=quantize,
             device=device,
             batch_size=2,
             engine=engine,
-            think=think,
-            samples=samples,
-            seed=seed,
-            temperature=temperature,
-            max_chain_tokens=max_chain_tokens,
         )
         print_comparison(list(results), clips=(a, b), prompt=prompt, model=model, json=json)

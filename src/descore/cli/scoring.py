@@ -55,14 +55,21 @@ def open_scorer(
     paradigm: Paradigm | None = None,
     rubric: str | None = None,
     quantize: str | None = None,
-    device: str | None,
-    batch_size: int | None,
+    device: str | None = None,
+    batch_size: int | None = None,
     dtype: "torch.dtype | None" = None,
     engine: str = "native",
+    sampling_params: Mapping[str, Any] | None = None,
 ) -> "Scorer":
-    """The scorer of a checkpoint. Messages and bars of transformers are turned off."""
+    """The scorer of a checkpoint. Messages and bars of transformers are turned off.
+
+    sampling_params: fields of `SamplingParams` that it will score with; what no model can score with raises ConfigError
+    before a large one is opened."""
     quiet_transformers()
-    from descore.scorer import Scorer
+    from descore.scorer import SamplingParams, Scorer
+
+    if sampling_params is not None:
+        SamplingParams(**sampling_params).resolved(paradigm or ("generative" if rubric else None))
 
     scorer = Scorer.from_pretrained(
         model,
@@ -134,44 +141,32 @@ def open_judge(
     from descore.evaluation.judges import ModelJudge
     from descore.scorer import SamplingParams
 
-    params = SamplingParams(**sampling_params)
-    params.resolved(paradigm or ("generative" if rubric else None))
     scorer = open_scorer(
-        model, paradigm=paradigm, rubric=rubric, quantize=quantize, device=device, batch_size=batch_size, engine=engine
+        model,
+        paradigm=paradigm,
+        rubric=rubric,
+        quantize=quantize,
+        device=device,
+        batch_size=batch_size,
+        engine=engine,
+        sampling_params=sampling_params,
     )
-    return ModelJudge(scorer=scorer, sampling_params=params)
+    return ModelJudge(scorer=scorer, sampling_params=SamplingParams(**sampling_params))
 
 
 def score_clips(
     requests: Sequence[tuple[str, str]],
     *,
     model: str,
-    paradigm: Paradigm | None = None,
-    rubric: str | None = None,
-    quantize: str | None = None,
-    device: str | None = None,
-    batch_size: int | None = None,
-    engine: str = "native",
-    **sampling_params: Any,  # noqa: ANN401  # fields of `SamplingParams`
+    sampling_params: Mapping[str, Any],
+    **opening: Any,  # noqa: ANN401  # options of `open_scorer`, by their names
 ) -> Iterator[Result]:
     """Results for (clip, prompt), in order, as they come. The bar is hidden while the caller shows a result."""
     with progress_bar() as bar:
         task = bar.add_task(f"opening {model}", total=None)
-        from descore.scorer import SamplingParams
-
-        # What no model can score is refused before a large one is opened.
-        SamplingParams(**sampling_params).resolved(paradigm or ("generative" if rubric else None))
         for prompt in {prompt for _, prompt in requests}:
             check_prompt(prompt)
-        scorer = open_scorer(
-            model,
-            paradigm=paradigm,
-            rubric=rubric,
-            quantize=quantize,
-            device=device,
-            batch_size=batch_size,
-            engine=engine,
-        )
+        scorer = open_scorer(model, sampling_params=sampling_params, **opening)
         bar.update(task, description="watching and thinking", total=len(requests))
         for result in scorer.score_each(requests, **sampling_params):
             bar.advance(task)
@@ -223,13 +218,8 @@ def score_source(
     overwrite: bool,
     json: bool,
     model: str,
-    paradigm: Paradigm | None,
-    rubric: str | None,
-    quantize: str | None,
-    device: str | None,
-    batch_size: int | None,
-    engine: str,
-    **sampling_params: Any,  # noqa: ANN401  # fields of `SamplingParams`
+    sampling_params: Mapping[str, Any],
+    **opening: Any,  # noqa: ANN401  # options of `open_scorer`, by their names
 ) -> None:
     """Score a table or a folder into a scored table, and print what came of it. Rows without a reward make the exit
     code 4; an interrupted run says how to go on."""
@@ -245,19 +235,8 @@ def score_source(
         check_out(target, overwrite=overwrite)
         bar.update(task, description=f"opening {model}")
         with DecodingPool(workers=default_workers() if workers is None else workers) as pool:
-            from descore.scorer import SamplingParams
-
-            SamplingParams(**sampling_params).resolved(paradigm or ("generative" if rubric else None))
             pool.start()
-            scorer = open_scorer(
-                model,
-                paradigm=paradigm,
-                rubric=rubric,
-                quantize=quantize,
-                device=device,
-                batch_size=batch_size,
-                engine=engine,
-            )
+            scorer = open_scorer(model, sampling_params=sampling_params, **opening)
             from descore.rewards.bulk import write_scores
 
             show = BulkDisplay(bar, task)

@@ -259,7 +259,7 @@ def _run_demo(out: Path, *, model: str, paradigm: "Paradigm | None", device: str
     requests = [(str(variant.path), prompt) for variant in variants] + _real_clips(folder)
     screen = console()
     scores: list[Score] = []
-    for result in score_clips(requests, model=model, paradigm=paradigm, device=device):
+    for result in score_clips(requests, model=model, sampling_params={}, paradigm=paradigm, device=device):
         if not isinstance(result, Score):
             raise result
         if len(scores) in (0, len(variants)):

@@ -29,7 +29,7 @@ from descore.training.rl.config import RolloutConfig
 
 BATCH = 8
 """Clips that are scored at a time."""
-SECONDS = 16
+CLIP_SECONDS = 16
 """Length of a clip: what the default sampling has its most frames of."""
 CHAINS = RolloutConfig().num_generations
 """Chains of a clip in stage 2."""
@@ -122,9 +122,9 @@ def _fetched(repo: str) -> Path | None:
 
 
 def clip_size(config: Any, settings: CheckpointSettings, *, rubric: str) -> ClipSize:  # noqa: ANN401
-    """The size of a clip of SECONDS, its frames as large as they may be."""
+    """The size of a clip of CLIP_SECONDS, its frames as large as they may be."""
     sampling, family = settings.sampling, family_of(config.model_type)
-    frames = min(max(int(SECONDS * sampling.fps), sampling.min_frames), sampling.max_frames)
+    frames = min(max(int(CLIP_SECONDS * sampling.fps), sampling.min_frames), sampling.max_frames)
     pixels = family.frame_pixels(config) or sampling.max_pixels
     return ClipSize(
         frames=frames,
@@ -179,6 +179,6 @@ def fit_text(requirement: Requirement, memory: Memory) -> str:
 def size_text(clip: ClipSize) -> str:
     """One line: what the memory is computed for."""
     return (
-        f"{SECONDS} s of video: {clip.frames} frames are {clip.video:,} tokens, words {clip.words:,}, a chain "
+        f"{CLIP_SECONDS} s of video: {clip.frames} frames are {clip.video:,} tokens, words {clip.words:,}, a chain "
         f"{clip.chain:,}; {BATCH} clips are scored at a time; docs/training.md says how"
     )

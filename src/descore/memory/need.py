@@ -13,6 +13,7 @@ of a training step, in bfloat16 with gradient checkpointing, is
 Scoring holds weights, the keys and values of a batch, and one layer's forward over it. Left out are the context of
 CUDA, the kernels' workspaces, and fragmentation."""
 
+import warnings
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from descore.errors import ConfigError
+from descore.errors import ConfigError, DescoreWarning
 from descore.memory.live_bytes import forward_bytes, layer_bytes
 from descore.model import expert_weights
 from descore.model.checkpoint import CheckpointSettings
@@ -82,7 +83,9 @@ def empty_model(config: Any, *, learns: Learns | None = None) -> DescoreModel:  
         model = DescoreModel(backbone, chat=chat, settings=CheckpointSettings())
         if learns is not None:
             trainable = PairTrainableConfig(language_model=PartConfig(mode=learns))
-            set_trainable(model, trainable, precision=torch.bfloat16)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DescoreWarning)  # of what does not learn, which nobody trains here
+                set_trainable(model, trainable, precision=torch.bfloat16)
     return model
 
 
@@ -103,7 +106,10 @@ def scoring_need(
     columns = rows * (tokens - chain) + rows * samples * chain
     hidden = (rows, tokens - chain, config.hidden_size)
     scale = dtype.itemsize / torch.bfloat16.itemsize
-    peaks = [forward_bytes(layer.eval(), hidden, rotary=_rotary(model, hidden), dtype=dtype) for layer in kinds(model)]
+    peaks = [
+        forward_bytes(layer.eval(), hidden, rotary=_rotary(model, hidden), dtype=dtype)
+        for layer in unlike_layers(model)
+    ]
     return ScoringNeed(
         weights=weight_bytes(model, bits=bits, scale=scale),
         cache=cache_bytes(model, columns=columns, rows=rows * (1 + samples), dtype=dtype),
@@ -134,7 +140,9 @@ def step_need(
     dtype, width = text.embed_tokens.weight.dtype, config.hidden_size
     hidden = (rows, tokens, width)
     norm = norm_bytes(width, rows=rows, tokens=tokens, dtype=dtype)
-    peaks = [layer_bytes(layer.train(), hidden, rotary=_rotary(model, hidden), dtype=dtype) for layer in kinds(model)]
+    peaks = [
+        layer_bytes(layer.train(), hidden, rotary=_rotary(model, hidden), dtype=dtype) for layer in unlike_layers(model)
+    ]
     return Need(
         frozen=weight_bytes(model, bits=bits, learned=False),
         learned=learned * 4 * torch.float32.itemsize,
@@ -148,7 +156,7 @@ def step_need(
     )
 
 
-def kinds(model: DescoreModel) -> list[nn.Module]:
+def unlike_layers(model: DescoreModel) -> list[nn.Module]:
     """A layer of the language model of each kind: with attention of one or the other form, dense or with experts."""
     by_shapes = {
         tuple((name, weight.shape) for name, weight in layer.named_parameters()): layer

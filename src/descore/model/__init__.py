@@ -7,6 +7,7 @@ somebody uses it. What is replaced for an import is put back behind it."""
 import gc
 import importlib.util
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from unittest.mock import patch
 import torch
 from torch._compile import _disable_dynamo
 
-from descore.errors import ConfigError, how_to_install
+from descore.errors import ConfigError, DescoreWarning, how_to_install
 
 _Function = Callable[..., Any]
 
@@ -227,6 +228,18 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
+@contextmanager
+def attending_by(backbone: Any, name: str) -> Iterator[None]:  # noqa: ANN401  # the families share no typed base
+    """Let the language model attend by the function of this name in the body."""
+    config = backbone.config.get_text_config()
+    chosen = config._attn_implementation
+    config._attn_implementation = name
+    try:
+        yield
+    finally:
+        config._attn_implementation = chosen
+
+
 _NAMED_BITS = ("8bit", "4bit")
 
 
@@ -274,6 +287,8 @@ class WeightPlacement:
         first = model.backbone.get_input_embeddings().weight.device
         model.query.data = model.query.data.to(first)
         model.head.to(first)
+        if self.quantization is not None:
+            _warn_of_experts(model.backbone)
         return model
 
 
@@ -283,6 +298,18 @@ def _bitsandbytes(name: str, *, family: ModuleType, dtype: torch.dtype) -> Any: 
     parts = (prefix.removesuffix(".") for part in ("vision_tower", "merger") for prefix in family.PARTS[part])
     of_4bit = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype} if name == "4bit" else {}
     return BitsAndBytesConfig(**{f"load_in_{name}": True}, **of_4bit, llm_int8_skip_modules=[*parts, "lm_head"])
+
+
+def _warn_of_experts(backbone: Any) -> None:  # noqa: ANN401
+    """Say so where most weights keep their 16 bits: somebody counts on a quarter of the memory."""
+    whole = [
+        weight for weight in expert_weights(backbone).values() if weight.is_floating_point() and weight.itemsize > 1
+    ]
+    if whole:
+        share = sum(weight.nbytes for weight in whole) / sum(weight.nbytes for weight in backbone.parameters())
+        dtype = str(whole[0].dtype).removeprefix("torch.")
+        message = f"quantization: experts are no linear layers and stay in {dtype}, {share:.0%} of the model's bytes"
+        warnings.warn(message, DescoreWarning, stacklevel=3)
 
 
 def bits_of(backbone: Any) -> int | None:  # noqa: ANN401  # the families' classes share no typed base

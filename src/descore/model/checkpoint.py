@@ -349,7 +349,7 @@ def read_settings(folder: Path) -> CheckpointSettings:
     path = folder / SETTINGS_FILE
     if not path.is_file():
         raise CheckpointError(
-            f"{folder}: has no {SETTINGS_FILE}; a plain Qwen3-VL judges as it is with --paradigm generative (in Python "
+            f"{folder}: has no {SETTINGS_FILE}; a plain backbone judges as it is with --paradigm generative (in Python "
             'paradigm="generative"), and becomes a reward model to train by DescoreModel.from_backbone'
         )
     raw = read_json(path)

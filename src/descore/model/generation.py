@@ -25,8 +25,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from descore.data.chat import Inputs, Layout, Tokens
+from descore.model import attending_by
 from descore.model.modeling import DescoreModel, has_adapters
-from descore.model.qwen3_vl import attending_by
 from descore.types import Completion
 
 if TYPE_CHECKING:

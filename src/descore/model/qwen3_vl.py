@@ -5,7 +5,6 @@ Another family is another module with these names.
 Shapes: B sequences, T tokens, D width, V tokens of all videos, L layers that vision features are added behind."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -139,18 +138,6 @@ def _pieces(grids: Sequence[Sequence[int]]) -> Iterator[list[tuple[int, int, int
             piece.append((taken, height, width))
             frames, room = frames - taken, room - taken * height * width
     yield piece
-
-
-@contextmanager
-def attending_by(backbone: Any, name: str) -> Iterator[None]:  # noqa: ANN401  # the families share no typed base
-    """Let the language model attend by the function of this name in the body."""
-    config = backbone.config.get_text_config()
-    chosen = config._attn_implementation
-    config._attn_implementation = name
-    try:
-        yield
-    finally:
-        config._attn_implementation = chosen
 
 
 def last_hidden(backbone: Any, inputs: Inputs, **options: Any) -> Tensor:  # noqa: ANN401

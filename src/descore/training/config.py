@@ -33,7 +33,7 @@ class ModelConfig(ConfigModel):
     """The model that is trained. Exactly one of `backbone` and `checkpoint`."""
 
     backbone: str | None = None
-    """Folder or hub id of a plain Qwen3-VL model; a new reward model starts from it."""
+    """Folder or hub id of a plain backbone; a new reward model starts from it."""
     checkpoint: str | None = None
     """Folder, hub id or bundled name of a descore checkpoint to go on with. An adapter in it is folded into its
     weights first."""

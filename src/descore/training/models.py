@@ -24,7 +24,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 
 from descore.errors import CheckpointError, ConfigError, DataError, DescoreWarning
 from descore.io import atomic_directory, read_json_object
-from descore.model import WeightPlacement, bits_of
+from descore.model import WeightPlacement, bits_of, expert_weights
 from descore.model.checkpoint import CheckpointSettings, find_checkpoint, read_head, read_settings
 from descore.model.modeling import DescoreModel, RewardHead, check_peft, has_adapters, is_adapter, merge_adapters
 from descore.rubric import DEFAULT_RUBRIC, fill_rubric
@@ -100,6 +100,11 @@ def _add_adapters(model: DescoreModel, trainable: TrainableConfig) -> None:
     check_peft("trainable: lora")
     import peft
 
+    if trainable.modes["language_model"] == "lora" and expert_weights(model.backbone):
+        message = (
+            "trainable.language_model: lora leaves experts as they are, beside which no adapter stands; full does not"
+        )
+        warnings.warn(message, DescoreWarning, stacklevel=4)
     lora, source = trainable.lora, model.backbone.config._name_or_path
     model.backbone.add_adapter(
         peft.LoraConfig(
@@ -125,8 +130,10 @@ def _targets(model: DescoreModel, trainable: TrainableConfig) -> list[str]:
     for part in (part for part, mode in trainable.modes.items() if mode == "lora"):
         if not any(part_of(model, name) == part for name in chosen):
             known = sorted({name.rsplit(".")[-1] for name in linear if part_of(model, name) == part})
+            experts = "; experts get no adapter" if part == "language_model" and expert_weights(model.backbone) else ""
             raise ConfigError(
-                f"trainable.lora.target_modules: {part} has no linear layer of these names; it has {', '.join(known)}"
+                f"trainable.lora.target_modules: {part} has no linear layer of these names; it has "
+                f"{', '.join(known)}{experts}"
             )
     return chosen
 

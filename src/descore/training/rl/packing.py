@@ -28,9 +28,9 @@ from transformers.masking_utils import sdpa_mask
 
 from descore.data.chat import Inputs, Layout, Tokens
 from descore.errors import ConfigError
+from descore.model import attending_by
 from descore.model.generation import suppressed_token_ids
 from descore.model.modeling import DescoreModel
-from descore.model.qwen3_vl import attending_by
 from descore.training.losses import map_chunks, tokens_at_once
 
 PACKED = "descore_packed"

@@ -55,12 +55,20 @@ def family_of(model_type: str) -> ModuleType:
 
 
 def transformers_config(source: str | Path) -> Any:  # noqa: ANN401
-    """The config of a folder or hub id. The module of its family is imported first: it may have classes of its own."""
-    from transformers import AutoConfig, PreTrainedConfig
+    """The config of a folder or hub id, by transformers."""
+    from transformers import AutoConfig
 
-    with suppress(ConfigError):  # transformers itself says what it does not know
-        family_of(PreTrainedConfig.get_config_dict(source)[0].get("model_type", ""))
+    _import_family(source)
     return AutoConfig.from_pretrained(source, trust_remote_code=False)
+
+
+def _import_family(source: str | Path) -> None:
+    """Import the module of its family, which may have classes of its own that transformers is told of. What is missing,
+    broken or unknown is refused by who opens it."""
+    from transformers import PreTrainedConfig
+
+    with suppress(ConfigError, OSError):
+        family_of(PreTrainedConfig.get_config_dict(source)[0].get("model_type", ""))
 
 
 def open_backbone(source: Any, *, dtype: torch.dtype, placement: WeightPlacement = WeightPlacement()) -> Any:  # noqa: ANN401, B008
@@ -154,6 +162,7 @@ def open_processor(source: str | Path) -> Any:  # noqa: ANN401  # processors sha
     from transformers import AutoProcessor
 
     check_folder(Path(source))
+    _import_family(source)
     with RefuseBroken(source, "transformers cannot open the processor"):
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
         check_processor(processor)

@@ -100,9 +100,12 @@ class Filter(nn.Conv2d):
         """(N, C, ceil(H / stride), ceil(W / stride))."""
         edge, stride = self.kernel_size[0], self.stride[0]
         high, wide = (max((-(-size // stride) - 1) * stride + edge - size, 0) for size in x_NCHW.shape[2:])
-        pads = (wide // 2, wide - wide // 2, high // 2, high - high // 2)
-        out: Tensor = super().forward(functional.pad(x_NCHW, pads))
-        return out
+        if high % 2 or wide % 2:  # a copy, which the layer's own padding spares
+            x_NCHW = functional.pad(x_NCHW, (wide // 2, wide - wide // 2, high // 2, high - high // 2))
+            high = wide = 0
+        return functional.conv2d(
+            x_NCHW, self.weight, self.bias, stride, padding=(high // 2, wide // 2), groups=self.groups
+        )
 
 
 class Block(nn.Module):
@@ -117,8 +120,8 @@ class Block(nn.Module):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """(N, C, H, W), added to what came in where the shape allows it."""
-        y_NCHW = x_NCHW if self.widen is None else functional.relu6(self.widen(x_NCHW))
-        y_NCHW = functional.relu6(self.filter(y_NCHW))
+        y_NCHW = x_NCHW if self.widen is None else functional.relu6(self.widen(x_NCHW), inplace=True)
+        y_NCHW = functional.relu6(self.filter(y_NCHW), inplace=True)
         out_NCHW: Tensor = self.narrow(y_NCHW)
         return x_NCHW + out_NCHW if x_NCHW.shape == out_NCHW.shape else out_NCHW
 

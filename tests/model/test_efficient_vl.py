@@ -7,7 +7,9 @@ from tests.conftest import noise_clip
 from tests.experiments.test_teacher import random_weights
 from tests.model.families import build
 
+from descore.errors import CheckpointError
 from descore.model.efficient_vl import FEATURES, EfficientVisionConfig, EfficientVisionModel, weights_of_network
+from descore.model.modeling import DescoreModel
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +69,13 @@ def test_the_merger_has_the_units_of_what_it_was_fitted_to():
     merger = EfficientVisionModel(EfficientVisionConfig()).merger
     merger.fit(gathered)
     assert ((gathered - merger.shift) * merger.gain)[:, :2].tolist() == [[0, -1], [0, 0], [0, 1]]
+
+
+def test_tokens_of_another_size_are_refused(tmp_path):
+    model = build("efficient_vl")
+    model.save_pretrained(tmp_path)
+    for name in ("config", "processor_config"):
+        path = tmp_path / f"{name}.json"
+        path.write_text(path.read_text().replace('"patch_size": 16', '"patch_size": 8'))
+    with pytest.raises(CheckpointError, match="a token is 16x16 pixels of 2 frames; expected 32x32 of 2"):
+        DescoreModel.from_pretrained(tmp_path, device="cpu")

@@ -10,9 +10,9 @@ transformers knows none of these classes: importing this module registers them w
 Shapes: N frames, C channels, H x W pixels or cells, V tokens of all videos, F features of a token in a frame, R
 patches, P values of a patch, D width."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import groupby
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -30,7 +30,7 @@ from descore.model import qwen3_vl
 MODEL_TYPES = ("efficient_vl",)
 
 WRAPS_FRAMES, INTERLEAVES_POSITIONS = qwen3_vl.WRAPS_FRAMES, False
-lay_out_videos, sizes_needed, misfits = qwen3_vl.lay_out_videos, qwen3_vl.sizes_needed, qwen3_vl.misfits
+lay_out_videos, sizes_needed = qwen3_vl.lay_out_videos, qwen3_vl.sizes_needed
 frame_pixels, values_of_token = qwen3_vl.frame_pixels, qwen3_vl.values_of_token
 EXPORTS, ENGINE_FAULT = False, "was tried with no engine but native"
 PACKS, ROW_STATES = qwen3_vl.PACKS, qwen3_vl.ROW_STATES
@@ -56,8 +56,8 @@ STEM = 32
 """Channels of the first convolution, which halves the picture."""
 WIDER = 6
 """By this a block widens its channels, but in the first stage."""
-TOKEN = 32
-"""Pixels along each edge of a token: the stride of the last stage."""
+TOKEN, FRAMES = 32, 2
+"""Pixels along each edge of a token, the stride of the last stage; and frames of it."""
 CELLS = {2: 4, 4: 2, 6: 1}
 """Stage → cells along each edge of a token, whose channels are all given."""
 AMPLITUDES = {0: 16, 1: 8}
@@ -65,6 +65,15 @@ AMPLITUDES = {0: 16, 1: 8}
 FEATURES = sum(STAGES[s][3] * n**2 for s, n in CELLS.items()) + sum(STAGES[s][3] for s in AMPLITUDES)
 """F."""
 _EPSILON = 1e-5
+
+
+def misfits(config: Any, processor: Any) -> Iterator[str]:  # noqa: ANN401
+    """What in the processor does not belong to the config, and what in the config is not understood."""
+    yield from qwen3_vl.misfits(config, processor)
+    vision, expected = config.vision_config, f"{TOKEN}x{TOKEN} of {FRAMES}"
+    edge, frames = vision.patch_size * vision.spatial_merge_size, vision.temporal_patch_size
+    if (edge, frames) != (TOKEN, FRAMES):
+        yield f"a token is {edge}x{edge} pixels of {frames} frames; expected {expected}"
 
 
 @strict
@@ -196,7 +205,7 @@ class EfficientVisionModel(PreTrainedModel):  # type: ignore[misc]
         """Frames (N, 3, H, W), two to a step, of patches in blocks of a token each."""
         merge, edge = self.config.spatial_merge_size, self.config.patch_size
         sizes = (-1, height // merge, width // merge, merge, merge)
-        parts = patches_RP.view(*sizes, self.config.in_channels, self.config.temporal_patch_size, edge, edge)
+        parts = patches_RP.view(*sizes, self.config.in_channels, FRAMES, edge, edge)
         frames = parts.permute(0, 6, 5, 1, 3, 7, 2, 4, 8)
         return frames.reshape(-1, self.config.in_channels, height * edge, width * edge)
 

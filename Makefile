@@ -12,19 +12,30 @@ KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869
 
 VLLM := .venv-vllm
 
-.PHONY: help setup vllm demo test test-slow check floors newest bench zoo grow evaluate wheel clean
+.PHONY: help setup vllm demo test test-slow check floors newest newest-reading bench zoo grow evaluate wheel clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 setup: $(READY)  ## virtual environment with the tested versions
 
+# pip,ENVIRONMENT,ARGUMENTS: install. Where a package index does not answer, one line says so, and build/no-index is
+# there, by which .ci/run tells it from a fault of ours.
+define pip
+	@echo 'pip install in $(1)' && mkdir -p build && rm -f build/no-index
+	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check --retries 2 $(2) 2> build/pip.txt || \
+		{ cat build/pip.txt >&2; $(WITHOUT_INDEX); exit 1; }
+endef
+WITHOUT_INDEX = if grep -qE 'connection broken|Max retries exceeded|timed out' build/pip.txt && \
+	! grep -q ResolutionImpossible build/pip.txt; then touch build/no-index; \
+	echo 'NOT INSTALLED: a package index does not answer; try again, or set PIP_INDEX_URL or PIP_FIND_LINKS' >&2; fi
+
 # torch comes first and pinned, so that no other package chooses a build of its own.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("descore needs Python 3.11 or newer; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -E '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(call pip,$(VENV),"$$(grep -E '^torch==' constraints.txt)")
+	$(call pip,$(VENV),--constraint constraints.txt --editable '.[dev]')
 	touch $@
 
 # vLLM pins other versions than constraints.txt. torchaudio and torchcodec come with it, are built for CUDA, and are not
@@ -62,12 +73,12 @@ SMOKE := tests/cli tests/model tests/robustness/test_videos.py tests/training/te
 # smoke,ENVIRONMENT,CONSTRAINTS: install into a clean environment and try it.
 # torch and torchvision stay at the tested version, so their own floors are untested: the other versions come only with
 # gigabytes of CUDA, or from an index of their own. There: make floors TORCH='torch==2.9.0 torchvision==0.24.0'
+SMOKED := .[train,tables,tensorboard,smolvlm]
 TORCH ?= $$(grep -E '^torch(vision)?==' constraints.txt)
 define smoke
 	$(PYTHON) -m venv --clear $(1)
-	$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2) --editable '.[train,tables,tensorboard,smolvlm]' \
-		pytest pytest-xdist hypothesis
+	$(call pip,$(1),$(TORCH))
+	$(call pip,$(1),$(2) --editable '$(SMOKED)' pytest pytest-xdist hypothesis)
 	$(1)/bin/descore doctor
 	$(1)/bin/descore score src/descore/bundled/clips/rabbit.mp4 --prompt 'a rabbit sniffs a flower'
 	$(1)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m 'not slow' $(SMOKE)
@@ -78,8 +89,21 @@ floors:          ## the oldest versions that pyproject.toml allows: a clean envi
 	$(PYTHON) -m tests.floors > build/floors.txt
 	$(call smoke,.venv-floors,--constraint build/floors.txt)
 
+# The newest releases may ask for a newer Python than PYTHON, for which torch may be there only with gigabytes of CUDA.
+# Reading videos needs no torch, so it is tried with the newest Python of this machine, and the newest PyAV with it.
+NEWEST_PYTHON ?= $(shell ls $(HOME)/.pyenv/versions/*/bin/python3.1? /usr/local/bin/python3.1? /usr/bin/python3.1? \
+	2> /dev/null | sed 's|.*\.\(.*\)|\1 &|' | sort -n | tail -1 | cut -d' ' -f2)
+READING = $$(sed -n '/^dependencies/,/^]/s/^ *"\(.*\)",/\1/p' pyproject.toml | grep -vE '^(torch|transformers|safetensors|hugg)')
+
 newest:          ## the newest version of everything: a clean environment, and a smoke test
 	$(call smoke,.venv-newest,)
+	$(if $(NEWEST_PYTHON),$(MAKE) newest-reading)
+
+newest-reading:  ## odd videos, with the newest Python of this machine and the newest of what reads them
+	$(NEWEST_PYTHON) -m venv --clear .venv-newest-reading
+	$(call pip,.venv-newest-reading,$(READING))
+	.venv-newest-reading/bin/python -m pip list --disable-pip-version-check 2> /dev/null | grep -iE '^(av|numpy|pillow|pydantic) '
+	PYTHONPATH=src .venv-newest-reading/bin/python -m tests.robustness.zoo $(ZOO)
 
 bench: $(READY)  ## every benchmark: our way beside the other way
 	@for script in $$(grep -l '^if __name__' benchmarks/*.py); do module=benchmarks.$$(basename $$script .py); \
@@ -106,4 +130,4 @@ wheel: $(READY)  ## build the wheel
 	$(BIN)/python -m build --wheel
 
 clean:           ## remove what was built, not the runs
-	rm -rf $(VENV) $(VLLM) .venv-floors .venv-newest build dist demo src/*.egg-info
+	rm -rf $(VENV) $(VLLM) .venv-floors .venv-newest .venv-newest-reading build dist demo src/*.egg-info

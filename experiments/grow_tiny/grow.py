@@ -49,6 +49,7 @@ from experiments.generated.examples import Examples
 from experiments.generated.labels import label_names
 from experiments.generated.words import Words
 from experiments.grow_tiny.lessons import SIDE, ChainItemCollator, Judge, Lesson, Prefer, generated_texts
+from experiments.grow_tiny.meanings import Meanings
 from experiments.grow_tiny.optimizer import MuonAndAdamW, split_weights
 from experiments.grow_tiny.plan import Plan
 from experiments.grow_tiny.reading import Readings, read, texts_to_read, vectors_of
@@ -306,16 +307,18 @@ def lessons(
 def open_readings(plan: Plan, real_clips: RealClips, path: Path) -> Readings:
     """Texts with MiniLM's vectors, which are kept in this file."""
     texts = texts_to_read(real_clips.examples.words, real_clips.cut_outs, label_names())
-    minilm = MiniLm(real_clips.footage.folder / "archives")
-    vector_ND = vectors_of(texts, minilm.embed, path)
+    vector_ND = vectors_of(texts, real_clips.meanings.embed, path)
     return Readings(texts=texts, vector_ND=vector_ND, size=plan.read_steps * plan.read_batch)
 
 
 def open_real_clips(generated: Generated, footage: Footage) -> RealClips:
-    """Clips of both stores, with the teacher, which is downloaded if it is not there."""
+    """Clips of both stores, with the teachers, which are downloaded if they are not there."""
+    archives = footage.folder / "archives"
     examples = Examples(Sources(generated, footage), Words.open(generated), "train")
-    teacher = Teacher.open(footage.folder / "archives")
-    return RealClips(examples=examples, cut_outs=CutOuts(footage.folder), teacher=teacher)
+    meanings = Meanings(MiniLm(archives).embed, label_names())
+    return RealClips(
+        examples=examples, cut_outs=CutOuts(footage.folder), teacher=Teacher.open(archives), meanings=meanings
+    )
 
 
 def main() -> None:

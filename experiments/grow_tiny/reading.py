@@ -23,6 +23,7 @@ from descore.synthetic.splits import Split, plan_example
 from experiments.footage.cutouts import CutOuts
 from experiments.generated.words import Words
 from experiments.grow_tiny.lessons import NO_CLIP
+from experiments.grow_tiny.meanings import MEANING, Embed
 from experiments.grow_tiny.optimizer import MuonAndAdamW
 from experiments.grow_tiny.vision import Curve, Learning, learn
 
@@ -30,9 +31,6 @@ DRAWN_TEXTS = 1000
 """Prompts of drawn clips among the texts."""
 FORMS = ("{a}", "a video of {a}", "a photo of {a}", "{a} outdoors", "two of {a}", "{a} in motion", "close-up of {a}")
 _SEED = 4211
-
-Embed = Callable[[Sequence[str]], Tensor]
-"""From texts to vectors of length 1 (N, D)."""
 
 
 def texts_to_read(words: Words, cut_outs: CutOuts, labels: Sequence[str]) -> list[str]:
@@ -85,9 +83,9 @@ def collate_readings(items: Sequence[tuple[str, Tensor]], *, model: DescoreModel
 class CosineHead(nn.Module):
     """A linear map under which the cosines of states are fitted."""
 
-    def __init__(self, width: int, *, vector: int = 384) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.map = nn.Linear(width, vector)
+        self.map = nn.Linear(width, MEANING)
 
     def forward(self, state_BF: Tensor, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
         """Mean square of what the cosines of two different texts are off by, and beside it that of their mean."""

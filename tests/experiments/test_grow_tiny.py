@@ -9,6 +9,7 @@ import torch
 from experiments.footage.cutouts import CutOuts, moving_cut_out
 from experiments.grow_tiny import grow, vision
 from experiments.grow_tiny.lessons import NO_CLIP, ChainItemCollator, compare
+from experiments.grow_tiny.meanings import MEANING
 from experiments.grow_tiny.optimizer import split_weights
 from experiments.grow_tiny.teacher import Teacher
 from experiments.grow_tiny.token_truth import (
@@ -24,6 +25,7 @@ from tests.experiments.test_footage import films, store  # noqa: F401  # fixture
 from tests.experiments.test_generated import source  # noqa: F401  # a fixture
 from tests.experiments.test_generated import store as generated  # noqa: F401  # a fixture
 from tests.experiments.test_teacher import random_weights
+from tests.experiments.test_views import letters
 
 from descore.model.modeling import DescoreModel
 from descore.synthetic.generators import Flaw
@@ -142,8 +144,7 @@ class MiniLm:
         pass
 
     def embed(self, texts):
-        counts = torch.tensor([[text.count(letter) for letter in "abcdefgh"] for text in texts]) + 0.1
-        return torch.nn.functional.normalize(counts, dim=1)
+        return torch.nn.functional.pad(letters(texts), (0, MEANING - 8))
 
 
 @pytest.mark.slow

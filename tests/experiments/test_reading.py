@@ -40,7 +40,7 @@ def test_a_resumed_lesson_reads_the_same_texts():
 
 def test_cosines_that_fit_cost_nothing():
     """With the identity as map, states at right angles have cosine 0; the loss weighs ten times the mean square."""
-    head = CosineHead(2, vector=2)
+    head = CosineHead(2)
     head.map.weight.data, head.map.bias.data = torch.eye(2), torch.zeros(2)
     fitting, _ = head(torch.eye(2), {"cosine_BB": torch.eye(2)})
     off, figures = head(torch.eye(2), {"cosine_BB": torch.full((2, 2), 0.5)})

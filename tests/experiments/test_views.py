@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from experiments.footage.cutouts import name_of, random_way
+from experiments.grow_tiny.meanings import Meanings
 from experiments.grow_tiny.teacher import LABELS, STATISTICS, Teacher
 from experiments.grow_tiny.token_truth import ACTS, FLAWS, HARMS, KINDS, Harmed, of_real, strengths
-from experiments.grow_tiny.views import differences, mean_and_change, taught_by
+from experiments.grow_tiny.views import RealClips, differences, mean_and_change, taught_by
 from experiments.grow_tiny.vision import Standard, known_bce, known_smooth_l1, mean_by
 from tests.experiments.test_teacher import random_weights
 
@@ -25,13 +26,33 @@ def test_pairs_have_the_mean_and_the_change_of_their_frames():
     assert change_P.tolist() == [2, -6]
 
 
+def letters(texts):
+    """Stands for MiniLM: vectors by the letters of a text."""
+    counts = torch.tensor([[text.count(letter) for letter in "abcdefgh"] for text in texts]) + 0.1
+    return torch.nn.functional.normalize(counts, dim=1)
+
+
 def test_what_is_taught_is_by_pair_of_frames(teacher):
     clip = draw_example(Split.TRAIN, 0, size=(128, 64)).clip
-    taught, seen = taught_by(teacher, clip), teacher.features(clip.frames)
+    meanings = Meanings(letters, [chr(97 + number % 8) for number in range(LABELS)])
+    real_clips = RealClips(examples=None, cut_outs=None, teacher=teacher, meanings=meanings)
+    taught, seen = taught_by(real_clips, clip, "a cab"), teacher.features(clip.frames)
     assert taught.label_PL.shape == (4, LABELS)
     assert torch.allclose(taught.label_PL[2], (seen.probability_NL[4] + seen.probability_NL[5]) / 2)
     mean_PS = (seen.statistics_NS[0::2] + seen.statistics_NS[1::2]) / 2
     assert torch.allclose(taught.later_P2S[1, :STATISTICS], mean_PS[1] - mean_PS[0], atol=1e-5)
+    assert torch.allclose(taught.meaning_D, meanings.of_clip(taught.label_PL))
+    assert taught.match_1.item() == pytest.approx(float(taught.meaning_D @ letters(["a cab"])[0]), abs=1e-6)
+
+
+def test_a_clip_means_its_likely_labels():
+    """Of two pairs of frames, one sure of the first label and one of the second: the mean direction of both."""
+    labels = [*"ab", *"h" * 20]
+    probability_PL = torch.zeros(2, 22)
+    probability_PL[0, 0] = probability_PL[1, 1] = 1
+    first_D, second_D = letters("ab")
+    expected_D = torch.nn.functional.normalize(first_D + second_D, dim=0)
+    assert torch.allclose(Meanings(letters, labels).of_clip(probability_PL), expected_D, atol=1e-6)
 
 
 def test_features_are_in_units_of_their_deviation():

@@ -316,3 +316,24 @@ def build(name, *, seed=0):
             if parameter.ndim > 1:
                 parameter.mul_(3.0)
     return model
+
+
+def tell(model, text):
+    """Let a model write this text and no other, whatever it sees: one token, which follows the prompt's last one."""
+    model.chat.tokenizer.add_tokens([text])
+    token, end = model.chat.tokenizer.convert_tokens_to_ids(text), model.chat.end_id
+    last = int(model.chat.lay_out_prompts(clips_of(model)[:1], ["x"])["input_ids"][0, -1])
+    table = model.backbone.get_input_embeddings().weight
+    assert token < len(table)
+    with torch.no_grad():
+        for name, weight in model.backbone.get_decoder().named_parameters():
+            if name.removesuffix(".weight").endswith(("o_proj", "out_proj", "down_proj")):
+                weight.zero_()  # no layer moves anything
+        output = torch.zeros_like(table)
+        for direction, (before, after) in enumerate(((last, token), (token, end))):
+            table[before] = 0.0
+            table[before, direction] = 1.0
+            output[after, direction] = 30.0
+    model.backbone.lm_head.weight = torch.nn.Parameter(output)
+    model.backbone.config.tie_word_embeddings = model.backbone.config.get_text_config().tie_word_embeddings = False
+    return model

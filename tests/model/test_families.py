@@ -9,12 +9,13 @@ from dataclasses import replace
 import pytest
 import torch
 from tests.conftest import noise_clip
-from tests.model.families import CLIPS, build, clips_of, internvl, qwen2_5_vl
+from tests.model.families import CLIPS, build, clips_of, internvl, qwen2_5_vl, tell
 from tests.model.test_decoding import assert_equal, recorded, write
 from tests.training.conftest import make_cold_config, make_config, make_data, write_table
 from tests.training.rl_case import make_rl_config, marked_rows
 from tests.training.test_models import is_idle, of_part, step, table
 
+from descore import Scorer
 from descore.data.chat import QUERY_TOKEN, video_metadata
 from descore.engines.exports import open_export
 from descore.errors import CheckpointError, ConfigError, VideoError
@@ -24,12 +25,14 @@ from descore.model.export import export_for_vllm
 from descore.model.generation import score_chains, suppressed_token_ids, think_and_score
 from descore.model.modeling import FAMILIES, DescoreModel, family_of, merge_adapters, open_processor
 from descore.model.small import small_tokenizer
+from descore.rubric import write_answer
 from descore.training.cold_start import train_cold_start
 from descore.training.config import BACKBONE_PARTS
 from descore.training.models import is_linear, set_trainable
 from descore.training.rl.packing import forward_pack, pack_groups
 from descore.training.rl.run import train_rl, warn_of_whole_rows
 from descore.training.sft import train_sft
+from descore.types import Verdict
 from descore.video.sampling import VideoSampling, fit_size
 
 TOLERANCE = 1e-5
@@ -264,6 +267,17 @@ def test_a_saved_model_is_the_same(model, tmp_path):
     judge = DescoreModel.from_pretrained(tmp_path / "saved", device="cpu", paradigm="generative")
     [chain] = think_and_score(judge, prompts_of(judge, [0]), limit=12)[0]
     assert (chain.token_ids, chain.rewards) == (expected[0][0].token_ids, {})
+
+
+def test_a_judge_reads_what_it_writes(model, tmp_path):
+    marks = {"subject": 2, "dynamics": 1, "camera": None, "environment": 0, "style": 2}
+    answer = write_answer(Verdict(marks=marks, overall=3.25))
+    tell(copy.deepcopy(model), answer).save_pretrained(tmp_path / "told")
+    judge = Scorer.from_pretrained(tmp_path / "told", device="cpu", paradigm="generative")
+    clips = [(noise_clip(0), "a red ball"), (noise_clip(1, frames=6), "a longer prompt")]
+    for result in judge.score_batch(clips, samples=2, temperature=1.0):
+        assert (result.thinking, result.reward, result.std) == (answer, 3.25, 0.0)
+        assert result.verdict.marks == marks
 
 
 def assert_written_alike(model, expected):

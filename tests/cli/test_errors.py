@@ -83,6 +83,10 @@ def test_misuse_exits_with_2(descore, args):
         ("scroe a.mp4", "error: No such command 'scroe'. Did you mean 'score'?; see descore --help\n"),
         ("score a.mp4 --prompt x --samples none", "see descore score --help\n"),
         ("train sft", "see descore train sft --help\n"),
+        (
+            "score a.mp4 --think x",
+            "--think': 'x' is not one of 'on', 'off'; see descore score --help\n",
+        ),
         ("export a b", "error: Missing option '--for'. Choose from: vllm; see descore export --help\n"),
     ],
 )

@@ -176,6 +176,15 @@ def test_a_checkpoint_is_computed_as_it_samples(tmp_path):
     assert (plain.frames, plain.chain) == (32, 1024)
 
 
+def test_a_released_judge_is_computed_by_its_own_text():
+    """32 frames of 602,112 pixels, 2,048 to a token."""
+    _, clip = read_model("tiny", rubric="videoscore2")
+    assert (clip.frames, clip.chain) == (32, 1024)
+    assert clip.video == 32 * 602_112 // 2048
+    with pytest.raises(ConfigError, match="videoalign is of a model with a head"):
+        read_model("tiny", rubric="videoalign")
+
+
 def test_of_the_hub_only_small_files_are_fetched(monkeypatch):
     tiny, asked = find_checkpoint("tiny"), []
     own = read_model("tiny")[1]
@@ -207,6 +216,8 @@ def test_a_line_says_what_fits():
     both = Requirement(name="stage 1", bytes_of={"in full": 20 * GIB, "LoRA": 10 * GIB, "QLoRA": 5 * GIB})
     assert fitting(both, CARD) == ["LoRA", "QLoRA"]
     assert fit_text(both, CARD) == "in full 20.0, LoRA 10.0, QLoRA 5.0 GiB; LoRA, QLoRA fit a card's 10.0"
+    small = Requirement(name="scoring", bytes_of={"float32": GIB // 40})
+    assert fit_text(small, CARD) == "float32 0.025 GiB; float32 fits a card's 10.0"
     one = Requirement(name="scoring", bytes_of={"bfloat16": 11 * GIB, "4 bits": GIB})
     assert fit_text(one, CARD).endswith("; 4 bits fits a card's 10.0")
     none = Requirement(name="scoring", bytes_of={"bfloat16": 11 * GIB})
@@ -241,5 +252,7 @@ def test_of_a_mixture_experts_that_learn_are_not_computed():
     for stage in stages:
         assert list(stage.bytes_of) == ["LoRA", "QLoRA"]
         assert fit_text(stage, CARD).endswith("fit a card's 10.0; not computed in full: experts learn")
+    on_cpu = next(requirements(config, clip=SMALL, gpu=False))
+    assert on_cpu.bytes_of["float32"] > scoring.bytes_of["bfloat16"]
     with pytest.raises(ConfigError, match="qwen3_vl_moe_text: memory of experts that learn is not computed"):
         step_need(empty_model(config, learns="full"), rows=1, tokens=64, chain=8, gpu=True)

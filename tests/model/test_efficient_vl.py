@@ -77,5 +77,7 @@ def test_tokens_of_another_size_are_refused(tmp_path):
     for name in ("config", "processor_config"):
         path = tmp_path / f"{name}.json"
         path.write_text(path.read_text().replace('"patch_size": 16', '"patch_size": 8'))
-    with pytest.raises(CheckpointError, match="a token is 16x16 pixels of 2 frames; expected 32x32 of 2"):
+    # transformers 5.23 has weights by this size, 5.19 has not.
+    fault = "a token is 16x16 pixels of 2 frames; expected 32x32 of 2|patch_embed.proj.weight has shape"
+    with pytest.raises(CheckpointError, match=fault):
         DescoreModel.from_pretrained(tmp_path, device="cpu")

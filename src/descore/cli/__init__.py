@@ -72,7 +72,8 @@ def main() -> None:
     try:
         sys.exit(app(prog_name="descore", standalone_mode=False))
     except USAGE_ERROR as error:
-        message, command = error.format_message(), error.ctx.command_path if error.ctx else "descore"
+        message = error.format_message().replace(": Value error, ", ": ")  # which newer releases of Typer put there
+        command = error.ctx.command_path if error.ctx else "descore"
         if message.startswith("Missing "):  # an option's choices follow in a list
             message = " ".join(message.split())
         if "\n" in message:  # the help, where arguments are missing

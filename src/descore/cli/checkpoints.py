@@ -182,6 +182,7 @@ def doctor(
     *,
     model: opt.Model = "tiny",
     paradigm: opt.ParadigmChoice = None,
+    rubric: opt.Rubric = None,
     device: opt.Device = None,
     memory: Annotated[
         bool,
@@ -194,7 +195,8 @@ def doctor(
     --memory: what scoring and each stage of training take, and what of it fits this card or this machine."""
     with reported_errors(debug=debug):
         diagnoses = []
-        for diagnosis in _diagnose_memory(model, device) if memory else _diagnose(model, paradigm, device):
+        opening: dict[str, Any] = {"rubric": rubric, "device": device}
+        for diagnosis in _diagnose_memory(model, **opening) if memory else _diagnose(model, paradigm, **opening):
             diagnoses.append(diagnosis)
             if not json:
                 _print_diagnosis(diagnosis)
@@ -213,7 +215,9 @@ def _print_diagnosis(diagnosis: Diagnosis) -> None:
     echo(f"  {diagnosis.name:<14} {one_line(diagnosis.result)}", mark=sign)
 
 
-def _diagnose(model: str, paradigm: "Paradigm | None", device: str | None) -> Iterator[Diagnosis]:
+def _diagnose(
+    model: str, paradigm: "Paradigm | None", *, rubric: str | None, device: str | None
+) -> Iterator[Diagnosis]:
     import platform
 
     yield Diagnosis(name="python", result=f"{platform.python_version()} on {platform.system()} {platform.machine()}")
@@ -227,13 +231,13 @@ def _diagnose(model: str, paradigm: "Paradigm | None", device: str | None) -> It
         yield _run_check("H.264", _decode_h264)
         yield Diagnosis(name="device", result=_describe_device(device))
         if model != "tiny":
-            fit = next(_diagnose_memory(model, device))
+            fit = next(_diagnose_memory(model, rubric=rubric, device=device))
             if fit.name == "scoring":  # a config that cannot be read is the model's fault, below
                 yield fit
-        yield from _check_model(model, paradigm, device)
+        yield from _check_model(model, paradigm=paradigm, rubric=rubric, device=device)
 
 
-def _diagnose_memory(model: str, device: str | None) -> Iterator[Diagnosis]:
+def _diagnose_memory(model: str, *, rubric: str | None, device: str | None) -> Iterator[Diagnosis]:
     """What of a model fits. Where scoring does not, in any way, that is a fault."""
     from descore.cli.scoring import quiet_transformers
 
@@ -242,7 +246,7 @@ def _diagnose_memory(model: str, device: str | None) -> Iterator[Diagnosis]:
 
     there = memory_of(device)
     try:
-        config, clip = read_model(model)
+        config, clip = read_model(model, rubric=rubric)
         for requirement in requirements(config, clip=clip, gpu=there.is_card):
             ok = requirement.name != "scoring" or bool(fitting(requirement, there))
             yield Diagnosis(name=requirement.name, result=fit_text(requirement, there), ok=ok)
@@ -300,7 +304,7 @@ def _describe_device(device: str | None) -> str:
     return f"{chosen}, {torch.get_num_threads()} threads"
 
 
-def _check_model(model: str, paradigm: "Paradigm | None", device: str | None) -> Iterator[Diagnosis]:
+def _check_model(model: str, **opening: Any) -> Iterator[Diagnosis]:  # noqa: ANN401  # options of `open_scorer`
     import torch
 
     from descore.cli.scoring import open_scorer
@@ -309,7 +313,7 @@ def _check_model(model: str, paradigm: "Paradigm | None", device: str | None) ->
 
     def open_model() -> str:
         # float32 everywhere: bfloat16 would hide whether results are equal
-        scorers.append(open_scorer(model, paradigm=paradigm, device=device, batch_size=2, dtype=torch.float32))
+        scorers.append(open_scorer(model, **opening, batch_size=2, dtype=torch.float32))
         count = sum(parameter.numel() for parameter in scorers[0].model.parameters())
         return f"{model}, {count / 1e6:.3g} M parameters, scores {', '.join(scorers[0].settings.dimensions)}"
 

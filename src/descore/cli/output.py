@@ -239,7 +239,7 @@ def _exit_on_failures(errors: Sequence[str], *, of: int) -> None:
     if not errors:
         return
     scored = f"scored {of - len(errors):,} of {of:,}; not scored: " if of > 1 else ""
-    print_error(scored + name_first(errors))
+    print_error(scored + name_first(tuple(dict.fromkeys(errors))))  # clips that are judged together fail together
     raise typer.Exit(VideoError.exit_code)
 
 

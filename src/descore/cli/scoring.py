@@ -102,11 +102,12 @@ def forget_model() -> None:
 
 
 def quiet_transformers() -> None:
-    """Turn off the messages and progress bars of transformers, and what bitsandbytes says of kernels that are not there
-    when PEFT imports it."""
+    """Turn off the messages and progress bars of transformers, what bitsandbytes says of kernels that are not there
+    when PEFT imports it, and each try to reach a hub that does not answer."""
     import transformers
 
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    for library in ("bitsandbytes", "huggingface_hub"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
 

@@ -20,6 +20,7 @@ from descore.model.checkpoint import (
     CheckpointSettings,
     RefuseBroken,
     find_checkpoint,
+    read_as,
     read_rubric,
     read_settings,
 )
@@ -91,10 +92,11 @@ def memory_of(device: str | None) -> Memory:
     return Memory(name="this machine", total=total, is_card=False)
 
 
-def read_model(source: str) -> tuple[Any, ClipSize]:
-    """The backbone's config of a folder, a hub id or a bundled name, and the size of a clip as its descore.json samples
-    and writes; a plain backbone has the default settings. Of the hub only these files are fetched. What is missing or
-    broken raises CheckpointError, a model of no known family ConfigError."""
+def read_model(source: str, *, rubric: str | None = None) -> tuple[Any, ClipSize]:
+    """The backbone's config of a folder, a hub id or a bundled name, and the size of a clip as its descore.json, or a
+    released `rubric`, samples and writes; a plain backbone has the default settings. Of the hub only these files are
+    fetched. What is missing or broken raises CheckpointError, a model of no known family or another rubric
+    ConfigError."""
     here = source in BUNDLED or Path(source).is_dir() or source.count("/") != 1 or source.startswith((".", "/", "~"))
     place = find_checkpoint(source) if here else source
     if here and not (Path(place) / "config.json").is_file():
@@ -102,6 +104,9 @@ def read_model(source: str) -> tuple[Any, ClipSize]:
     with RefuseBroken(source, "transformers cannot read the config"):
         config = transformers_config(place)
     family_of(config.model_type)
+    if rubric is not None:
+        settings, text = read_as(Path(place), None, rubric=rubric)
+        return config, clip_size(config, settings, rubric=text)
     folder = Path(place) if here else _fetched(source)
     if folder is None or not (folder / SETTINGS_FILE).is_file():
         return config, clip_size(config, CheckpointSettings(), rubric=DEFAULT_RUBRIC)
@@ -169,11 +174,16 @@ def fitting(requirement: Requirement, memory: Memory) -> list[str]:
 
 def fit_text(requirement: Requirement, memory: Memory) -> str:
     """One line: what each way takes, and which ones fit."""
-    each = ", ".join(f"{how} {size / GIB:.1f}" for how, size in requirement.bytes_of.items())
+    each = ", ".join(f"{how} {_gib(size)}" for how, size in requirement.bytes_of.items())
     ways = fitting(requirement, memory)
     fits = f"{', '.join(ways)} fit" if len(ways) > 1 else f"{ways[0]} fits" if ways else "nothing fits"
     left_out = f"; {requirement.left_out}" if requirement.left_out else ""
     return f"{each} GiB; {fits} {memory.name}'s {memory.total / GIB:.1f}{left_out}"
+
+
+def _gib(size: int) -> str:
+    """To a tenth, or what is less to two digits."""
+    return f"{size / GIB:.1f}" if size >= GIB else f"{size / GIB:.2g}"
 
 
 def size_text(clip: ClipSize) -> str:

@@ -106,8 +106,11 @@ def scoring_need(
     columns = rows * (tokens - chain) + rows * samples * chain
     hidden = (rows, tokens - chain, config.hidden_size)
     scale = dtype.itemsize / torch.bfloat16.itemsize
+    computed = (
+        torch.bfloat16 if expert_weights(model.backbone) else dtype
+    )  # their kernel has no other form without data
     peaks = [
-        forward_bytes(layer.eval(), hidden, rotary=_rotary(model, hidden), dtype=dtype)
+        forward_bytes(layer.eval(), hidden, rotary=_rotary(model, hidden), dtype=computed)
         for layer in unlike_layers(model)
     ]
     return ScoringNeed(
@@ -115,7 +118,7 @@ def scoring_need(
         cache=cache_bytes(model, columns=columns, rows=rows * (1 + samples), dtype=dtype),
         seen=int(vision_bytes(model, tokens=rows * (tokens // 2 if video is None else video)) * scale)
         + 2 * rows * tokens * config.hidden_size * dtype.itemsize,
-        layer=max(peaks) + (dequantized_bytes(model) if bits else 0),
+        layer=max(peaks) * dtype.itemsize // computed.itemsize + (dequantized_bytes(model) if bits else 0),
     )
 
 

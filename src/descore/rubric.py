@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, PositiveFloat
 
-from descore.config_model import ConfigModel
+from descore.config_model import ConfigModel, SettingsError
 from descore.errors import AnswerError, ConfigError, MarkError, RepeatedKeyError, short_repr, unique_keys
 from descore.types import DIMENSIONS, NOT_APPLICABLE, PRIMARY, Mark, Verdict
 
@@ -199,6 +199,10 @@ def read_released(name: str) -> ReleasedRubric:
             sampling=content.get("sampling", {}),
             max_chain_tokens=content.get("max_chain_tokens", 1024),
         )
+    except SettingsError as error:
+        raise SettingsError(f"{name}: answer", error.faults) from error
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as fault:
         reason = next(iter(str(fault).splitlines()), type(fault).__name__)
         raise ConfigError(f"rubric: {name} cannot be read: {reason}") from fault

@@ -129,13 +129,11 @@ class NativeEngine:
         on_tokens: Sequence[OnToken | None] | None = None,
     ) -> list[EngineOutput | VideoError]:
         """See `descore.engines.Engine.complete`. on_tokens: who watches each clip's chains being written."""
+        how: dict[str, Any] = {"limit": limit, "samples": samples, "temperature": temperature, "seed": seed}
         if self.chat.answer is not None and self.chat.answer.is_pairwise:
             from descore.judges.pairwise import complete_pair
 
-            how: dict[str, Any] = {"samples": samples, "temperature": temperature, "seed": seed}
-            return complete_pair(
-                self.model, clips, prompts, limit=limit, room=self.max_model_len, name=self.source, **how
-            )
+            return complete_pair(self.model, clips, prompts, room=self.max_model_len, name=self.source, **how)
         laid_out = self.chat.lay_out_prompts(clips, prompts)
         lengths = laid_out["attention_mask"].sum(dim=1).tolist()
         results: dict[int, EngineOutput | VideoError] = dict(
@@ -146,15 +144,8 @@ class NativeEngine:
             laid_out = self.chat.lay_out_prompts([clips[i] for i in fitting], [prompts[i] for i in fitting])
         if fitting:
             inputs = {key: value.to(self.device) for key, value in laid_out.items()}
-            written = self._complete(
-                inputs,
-                think=think,
-                limit=limit,
-                samples=samples,
-                temperature=temperature,
-                seed=seed,
-                on_tokens=None if on_tokens is None else [on_tokens[index] for index in fitting],
-            )
+            watching = None if on_tokens is None else [on_tokens[index] for index in fitting]
+            written = self._complete(inputs, think=think, on_tokens=watching, **how)
             for index, completions in zip(fitting, written, strict=True):
                 results[index] = EngineOutput(prompt_tokens=lengths[index], completions=completions)
         return [results[index] for index in range(len(clips))]
@@ -216,7 +207,7 @@ class Scorer:
         engine: str = "native",
     ) -> Self:
         """Open a checkpoint: a folder, a hub id, or the bundled name `tiny`; with `paradigm` "generative" also a plain
-        Qwen3-VL, as a zero-shot judge. See DescoreModel.from_pretrained.
+        backbone, as a zero-shot judge. See DescoreModel.from_pretrained.
 
         rubric: that of a released judge, such as "videoscore2", with which the checkpoint is opened as generative and
         answers in its own form; or a file of your own (docs/models.md). device_map, quantization_config: transformers'

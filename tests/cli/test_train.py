@@ -262,6 +262,7 @@ def test_faults_of_a_config_are_shown_one_a_line(descore, drawn):
     [
         (["data.train=absent.csv", "run.out={}/b"], 3, "absent.csv: no such file"),
         (["model.checkpoint=absent", "run.out={}/c"], 3, "absent: no such folder"),
+        (["model.checkpoint=null", "model.backbone={}/absent", "run.out={}/c"], 3, "/absent: no such folder; expected"),
         (["model.rubric=absent.txt", "run.out={}/d"], 3, "model.rubric: absent.txt cannot be read"),
     ],
 )

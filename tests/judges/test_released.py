@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -204,6 +205,26 @@ def test_a_rubric_of_ones_own(told, tmp_path):
 def test_a_rubric_that_cannot_be_used_is_one_line(videoscore2, rubric, paradigm, fault):
     with pytest.raises(ConfigError, match=fault) as error:
         DescoreModel.from_pretrained(videoscore2, paradigm=paradigm, rubric=rubric)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("labelled_scores", "regex", r"mine.toml: answer: parser is 'regex', expected one of labelled_scores, "),
+        ("max_frames", "max_frame", r"mine.toml: video sampling: max_frame unknown key; did you mean "),
+        ("{prompt}", "it", r"mine.toml: .*found 0 times \{prompt\}"),
+    ],
+)
+def test_a_fault_in_a_file_names_the_file(tmp_path, monkeypatch, old, new, fault):
+    monkeypatch.chdir(tmp_path)
+    text = (
+        "rubric = 'Rate {prompt}.'\n[sampling]\nmax_frames = 4\n[answer]\nparser = 'labelled_scores'\n"
+        "lowest = 0\nhighest = 9\n[answer.labels]\noverall = 'Score:'\n"
+    )
+    Path("mine.toml").write_text(text.replace(old, new))
+    with pytest.raises(ConfigError, match=fault) as error:
+        DescoreModel.from_pretrained("tiny", paradigm="generative", rubric="mine.toml")
     assert "\n" not in str(error.value)
 
 

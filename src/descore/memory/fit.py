@@ -20,6 +20,7 @@ from descore.model.checkpoint import (
     CheckpointSettings,
     RefuseBroken,
     find_checkpoint,
+    is_hub_id,
     read_as,
     read_rubric,
     read_settings,
@@ -97,7 +98,7 @@ def read_model(source: str, *, rubric: str | None = None) -> tuple[Any, ClipSize
     released `rubric`, samples and writes; a plain backbone has the default settings. Of the hub only these files are
     fetched. What is missing or broken raises CheckpointError, a model of no known family or another rubric
     ConfigError."""
-    here = source in BUNDLED or Path(source).is_dir() or source.count("/") != 1 or source.startswith((".", "/", "~"))
+    here = source in BUNDLED or Path(source).is_dir() or not is_hub_id(source)
     place = find_checkpoint(source) if here else source
     if here and not (Path(place) / "config.json").is_file():
         raise CheckpointError(f"{source}: has no config.json")
@@ -135,7 +136,7 @@ def clip_size(config: Any, settings: CheckpointSettings, *, rubric: str) -> Clip
         frames=frames,
         video=-(-frames * pixels * 3 // family.values_of_token(config)),
         words=len(rubric) // CHARACTERS + OTHER_WORDS,
-        chain=settings.max_chain_tokens,
+        chain=1 if settings.paradigm == "discriminative" else settings.max_chain_tokens,
     )
 
 

@@ -45,14 +45,8 @@ _FAULTS_OF_FILES = (
 )
 """What libraries raise when a file holds another thing than they expect."""
 _LIBRARIES = (
-    "huggingface_hub",
-    "jinja2",
-    "peft",
-    "pickle",
-    "_pickle",
-    "safetensors",
-    "safetensors_rust",
-    "transformers",
+    *("huggingface_hub", "jinja2", "peft", "pickle", "_pickle"),
+    *("safetensors", "safetensors_rust", "transformers"),
 )
 BUNDLED = ("tiny",)
 ANSWER_DIMENSIONS = ("overall",)
@@ -223,8 +217,10 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse what no library refuses in one line: JSON that holds no object, an index that names files elsewhere, and
-    an adapter whose base is no path. Raises CheckpointError."""
+    """Refuse what no library refuses in one line: a name of no folder and no hub id, JSON that holds no object, an
+    index that names files elsewhere, and an adapter whose base is no path. Raises CheckpointError."""
+    if not folder.is_dir() and not is_hub_id(folder):
+        raise _no_such(folder)
     content = {name: read_json(folder / name) for name in _JSON_FILES if (folder / name).is_file()}
     if INDEX_FILE in content:
         weight_files(folder)
@@ -264,11 +260,19 @@ def find_checkpoint(source: str | Path) -> Path:
     folder = Path(source)
     if folder.is_dir():
         return folder
-    if str(source).count("/") == 1 and not str(source).startswith((".", "/", "~")):
+    if is_hub_id(source):
         return _fetch(str(source))
-    raise CheckpointError(
-        f"{source}: no such folder; expected a checkpoint's folder, a hub id like owner/name, or {', '.join(BUNDLED)}"
-    )
+    raise _no_such(source)
+
+
+def is_hub_id(source: object) -> bool:
+    """Whether this is written as owner/name."""
+    return str(source).count("/") == 1 and not str(source).startswith((".", "/", "~"))
+
+
+def _no_such(source: object) -> CheckpointError:
+    expected = f"a checkpoint's folder, a hub id like owner/name, or {', '.join(BUNDLED)}"
+    return CheckpointError(f"{source}: no such folder; expected {expected}")
 
 
 def _fetch(repo: str) -> Path:
@@ -308,13 +312,16 @@ def _released(name: str, paradigm: Paradigm | None) -> tuple[CheckpointSettings,
     released = read_released(name)
     if released.answer is None:
         raise ConfigError(f"rubric: {name} is of a model with a head, and nothing is read from what it writes")
-    settings = CheckpointSettings(
-        paradigm="generative",
-        dimensions=tuple(released.answer.labels),
-        answer=released.answer,
-        sampling=VideoSampling(**released.sampling),
-        max_chain_tokens=released.max_chain_tokens,
-    )
+    try:
+        settings = CheckpointSettings(
+            paradigm="generative",
+            dimensions=tuple(released.answer.labels),
+            answer=released.answer,
+            sampling=VideoSampling(**released.sampling),
+            max_chain_tokens=released.max_chain_tokens,
+        )
+    except SettingsError as error:
+        raise SettingsError(f"{name}: {error.title}", error.faults) from error
     return settings, released.rubric
 
 
@@ -330,18 +337,9 @@ _NOT_OTHERWISE: Mapping[Paradigm, str] = {
 
 
 def _without_head(settings: CheckpointSettings) -> CheckpointSettings:
-    return settings.model_copy(
-        update={
-            "paradigm": "generative",
-            "dimensions": ANSWER_DIMENSIONS,
-            "layout": Layout.QUERY_LAST,
-            "reward_mean": None,
-            "reward_std": None,
-            "trained_on": None,
-            "vocabulary_rows": None,
-            "queries": None,
-        }
-    )
+    own = {"paradigm": "generative", "dimensions": ANSWER_DIMENSIONS, "layout": Layout.QUERY_LAST}
+    lost = ("reward_mean", "reward_std", "trained_on", "vocabulary_rows", "queries")
+    return settings.model_copy(update={**dict.fromkeys(lost), **own})
 
 
 def read_settings(folder: Path) -> CheckpointSettings:

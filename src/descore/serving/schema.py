@@ -29,6 +29,10 @@ _SCORE_EXAMPLE: JsonDict = {
 }  # fmt: skip
 
 
+def _example(example: JsonDict) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [example]})
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -36,7 +40,7 @@ class _Body(BaseModel):
 class VideoInput(_Body):
     """One video, in one of four ways."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"path": "clips/rabbit.mp4"}]})
+    model_config = _example({"path": "clips/rabbit.mp4"})
 
     path: str | None = None
     """A file below the server's media root."""
@@ -146,67 +150,50 @@ class SamplingBody(VideoBody):
         return super().beyond(bounds)
 
 
-class ScoreRequest(SamplingBody):
-    """A video to score, and the prompt that it was generated from."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"prompt": "a rabbit sniffs a flower", "video": {"path": "clips/rabbit.mp4"}, "samples": 4}]
-        }
-    )
+class OnePrompt(SamplingBody):
+    """Videos of one prompt."""
 
     prompt: str
-    video: VideoInput
-    stream: bool = False
-    """Whether the answer is a stream of events: `chain` with a piece of its text, as it is written, and then `score` or
-    `error`."""
 
     def prompts(self) -> Sequence[str]:
         """One."""
         return [self.prompt]
+
+
+class ScoreRequest(OnePrompt):
+    """A video to score, and the prompt that it was generated from."""
+
+    model_config = _example({"prompt": "a rabbit sniffs a flower", "video": {"path": "clips/rabbit.mp4"}, "samples": 4})
+
+    video: VideoInput
+    stream: bool = False
+    """Whether the answer is a stream of events: `chain` with a piece of its text, as it is written, and then `score` or
+    `error`."""
 
     def inputs(self) -> Sequence[VideoInput]:
         """In the order of the results."""
         return [self.video]
 
 
-class CompareRequest(SamplingBody):
+class CompareRequest(OnePrompt):
     """Two videos of one prompt."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"prompt": "a rabbit sniffs a flower", "a": {"path": "a.mp4"}, "b": {"path": "b.mp4"}}]
-        }
-    )
+    model_config = _example({"prompt": "a rabbit sniffs a flower", "a": {"path": "a.mp4"}, "b": {"path": "b.mp4"}})
 
-    prompt: str
     a: VideoInput
     b: VideoInput
-
-    def prompts(self) -> Sequence[str]:
-        """One."""
-        return [self.prompt]
 
     def inputs(self) -> Sequence[VideoInput]:
         """In the order of the results."""
         return [self.a, self.b]
 
 
-class RankRequest(SamplingBody):
+class RankRequest(OnePrompt):
     """Several videos of one prompt."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"prompt": "a rabbit sniffs a flower", "videos": [{"path": "a.mp4"}, {"path": "b.mp4"}]}]
-        }
-    )
+    model_config = _example({"prompt": "a rabbit sniffs a flower", "videos": [{"path": "a.mp4"}, {"path": "b.mp4"}]})
 
-    prompt: str
     videos: list[VideoInput] = Field(min_length=1)
-
-    def prompts(self) -> Sequence[str]:
-        """One."""
-        return [self.prompt]
 
     def inputs(self) -> Sequence[VideoInput]:
         """In the order of the results."""
@@ -223,11 +210,7 @@ class BatchItem(_Body):
 class BatchRequest(SamplingBody):
     """Videos of any prompts."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"items": [{"prompt": "a rabbit", "video": {"path": "a.mp4"}}], "think": "off"}]
-        }
-    )
+    model_config = _example({"items": [{"prompt": "a rabbit", "video": {"path": "a.mp4"}}], "think": "off"})
 
     items: list[BatchItem] = Field(min_length=1)
 
@@ -335,9 +318,7 @@ class Problem(_Body):
 class ErrorBody(_Body):
     """The one form of errors."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"error": {"kind": "no_video", "message": "clip.mp4: the file is empty"}}]}
-    )
+    model_config = _example({"error": {"kind": "no_video", "message": "clip.mp4: the file is empty"}})
 
     error: Problem
 

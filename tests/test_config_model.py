@@ -54,6 +54,7 @@ class Painting(ConfigModel):
     decay: Annotated[tuple[BelowOne, BelowOne], Field(strict=False)] = (0.9, 0.99)
     ratio: AboveOne = 2.0
     layers: Annotated[int, Field(ge=2)] = 2
+    kinds: dict[str, str] = Field(default_factory=dict)
 
     def conflicts(self):
         if self.share == 0 and self.weight:
@@ -81,6 +82,7 @@ def faults(**values):
         ({"name": "a", "colour": "green"}, "colour expected one of 'red', 'dark blue', found 'green'"),
         ({"name": "a", "colours": []}, "colours must not be empty, got []"),
         ({"name": "a", "colours": "red"}, "colours expected a list, each text or null, found 'red'"),
+        ({"name": "a", "kinds": {"x": 1}}, "kinds expected keys and values, each value text, found {'x': 1}"),
         ({"name": "a", "weight": -1}, "weight must not be negative, got -1"),
         ({"name": "a", "weight": float("nan")}, "weight expected a number or null, found nan"),
         ({"name": "a", "share": 2}, "share must be from 0 to 1, got 2"),

@@ -179,6 +179,8 @@ def describe_type(annotation: Any) -> str:  # noqa: ANN401  # any type
     if origin is tuple:
         inner = describe_type(args[0]).removeprefix("a ")
         return f"a list, each {inner}" if args[-1] is Ellipsis else f"a list of {len(args)}, each {inner}"
+    if origin is dict and args[1] is not Any:
+        return f"keys and values, each value {describe_type(args[1]).removeprefix('a ')}"
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return "one of " + ", ".join(repr(member.value) for member in annotation)
     return _TYPES.get(annotation, "keys and values")

@@ -66,7 +66,7 @@ def lock_file(path: Path, *, name: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(
-                f"{name}: another process is writing this run; wait for it, or choose another --out"
+                f"{name}: another process is writing this run; wait for it, or choose another folder"
             ) from None
         yield
 

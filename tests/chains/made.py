@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from descore.chains.records import Candidate, ChainRun, append_candidates
+from descore.chains.output import CandidateIndex
+from descore.chains.records import Candidate, ChainRun, append_candidates, iterate_candidates
 from descore.chains.source import read_chain_source
 from descore.rubric import overall_of, write_answer
 from descore.types import DIMENSIONS, Verdict
@@ -58,6 +59,13 @@ def source_of(folder, rows):
     table = folder / "source.jsonl"
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return read_chain_source(table)
+
+
+def read_candidates(folder):
+    """The answers of a run, as the filters read them: the last one of each place and number, in their order."""
+    rows = sorted({candidate.row for candidate in iterate_candidates(folder)})
+    index = CandidateIndex(ChainRun(folder))
+    return [candidate for row in rows for candidate in index.of_row(row)]
 
 
 def write_run(folder, candidates):

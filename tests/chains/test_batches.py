@@ -6,9 +6,9 @@ import pytest
 
 from descore.chains import batches
 from descore.chains.collect import collect_chains
-from descore.chains.records import read_candidates
 from descore.errors import DataError
 from tests.chains.conftest import make_config
+from tests.chains.made import read_candidates
 from tests.chains.stub_teacher import GOOD, TOKENS_IN, TOKENS_OUT, StubTeacher, right
 
 BATCH = {"kind": "openai-batch", "price_in": 10.0, "price_out": 100.0}
@@ -78,6 +78,17 @@ def test_what_failed_in_a_batch_is_written_anew(tmp_path, pairs):
     write_results(tmp_path, [answer(again), answer(requests[4])], name="second.jsonl")
     last = collect(tmp_path, pairs)
     assert (last.answered, dict(last.failed), last.left) == (UNLIKE, {}, 0)
+
+
+@pytest.mark.parametrize(("text", "finish", "kind"), [("", "stop", "empty"), ("no", "content_filter", "refused")])
+def test_a_result_without_an_answer_is_asked_again(tmp_path, pairs, text, finish, kind):
+    [request, *_] = requests_of(collect(tmp_path, pairs).batch.written[0])
+    result = answer(request, text)
+    result["response"]["body"]["choices"][0]["finish_reason"] = finish
+    write_results(tmp_path, [result])
+    read = collect(tmp_path, pairs)
+    assert (read.answered, dict(read.failed), read.batch.requests) == (0, {kind: 1}, 1)
+    assert read.totals.cost == pytest.approx(HALF)
 
 
 OF_VLLM = {"error": {"message": "at most 8 images", "type": "BadRequestError", "param": None, "code": 400}}

@@ -120,6 +120,32 @@ def test_few_pairs_are_not_tested(tmp_path):
     assert leak == {"tested": 1, "left_out": "", "findings": []}
 
 
+def rated_run(folder, ratings):
+    """A run of rated clips, whose chains say of each what its rating is."""
+    rows = [{"prompt": f"A red ball, {n}", "video": f"{n}.mp4", "rating": rating} for n, rating in enumerate(ratings)]
+    source = source_of(folder / "data", rows)
+    marks = {5: MARKS[0], 1: MARKS[3]}
+    chains = [chain_of_marks(marks[rating], prose=prose_of_marks(marks[rating], n)) for n, rating in enumerate(ratings)]
+    run = write_run(
+        folder / "run",
+        [made_candidate(text, row=n, side=None, prompt=rows[n]["prompt"]) for n, text in enumerate(chains)],
+    )
+    run.config.write_text(f"data: {{table: {source.path}}}\nteacher: {{model: stub}}\nrun: {{out: {run.folder}}}\n")
+    return run.folder
+
+
+def test_ratings_that_are_mostly_the_highest_are_tested(tmp_path):
+    """The middle rating is the highest too. That one chain tells a rated clip's rating is no sign of a leak."""
+    leak = check_chains(rated_run(tmp_path, [5, 5, 1] * 20)).record["leak"]
+    assert (leak["verdict"]["value"], leak["left_out"], leak["findings"]) == (1, "", [])
+
+
+def test_labels_that_are_all_the_same_are_named(tmp_path):
+    checked = check_chains(rated_run(tmp_path, [5] * 60), shown=1)
+    assert "leak: not tested, all 60 labels are the same" in list(check_lines(checked.record))
+    assert "Not tested: all 60 labels are the same." in render_chain_check(checked)
+
+
 def test_tests_that_lack_pairs_are_named(tmp_path):
     """30 pairs have 60 chains, enough for the tests of one chain alone."""
     checked = check_chains(made_run(tmp_path, label=better, pairs=30)[0].folder, shown=1)

@@ -11,10 +11,10 @@ from descore.chains import asking
 from descore.chains.collect import collect_chains
 from descore.chains.config import CollectConfig
 from descore.chains.estimate import estimate_collection
-from descore.chains.records import read_candidates
-from descore.errors import ConfigError
+from descore.errors import ConfigError, DescoreWarning
 from descore.training.config_file import read_config
 from tests.chains.conftest import make_config, write_table
+from tests.chains.made import read_candidates
 from tests.chains.stub_teacher import (
     GOOD,
     TOKENS_IN,
@@ -129,6 +129,8 @@ def test_what_is_worth_it_is_asked_again(tmp_path, pairs, trouble, billed):
         (status(429), "limited"),
         slow(cut(), "cut"),
         slow(rubbish(b"[1, 2]", stream=True), "format"),
+        slow(rubbish(), "format"),
+        (right(" \n"), "empty"),
         (flood(), "too_much"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -141,8 +143,25 @@ def test_a_request_that_fails_is_kept_with_its_reason(tmp_path, pairs, trouble, 
     assert (summary.answered, dict(summary.failed), summary.left) == (3, {kind: 2}, 0)
     faults = [candidate.error for candidate in read_candidates(summary.folder) if candidate.error]
     assert {fault.kind for fault in faults} == {kind}
-    again = kind in ("server", "limited", "cut", "format")
+    again = kind in ("server", "limited", "cut", "format", "empty")
     assert len(stub.requests) == 3 + 2 * (1 + again)
+
+
+@pytest.mark.parametrize("nothing", [right(""), right("no", finish="content_filter")], ids=["empty", "filter"])
+def test_no_answer_costs_what_the_server_states(tmp_path, pairs, nothing):
+    summary, stub = collect(tmp_path, pairs, lambda r: nothing if r.number == 1 else right(), teacher=PRICES)
+    assert (summary.totals.cost, summary.totals.assumed) == (pytest.approx(len(stub.requests) * ONE), 0)
+
+
+def test_an_answer_that_is_all_reasoning_is_not_asked_again(tmp_path, pairs):
+    """Its limit cut it off, as it would the next one."""
+    summary, stub = collect(tmp_path, pairs, lambda _: right("", thinking="I look.", finish="length"))
+    assert (len(stub.requests), summary.answered, summary.filtered["rejected"]["format"]) == (UNLIKE, UNLIKE, PLACES)
+
+
+def test_a_page_in_place_of_a_stream_names_the_address(tmp_path, pairs):
+    with pytest.raises(ConfigError, match=r"a request failed, since no piece .*is teacher\.base_url the address"):
+        collect(tmp_path, pairs, lambda _: rubbish(), limits={"retries": 0, "max_failures": 1})
 
 
 def test_failed_requests_are_asked_again_by_the_same_command(tmp_path, pairs):
@@ -228,6 +247,9 @@ def test_retry_after_holds_all_requests_back(tmp_path, pairs, monkeypatch):
     summary, _ = collect(tmp_path, pairs, script, "data.limit=1", limits={"concurrency": 1})
     assert summary.answered == 2
     assert max(slept) == pytest.approx(30, abs=0.1)
+    script = once(status(429, headers={"Retry-After": "3600"}))
+    with pytest.warns(DescoreWarning, match=r"the server asks to wait 3,600 s: .*limits\.deadline"):
+        collect(tmp_path, pairs, script, "data.limit=1", limits={"concurrency": 1}, out="long")
 
 
 def test_requests_and_tokens_a_minute_are_kept(tmp_path, pairs, monkeypatch):

@@ -7,10 +7,10 @@ import pytest
 from descore.chains import asking
 from descore.chains.collect import collect_chains
 from descore.chains.estimate import estimate_collection
-from descore.chains.records import read_candidates
 from descore.config_model import SettingsError
 from descore.errors import DescoreError
 from tests.chains.conftest import make_config
+from tests.chains.made import read_candidates
 from tests.chains.stub_teacher import GOOD, StubTeacher, cut, right, rubbish, status
 
 CANARY = "sk-canary-7f3a9"

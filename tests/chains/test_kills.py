@@ -13,8 +13,8 @@ import pytest
 import descore
 from descore.chains.collect import collect_chains
 from descore.chains.ledger import Ledger, Prices
-from descore.chains.records import read_candidates
 from tests.chains.conftest import make_config
+from tests.chains.made import read_candidates
 from tests.chains.stub_teacher import TOKENS_IN, TOKENS_OUT, StubTeacher, right
 
 COLLECT = """

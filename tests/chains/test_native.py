@@ -7,10 +7,10 @@ import pytest
 from descore.chains import native
 from descore.chains.collect import collect_chains
 from descore.chains.estimate import estimate_collection
-from descore.chains.records import read_candidates
 from descore.errors import ConfigError
 from descore.scorer import Scorer
 from tests.chains.conftest import make_config
+from tests.chains.made import read_candidates
 from tests.conftest import RUBRIC, build_micro
 
 

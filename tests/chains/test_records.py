@@ -3,8 +3,9 @@ from dataclasses import replace
 
 import pytest
 
-from descore.chains.records import Candidate, ChainRun, RequestFault, append_candidates, read_candidates
+from descore.chains.records import Candidate, ChainRun, RequestFault, append_candidates
 from descore.errors import DataError
+from tests.chains.made import read_candidates
 
 
 def candidate(row=0, side="a", number=0, **fields):

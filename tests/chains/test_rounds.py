@@ -51,6 +51,12 @@ def test_rounds_of_other_settings_are_refused(finished, tmp_path):
         run_rounds(finished)
 
 
+def test_settings_may_change_until_something_came(tmp_path):
+    for learn_from in ("start", "last"):
+        with pytest.raises(ConfigError, match=r"none\.csv: no such file"):
+            run_rounds(make_rounds(tmp_path, tmp_path / "none.csv", learn_from=learn_from))
+
+
 def test_a_config_that_is_not_there_is_named(tmp_path):
     config = make_rounds(tmp_path, sft=tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match=r"sft: .*none.yaml cannot be read"):

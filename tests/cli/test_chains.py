@@ -152,6 +152,30 @@ def test_check_writes_a_page(descore, collected, tmp_path):
     assert json.loads(descore("chains", "check", collected, "--json").stdout)["rejected"]["answer"] == 1
 
 
+def test_a_page_never_replaces_a_table(descore, collected):
+    table = collected / "chains.jsonl"
+    before = table.read_bytes()
+    result = descore("chains", "check", collected, "--out", table)
+    assert (result.exit_code, table.read_bytes()) == (3, before)
+    assert f"--out: found {table}, expected a page, such as report.html" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("maps", "message"),
+    [
+        (["VQ"], "--map VQ: expected NAME=DIMENSION, the dimension one of subject, "),
+        (["VQ=styl"], "--map VQ=styl: expected NAME=DIMENSION, the dimension one of subject, "),
+        (["VQ=style", "VQ=subject"], "--map VQ=style: VQ is there twice; map each rating once"),
+    ],
+    ids=["alone", "unknown", "twice"],
+)
+def test_a_wrong_mapping_is_named(descore, tmp_path, maps, message):
+    options = [text for each in maps for text in ("--map", each)]
+    result = descore("chains", "weak-marks", tmp_path / "none.csv", *options, "--out", tmp_path / "weak.jsonl")
+    assert (result.exit_code, result.stderr.count("\n")) == (3, 1)
+    assert message in result.stderr
+
+
 def test_weak_marks_are_made_of_ratings(descore, tmp_path):
     row = {"prompt": "a", "video_a": "a.mp4", "video_b": "b.mp4", "preference": "a", "rating_a.VQ": 5, "rating_b.VQ": 1}
     table = write_table(tmp_path / "rated.csv", [row])

@@ -7,6 +7,7 @@ them, and the first answer says what a request of this kind takes."""
 import asyncio
 import math
 import random
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from descore.chains.messages import TokenEstimate, chat_body, estimate_tokens, f
 from descore.chains.records import RequestFault
 from descore.chains.server import Answer, TeacherError, TeacherServer, open_server
 from descore.chains.tasks import AskedWith, ChainTask
-from descore.errors import ConfigError, DescoreError, VideoError
+from descore.errors import ConfigError, DescoreError, DescoreWarning, VideoError
 from descore.video.reader import read_clip
 
 MissingChains = tuple[ChainTask, Sequence[int]]
@@ -207,8 +208,9 @@ class _Asker:
         self.keep(request.task, request.number, ChainOutcome(answer=None, fault=fault, cost=cost, seconds=seconds))
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= self.limits.max_failures:
-            reason = f"{self._failed_in_a_row} requests in a row failed, the last one since {error}"
-            self._stop(reason, at_fault=True)
+            count = self._failed_in_a_row
+            what = "a request failed, since" if count == 1 else f"{count} requests in a row failed, the last one since"
+            self._stop(f"{what} {error}", at_fault=True)
 
     async def _reserve(self, request: _Request) -> int | None:
         """A place in the ledger, once the rates allow the request and the budget has room; None if the run is over."""
@@ -243,6 +245,9 @@ class _Asker:
 
     async def _pause(self, attempt: int, wait: float) -> None:
         """Wait before a request is repeated. While a server asks to wait, nothing else is sent either."""
+        if wait > _LONGEST_WAIT:
+            advice = "wait with it, or stop and give the same command later; limits.deadline bounds a run"
+            warnings.warn(f"the server asks to wait {wait:,.0f} s: {advice}", DescoreWarning, stacklevel=2)
         self._not_before = max(self._not_before, monotonic() + wait)
         longest = min(_FIRST_WAIT * 2.0**attempt, _LONGEST_WAIT)
         pause = random.uniform(longest / 2, longest)
@@ -251,19 +256,17 @@ class _Asker:
 
     async def _settle(self, place: int, request: _Request, answer: Answer, *, cost: float, seconds: float) -> None:
         """Keep an answer, and only then settle it: a kill between the two loses money on paper, and no answer."""
-        tokens_in, tokens_out = answer.tokens_in, answer.tokens_out
-        stated = tokens_in is not None and tokens_out is not None
         outcome = ChainOutcome(
             answer=answer,
             fault=None,
-            tokens_in=tokens_in or 0,
-            tokens_out=tokens_out or 0,
-            cost=cost + self.ledger.cost_of(place, (tokens_in or 0, tokens_out or 0) if stated else None),
+            tokens_in=answer.tokens_in or 0,
+            tokens_out=answer.tokens_out or 0,
+            cost=cost + self.ledger.cost_of(place, answer.tokens),
             seconds=seconds,
         )
         self.keep(request.task, request.number, outcome)
         async with self._settled:
-            if stated:
+            if answer.tokens is not None:
                 self.ledger.settle(place, tokens_in=outcome.tokens_in, tokens_out=outcome.tokens_out)
                 self._ratio = max(self._ratio, outcome.tokens_in / request.estimate.most)
             else:
@@ -274,11 +277,11 @@ class _Asker:
 
     async def _settle_error(self, place: int, error: TeacherError) -> float:
         async with self._settled:
-            cost = (
-                self.ledger.settle_unknown(place)
-                if error.billed
-                else self.ledger.settle(place, tokens_in=0, tokens_out=0)
-            )
+            if error.billed and error.tokens is None:
+                cost = self.ledger.settle_unknown(place)
+            else:
+                tokens_in, tokens_out = error.tokens or (0, 0)
+                cost = self.ledger.settle(place, tokens_in=tokens_in, tokens_out=tokens_out)
             if error.ends_run:
                 self._stop(str(error), at_fault=True)
             self._settled.notify_all()

@@ -19,7 +19,7 @@ from descore.chains.config import CollectConfig
 from descore.chains.ledger import Ledger
 from descore.chains.messages import chat_body
 from descore.chains.records import RequestFault
-from descore.chains.server import Answer
+from descore.chains.server import Answer, fault_of_answer
 from descore.chains.tasks import AskedWith, ChainTask
 from descore.errors import DataError, VideoError
 from descore.io import atomic_write, parse_json_object
@@ -178,8 +178,9 @@ def _outcome_of(
         )
     except (LookupError, TypeError, ValueError, AttributeError):
         raise DataError(str(file), line, "has no chat completion; expected choices with a message, and usage") from None
-    cost = ledger.cost_of(place, tokens)
-    return ChainOutcome(answer=answer, fault=None, tokens_in=tokens[0], tokens_out=tokens[1], cost=cost)
+    cost, fault = ledger.cost_of(place, tokens), fault_of_answer(answer)
+    known = None if fault else answer
+    return ChainOutcome(answer=known, fault=fault, tokens_in=tokens[0], tokens_out=tokens[1], cost=cost)
 
 
 def _reason(record: Mapping[str, Any], body: object) -> str:

@@ -63,8 +63,10 @@ class LeakTests:
         left_out = ""
         if tests and 0 < len(self._sign) < _LEAST:
             left_out = f"{len(self._sign):,} decided pairs are too few for the tests of pairs, which need {_LEAST}"
+        elif not tests and len(self._texts) >= _LEAST:
+            left_out = f"all {len(self._texts):,} labels are the same"
         counted = {"tested": len(self._sign) or len(self._texts), "left_out": left_out}
-        return {**tests, **counted, "findings": _findings(tests, sees)}
+        return {**tests, **counted, "findings": _findings(tests, sees, pairs=bool(self._sign))}
 
     def _by_verdict(self) -> dict[str, Any]:
         sign_B, group_B = np.array(self._sign), np.array(self._prompts, np.str_)
@@ -85,8 +87,9 @@ class LeakTests:
 
     def _by_words(self) -> dict[str, Any]:
         liked_N, group_N = np.array(self._liked), np.array(self._groups, np.str_)
-        class_N = liked_N > np.median(liked_N)
-        if len(np.unique(class_N)) < 2:
+        middle = np.median(liked_N)
+        class_N = liked_N > middle if liked_N.max() > middle else liked_N == middle  # most have the highest rating
+        if class_N.all():
             return {}
         words = judge_by_words(self._texts, class_N, group_N)
         verdict_N = judge_by_features(np.array(self._verdicts), class_N, group_N)
@@ -125,14 +128,14 @@ def _plain(figure: Any) -> dict[str, Any]:  # noqa: ANN401  # a Figure
     return {name: None if value != value else float(value) for name, value in values.items()} | {"n": figure.n}
 
 
-def _findings(tests: Mapping[str, Any], sees: Mapping[str, int]) -> list[str]:
+def _findings(tests: Mapping[str, Any], sees: Mapping[str, int], *, pairs: bool) -> list[str]:
     found = [
         f"{count:,} chains are of a teacher that was shown people's {what}: their agreement is no evidence"
         for what, count in sees.items()
         if what != "nothing"
     ]
     alone = {name: tests[name]["value"] or 0.0 for name in ("exchanged", "words", "verdict") if name in tests}
-    if alone and max(alone.values()) >= _SURE:
+    if pairs and alone and max(alone.values()) >= _SURE:  # of a rated clip, one chain may tell all
         found.append(
             f"one chain alone tells for {max(alone.values()):.0%} of pairs which clip people prefer, without the other "
             "clip: the label may have leaked"

@@ -14,11 +14,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from descore.chains.config import CollectConfig
 from descore.chains.filtering import STEPS, FilterConfig, FilteredChain, FilteredRow, filter_candidates
-from descore.chains.records import Candidate, ChainRun, PairSide
+from descore.chains.records import Candidate, ChainRun, PairSide, parse_candidate
 from descore.chains.source import ChainRow, ChainSourceTable, read_chain_source
 from descore.chains.tasks import read_asked_with
 from descore.data.tables import TableRow
@@ -30,7 +28,6 @@ from descore.training.config_file import read_config
 from descore.types import DIMENSIONS, Mark, Pair
 
 STAGE_2_FILE = "stage2.jsonl"
-_CANDIDATE = TypeAdapter(Candidate)
 _ORIGIN = ("teacher", "teacher_settings", "teacher_sees")
 """Columns of a row on where its chains come from."""
 _ORIGIN_OF_SIDE = ("chain_key", "chain_seed", "chain_time", "chain_cost")
@@ -50,7 +47,8 @@ class CandidateIndex:
             try:
                 row, place = int(record["row"]), (record["side"] or "", int(record["number"]))
             except (KeyError, TypeError, ValueError):
-                raise self._fault(line, "no candidate's row, side and number") from None
+                reason = "no candidate's row, side and number; delete the line to ask again"
+                raise DataError(str(self.path), line, reason) from None
             lines, failed = self._lines.setdefault(row, {}), record.get("error") is not None
             if not failed or lines.get(place, (0, 0, True))[2]:
                 lines[place] = (offset, line, failed)
@@ -69,12 +67,7 @@ class CandidateIndex:
 
     def _candidate(self, file: Any, offset: int, line: int) -> Candidate:  # noqa: ANN401
         file.seek(offset)
-        record = parse_json_object(file.readline(), file=self.path, line=line)
-        try:
-            return _CANDIDATE.validate_python(record)
-        except ValidationError as error:
-            fault = error.errors(include_url=False)[0]
-            raise self._fault(line, f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+        return parse_candidate(file.readline(), self.path, line)
 
     def _records(self) -> Iterator[tuple[int, int, dict[str, Any]]]:
         """Line, offset and record of each whole line."""
@@ -86,9 +79,6 @@ class CandidateIndex:
                 if text.endswith(b"\n"):
                     yield line, offset, parse_json_object(text.rstrip(), file=self.path, line=line)
                 offset += len(text)
-
-    def _fault(self, line: int, reason: str) -> DataError:
-        return DataError(str(self.path), line, f"{reason}; delete the line to ask again")
 
 
 def filter_run(run: ChainRun, source: ChainSourceTable, settings: FilterConfig, *, rubric: str) -> dict[str, Any]:

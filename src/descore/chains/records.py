@@ -9,13 +9,13 @@ chains.jsonl       what the filters chose: a table that `descore train` reads
 rejected.jsonl     what they rejected, with the reason
 summary.json       the counts of both
 
-In: candidates. Out: the same read back, the last one of each place and number."""
+In: candidates. Out: the same read back, in the order in which they came."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -33,8 +33,8 @@ class RequestFault:
 
     kind: str
     """unreadable (the video), refused (by the server, or its filter), limited (429), server (5xx), unreachable,
-    timeout, cut (the stream ended early), too_much (for the limit of tokens) or format (what came is no chat
-    completion)."""
+    timeout, cut (the stream ended early), too_much (for the limit of tokens), empty (it has no text) or format (what
+    came is no chat completion)."""
     message: str
 
 
@@ -151,23 +151,13 @@ def iterate_candidates(folder: Path) -> Iterator[Candidate]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.endswith(b"\n"):
-                yield _candidate(parse_json_object(line.rstrip(), file=path, line=number), path, number)
+                yield parse_candidate(line, path, number)
 
 
-def read_candidates(folder: Path) -> list[Candidate]:
-    """The answers of a run: the last one of each place and number, ordered by these.
-
-    An answer is never replaced by a later error. DataError for a line that is no candidate."""
-    last: dict[tuple[int, PairSide | None, int], Candidate] = {}
-    for candidate in iterate_candidates(folder):
-        if candidate.error is None or (before := last.get(candidate.place)) is None or before.error is not None:
-            last[candidate.place] = candidate
-    return [last[place] for place in sorted(last, key=lambda place: (place[0], place[1] or "", place[2]))]
-
-
-def _candidate(record: dict[str, Any], path: Path, line: int) -> Candidate:
+def parse_candidate(text: bytes, path: Path, line: int) -> Candidate:
+    """The candidate of a journal's line. DataError if it is none."""
     try:
-        return _CANDIDATES.validate_python(record)
+        return _CANDIDATES.validate_python(parse_json_object(text.rstrip(), file=path, line=line))
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         name = ".".join(map(str, fault["loc"])) or "line"

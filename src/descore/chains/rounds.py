@@ -90,8 +90,9 @@ def _check_plan(config: RoundsConfig) -> None:
             plan[name] = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{name}: {file} cannot be read as text ({error})") from None
-    path = config.out / PLAN_FILE
-    if not path.is_file():
+    path, first = config.out / PLAN_FILE, config.out / "round-1"
+    begun = (first / ROUND_FILE).is_file() or ChainRun(first / "collect").candidates.is_file()
+    if not path.is_file() or not begun:  # an earlier call may have ended before anything came
         atomic_write(path, json.dumps(plan, indent=1) + "\n")
         return
     former = read_json_object(path)

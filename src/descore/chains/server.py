@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from descore.chains.config import TeacherConfig
+from descore.chains.records import RequestFault
 from descore.errors import ConfigError, DescoreError, how_to_install
 
 _PACKAGES = ("openai", "aiolimiter", "yaml")
@@ -47,6 +48,21 @@ class Answer:
     """None: the server did not state them."""
     tokens_out: int | None
 
+    @property
+    def tokens(self) -> tuple[int, int] | None:
+        """In and out; None unless the server stated both."""
+        return None if self.tokens_in is None or self.tokens_out is None else (self.tokens_in, self.tokens_out)
+
+
+def fault_of_answer(answer: Answer) -> RequestFault | None:
+    """Why what came to its end is no answer: the server's filter stopped it, or it is empty. An answer that was cut off
+    at its limit is one, since another try would be cut off too."""
+    if answer.finish == "content_filter":
+        return RequestFault(kind="refused", message="the server's filter of contents stopped the answer")
+    if not answer.text.strip() and answer.finish != "length":
+        return RequestFault(kind="empty", message="the answer is empty")
+    return None
+
 
 class TeacherError(DescoreError):
     """A request that gave no answer."""
@@ -58,13 +74,16 @@ class TeacherError(DescoreError):
         *,
         again: bool = False,
         billed: bool = False,
+        tokens: tuple[int, int] | None = None,
         ends_run: bool = False,
         wait: float = 0.0,
     ) -> None:
-        """kind: see `RequestFault`. again: another try may do. billed: the server may have counted tokens. ends_run:
-        every other request would fail as well. wait: seconds that the server asks for."""
+        """kind: see `RequestFault`. again: another try may do. billed: the server may have counted tokens. tokens: in
+        and out, where it stated them. ends_run: every other request would fail as well. wait: seconds that the server
+        asks for."""
         super().__init__(message)
-        self.kind, self.again, self.billed, self.ends_run, self.wait = kind, again, billed, ends_run, wait
+        self.kind, self.again, self.billed, self.tokens = kind, again, billed, tokens
+        self.ends_run, self.wait = ends_run, wait
 
 
 def require_packages(modules: Sequence[str] = _PACKAGES) -> None:
@@ -216,8 +235,10 @@ class _Collected:
         self._model, self._most, self._length = model, most, 0
         self._finish: str | None = None
         self._usage: Any = None
+        self._begun = False
 
     def add(self, chunk: Any) -> None:  # noqa: ANN401  # of the client
+        self._begun = True
         self._usage = getattr(chunk, "usage", None) or self._usage
         self._model = getattr(chunk, "model", None) or self._model
         for choice in (chunk.choices or [])[:1]:
@@ -239,11 +260,12 @@ class _Collected:
             )
 
     def answer(self) -> Answer:
+        if not self._begun:
+            message = "no piece of a streamed chat completion came; is teacher.base_url the address of such a server?"
+            raise TeacherError("format", message, again=True, billed=True)
         if self._finish is None:
             raise TeacherError("cut", "the stream ended before the answer did", again=True, billed=True)
-        if self._finish == "content_filter":
-            raise TeacherError("refused", "the server's filter of contents stopped the answer", billed=True)
-        return Answer(
+        answer = Answer(
             text="".join(self._texts["text"]),
             thinking="".join(self._texts["thinking"]) or None,
             finish=self._finish,
@@ -251,6 +273,11 @@ class _Collected:
             tokens_in=_count(self._usage, "prompt_tokens"),
             tokens_out=_count(self._usage, "completion_tokens"),
         )
+        if fault := fault_of_answer(answer):
+            raise TeacherError(
+                fault.kind, fault.message, again=fault.kind == "empty", billed=True, tokens=answer.tokens
+            )
+        return answer
 
 
 def _count(usage: Any, name: str) -> int | None:  # noqa: ANN401

@@ -61,8 +61,9 @@ def check_lines(record: Mapping[str, Any]) -> Iterator[str]:
     yield f"duplicates: {_count(duplicates['chains'], 'chain')}, {duplicates['words']:,} by their words alone"
     leak = record["leak"]
     tests = ", ".join(f"{words} {_share(leak[name])}" for name, words in _TESTS.items() if name in leak)
-    yield f"leak: {tests}" if tests else f"leak: not tested, {leak['tested']:,} labelled chains are too few"
-    if leak["left_out"]:
+    why = leak["left_out"] or f"{leak['tested']:,} labelled chains are too few"
+    yield f"leak: {tests or f'not tested, {why}'}"
+    if tests and leak["left_out"]:
         yield f"leak: {leak['left_out']}"
     yield from (f"leak: {finding}" for finding in leak["findings"])
     if tests and not leak["findings"]:

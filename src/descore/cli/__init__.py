@@ -74,6 +74,8 @@ def main() -> None:
     except USAGE_ERROR as error:
         message = error.format_message().replace(": Value error, ", ": ")  # which newer releases of Typer put there
         command = error.ctx.command_path if error.ctx else "descore"
+        if not message:  # a group without a command, whose help was printed
+            sys.exit(error.exit_code)
         if message.startswith("Missing "):  # an option's choices follow in a list
             message = " ".join(message.split())
         if "\n" in message:  # the help, where arguments are missing

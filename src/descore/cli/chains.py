@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from descore.cli import options as opt
-from descore.cli.errors import echo, reported_errors, reported_settings_errors
+from descore.cli.errors import check_page, echo, reported_errors, reported_settings_errors
 from descore.errors import VideoError
 
 if TYPE_CHECKING:
@@ -227,6 +227,8 @@ def check(
     with reported_errors(debug=debug):
         from descore.chains.checking import MOST_SHOWN, check_chains
 
+        if out is not None:
+            check_page(out)
         checked = check_chains(path, shown=0 if out is None else MOST_SHOWN)
         if out is not None:
             from descore.io import atomic_write
@@ -304,10 +306,16 @@ def weak_marks(
         from descore.chains.output import write_weak_marks
         from descore.cli.output import with_count
         from descore.errors import ConfigError
+        from descore.types import DIMENSIONS
 
         pairs = [text.partition("=") for text in mapping]
-        if wrong := next(("".join(parts) for parts in pairs if not (parts[0] and parts[2])), None):
-            raise ConfigError(f"--map {wrong}: expected NAME=DIMENSION, such as VQ=style")
+        names = [name for name, _, _ in pairs]
+        for name, sign, dimension in pairs:
+            if not name or dimension not in DIMENSIONS:
+                expected = f"NAME=DIMENSION, the dimension one of {', '.join(DIMENSIONS)}"
+                raise ConfigError(f"--map {name}{sign}{dimension}: expected {expected}")
+            if names.count(name) > 1:
+                raise ConfigError(f"--map {name}={dimension}: {name} is there twice; map each rating once")
         settings = FilterConfig(
             weak_marks={name: dimension for name, _, dimension in pairs},  # type: ignore[misc]  # pydantic checks it
             rating_range=(lowest, highest),

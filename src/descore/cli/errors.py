@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TextIO
 
 import typer
@@ -71,6 +72,15 @@ def reported_settings_errors(*, debug: bool) -> Iterator[None]:
             raise
         echo(error.page, err=True)
         raise typer.Exit(error.exit_code) from None
+
+
+def check_page(out: Path) -> None:
+    """ConfigError unless a page can be written there: by its suffix, so that it never takes the place of a table."""
+    from descore.io import check_place
+
+    if out.suffix.lower() not in (".html", ".htm") or out.is_dir():
+        raise ConfigError(f"--out: found {out}, expected a page, such as report.html")
+    check_place(out)
 
 
 def _discard_output() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from descore.cli import options as opt
-from descore.cli.errors import echo, print_error, reported_errors
+from descore.cli.errors import check_page, echo, print_error, reported_errors
 from descore.errors import ConfigError, DescoreError, VideoError
 
 if TYPE_CHECKING:
@@ -333,13 +333,10 @@ def report(
         from descore.cli.pairs import report_table
         from descore.data.tables import is_sharded, is_table
         from descore.evaluation.runs import RUN_FILE, read_run
-        from descore.io import atomic_write, check_place
+        from descore.io import atomic_write
         from descore.report.page import render
 
-        # By its suffix, so that a page never takes the place of a table.
-        if out.suffix.lower() not in (".html", ".htm") or out.is_dir():
-            raise ConfigError(f"--out: found {out}, expected a page, such as report.html")
-        check_place(out)
+        check_page(out)
         tables = [folder for folder in folders if is_table(folder) and (not folder.is_dir() or is_sharded(folder))]
         if column is not None and not tables:
             raise ConfigError("--column: for a scored table; leave it out")

@@ -16,6 +16,7 @@ from experiments.generator.flow import generate
 from experiments.generator.model import Generator
 from experiments.generator.rewards import enlarged_frames
 from experiments.generator.world import FPS
+from experiments.harness import one_line_errors, positive
 
 from descore.rewards import RewardFunction, RewardMonitor
 from descore.video.encoder import write_mp4
@@ -27,14 +28,15 @@ def make_clips(generator: Generator, prompt: str, seeds: list[int]) -> list[np.n
     return [enlarged_frames(frames) for frames in generate(generator, [prompt] * len(seeds), seeds)]
 
 
+@one_line_errors()
 def main() -> None:
     """Make clips, score them, keep the best."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--generator", type=Path, required=True)
     parser.add_argument("--prompt", required=True)
-    parser.add_argument("--n", type=int, default=16, help="clips (default 16)")
+    parser.add_argument("--n", type=positive, default=16, help="clips (default 16)")
     parser.add_argument("--model", default="tiny", help="reward model: a checkpoint, or tiny")
-    parser.add_argument("--samples", type=int, default=4, help="chains of thought for each clip (default 4)")
+    parser.add_argument("--samples", type=positive, default=4, help="chains of thought for each clip (default 4)")
     parser.add_argument("--out", type=Path, default=Path("best.mp4"))
     options = parser.parse_args()
 
@@ -52,7 +54,7 @@ def main() -> None:
     for index, error in result.errors.items():
         print(f"clip {index} has no reward: {error}")
     if len(result.errors) == len(clips):
-        raise SystemExit("no clip has a reward")
+        raise SystemExit("error: no clip has a reward")
 
     best = result.scores[order[0]]
     if best.thinking:

@@ -8,7 +8,9 @@ Shapes: N items (pairs, clips or marks)."""
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +22,7 @@ import transformers
 from numpy.typing import NDArray
 
 from descore.data.schema import OVERALL
-from descore.errors import ConfigError
+from descore.errors import ConfigError, DescoreError
 from descore.evaluation.benchmarks import Judgements, find_benchmark, load
 from descore.evaluation.judges import Judge, ModelJudge
 from descore.evaluation.results import Records, key_of, margins_of
@@ -40,6 +42,28 @@ FIRST_PAIR = 10**6
 """Number of a seed's first training pair, times one more than the seed: beyond all that the bundled model has seen."""
 UNSEEN = ("I see footage", "I see real footage")
 """How a chain begins that takes a drawn clip for real footage; the second in older models."""
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """What a user can correct is one line on standard error, and the exit code 1; Ctrl-C gives 130."""
+    try:
+        yield
+    except DescoreError as error:
+        raise SystemExit(f"error: {error}") from None
+    except OSError as error:
+        where = "" if error.filename is None else f"{error.filename}: "
+        raise SystemExit(f"error: {where}{error.strerror or error}") from None
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, as a type of argparse."""
+    if (number := int(text)) < 1:
+        raise ArgumentTypeError(f"must be 1 or more, got {number}")
+    return number
 
 
 def quiet() -> None:

@@ -29,7 +29,7 @@ from experiments.generator.model import Generator
 from experiments.generator.rewards import RewardScorer, open_rewards
 from experiments.generator.sheets import write_sheet
 from experiments.generator.world import Ask, Frames, Part, ask
-from experiments.harness import format_figure, markdown_table, quiet, write_record
+from experiments.harness import format_figure, markdown_table, one_line_errors, positive, quiet, write_record
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
 DEFAULT_REWARDS = ("think", "chains", "off", "sharpness", "jerk", "random")
@@ -61,15 +61,16 @@ class Cell:
         return f"seed-{self.seed}/prompt-{self.prompt:03d}/{index:03d}"
 
 
+@one_line_errors()
 def main() -> None:
     """Make, score and judge what is missing, and print the curves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="folder of a grown generator")
     parser.add_argument("--rewards", nargs="+", default=list(DEFAULT_REWARDS), help="names, or NAME=CHECKPOINT")
-    parser.add_argument("--prompts", type=int, default=16)
-    parser.add_argument("--most", type=int, default=64, help="clips of each prompt and seed")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"of sampling (default {STEPS})")
+    parser.add_argument("--prompts", type=positive, default=16)
+    parser.add_argument("--most", type=positive, default=64, help="clips of each prompt and seed")
+    parser.add_argument("--seeds", type=positive, default=3)
+    parser.add_argument("--steps", type=positive, default=STEPS, help=f"of sampling (default {STEPS})")
     parser.add_argument("--guidance", type=float, default=GUIDANCE, help=f"of sampling (default {GUIDANCE:g})")
     parser.add_argument("--out", type=Path, default=Path("runs/best_of"))
     options = parser.parse_args()
@@ -79,10 +80,11 @@ def main() -> None:
         for seed in range(options.seeds)
         for prompt in range(options.prompts)
     ]
+    model, rewards = Generator.load(options.model), open_rewards(options.rewards)
     sampling = {"steps": options.steps, "guidance": options.guidance}
     _check_plan({"generator": folder_digest(options.model), **sampling}, out=options.out)
-    make_clips(cells, Generator.load(options.model), most=options.most, **sampling)
-    for name, scorer in {JUDGED: None, **open_rewards(options.rewards)}.items():
+    make_clips(cells, model, most=options.most, **sampling)
+    for name, scorer in {JUDGED: None, **rewards}.items():
         score_clips(cells, name, scorer, most=options.most)
     groups = [read_group(cell, most=options.most) for cell in cells]
     record = {**findings(groups, most=options.most), "seconds": costs(cells)}

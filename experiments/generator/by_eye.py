@@ -26,7 +26,7 @@ from experiments.generator.judge import Seen, look
 from experiments.generator.model import Generator
 from experiments.generator.sheets import write_sheet
 from experiments.generator.world import ACTIONS, Part, ask
-from experiments.harness import format_figure, markdown_table, write_record
+from experiments.harness import format_figure, markdown_table, one_line_errors, positive, write_record
 
 CLIPS, A_SHEET = 100, 20
 FIRST = 1000
@@ -41,16 +41,19 @@ WORDS: Mapping[str, tuple[str, ...]] = {
 """By column, what may be written beside `none`."""
 
 
+@one_line_errors()
 def main() -> None:
     """Make sheets and table, or compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="folder of a grown generator")
-    parser.add_argument("--clips", type=int, default=CLIPS)
+    parser.add_argument("--clips", type=positive, default=CLIPS)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--compare", action="store_true")
     parser.add_argument("--record", type=Path, help="where the agreement is written as JSON")
     options = parser.parse_args()
     if not options.compare:
+        if options.model is None:
+            parser.error("expected --model, or --compare once the table is filled")
         make(Generator.load(options.model), clips=options.clips, out=options.out)
         return
     record = compare(options.out)
@@ -98,6 +101,8 @@ def compare(out: Path) -> dict[str, Any]:
 def read_eye(path: Path) -> dict[int, dict[str, str]]:
     """What a person wrote, by clip. ConfigError if nothing is written, DataError for a word that is not the world's."""
     rows: dict[int, dict[str, str]] = {}
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; make sheets and table with --model first")
     with path.open(encoding="utf-8", newline="") as file:
         for line, row in enumerate(csv.DictReader(file), start=2):
             if not any(row[column] for column in WORDS):

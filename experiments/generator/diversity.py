@@ -4,7 +4,8 @@ Two measures, since a generator that gets better loses some unlikeness that nobo
 differ in nearly every pixel from those with the right one.
 
     pixels   root mean square difference of two clips of a prompt, in shares of black to white, at a quarter of the size
-    place    root mean square distance of a shape's track from the mean track of its prompt, in shares of the side
+    place    root mean square distance of a shape's mean place in a clip from the mean of its prompt's clips, in shares
+             of the side
 
 Shapes: T frames, H rows, W columns."""
 
@@ -20,7 +21,9 @@ _SHRINK = 4
 
 
 def pixel_diversity(clips: Sequence[Frames]) -> float:
-    """Of two clips or more of one prompt, the mean over all pairs."""
+    """Of the clips of one prompt, the mean over all pairs; nan for a single clip."""
+    if len(clips) < 2:
+        return float("nan")
     small = [_shrunk(frames) for frames in clips]
     apart = [float(np.sqrt(np.square(one - other).mean())) for one, other in combinations(small, 2)]
     return float(np.mean(apart))

@@ -24,6 +24,7 @@ from torch.nn.functional import logsigmoid
 
 from descore.data.tables import read_rows
 from descore.data.write import table_writer
+from descore.errors import ConfigError
 from descore.io import make_directory
 from descore.rewards import preference_pairs, read_scored, write_pairs, write_scores
 from descore.scorer import Scorer
@@ -119,6 +120,8 @@ class Dpo:
             scorer = Scorer.from_pretrained(row.model)
             write_scores(folder / TABLE, folder / SCORES, scorer=scorer, overwrite=True, **row.sampling_params)
         chosen = preference_pairs(read_scored(folder / SCORES), per_prompt=own.pairs)
+        if not chosen.pairs:
+            raise ConfigError(f"{folder / SCORES}: no two clips of a prompt have unlike rewards; there is no pair")
         write_pairs(chosen, folder / SCORES, out=folder / PAIRS, form="diffusers")
 
 

@@ -34,6 +34,7 @@ from experiments.generator.sheets import write_sheet
 from experiments.generator.words import read_prompts
 from experiments.generator.world import Part, ask, draw
 from experiments.grow_tiny.optimizer import MuonAndAdamW
+from experiments.harness import one_line_errors, positive
 
 MODEL, LOOKS, STATE, LOG, PLAN = "model", "looks", "state.pt", "log.jsonl", "plan.json"
 CLIP_NORM = 1.0
@@ -75,11 +76,12 @@ DRY = GrowthPlan(
 """A test of everything at sizes that show nothing."""
 
 
+@one_line_errors()
 def main() -> None:
     """Grow, or go on growing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/generator"))
-    parser.add_argument("--steps", type=int, help=f"updates (default {GrowthPlan().steps})")
+    parser.add_argument("--steps", type=positive, help=f"updates (default {GrowthPlan().steps})")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dry", action="store_true", help="a few steps of a tiny network")
     options = parser.parse_args()

@@ -55,7 +55,7 @@ def group_advantages(rewards: list[float], *, group: int, comparison: Comparison
         reward_G = np.asarray(rewards[first : first + group], np.float64)
         known_G = ~np.isnan(reward_G)
         value_G = rankdata(reward_G[known_G]) if comparison == "groupwise" else reward_G[known_G]
-        if len(value_G) > 1 and value_G.std() > 0:
+        if len(value_G) > 1 and np.ptp(value_G) > 0:  # the deviation of equal floats may be above 0
             standard_G = torch.from_numpy((value_G - value_G.mean()) / value_G.std()).float()
             advantage_B[first : first + group][torch.from_numpy(known_G)] = standard_G
     return advantage_B

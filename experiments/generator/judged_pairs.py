@@ -26,6 +26,7 @@ from experiments.generator.judge import judge
 from experiments.generator.model import Generator
 from experiments.generator.rewards import enlarged_frames
 from experiments.generator.world import FPS, Part, ask
+from experiments.harness import one_line_errors, positive
 
 TIE = 0.03
 """Of the judge's overall: the picture's part alone moves it by so much between clips that look alike."""
@@ -82,13 +83,14 @@ def write_judged_pairs(
             write(row)
 
 
+@one_line_errors()
 def main() -> None:
     """Write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="folder of a generator")
-    parser.add_argument("--prompts", type=int, default=96)
-    parser.add_argument("--clips", type=int, default=4, help="of each prompt")
-    parser.add_argument("--per-prompt", type=int, default=3, help="pairs of each prompt at most")
+    parser.add_argument("--prompts", type=positive, default=96)
+    parser.add_argument("--clips", type=positive, default=4, help="of each prompt")
+    parser.add_argument("--per-prompt", type=positive, default=3, help="pairs of each prompt at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()

@@ -15,10 +15,12 @@ from typing import Self
 
 import torch
 from diffusers import WanTransformer3DModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from descore.io import atomic_path, atomic_write
+from descore.errors import ConfigError
+from descore.io import atomic_path, atomic_write, read_json_object
 from experiments.generator.words import LENGTH, NOTHING, NUMBERS, UNKNOWN
 
 LEAST_SIGMA = 0.05
@@ -101,10 +103,16 @@ class Generator(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """The generator of a folder."""
-        sizes = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        model = cls(GeneratorConfig(**{**sizes, "patch": tuple(sizes["patch"])}))
-        model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        """The generator of a folder. ConfigError if it holds none."""
+        if missing := [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]:
+            raise ConfigError(f"{folder}: has no {missing[0]}; expected a folder that experiments.generator.grow wrote")
+        sizes = read_json_object(folder / CONFIG_FILE)
+        try:
+            model = cls(GeneratorConfig(**{**sizes, "patch": tuple(sizes["patch"])}))
+            model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        except (KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ConfigError(f"{folder}: is no generator that can be opened ({reason}); grow it anew") from None
         return model.eval()
 
 

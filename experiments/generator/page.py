@@ -21,6 +21,7 @@ from descore.io import atomic_write
 from experiments.generator.best_of import RECORD
 from experiments.generator.curves import TRUTH
 from experiments.generator.progress import TunedRun, read_run
+from experiments.harness import one_line_errors
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 420, 240, 52, 10, 12, 40
 COLOURS = ("#1b6ca8", "#c1440e", "#3d8b37", "#7b3fa0", "#8a6d00", "#00838f", "#555555", "#b0006d")
@@ -183,6 +184,7 @@ def page(*, best_of: Path | None, runs: Sequence[Path]) -> str:
     return str(head + Markup("").join(sections) + Markup("</body></html>\n"))
 
 
+@one_line_errors()
 def main() -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -191,7 +193,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("study.html"))
     options = parser.parse_args()
     if not options.best_of and not options.runs:
-        raise SystemExit("nothing to show; expected --best-of or --runs")
+        parser.error("nothing to show; expected --best-of or --runs")
     atomic_write(options.out, page(best_of=options.best_of, runs=options.runs))
     print(options.out)
 

@@ -6,7 +6,8 @@ where they part.
 Each folder is a run of `tune`. Prints for each run the look with the best truth and the last one, and whether the
 reward still rose between them while the truth fell: then the run has passed its turning point. Then the truth of all
 runs at equal divergence from the start, and at equal seconds, by straight lines between looks. Intervals at 95 %
-resample the prompts of the looks, on which no run trains."""
+resample the prompts of the looks, on which no run trains. The best look is chosen on the same clips, so its truth is a
+little too high, and so is the fall behind it."""
 
 import argparse
 import json
@@ -24,7 +25,7 @@ from descore.evaluation.records import to_plain
 from descore.io import read_records
 from descore.stats.bootstrap import Figure, bootstrap_mean
 from experiments.generator.tuning import LOOKS, PLAN
-from experiments.harness import format_figure, markdown_table, write_record
+from experiments.harness import format_figure, markdown_table, one_line_errors, write_record
 
 LEVELS = (0.25, 0.5, 1.0)
 """Of divergence and of seconds, as shares of the least that a run has reached."""
@@ -131,6 +132,7 @@ def tables(record: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+@one_line_errors()
 def main() -> None:
     """Print, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -20,7 +20,7 @@ from descore.synthetic.rendering import render_scene
 from descore.synthetic.scene import ATTRIBUTES, Scene, is_held_out, with_value
 from experiments.generator.rewards import ENLARGE, open_rewards
 from experiments.generator.world import ACTIONS, FRAMES, SIDE, Frames, Part, ask
-from experiments.harness import format_figure, markdown_table, quiet, write_record
+from experiments.harness import format_figure, markdown_table, one_line_errors, positive, quiet, write_record
 
 CHANGES = ("shape", "colour", "action", "setting", "picture")
 FLAW, STRENGTH = "blur", 0.6
@@ -29,11 +29,12 @@ FIRST = 5000
 """Number of the first prompt, beyond those of the judge's limits."""
 
 
+@one_line_errors()
 def main() -> None:
     """Measure, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rewards", nargs="+", default=["think", "chains", "off"], help="names, or NAME=CHECKPOINT")
-    parser.add_argument("--pairs", type=int, default=40, help="of each kind (default 40)")
+    parser.add_argument("--pairs", type=positive, default=40, help="of each kind (default 40)")
     parser.add_argument("--as-they-are", action="store_true", help="score clips at 64 pixels, not enlarged")
     parser.add_argument("--out", type=Path, help="where the figures are written as JSON")
     options = parser.parse_args()

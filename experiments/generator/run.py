@@ -19,6 +19,7 @@ from experiments.generator.dpo import DpoSettings
 from experiments.generator.grpo import GrpoSettings
 from experiments.generator.refl import ReflSettings
 from experiments.generator.tuning import MODEL, TuningPlan
+from experiments.harness import one_line_errors, positive
 
 PROMPTS, MOST = 16, 64
 UPDATES = {"dpo": 100, "grpo": 60, "refl": 150}
@@ -74,12 +75,13 @@ def steps_of(
     return [best, *trained]
 
 
+@one_line_errors()
 def main() -> None:
     """Print the plan, and do what is left of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="folder of a grown generator")
     parser.add_argument("--siblings", nargs="*", default=[], metavar="NAME=CHECKPOINT", help="further rewards")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=positive, default=3)
     parser.add_argument("--out", type=Path, default=Path("runs/generator_study"))
     parser.add_argument("--only", nargs="*", default=[""], help="beginnings of names of steps")
     parser.add_argument("--plan", action="store_true", help="print the plan alone")

@@ -6,7 +6,8 @@ to hold the noise x + (1 - t) v, so its score is -(x + (1 - t) v) / t, and one s
 
     mean = x + (v + g^2 / (2 t) (x + (1 - t) v)) (t' - t),   deviation = g sqrt(t - t'),   g^2 = a^2 t / (1 - t)
 
-At t = 1, where g has no bound, it is taken at the schedule's second level. `level` is a; 0 is the ordinary equation.
+At t = 1, where g has no bound, it is taken at the schedule's second level. `level` is a; 0 is the ordinary equation,
+whose steps have no probability.
 The last step, to the clip itself, is always an ordinary one: with 10 steps its noise would be 9 levels of grey that
 nothing takes away again. It has no probability, and nothing is trained on it.
 
@@ -23,6 +24,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from descore.errors import ConfigError
 from experiments.generator.flow import GUIDANCE, schedule
 from experiments.generator.model import Generator
 from experiments.generator.words import read_prompts
@@ -52,10 +54,10 @@ class StepNoise:
 
 
 def step_noises(steps: int, *, level: float = LEVEL) -> list[StepNoise]:
-    """The steps of the schedule, from noise to clip."""
-    sigmas = [float(sigma) for sigma in schedule(steps).sigmas]
+    """The steps of the schedule, from noise to clip. ConfigError for fewer than two."""
     if steps < 2:
-        raise ValueError(f"{steps} step; a stochastic sampler needs 2 or more")
+        raise ConfigError(f"steps is {steps}; a stochastic sampler needs 2 or more")
+    sigmas = [float(sigma) for sigma in schedule(steps).sigmas]
     return [
         StepNoise(sigma=now, following=then, spread=level**2 / (1 - min(now, sigmas[1])) if then > 0 else 0.0)
         for now, then in pairwise(sigmas)

@@ -7,17 +7,18 @@ METHOD is dpo, grpo or refl. --set changes fields of the plan (`tuning.TuningPla
 that was stopped goes on with the same command."""
 
 import argparse
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from descore.errors import ConfigError
 from experiments.generator.dpo import Dpo, DpoSettings
 from experiments.generator.grpo import Grpo, GrpoSettings
 from experiments.generator.refl import Refl, ReflSettings
 from experiments.generator.tuning import Method, TuningPlan, tune
-from experiments.harness import quiet
+from experiments.harness import one_line_errors, quiet
 
 METHODS: Mapping[str, tuple[Any, Callable[[Any], Method]]] = {
     "dpo": (DpoSettings(), Dpo),
@@ -25,8 +26,12 @@ METHODS: Mapping[str, tuple[Any, Callable[[Any], Method]]] = {
     "refl": (ReflSettings(), Refl),
 }
 """By name: the settings, and the method of some settings."""
+OPTIONS = ("method", "reward", "watched", "seed")
+"""Fields of the plan that are options of the command."""
+MAY_BE_0 = ("beta", "anchor", "guidance")
 
 
+@one_line_errors()
 def main() -> None:
     """Train, or go on training."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -54,19 +59,28 @@ def with_changes(changes: Sequence[str], plan: TuningPlan, settings: Any) -> tup
         if not homes:
             known = ", ".join(field.name for one in (plan, settings) for field in fields(one))
             raise ConfigError(f"--set: found '{name}', expected one of {known}")
-        value: Any = _typed(getattr(homes[0], name), text, name)
+        value: Any = _typed(homes[0], name, text)
         plan = replace(plan, **{name: value}) if plan in homes else plan
         settings = replace(settings, **{name: value}) if settings in homes else settings
     return plan, settings
 
 
-def _typed(old: object, text: str, name: str) -> object:
-    if not isinstance(old, int | float | str):
+def _typed(home: object, name: str, text: str) -> object:
+    """The value of a field. Numbers are above 0, but for MAY_BE_0."""
+    old, choices = getattr(home, name), get_args(get_type_hints(type(home))[name])
+    if name in OPTIONS or not isinstance(old, int | float | str):
         raise ConfigError(f"--set: {name} has an option of its own")
+    if isinstance(old, str):
+        if text not in choices:
+            raise ConfigError(f"--set: {name} is '{text}', expected one of {', '.join(choices)}")
+        return text
     try:
-        return type(old)(text)
+        value = type(old)(text)
     except ValueError:
         raise ConfigError(f"--set: {name} is '{text}', expected a {type(old).__name__}") from None
+    if not math.isfinite(value) or value < 0 or (value == 0 and name not in MAY_BE_0):
+        raise ConfigError(f"--set: {name} is {text}, expected a number {'from' if name in MAY_BE_0 else 'above'} 0")
+    return value
 
 
 if __name__ == "__main__":

@@ -101,9 +101,9 @@ class Run:
         """The monitor's figures of the rewards since the last call; it warns of the signs of a gamed reward."""
         return self.followed.reward.report() if isinstance(self.followed, ModelScorer) else {}
 
-    def seeds(self, count: int, *, shift: int = 0) -> list[int]:
+    def seeds(self, count: int) -> list[int]:
         """Seeds of clips, others in each update."""
-        first = ((self.plan.seed + 1) * 100_000 + self.update) * 10_000 + shift
+        first = ((self.plan.seed + 1) * 100_000 + self.update) * 10_000
         return list(range(first, first + count))
 
 
@@ -120,7 +120,8 @@ def tune(plan: TuningPlan, method: Method, *, generator: Path, out: Path, settin
     ConfigError if `out` holds another run."""
     make_directory(out)
     with lock_directory(out):
-        _check_plan({"generator": folder_digest(generator), "settings": dict(settings), **_plain(plan)}, out=out)
+        planned = {"generator": folder_digest(generator), "settings": dict(settings), **_plain(plan)}
+        _check_plan(planned, out=out)
         run = _open(plan, generator=generator, out=out)
         if not run.update:
             _look(run)
@@ -142,9 +143,11 @@ def _advance(run: Run, method: Method) -> None:
 
 
 def apply_gradients(run: Run) -> float:
-    """Step the optimizer along the gradients, and return their norm before it was bounded by 1."""
+    """Step the optimizer along the gradients, and return their norm before it was bounded by 1. Gradients that are not
+    finite, as of rewards that all failed, change nothing."""
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)
-    run.optimizer.step()
+    if torch.isfinite(norm):
+        run.optimizer.step()
     run.optimizer.zero_grad()
     return float(norm)
 
@@ -162,9 +165,9 @@ def look(run: Run) -> dict[str, Any]:
         for name, values in scorer(clips, prompts, [str(seed) for seed in seeds]).items()
     }
     groups = [clips[first : first + plan.look_clips] for first in range(0, len(clips), plan.look_clips)]
-    rolled = roll_out(run.model, prompts[:: plan.look_clips], seeds[:: plan.look_clips], steps=plan.steps)
+    shown = slice(None, None, plan.look_clips)  # the first of each prompt
+    rolled = roll_out(run.model, prompts[shown], seeds[shown], steps=plan.steps, guidance=plan.guidance)
     captions = [f"{result.overall:.2f} {one.prompt}" for result, one in zip(judged, asks, strict=True)]
-    shown = slice(None, None, plan.look_clips)
     write_sheet(run.out / "sheets" / f"{run.update:04d}.png", clips[shown], captions[shown])
     return {
         "update": run.update,
@@ -176,7 +179,7 @@ def look(run: Run) -> dict[str, Any]:
             "pixels": float(np.mean([pixel_diversity(group) for group in groups])),
             "place": _known_mean([place_diversity(group) for group in groups]),
         },
-        "kl": float(path_kl(run.model, run.start, rolled).mean()),
+        "kl": float(path_kl(run.model, run.start, rolled, guidance=plan.guidance).mean()),
         "seconds": dict(run.seconds),
     }
 
@@ -240,6 +243,7 @@ def _plain(plan: TuningPlan) -> dict[str, Any]:
 
 def _check_plan(values: Mapping[str, Any], *, out: Path) -> None:
     text, file = json.dumps(values, indent=1) + "\n", out / PLAN
-    if file.is_file() and file.read_text(encoding="utf-8") != text:
+    begun = (out / LOOKS).is_file()  # before its first look a run may have ended by a wrong name of a reward
+    if begun and file.is_file() and file.read_text(encoding="utf-8") != text:
         raise ConfigError(f"{out}: holds another run, see {PLAN} there; choose another --out")
     atomic_write(file, text)

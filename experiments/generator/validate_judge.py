@@ -27,7 +27,7 @@ from descore.synthetic.rendering import render_scene
 from descore.synthetic.scene import Count
 from experiments.generator.judge import Seen, look
 from experiments.generator.world import FRAMES, SIDE, Drawn, Frames, Part, draw, draw_backdrop
-from experiments.harness import format_figure, markdown_table, write_record
+from experiments.harness import format_figure, markdown_table, one_line_errors, positive, write_record
 
 Flawed = Callable[[Frames, np.random.Generator], Frames]
 
@@ -37,11 +37,12 @@ LEAST = 0.95
 ends."""
 
 
+@one_line_errors()
 def main() -> None:
     """Validate, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=200, help="drawn clips under each flaw (default 200)")
-    parser.add_argument("--side", type=int, default=SIDE, help=f"width and height in pixels (default {SIDE})")
+    parser.add_argument("--clips", type=positive, default=200, help="drawn clips under each flaw (default 200)")
+    parser.add_argument("--side", type=positive, default=SIDE, help=f"width and height in pixels (default {SIDE})")
     parser.add_argument("--out", type=Path, help="where the figures are written as JSON")
     options = parser.parse_args()
     record = validation(clips=options.clips, side=options.side)

@@ -25,6 +25,7 @@ from descore.synthetic.truth import true_chain, true_preference, true_verdict
 from descore.video.encoder import write_mp4
 from experiments.generator.rewards import enlarged_frames
 from experiments.generator.world import ACTIONS, ASKED, FPS, SIDE, Ask, Part, ask
+from experiments.harness import one_line_errors, positive
 
 VARIED = ("shape", "colour", "action", "setting")
 WRONG, HARD = 0.3, 0.5
@@ -75,10 +76,11 @@ def write_world_pairs(*, count: int, out: Path) -> None:
             write(row)
 
 
+@one_line_errors()
 def main() -> None:
     """Write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=1200, help="pairs (default 1200)")
+    parser.add_argument("--count", type=positive, default=1200, help="pairs (default 1200)")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     write_world_pairs(count=options.count, out=options.out)

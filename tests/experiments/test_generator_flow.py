@@ -142,7 +142,7 @@ def test_noise_levels_fall_and_stay_finite():
     assert all(now.following == then.sigma for now, then in pairwise(noises))
     assert all(0 < one.deviation < 1.5 for one in noises[:-1])
     assert noises[-1].deviation == 0  # nothing would take its noise away
-    with pytest.raises(ValueError, match="2 or more"):
+    with pytest.raises(ConfigError, match="2 or more"):
         sde.step_noises(1)
 
 

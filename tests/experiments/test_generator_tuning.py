@@ -83,6 +83,7 @@ def test_diversity_of_pixels_by_hand():
     assert diversity.pixel_diversity([flat(7), flat(7), flat(7)]) == 0
     assert diversity.pixel_diversity([flat(0), flat(255)]) == pytest.approx(1)
     assert diversity.pixel_diversity([flat(0), flat(255), flat(255)]) == pytest.approx(2 / 3)
+    assert math.isnan(diversity.pixel_diversity([flat(7)]))
 
 
 def test_diversity_of_place_counts_where_shapes_are():
@@ -242,6 +243,8 @@ def test_advantages_are_within_groups():
     far = [0.0, 1.0, 300.0]
     ranks = grpo.group_advantages(far, group=3, comparison="groupwise")
     assert ranks.tolist() == pytest.approx([-1.2247, 0, 1.2247], abs=1e-4)
+    for comparison in ("groupwise", "pointwise"):  # three times .1 has a deviation of 1e-17
+        assert grpo.group_advantages([0.1] * 3, group=3, comparison=comparison).tolist() == [0, 0, 0]
 
 
 def test_a_clip_without_a_reward_has_no_advantage():

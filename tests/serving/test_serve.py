@@ -70,6 +70,7 @@ def test_the_command_scores_an_upload_and_ends_clean(served, tmp_path):
         (["--model", "a=tiny", "--model", "a=tiny"], "two models are called a"),
         (["--timeout", "0"], "timeout"),
         (["--engine", "x"], "engine is 'x'; expected native, vllm"),
+        (["--engine", "vllm", "--quantize", "4bit"], "quantization are for engine native, found 'vllm'"),
         (["--dialect", "flowgrpo"], "unknown; there are flow_grpo, verl_omni"),
         (["--dialect", "openai=0"], "NAME=FPS"),
     ],

@@ -16,7 +16,6 @@ from descore.errors import ConfigError, how_to_install
 
 if TYPE_CHECKING:
     from descore.scorer import Scorer
-    from descore.types import Paradigm
 
 _REQUIRED_PACKAGES = {
     "fastapi": "fastapi",
@@ -147,6 +146,7 @@ def serve(
     allow_urls: AllowUrls = None,
     engines: Engines = None,
     paradigm: opt.ParadigmChoice = None,
+    quantize: opt.Quantize = None,
     batch_size: opt.BatchSize = None,
     device: opt.Device = None,
     workers: Workers = None,
@@ -202,6 +202,7 @@ def serve(
             # beside those, and with more of them than cores every barrier sleeps: a third slower on two cores.
             with ThreadPoolExecutor(1) as opening:
                 opened: dict[str, Any] = {"paradigm": paradigm, "device": device, "batch_size": batch_size}
+                opened["quantize"] = quantize
                 scorers = opening.submit(_open, named, engine_of, **opened).result()
             from descore.serving.app import create_app
 
@@ -305,10 +306,7 @@ def _engines(engines: list[str], *, models: Iterable[str]) -> dict[str, str]:
 def _open(
     named: dict[str, str],
     engine_of: dict[str, str],
-    *,
-    paradigm: "Paradigm | None",
-    device: str | None,
-    batch_size: int | None,
+    **opening: Any,  # noqa: ANN401  # options of `open_scorer`, by their names
 ) -> "dict[str, Scorer]":
     from descore.cli.scoring import open_scorer, progress_bar
 
@@ -316,7 +314,5 @@ def _open(
     with progress_bar() as bar:
         for name, source in named.items():
             bar.add_task(f"opening {source}", total=None)
-            scorers[name] = open_scorer(
-                source, paradigm=paradigm, device=device, batch_size=batch_size, engine=engine_of[name]
-            )
+            scorers[name] = open_scorer(source, **opening, engine=engine_of[name])
     return scorers

@@ -17,6 +17,7 @@ from descore.errors import ConfigError
 from experiments.generator.dpo import Dpo, DpoSettings
 from experiments.generator.grpo import Grpo, GrpoSettings
 from experiments.generator.refl import Refl, ReflSettings
+from experiments.generator.rewards import model_reward
 from experiments.generator.tuning import Method, TuningPlan, tune
 from experiments.harness import one_line_errors, quiet
 
@@ -26,6 +27,8 @@ METHODS: Mapping[str, tuple[Any, Callable[[Any], Method]]] = {
     "refl": (ReflSettings(), Refl),
 }
 """By name: the settings, and the method of some settings."""
+OF_MODELS = ("dpo", "refl")
+"""Methods that follow no hand-made reward."""
 OPTIONS = ("method", "reward", "watched", "seed")
 """Fields of the plan that are options of the command."""
 MAY_BE_0 = ("beta", "anchor", "guidance")
@@ -45,6 +48,8 @@ def main() -> None:
     options = parser.parse_args()
     quiet()
     plan = TuningPlan(method=options.method, reward=options.reward, watched=tuple(options.watched), seed=options.seed)
+    if options.method in OF_MODELS:
+        model_reward(options.reward)  # refused before the first look
     settings, method = METHODS[options.method]
     plan, settings = with_changes(options.changes, plan, settings)
     tune(plan, method(settings), generator=options.generator, out=options.out, settings=asdict(settings))

@@ -376,5 +376,5 @@ def test_best_of_n_keeps_what_it_has_made(grown, tmp_path, monkeypatch, capsys):
     shown = page.page(best_of=tmp_path, runs=[])
     assert "Chosen by off" in shown
     assert shown.count("data:image/png;base64,") == 2  # a sheet for each prompt
-    with pytest.raises(ConfigError, match="other sampling"):
+    with pytest.raises(SystemExit, match="other sampling"):
         run("--most", "4", "--guidance", "1")

@@ -64,6 +64,7 @@ def test_engines_read_its_config_as_transformers_does(tiny, tmp_path):
     assert now.completions == before.completions
 
 
+@pytest.mark.slow
 def test_its_export_has_its_rewards(tiny, tmp_path):
     """In float32 to the bit; in bfloat16, in which its weights are stored, query and head are rounded too."""
     exported = {dtype: export_for_vllm("tiny", tmp_path / str(dtype), dtype=dtype) for dtype in (None, torch.float32)}

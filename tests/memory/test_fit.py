@@ -245,6 +245,7 @@ def test_a_config_that_cannot_be_read_is_one_line(tmp_path):
         read_model("/no/such/place")
 
 
+@pytest.mark.slow
 def test_of_a_mixture_experts_that_learn_are_not_computed():
     config = families.build("qwen3_vl_moe").backbone.config
     scoring, *stages = requirements(config, clip=SMALL, gpu=True)

@@ -230,6 +230,7 @@ def test_a_shape_is_captured_once_and_kept(micro, plain):
     assert_equal(other, write(micro, None, seeds=[7, 8, 9], temperature=1.0)[:2])
 
 
+@pytest.mark.slow
 def test_storage_that_grows_forgets_the_graphs(micro, plain):
     graphs = recorded()
     short = write(micro, graphs, which=[0], limit=20)[:2]
@@ -258,6 +259,7 @@ def test_weights_that_move_forget_the_graphs(monkeypatch):
         assert_equal(write(model, claimed, which=[0], limit=20)[:2], write(model, None, which=[0], limit=20)[:2])
 
 
+@pytest.mark.slow
 def test_graphs_are_bounded(micro, monkeypatch):
     monkeypatch.setattr(decoding, "MOST_GRAPHS", 2)
     graphs = recorded()
@@ -291,6 +293,7 @@ def test_a_compiler_that_fails_is_left_out(micro, plain):
     assert "one CUDA graph a step" in graphs.describe(micro)
 
 
+@pytest.mark.slow
 def test_norms_mlps_and_rotary_are_compiled_in_the_capture(micro, plain):
     """One function for each kind, for all layers, and put back behind the capture."""
     compiled, calls = [], []

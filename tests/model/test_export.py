@@ -183,6 +183,7 @@ def test_bfloat16_is_kept_where_a_checkpoint_has_it(tmp_path):
     assert all(torch.equal(before[name], after[name]) for name in before if "embed_tokens" not in name)
 
 
+@pytest.mark.slow
 def test_adapters_are_merged_and_matrices_may_be_two(tmp_path):
     """A checkpoint in shards, with an adapter, without tied embeddings, and without a row to spare: it is refused, made
     larger as the message says, and then exported."""

@@ -191,6 +191,7 @@ def test_a_lone_surrogate_can_be_written(runs):
     assert "half a letter: \N{REPLACEMENT CHARACTER}" in render([odd]).encode().decode()
 
 
+@pytest.mark.slow
 def test_many_clips_make_no_larger_page(tmp_path, html):
     large = render(made_runs(tmp_path, prompts=40), stress=[made_stress()])
     assert large.count("<") < 1.15 * html.count("<")

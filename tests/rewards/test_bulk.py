@@ -50,6 +50,7 @@ def test_rewards_are_those_of_single_scores(folder, scorer):
         assert (row.samples, row.std, row.truncated) == (1, None, one.truncated)
 
 
+@pytest.mark.slow
 def test_workers_change_no_reward(folder, scorer):
     table = make_table(folder, count=8)
     alone, ahead = (list(score_table(table, scorer=scorer, workers=n, **SAMPLED)) for n in (0, 2))

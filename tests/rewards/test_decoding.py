@@ -31,6 +31,7 @@ def test_clips_come_in_order(workers):
     assert outcomes(videos, workers=workers) == list(zip(videos, sources, strict=True))
 
 
+@pytest.mark.slow
 def test_a_dead_worker_costs_one_clip():
     got = dict(outcomes(["0", "kill", "1", "crash", "2", "exit", "3"], workers=2))
     assert got["kill"] == "the process that decoded it died of SIGKILL; a damaged file, or too little memory"

@@ -69,6 +69,7 @@ def work_of(table):
     return missing, pa.parquet.read_table(run.work), list(run.keys)
 
 
+@pytest.mark.slow
 def test_what_the_nodes_do_gives_the_rows_of_one_process(folder, choice, checkpoint):
     table = folder / "t.jsonl"
     videos = ["clips/0.mp4", "clips/text.mp4", "absent.mp4", "clips/1.mp4", "", "clips/2.mp4"]

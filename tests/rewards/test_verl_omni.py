@@ -107,6 +107,7 @@ def test_pictures_and_prompts_of_the_extra_info(scorer, clips, calls):
     assert len(calls) == 2
 
 
+@pytest.mark.slow
 def test_fps_by_yaml_before_the_clips_own(scorer, clips, calls, monkeypatch):
     alone = {fps: scorer.score(clips[0], prompt="a dog", fps=fps).score for fps in (2, 4, 8)}
     assert len(set(alone.values())) == 3
@@ -129,6 +130,7 @@ def test_a_caller_inside_a_running_loop_may_wait(scorer, clips, expected):
     assert asyncio.run(inside()) == pytest.approx(float(expected[0]), abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("calls")
 @pytest.mark.filterwarnings("ignore::descore.errors.DescoreWarning")
 def test_a_failed_clip_fails_alone(scorer, clips, expected):

@@ -61,6 +61,7 @@ def calls_that_trust(source: str) -> list[int]:
     return opening
 
 
+@pytest.mark.slow
 def test_no_call_lets_a_checkpoint_run_code():
     root = Path(descore.__file__).parent
     lines = {str(file.relative_to(root)): calls_that_trust(file.read_text()) for file in root.rglob("*.py")}

@@ -144,6 +144,7 @@ def test_rotation_keeps_the_last_and_drops_what_was_given_up(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-4", "checkpoint-6"}
 
 
+@pytest.mark.slow
 def test_weights_of_another_run_are_named(runs):
     file = runs("cold-start") / "checkpoint-3" / "learned.safetensors"
     odd = sorted(load_file(file))[0]

@@ -54,6 +54,7 @@ def pauses(monkeypatch):
     return seconds
 
 
+@pytest.mark.slow
 def test_videos_are_scored_on_a_server_as_by_the_other_client(client, media):
     pixels = np.full((6, 32, 32, 3), 100, dtype=np.uint8)
     transport = httpx2.ASGITransport(client.app)

@@ -76,6 +76,7 @@ def test_prompts_chains_and_samples_are_bounded(serving):
     assert score_of(client, prompt="x" * 10, samples=2, max_chain_tokens=5).status_code == 200
 
 
+@pytest.mark.slow
 def test_pixels_times_frames_are_bounded(serving):
     for bound in ({"max_decode": 32 * 32 * 5}, {"max_source_pixels": 32 * 31}):
         client = serving(**bound)

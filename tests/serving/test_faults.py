@@ -118,6 +118,7 @@ def is_right(address):
     return answer.status_code == 200 and answer.json()["reward"] == pytest.approx(20, abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_decoding_process_that_dies_is_started_again(client):
     before = score_of(client).json()
     [worker] = client.app.state.service._pool._workers

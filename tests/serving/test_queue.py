@@ -244,6 +244,7 @@ def test_cancelled_work_leaves_nothing_in_the_log(serving, scorer, caplog):
     assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
+@pytest.mark.slow
 def test_a_late_batch_gives_a_line_for_each_item(serving, scorer):
     client = serving()
     assert score_of(client).status_code == 200  # the decoding process has started

@@ -80,6 +80,7 @@ def test_profiles_name_degradations_of_their_kind(generator):
     assert {DEGRADATIONS[name].harms for name in generator.motion} == {"motion"}
 
 
+@pytest.mark.slow
 def test_generators_without_leave_show_no_held_out_combination():
     assert not any(is_held_out(shown) for generator in TRAINING_GENERATORS for _, shown, _ in takes(generator))
 

@@ -78,6 +78,7 @@ def test_a_shaking_camera_moves_each_frame_and_does_not_drift(seed):
     assert np.linalg.norm(camera_T2, axis=1).max() < 0.046
 
 
+@pytest.mark.slow
 @given(seed=SEEDS)
 def test_places_are_spread_and_do_not_follow_the_direction(seed):
     """Where a thing is at first does not tell where it goes: to the left and to the right both start on both sides."""

@@ -265,6 +265,7 @@ def test_adapters_stay_beside_the_base_with_query_and_head(straight, data):
     assert not any(torch.equal(before[name], after[name]) for name in ("query", "head"))
 
 
+@pytest.mark.slow
 def test_held_out_pairs_are_judged_as_a_scorer_judges_them(cold_start, data, tmp_path):
     """With the eval table's chains, with chains that the model writes itself, and without any."""
     out = tmp_path / "run"

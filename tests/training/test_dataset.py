@@ -164,6 +164,7 @@ def test_a_pair_is_unreadable_if_one_of_its_videos_is(micro, data, tmp_path):
     assert batch["preference"].tolist() == [[1], [0]]
 
 
+@pytest.mark.slow
 def test_a_long_table_is_never_held_in_memory(tmp_path):
     with (tmp_path / "t.jsonl").open("w") as file:
         file.writelines(json.dumps(row | {"chain_a": "x" * 2000, "chain_b": "y" * 1000}) + "\n" for row in rows(5_000))

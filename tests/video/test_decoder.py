@@ -62,6 +62,7 @@ def test_an_unknown_decoder_gets_all_packets_before():
     assert needed_packets(table, {25}, decoder="gif") == [list(range(26))]
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=8), st.data())
 def test_each_wanted_frame_has_all_that_it_depends_on(lengths, data):
     """A model of a decoder: a frame needs every reference packet from its key packet up to itself."""

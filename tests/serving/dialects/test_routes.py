@@ -16,6 +16,7 @@ from tests.serving.dialects import clients
 from tests.serving.dialects.conftest import bright, enqueued, pickled
 
 
+@pytest.mark.slow
 def test_bounds_and_tokens_are_those_of_the_server(own, videos):
     server = own(api_key="secret", max_frames=7, max_source_pixels=32 * 48, max_prompt=20)
     http, picture = server.http, clients.picture_bytes(videos[0][0])
@@ -71,6 +72,7 @@ def test_a_busy_server_asks_each_client_to_come_again(own, stub, videos):
     assert cosmos.scores(first)["descore"] == [0.0]  # black
 
 
+@pytest.mark.slow
 def test_cosmos_rl_keeps_results_within_bounds(own, stub, monkeypatch):
     server = own()
     cosmos, black = clients.CosmosRl(server.http), np.zeros((1, 8, 8, 3), "u1")

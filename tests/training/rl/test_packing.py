@@ -306,6 +306,7 @@ def by_the_formula(query, key, value, *, block_mask, scale, enable_gqa):
     return (scale * query @ key.mT).masked_fill(~visible, -torch.inf).softmax(dim=-1).nan_to_num() @ value
 
 
+@pytest.mark.slow
 def test_flex_attention_reads_what_the_mask_shows(grouped, monkeypatch):
     """torch's own, uncompiled: groups of heads, padding, and packs under a budget; no key or value is repeated."""
     prompts, chains = two_of(grouped, [9, 2, 14, 5], [3, 20])

@@ -345,6 +345,7 @@ def test_query_and_head_move_and_nothing_else(rl, data, tmp_path):
     assert {name for name in start if not torch.equal(start[name], after[name])} == {"query", "head.weight"}
 
 
+@pytest.mark.slow
 def test_an_unreadable_pair_is_counted_and_not_replaced(rl, data, tmp_path):
     rows = [{**row, **{v: str(data / row[v]) for v in ("video_a", "video_b")}} for row in marked_rows()]
     rows[2]["video_b"] = "absent.mp4"
@@ -359,6 +360,7 @@ def test_an_unreadable_pair_is_counted_and_not_replaced(rl, data, tmp_path):
     assert {pair for _, pair, *_ in chains(tmp_path / "run")} == set(range(8)) - {2}
 
 
+@pytest.mark.slow
 def test_held_out_pairs_are_judged_and_the_reward_is_calibrated(rl, data, tmp_path):
     write_table(data / "marked_eval.csv", marked_rows(4))
     out = tmp_path / "run"

@@ -288,6 +288,7 @@ def test_groups_that_give_the_policy_nothing_are_counted_by_why(config):
     assert [all_count.summary[name] for name in names] == [4, 1, 1, 0]
 
 
+@pytest.mark.slow
 def test_vision_that_a_rollout_encoded_is_not_encoded_again(config):
     """Two passes with packs under a budget, and the reference model: none runs the vision tower."""
     settings = config("policy.num_iterations=2", "policy.token_budget=70")

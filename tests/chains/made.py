@@ -64,6 +64,8 @@ def source_of(folder, rows):
 def read_candidates(folder):
     """The answers of a run, as the filters read them: the last one of each place and number, in their order."""
     rows = sorted({candidate.row for candidate in iterate_candidates(folder)})
+    if not rows:
+        return []
     index = CandidateIndex(ChainRun(folder))
     return [candidate for row in rows for candidate in index.of_row(row)]
 

@@ -188,7 +188,7 @@ def test_an_answer_that_nobody_reads_is_given_up(verbose, media, monkeypatch):
 @pytest.mark.slow
 def test_work_for_a_stream_that_nobody_reads_leaves_the_queue(verbose, media, monkeypatch):
     monkeypatch.setattr(connections, "BLOCKED_SECONDS", 0.3)
-    prompts = ["long", "is being scored", "waits", "waits too"]
+    prompts = ["long", "b", "c", "d"]
     items = [{"prompt": prompt, "video": {"path": "bright.mp4"}} for prompt in prompts]
     with running(verbose, media) as address:
         ask_and_not_read(address, "/v1/batch", {"items": items}).close()
@@ -196,7 +196,11 @@ def test_work_for_a_stream_that_nobody_reads_leaves_the_queue(verbose, media, mo
             time.sleep(0.05)
         verbose.open.set()
         assert is_right(address)
-    assert verbose.batches == [["long"], ["is being scored"], [PROMPT]]
+    # Clips are scored in the order in which they were decoded; behind the long answer one was being scored.
+    order = [prompt for [prompt] in verbose.batches]
+    behind = order[order.index("long") + 1 :]
+    assert behind[-1] == PROMPT
+    assert len(behind) <= 2
 
 
 class Wire:

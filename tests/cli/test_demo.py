@@ -9,6 +9,7 @@ from descore.cli.world import REAL
 from descore.video.reader import VideoSampling, read_clip
 
 
+@pytest.mark.slow
 def test_the_demo_writes_its_page_and_its_clips(descore, model, tmp_path):
     result = descore("demo", "--model", model, "--out", tmp_path / "out")
     assert result.exit_code == 0

@@ -205,6 +205,7 @@ def test_adapters_that_are_no_plain_sum_stay(adapters, monkeypatch):
     assert stays()
 
 
+@pytest.mark.slow
 def test_a_recorded_step_writes_what_the_plain_loop_writes(micro, plain):
     """Rows leave, and the room of own columns grows from 64 to 128 and 256; nothing of a step is left to Python."""
     graphs = recorded()

@@ -44,10 +44,12 @@ SQUARE = ["internvl", "smolvlm", "llava_onevision"]
 RECURRENT = ["qwen3_5", pytest.param("qwen3_5_moe", marks=pytest.mark.slow)]
 """Those with linear attention. What is particular to them is tested below, the rest in the slow tests."""
 MIXTURES = ["qwen3_vl_moe", "internvl_moe", "qwen3_5_moe"]
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in (*SQUARE, "qwen3_5", "efficient_vl", *MIXTURES)]
+SLOW = [
+    pytest.param(name, marks=pytest.mark.slow) for name in ("qwen2_vl", *SQUARE, "qwen3_5", "efficient_vl", *MIXTURES)
+]
 
 
-@pytest.fixture(scope="module", params=["qwen3_vl", *TYPES, *SLOW])
+@pytest.fixture(scope="module", params=["qwen3_vl", "qwen2_5_vl", *SLOW])
 def model(request):
     return build(request.param)
 
@@ -416,7 +418,7 @@ def test_steps_of_each_family_can_be_recorded(model):
     assert {name.replace("multimodal_", "") for name in calls} == {"forward", "apply_rotary_pos_emb"}
 
 
-@pytest.mark.parametrize("model_type", ["internvl", *SLOW[1:3]])
+@pytest.mark.parametrize("model_type", ["internvl", *SLOW[2:4]])
 def test_squares_are_read_as_transformers_reads_them(model_type):
     """Its processor's pixels, and its own forward, which takes one clip at a time."""
     model = build(model_type)

@@ -134,6 +134,7 @@ def test_failures_are_rows_with_an_error(folder, scorer):
     assert summary.failures[0] == ("clips/absent.mp4", "no such file")
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_and_scores_nothing_twice(folder):
     table, out = make_table(folder, count=12), folder / "scores.csv"
     stopped = CountingScorer(stop_after=3)

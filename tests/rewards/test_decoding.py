@@ -47,6 +47,7 @@ def test_a_decoder_that_hangs_is_ended():
     assert (got["0"], got["1"]) == ("<stub 0>", "<stub 1>")
 
 
+@pytest.mark.slow
 def test_no_more_is_read_than_was_asked_for(tmp_path):
     log = tmp_path / "log"
     stub = partial(read_stub, log=str(log))

@@ -66,6 +66,7 @@ def test_the_reward_is_the_scorers_on_the_same_frames(scorer, videos, options):
     )
 
 
+@pytest.mark.slow
 def test_all_forms_of_the_same_frames_have_the_same_rewards(scorer, videos):
     unit = videos / 255
     forms = [

@@ -191,6 +191,7 @@ def test_steps_along_the_gradient_raise_the_reward(think, rate):
     assert seen > rewards[0] + rate * 5  # rounded to 8 bits, too
 
 
+@pytest.mark.slow
 def test_the_lines_of_the_page_raise_the_reward():
     page = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text(encoding="utf-8")
     [example] = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "Differentiable" in block]

@@ -57,6 +57,7 @@ def test_scores_are_those_of_sdpa(folders, kernels, count, way, params):
     assert [c.reward for c in found] == pytest.approx([c.reward for c in expected], abs=TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stage", "config_of"), [(train_sft, make_config), (train_cold_start, make_cold_config)])
 def test_a_stage_learns_as_with_sdpa(folders, kernels, tmp_path, stage, config_of):
     losses = []

@@ -101,6 +101,7 @@ def test_pages_and_notebooks_say_unknown():
     assert "camera N/A" in score_of_chain()._repr_html_()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [{"unknown": list(UNKNOWN)}, {}], ids=["new record", "record of an older version"])
 def test_a_mistake_on_the_report_says_unknown(tmp_path, known):
     [named] = name_runs(made_runs(tmp_path)[:1])

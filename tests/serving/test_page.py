@@ -92,6 +92,7 @@ def test_frames_are_those_that_the_model_sees(client, media):
     assert frame.mean() == pytest.approx(10 * score["reward"], abs=3)
 
 
+@pytest.mark.slow
 def test_large_frames_are_made_small(client):
     file = io.BytesIO()
     Image.new("RGB", (1600, 800)).save(file, "PNG")

@@ -43,6 +43,7 @@ def rewards_of(source, videos, **options):
         return function(videos=videos, prompts=PROMPTS)
 
 
+@pytest.mark.slow
 def test_rewards_and_terms_are_those_of_the_model(remote, model, videos):
     options = {"samples": 2, "seed": 3, "weights": {"reward": 1, "length": -0.5, "truncated": 0.1}}
     there, here = (rewards_of(source, videos, monitor=RewardMonitor(), **options) for source in (remote, model))
@@ -54,6 +55,7 @@ def test_rewards_and_terms_are_those_of_the_model(remote, model, videos):
     assert [s.completions[0].verdict for s in there.scores] == [s.completions[0].verdict for s in here.scores]
 
 
+@pytest.mark.slow
 def test_rewards_without_chains_are_those_of_the_model(remote, model, videos):
     there, here = (rewards_of(source, videos, think="off", normalize="running") for source in (remote, model))
     torch.testing.assert_close(there.rewards, here.rewards, atol=1e-5, rtol=0)

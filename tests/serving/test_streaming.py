@@ -33,6 +33,7 @@ def upload(client, **fields):
     return client.post("/v1/score", data={"prompt": RABBIT, **fields}, files={"video": CLIP.read_bytes()})
 
 
+@pytest.mark.slow
 def test_the_pieces_are_the_chain_and_the_score_is_the_same(app):
     plain = upload(app).json()
     *chain, (last, score) = events_of(upload(app, stream="true"))
@@ -90,6 +91,7 @@ def test_a_late_stream_ends_with_an_error(serving, model, monkeypatch):
     assert data["error"]["kind"] == "busy"
 
 
+@pytest.mark.slow
 def test_a_client_that_leaves_ends_its_chain_and_no_other(model):
     clip = model.read(Request(video=CLIP, prompt=RABBIT))
     alone = model.score(clip, prompt=RABBIT)

@@ -102,6 +102,7 @@ def test_the_size_changes_nothing_but_the_size():
     assert small.chain == wide.chain
 
 
+@pytest.mark.slow
 def test_flaws_are_drawn():
     """Nearly every clip differs visibly from the same one without its flaws: small slow things leave little to harm."""
     flawed = [planned for index in range(400) if (planned := plan_example(Split.GENERATORS, index)).flaws][:60]

@@ -338,6 +338,7 @@ def test_evaluating_does_not_change_what_is_learned(straight, cold_start, data, 
     assert sum("eval_none_pair_accuracy" in line for line in lines(tmp_path / "run")) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drop", [0.5, 1.0])
 def test_a_score_is_standardized_by_the_calibration_table(drop, cold_start, data, tmp_path):
     """On chains of the model's own; without, where it never saw any. Each clip of a prompt counts once."""

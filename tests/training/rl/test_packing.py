@@ -142,6 +142,7 @@ def test_groups_of_unlike_sizes_and_of_none():
     assert pack_groups(model, prompts, [[], [], []]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "budget"), [(1, None), (3, None), (3, 30), (16, None)])
 def test_adapters_checkpointing_and_chunks_agree(size, budget):
     """The whole of what a large model needs at once, for 1, 3 and 16 chains of unlike lengths, and in several packs.

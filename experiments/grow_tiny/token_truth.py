@@ -1,4 +1,4 @@
-"""What each visual token of a clip shows: labels and measures for training the vision tower.
+"""What each visual token of a clip shows: labels and measures for training what makes tokens, and the whole model.
 
 Tokens are in the order of Qwen3-VL's merger: by time, row, column.
 
@@ -11,6 +11,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from descore.model.efficient_vl import TOKEN
 from descore.synthetic.degradations import DEGRADATIONS
 from descore.synthetic.generators import Flaws
 from descore.synthetic.rendering import DRAWN_FRAMES, filled, patches
@@ -22,8 +23,6 @@ from experiments.footage.examples import sound_or_degraded
 from experiments.generated.harms import HARMS, Acts
 from experiments.generated.harms import harmed as apply_harm
 
-TOKEN = 32
-"""Pixels along each edge of a visual token, which spans two frames."""
 CELL = 4
 """Pixels along each edge of a cell, the resolution of covered shares."""
 CELLS = TOKEN // CELL

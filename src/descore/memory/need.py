@@ -106,9 +106,8 @@ def scoring_need(
     columns = rows * (tokens - chain) + rows * samples * chain
     hidden = (rows, tokens - chain, config.hidden_size)
     scale = dtype.itemsize / torch.bfloat16.itemsize
-    computed = (
-        torch.bfloat16 if expert_weights(model.backbone) else dtype
-    )  # their kernel has no other form without data
+    # The kernel of experts has no other form without data.
+    computed = torch.bfloat16 if expert_weights(model.backbone) else dtype
     peaks = [
         forward_bytes(layer.eval(), hidden, rotary=_rotary(model, hidden), dtype=computed)
         for layer in unlike_layers(model)

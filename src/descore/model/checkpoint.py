@@ -45,8 +45,14 @@ _FAULTS_OF_FILES = (
 )
 """What libraries raise when a file holds another thing than they expect."""
 _LIBRARIES = (
-    *("huggingface_hub", "jinja2", "peft", "pickle", "_pickle"),
-    *("safetensors", "safetensors_rust", "transformers"),
+    "huggingface_hub",
+    "jinja2",
+    "peft",
+    "pickle",
+    "_pickle",
+    "safetensors",
+    "safetensors_rust",
+    "transformers",
 )
 BUNDLED = ("tiny",)
 ANSWER_DIMENSIONS = ("overall",)

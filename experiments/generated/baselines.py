@@ -6,6 +6,7 @@ real motion the second is small. `conse` is the nearness of a prompt to a clip's
 Shapes in names: T frames, S statistics, L = 1000 labels, D width of an embedding."""
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,18 +81,10 @@ def feature_jerk(teacher: Teacher, clip: Clip) -> float:
     chosen = np.unique(np.linspace(0, len(clip.frames) - 1, SAMPLING.max_frames).round().astype(int))
     if len(chosen) < 3:
         raise VideoError(clip.source, f"{len(chosen)} frames; efficientnet-jerk needs 3 or more")
-    stages, _ = teacher.stages(clip.frames[chosen])
-    ratios = [_ratio(stage_TCHW) for stage_TCHW in stages]
-    if not all(ratios):
+    jerk = teacher.features(clip.frames[chosen]).jerk
+    if math.isnan(jerk):
         raise VideoError(clip.source, "nothing changes from frame to frame; efficientnet-jerk is not defined")
-    return -sum(ratios) / len(ratios)
-
-
-def _ratio(stage_TCHW: Tensor) -> float:
-    statistic_TS = torch.cat([stage_TCHW.mean(dim=(2, 3)), stage_TCHW.std(dim=(2, 3))], dim=1)
-    first_TS = statistic_TS.diff(dim=0)
-    change = float(first_TS.abs().mean())
-    return float(first_TS.diff(dim=0).abs().mean()) / change if change else 0.0
+    return -jerk
 
 
 def feature_judges(teacher: Teacher) -> tuple[FeatureJudge, ...]:

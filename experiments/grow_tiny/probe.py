@@ -37,7 +37,6 @@ from experiments.footage.clips import Footage
 from experiments.generated.clips import Generated, Sources, shot_window
 from experiments.generated.harms import HARMS, harmed, measured
 from experiments.grow_tiny.teacher import Teacher
-from experiments.grow_tiny.views import mean_and_change
 
 LEARNED, TESTED = 200, 120
 """Pairs of clips that probes learn on, and that they are tested on, half of them generated and half films."""
@@ -253,6 +252,12 @@ def label_of(teacher: Teacher, clip: Clip) -> Tensor:
     """The teacher's probabilities (P, L) of each pair of frames."""
     seen = teacher.features(whole_pairs(clip).astype(np.uint8))
     return mean_and_change(seen.probability_NL)[0]
+
+
+def mean_and_change(features_T: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each pair of frames, the mean of features and their change from the first to the second frame."""
+    first_P, second_P = features_T[0::2], features_T[1::2]
+    return (first_P + second_P) / 2, second_P - first_P
 
 
 if __name__ == "__main__":

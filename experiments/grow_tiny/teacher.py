@@ -41,8 +41,20 @@ class FrameFeatures:
     """Features of N frames."""
 
     statistics_NS: Tensor
+    """By stage."""
     probability_NL: Tensor
     """Of each label."""
+
+    @property
+    def jerk(self) -> float:
+        """Mean |second| over mean |first| difference of the statistics from frame to frame, mean over the stages: of
+        real motion it is small. NaN for fewer than three frames, or if a stage's never change."""
+        widths = [2 * channels for *_, channels in STAGES]
+        ratios = [
+            stage_NS.diff(n=2, dim=0).abs().mean() / stage_NS.diff(dim=0).abs().mean()
+            for stage_NS in self.statistics_NS.split(widths, dim=1)
+        ]
+        return float(torch.stack(ratios).mean())
 
 
 def released_weights(folder: Path) -> dict[str, Tensor]:
@@ -91,4 +103,4 @@ class Teacher:
 
 def _statistics(x_NCHW: Tensor) -> Tensor:
     """(N, 2 C): mean and deviation over the picture."""
-    return torch.cat([x_NCHW.mean(dim=(2, 3)), x_NCHW.std(dim=(2, 3), correction=0)], dim=1)
+    return torch.cat([x_NCHW.mean(dim=(2, 3)), x_NCHW.std(dim=(2, 3))], dim=1)

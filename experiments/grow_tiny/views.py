@@ -65,8 +65,11 @@ class Taught:
     """How near the prompt is to that."""
     label_PL: Tensor
     """Mean probabilities."""
-    later_P2S: Tensor
-    """First and second difference of its features' mean from pair of frames to pair; NaN where there is none."""
+    change_P2S: Tensor
+    """Of its features from a pair's first frame to the second, and how that differs from their change from the frame
+    before to the first; NaN where there is none."""
+    jerk_1: Tensor
+    """`FrameFeatures.jerk`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +125,7 @@ class Views(Dataset):  # type: ignore[type-arg]
         laid = moving_cut_out(self.real_clips.cut_outs, ground.clip, rng=rng) if rng.random() < P_CUT_OUT else None
         clip = ground.clip if laid is None else laid.clip
         harmed = harm_at_random(clip.frames, rng)
-        frames_T = random_pairs(len(clip.times), rng)
+        frames_T = some_pairs(len(clip.times), rng)
         times = tuple(clip.times[number] for number in frames_T)
         clip = replace(clip, frames=ground.finished(harmed.frames_THWC[frames_T]).frames, times=times)
         truth = of_real(harmed, frames_T) if laid is None else of_cut_out(laid, harmed, frames_T)
@@ -180,35 +183,31 @@ def even(clip: Clip) -> Clip:
     return clip if count == len(clip.times) else replace(clip, frames=clip.frames[:count], times=clip.times[:count])
 
 
-def random_pairs(frames: int, rng: np.random.Generator) -> Numbers:
-    """Numbers of the frames of PAIRS_SHOWN random pairs, in order."""
-    pairs_P = np.sort(rng.permutation(frames // 2)[:PAIRS_SHOWN])
-    return np.stack([2 * pairs_P, 2 * pairs_P + 1], axis=1).ravel()
+def some_pairs(frames: int, rng: np.random.Generator) -> Numbers:
+    """Numbers of the frames of PAIRS_SHOWN pairs, one behind the other."""
+    shown = min(frames // 2, PAIRS_SHOWN)
+    first = 2 * int(rng.integers(frames // 2 - shown + 1))
+    return np.arange(first, first + 2 * shown)
 
 
 def taught_by(real_clips: RealClips, clip: Clip, prompt: str) -> Taught:
     """What is taught of a clip with an even number of frames, under this prompt."""
     seen, meanings = real_clips.teacher.features(clip.frames), real_clips.meanings
-    mean_PS, _ = mean_and_change(seen.statistics_NS)
-    label_PL, _ = mean_and_change(seen.probability_NL)
+    label_PL = (seen.probability_NL[0::2] + seen.probability_NL[1::2]) / 2
     meaning_D = meanings.of_clip(label_PL)
-    match_1 = torch.dot(meaning_D, meanings.of_prompt(prompt))[None]
-    return Taught(meaning_D=meaning_D, match_1=match_1, label_PL=label_PL, later_P2S=differences(mean_PS))
+    return Taught(
+        meaning_D=meaning_D,
+        match_1=torch.dot(meaning_D, meanings.of_prompt(prompt))[None],
+        label_PL=label_PL,
+        change_P2S=changes(seen.statistics_NS),
+        jerk_1=torch.tensor([seen.jerk]),
+    )
 
 
-def differences(mean_PS: Tensor) -> Tensor:
-    """(P, 2 S): first and second difference from row to row, NaN where there are too few rows before."""
-    later_P2S = mean_PS.new_full((len(mean_PS), 2 * mean_PS.shape[1]), torch.nan)
-    for order, columns in ((1, slice(0, mean_PS.shape[1])), (2, slice(mean_PS.shape[1], None))):
-        if len(mean_PS) > order:
-            later_P2S[order:, columns] = mean_PS.diff(n=order, dim=0)
-    return later_P2S
-
-
-def mean_and_change(features_T: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each pair of frames, the mean of features and their change from the first to the second frame."""
-    first_P, second_P = features_T[0::2], features_T[1::2]
-    return (first_P + second_P) / 2, second_P - first_P
+def changes(features_TS: Tensor) -> Tensor:
+    """(P, 2 S): of each pair of frames the first difference, and the second; NaN where no frame is before."""
+    first_TS = torch.cat([features_TS.new_full((1, features_TS.shape[1]), torch.nan), features_TS.diff(dim=0)])
+    return torch.cat([first_TS[1::2], first_TS[1::2] - first_TS[0::2]], dim=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +215,7 @@ class ViewCollator:
     """Batches views: the vision tower's input, and what is to be predicted, with the tokens of all clips in one row.
 
     `clip_V` and `pair_V` number each token's clip and pair of frames; `taught_B` and `taught_P` say which are taught,
-    and `meaning_BD`, `match_B1`, `later_P2S` and `label_PL` have rows for these alone. Where views have descriptions,
+    and `meaning_BD`, `match_B1`, `jerk_B1`, `change_P2S` and `label_PL` have rows for these alone. Where views have descriptions,
     `inputs` are those of the whole model."""
 
     model: DescoreModel
@@ -252,9 +251,9 @@ class ViewCollator:
 
 
 def _teachings(taught: Sequence[Taught]) -> dict[str, Tensor]:
-    widths = {"label_PL": LABELS, "later_P2S": 2 * STATISTICS}
+    widths = {"label_PL": LABELS, "change_P2S": 2 * STATISTICS}
     by_pair = {n: torch.cat([torch.zeros(0, width), *(getattr(t, n) for t in taught)]) for n, width in widths.items()}
-    by_clip = {"meaning_BD": (MEANING, "meaning_D"), "match_B1": (1, "match_1")}
+    by_clip = {"meaning_BD": (MEANING, "meaning_D"), "match_B1": (1, "match_1"), "jerk_B1": (1, "jerk_1")}
     return by_pair | {
         name: torch.stack([getattr(each, own) for each in taught]) if taught else torch.zeros(0, width)
         for name, (width, own) in by_clip.items()

@@ -7,9 +7,10 @@ before, while it learns to describe clips.
 The truth of a drawn clip is known for every part of its picture: each token has some hundred labels, where a
 description has ten words. Harms are predicted for whole clips and, by how much they change it, for each token. Of real
 and generated clips, the second lesson predicts a teacher's labels and what these mean, and how its features change over
-time: their first and second differences from one pair of frames to the next, in units of their own deviation, so that
-small changes weigh as much as large ones. Behind the prompt it predicts how near that is to what the labels mean: what
-is asked is compared with what is seen before a word is written. The linear heads are discarded at the end.
+time: their first and second differences from frame to frame, in units of their own deviation, so that small changes
+weigh as much as large ones. Behind the prompt it predicts how near that is to what the labels mean, and how jerky the
+clip is: what is asked is compared with what is seen before a word is written. The linear heads are discarded at the
+end.
 
 Shapes in names: V visual tokens of a batch, B clips, P pairs of frames, F features of a token, N flaws; of the teacher,
 S features of a pair of frames, L labels."""
@@ -41,7 +42,7 @@ WARMUP, DECAY = 100, 0.3
 LOG_EVERY, SAVE_EVERY = 50, 100
 FIRST_VIEWS = 200
 """Views whose features' deviations are the units of those that are gathered, and of the teacher's."""
-TAUGHT_WEIGHTS = {"known": 1.0, "pair_step": 4.0, "pair_jerk": 4.0, "meaning": 2.0, "match": 4.0}
+TAUGHT_WEIGHTS = {"known": 1.0, "change": 4.0, "jerk": 4.0, "meaning": 2.0, "match": 4.0, "smooth": 4.0}
 """Weights of the losses on a teacher's labels, on how its features change, and on what labels and prompts mean."""
 
 Curve = list[dict[str, float]]
@@ -132,18 +133,19 @@ def known_smooth_l1(predicted: Tensor, target: Tensor) -> Tensor:
 class LookHeads(Heads):
     """Heads on the language model's states. At visual tokens these know what was before, and predict besides a
     teacher's labels, the labels' meaning as a sentence's vector, and first and second differences of the teacher's
-    features from one pair of frames to the next; behind the prompt, how near it is to that meaning."""
+    features from frame to frame; behind the prompt, how near it is to that meaning, and how great the second
+    differences are beside the first."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width)
         self.known, self.meaning = nn.Linear(width, LABELS), nn.Linear(width, MEANING)
-        self.later, self.later_standard = nn.Linear(width, 2 * STATISTICS), Standard(2 * STATISTICS)
-        self.match, self.match_standard = nn.Linear(width, 1), Standard(1)
+        self.change, self.change_standard = nn.Linear(width, 2 * STATISTICS), Standard(2 * STATISTICS)
+        self.behind, self.behind_standard = nn.Linear(width, 2), Standard(2)
 
     def measure(self, batch: dict[str, Any]) -> None:
-        """Set the units of the teacher's features, and of nearness."""
-        self.later_standard.measure(batch["later_P2S"][~batch["later_P2S"].isnan().any(dim=1)])
-        self.match_standard.measure(batch["match_B1"])
+        """Set the units of how the teacher's features change, and of what is said behind the prompt."""
+        self.change_standard.measure(all_known(batch["change_P2S"]))
+        self.behind_standard.measure(all_known(behind_of(batch)))
 
     def forward(self, states: tuple[Tensor, Tensor], batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:  # type: ignore[override]
         """As of Heads, with what is taught. states: at visual tokens (V, F), and behind each prompt (B, F)."""
@@ -157,14 +159,27 @@ class LookHeads(Heads):
         pairs_PF = mean_by(batch["pair_V"], tokens_VF)[batch["taught_P"]]
         log_label_PL = self.known(pairs_PF).float().log_softmax(dim=1)
         known = functional.kl_div(log_label_PL, batch["label_PL"], reduction="batchmean")
-        later_P2S, given_P2S = self.later_standard(batch["later_P2S"]), self.later(pairs_PF)
-        parts = zip(("pair_step", "pair_jerk"), given_P2S.chunk(2, dim=1), later_P2S.chunk(2, dim=1), strict=True)
+        change_P2S, given_P2S = self.change_standard(batch["change_P2S"]), self.change(pairs_PF)
         meaning_BD = self.meaning(mean_by(batch["clip_V"], tokens_VF)[batch["taught_B"]]).float()
         meaning = 1 - functional.cosine_similarity(meaning_BD, batch["meaning_BD"]).mean()
-        nearness_B1 = self.match(behind_BF[batch["taught_B"]])
-        match = smooth_l1(nearness_B1, self.match_standard(batch["match_B1"])).mean()
-        changes = {name: known_smooth_l1(given, later) for name, given, later in parts}
-        return {"known": known, "meaning": meaning, "match": match, **changes}
+        behind_B2, said_B2 = self.behind_standard(behind_of(batch)), self.behind(behind_BF[batch["taught_B"]])
+        parts = (("change", "jerk", given_P2S, change_P2S), ("match", "smooth", said_B2, behind_B2))
+        errors = {
+            name: known_smooth_l1(given, true)
+            for *names, given_N, true_N in parts
+            for name, given, true in zip(names, given_N.chunk(2, dim=1), true_N.chunk(2, dim=1), strict=True)
+        }
+        return {"known": known, "meaning": meaning, **errors}
+
+
+def all_known(rows: Tensor) -> Tensor:
+    """Those without NaN."""
+    return rows[~rows.isnan().any(dim=1)]
+
+
+def behind_of(batch: dict[str, Any]) -> Tensor:
+    """(B, 2): what states behind the prompt are to say of taught clips."""
+    return torch.cat([batch["match_B1"], batch["jerk_B1"]], dim=1)
 
 
 Perceive = Callable[[dict[str, Any]], tuple[Any, dict[str, Tensor]]]

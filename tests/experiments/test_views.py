@@ -1,13 +1,16 @@
 """What the first lesson shows and teaches: features of pairs of frames, harms of tokens, cut-outs, and losses."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from experiments.footage.cutouts import name_of, random_way
 from experiments.grow_tiny.meanings import Meanings
-from experiments.grow_tiny.teacher import LABELS, STATISTICS, Teacher
+from experiments.grow_tiny.teacher import LABELS, STATISTICS, FrameFeatures, Teacher
 from experiments.grow_tiny.token_truth import ACTS, FLAWS, HARMS, KINDS, Harmed, of_real, strengths
-from experiments.grow_tiny.views import RealClips, differences, mean_and_change, taught_by
+from experiments.grow_tiny.probe import mean_and_change
+from experiments.grow_tiny.views import RealClips, changes, some_pairs, taught_by
 from experiments.grow_tiny.vision import Standard, known_bce, known_smooth_l1, mean_by
 from tests.experiments.test_teacher import random_weights
 
@@ -39,8 +42,10 @@ def test_what_is_taught_is_by_pair_of_frames(teacher):
     taught, seen = taught_by(real_clips, clip, "a cab"), teacher.features(clip.frames)
     assert taught.label_PL.shape == (4, LABELS)
     assert torch.allclose(taught.label_PL[2], (seen.probability_NL[4] + seen.probability_NL[5]) / 2)
-    mean_PS = (seen.statistics_NS[0::2] + seen.statistics_NS[1::2]) / 2
-    assert torch.allclose(taught.later_P2S[1, :STATISTICS], mean_PS[1] - mean_PS[0], atol=1e-5)
+    change_NS = seen.statistics_NS.diff(dim=0)
+    assert torch.allclose(taught.change_P2S[1, :STATISTICS], change_NS[2], atol=1e-5)
+    assert torch.allclose(taught.change_P2S[1, STATISTICS:], change_NS[2] - change_NS[1], atol=1e-5)
+    assert taught.jerk_1.item() == pytest.approx(seen.jerk)
     assert torch.allclose(taught.meaning_D, meanings.of_clip(taught.label_PL))
     assert taught.match_1.item() == pytest.approx(float(taught.meaning_D @ letters(["a cab"])[0]), abs=1e-6)
 
@@ -78,12 +83,27 @@ def test_what_is_not_known_has_no_loss():
     assert given.grad.tolist() == [0, -1]
 
 
-def test_differences_are_from_pair_to_pair():
-    """Of 1, 3, 4 the first differences are 2 and 1, the second is -1."""
-    later_P2S = differences(torch.tensor([[1.0], [3.0], [4.0]]))
-    assert later_P2S[:, 0].tolist() == pytest.approx([np.nan, 2, 1], nan_ok=True)
-    assert later_P2S[:, 1].tolist() == pytest.approx([np.nan, np.nan, -1], nan_ok=True)
-    assert differences(torch.zeros(1, 2)).isnan().all()
+def test_changes_are_from_frame_to_frame():
+    """Of 1, 3, 4, 9 the first differences are 2, 1 and 5; those of these are -1 and 4, the second of the last pair."""
+    change_P2S = changes(torch.tensor([[1.0], [3.0], [4.0], [9.0]]))
+    assert change_P2S[:, 0].tolist() == [2, 5]
+    assert change_P2S[:, 1].tolist() == pytest.approx([np.nan, 4], nan_ok=True)
+    assert changes(torch.zeros(2, 1)).isnan().tolist() == [[False, True]]
+
+
+def test_jerk_is_the_second_difference_over_the_first():
+    """Of 0, 1, 3 the first differences are 1 and 2, the second is 1: 1 / 1.5, in every stage."""
+    rows_N1 = torch.tensor([[0.0], [1.0], [3.0]])
+    seen = FrameFeatures(statistics_NS=rows_N1.expand(3, STATISTICS), probability_NL=rows_N1)
+    assert seen.jerk == pytest.approx(2 / 3)
+    for few in (rows_N1[:2], rows_N1 * 0):
+        assert np.isnan(replace(seen, statistics_NS=few.expand(-1, STATISTICS)).jerk)
+
+
+def test_pairs_are_shown_one_behind_the_other():
+    seen = {tuple(some_pairs(8, np.random.default_rng(seed)).tolist()) for seed in range(50)}
+    assert seen == {(0, 1, 2, 3), (2, 3, 4, 5), (4, 5, 6, 7)}
+    assert some_pairs(3, np.random.default_rng(0)).tolist() == [0, 1]
 
 
 def test_a_harm_is_known_by_token():

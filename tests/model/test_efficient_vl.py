@@ -8,7 +8,8 @@ from tests.experiments.test_teacher import random_weights
 from tests.model.families import build
 
 from descore.errors import CheckpointError
-from descore.model.efficient_vl import FEATURES, EfficientVisionConfig, EfficientVisionModel, weights_of_network
+from descore.model import efficient_vl
+from descore.model.efficient_vl import FEATURES, VIEWS, EfficientVisionConfig, EfficientVisionModel, weights_of_network
 from descore.model.modeling import DescoreModel
 
 
@@ -37,34 +38,46 @@ def test_frames_are_the_clips_pixels(eyes):
 
 
 @torch.no_grad()
-def test_tokens_are_the_mean_and_the_change_of_their_place(eyes):
-    """In the second of two vision steps, the last token's place changes from the first frame to the second."""
-    clip = noise_clip(0, frames=4, width=96, height=64)
+def test_tokens_are_the_mean_and_the_changes_of_their_place(eyes):
+    """In the second of three vision steps, the last token's place changes from the first frame to the second."""
+    clip = noise_clip(0, frames=6, width=96, height=64)
     clip.frames[1:] = clip.frames[0]
     clip.frames[3, 34:62, 66:94] = np.random.default_rng(1).integers(0, 256, (28, 28, 3))
     patches_RP, grid_B3 = patches_of(clip)
-    gathered_V2F = eyes.gather(patches_RP, grid_B3)
-    assert gathered_V2F.shape == (12, 2 * FEATURES)
-    mean_VF, change_VF = gathered_V2F.split(FEATURES, dim=1)
-    assert not change_VF[:6].any()
-    assert change_VF[6:].abs().mean(dim=1).argmax() == 5
+    gathered_V3F = eyes.gather(patches_RP, grid_B3)
+    assert gathered_V3F.shape == (18, VIEWS * FEATURES)
+    mean_VF, change_VF, since_VF = gathered_V3F.split(FEATURES, dim=1)
+    for places_VF, changed in ((change_VF, 1), (since_VF, 2)):
+        by_step_SV = places_VF.abs().mean(dim=1).view(3, 6)
+        assert by_step_SV.any(dim=1).nonzero().tolist() == [[changed]]
+        assert by_step_SV[changed].argmax() == 5
     place_NHWF = eyes.look(eyes._frames(patches_RP, 4, 6))
     torch.testing.assert_close(mean_VF[7], (place_NHWF[2] + place_NHWF[3])[0, 1] / 2)
     torch.testing.assert_close(change_VF[11], (place_NHWF[3] - place_NHWF[2])[1, 2])
+    torch.testing.assert_close(since_VF[17], (place_NHWF[4] - place_NHWF[3])[1, 2])
 
 
 @torch.no_grad()
 def test_clips_of_unlike_sizes_are_seen_apart(eyes):
-    sizes = ({"width": 64}, {"width": 64, "height": 64}, {"width": 32, "frames": 6})
+    sizes = ({"width": 64}, {"width": 64, "height": 64}, {"width": 64, "height": 64}, {"width": 32, "frames": 6})
     clips = [noise_clip(seed, **size) for seed, size in enumerate(sizes)]
     together_VD = eyes(*patches_of(*clips)).pooler_output
     alone = [eyes(*patches_of(clip)).pooler_output for clip in clips]
-    assert [len(tokens_VD) for tokens_VD in alone] == [4, 8, 3]
+    assert [len(tokens_VD) for tokens_VD in alone] == [4, 8, 8, 3]
     torch.testing.assert_close(together_VD, torch.cat(alone), atol=1e-5, rtol=1e-5)
 
 
+@torch.no_grad()
+def test_a_long_video_is_not_cut(eyes, monkeypatch):
+    """What changed since the frame before is seen wherever the network's own batches end."""
+    patches_RP, grid_B3 = patches_of(noise_clip(0, frames=8))
+    whole_VD = eyes(patches_RP, grid_B3).pooler_output
+    monkeypatch.setattr(efficient_vl, "MOST_FRAMES", 3)
+    torch.testing.assert_close(eyes(patches_RP, grid_B3).pooler_output, whole_VD, atol=1e-5, rtol=1e-5)
+
+
 def test_the_merger_has_the_units_of_what_it_was_fitted_to():
-    gathered = torch.arange(3.0)[:, None].repeat(1, 2 * FEATURES)
+    gathered = torch.arange(3.0)[:, None].repeat(1, VIEWS * FEATURES)
     gathered[:, 0] = 7  # never changes
     merger = EfficientVisionModel(EfficientVisionConfig()).merger
     merger.fit(gathered)

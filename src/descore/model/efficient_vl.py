@@ -2,16 +2,17 @@
 
 Each frame is seen by a convolutional network that was trained on photographs (Tan and Le 2019, "EfficientNet", arXiv
 1905.11946; lite0 has ReLU6, and no squeeze and excitation). What stands at the place of a visual token, 32x32 pixels of
-two frames, is gathered from five depths of it: the mean of both frames, and the change from the first to the second.
-Times, positions and the layout of tokens are Qwen3-VL's.
+two frames, is gathered from five depths of it: the mean of both frames, the change from the first to the second, and
+the change from the frame before to the first, so that a token shows whether motion goes on as it was. Times, positions
+and the layout of tokens are Qwen3-VL's.
 
 transformers knows none of these classes: importing this module registers them with its Auto classes.
 
-Shapes: N frames, C channels, H x W pixels or cells, V tokens of all videos, F features of a token in a frame, R
-patches, P values of a patch, D width."""
+Shapes: N frames, S pairs of them, C channels, H x W pixels or cells, V tokens of all videos, F features of a token in a
+frame, R patches, P values of a patch, D width."""
 
 from collections.abc import Iterator, Mapping
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any, ClassVar
 
 import torch
@@ -25,6 +26,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import (
     Qwen3VLForConditionalGeneration,
 )
 
+from descore.data.chat import Inputs
 from descore.model import qwen3_vl
 
 MODEL_TYPES = ("efficient_vl",)
@@ -47,8 +49,7 @@ LORA_TARGETS: Mapping[str, tuple[str, ...]] = {
     "language_model": qwen3_vl.LORA_TARGETS["language_model"],
 }
 
-positions, vision_of = qwen3_vl.positions, qwen3_vl.vision_of
-encode_vision, last_hidden = qwen3_vl.encode_vision, qwen3_vl.last_hidden
+positions, vision_of, last_hidden = qwen3_vl.positions, qwen3_vl.vision_of, qwen3_vl.last_hidden
 
 STAGES = ((1, 3, 1, 16), (2, 3, 2, 24), (2, 5, 2, 40), (3, 3, 2, 80), (3, 5, 1, 112), (4, 5, 2, 192), (1, 3, 1, 320))
 """Of EfficientNet's stages: blocks, edge of the filters, stride of the first block, channels."""
@@ -64,7 +65,21 @@ AMPLITUDES = {0: 16, 1: 8}
 """Stage → cells along each edge of a token, of whose channels the root of the mean square is given."""
 FEATURES = sum(STAGES[s][3] * n**2 for s, n in CELLS.items()) + sum(STAGES[s][3] for s in AMPLITUDES)
 """F."""
+VIEWS = 3
+"""Of a token's features: their mean in its two frames, their change, and their change since the frame before."""
+MOST_FRAMES = 32
+"""Frames that the network sees at a time, which bounds the memory."""
 _EPSILON = 1e-5
+
+
+def encode_vision(backbone: Any, inputs: Inputs) -> Inputs:  # noqa: ANN401
+    """As of Qwen3-VL, but videos are not cut between frames: a token shows what changed since the frame before."""
+    if qwen3_vl.VISION_FEATURES in inputs:
+        return inputs
+    tower = backbone.model.visual
+    out = tower(inputs[qwen3_vl.VISION_PIXELS].to(tower.dtype), grid_thw=inputs["video_grid_thw"])
+    others = {name: value for name, value in inputs.items() if name != qwen3_vl.VISION_PIXELS}
+    return {**others, qwen3_vl.VISION_FEATURES: out.pooler_output[:, None]}
 
 
 def misfits(config: Any, processor: Any) -> Iterator[str]:  # noqa: ANN401
@@ -136,28 +151,28 @@ class Block(nn.Module):
 
 
 class Merger(nn.Module):
-    """From a token's features, its mean in two frames and its change, to the width of the language model.
+    """From a token's features in all views to the width of the language model.
 
     gain, shift: bring each into units of its deviation; see `fit`."""
 
     def __init__(self, config: EfficientVisionConfig) -> None:
         super().__init__()
-        self.gain, self.shift = nn.Parameter(torch.ones(2 * FEATURES)), nn.Parameter(torch.zeros(2 * FEATURES))
-        self.linear_fc1 = nn.Linear(2 * FEATURES, config.hidden_size)
+        self.gain, self.shift = nn.Parameter(torch.ones(VIEWS * FEATURES)), nn.Parameter(torch.zeros(VIEWS * FEATURES))
+        self.linear_fc1 = nn.Linear(VIEWS * FEATURES, config.hidden_size)
         self.linear_fc2 = nn.Linear(config.hidden_size, config.out_hidden_size)
 
-    def forward(self, gathered_V2F: Tensor) -> Tensor:
+    def forward(self, gathered_V3F: Tensor) -> Tensor:
         """(V, D)."""
-        in_units_V2F = ((gathered_V2F - self.shift) * self.gain).to(self.linear_fc1.weight.dtype)
-        out_VD: Tensor = self.linear_fc2(functional.gelu(self.linear_fc1(in_units_V2F)))
+        in_units_V3F = ((gathered_V3F - self.shift) * self.gain).to(self.linear_fc1.weight.dtype)
+        out_VD: Tensor = self.linear_fc2(functional.gelu(self.linear_fc1(in_units_V3F)))
         return out_VD
 
     @torch.no_grad()
-    def fit(self, gathered_V2F: Tensor) -> None:
+    def fit(self, gathered_V3F: Tensor) -> None:
         """Set the units to these tokens' mean and deviation. What never changes there weighs nothing."""
-        deviation_2F, mean_2F = torch.std_mean(gathered_V2F, dim=0)
-        self.shift.copy_(mean_2F)
-        self.gain.copy_(torch.where(deviation_2F > _EPSILON, 1 / deviation_2F, 0))
+        deviation_3F, mean_3F = torch.std_mean(gathered_V3F, dim=0)
+        self.shift.copy_(mean_3F)
+        self.gain.copy_(torch.where(deviation_3F > _EPSILON, 1 / deviation_3F, 0))
 
 
 class EfficientVisionModel(PreTrainedModel):  # type: ignore[misc]
@@ -182,22 +197,26 @@ class EfficientVisionModel(PreTrainedModel):  # type: ignore[misc]
 
     def forward(self, hidden_states: Tensor, grid_thw: Tensor, **_: object) -> BaseModelOutputWithDeepstackFeatures:
         """Tokens (V, D) of patches (R, P) in the order of Qwen3-VL's processor, R = t * h * w of each row (t, h, w)."""
-        gathered_V2F = self.gather(hidden_states, grid_thw)
+        gathered_V3F = self.gather(hidden_states, grid_thw)
         return BaseModelOutputWithDeepstackFeatures(
-            last_hidden_state=gathered_V2F, pooler_output=self.merger(gathered_V2F), deepstack_features=[]
+            last_hidden_state=gathered_V3F, pooler_output=self.merger(gathered_V3F), deepstack_features=[]
         )
 
     def gather(self, patches_RP: Tensor, grid_B3: Tensor) -> Tensor:
-        """(V, 2 F): of each token, the mean of its two frames' features and their change."""
+        """(V, 3 F): of each token, the mean of its two frames' features, their change from the first to the second, and
+        from the frame before to the first: 0 where a video begins."""
         parts, begin = list[Tensor](), 0
         for (height, width), run in groupby(grid_B3.tolist(), key=lambda grid: (grid[1], grid[2])):
-            steps = sum(frames for frames, _, _ in run)
-            end = begin + steps * height * width
+            steps = [steps for steps, _, _ in run]
+            end = begin + sum(steps) * height * width
+            frames_NCHW = self._frames(patches_RP[begin:end], height, width)
             # In float32, since a small change is a difference of large numbers.
-            place_NHWF = self.look(self._frames(patches_RP[begin:end], height, width)).float()
-            first_NHWF, second_NHWF = place_NHWF[0::2], place_NHWF[1::2]
-            pair = ((first_NHWF + second_NHWF) / 2, second_NHWF - first_NHWF)
-            parts.append(torch.cat(pair, dim=3).flatten(0, 2))
+            place_NHWF = torch.cat([self.look(some) for some in frames_NCHW.split(MOST_FRAMES)]).float()
+            first_SHWF, second_SHWF = place_NHWF[0::2], place_NHWF[1::2]
+            since_SHWF = first_SHWF - second_SHWF.roll(1, dims=0)
+            since_SHWF[[0, *accumulate(steps[:-1])]] = 0
+            views = ((first_SHWF + second_SHWF) / 2, second_SHWF - first_SHWF, since_SHWF)
+            parts.append(torch.cat(views, dim=3).flatten(0, 2))
             begin = end
         return torch.cat(parts)
 

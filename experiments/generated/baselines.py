@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,12 @@ class MiniLm:
         weights = load(files["model.safetensors"])
         known = self._model.state_dict()
         self._model.load_state_dict({name: weight for name, weight in weights.items() if name in known})
+
+    def common_words(self, count: int) -> list[str]:
+        """English words of three letters or more of its vocabulary, which has the commonest first."""
+        entries = sorted(self._tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+        words = (token for token, _ in entries if token.isalpha() and token.isascii() and len(token) > 2)
+        return list(islice(words, count))
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str]) -> Tensor:

@@ -5,7 +5,8 @@
     python -m experiments.grow_tiny.grow --footage runs/footage --generated runs/generated --out runs/tiny
         [--start MODEL --see-steps 0 ...]
 
-The eyes begin as EfficientNet-lite0, which was trained on ImageNet's photographs, and this network is left as it is.
+The eyes begin as EfficientNet-lite0, which was trained on ImageNet's photographs, and this network is left as it is;
+so are the vectors of words, which are MiniLM's.
 Five lessons, each of which resumes where it was stopped: see (what makes tokens of the network's features, on labels of
 every part of the picture), read (which prompts mean much the same), look (descriptions, and the labels of see from the
 language model's states), judge (whole chains), prefer (Bradley-Terry at the query under the random mask, with the
@@ -19,7 +20,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -47,15 +48,18 @@ from experiments.generated.baselines import MiniLm
 from experiments.generated.clips import Generated, Sources
 from experiments.generated.examples import Examples
 from experiments.generated.labels import label_names
+from experiments.generated.things import CAMERA, EMPTY, PLACES, THINGS, words_of
 from experiments.generated.words import Words
 from experiments.grow_tiny.lessons import SIDE, ChainItemCollator, Judge, Lesson, Prefer, generated_texts
 from experiments.grow_tiny.meanings import Meanings
 from experiments.grow_tiny.optimizer import MuonAndAdamW, split_weights
 from experiments.grow_tiny.plan import Plan
-from experiments.grow_tiny.reading import Readings, read, texts_to_read, vectors_of
+from experiments.grow_tiny.reading import read
 from experiments.grow_tiny.teacher import Teacher, released_weights
+from experiments.grow_tiny.texts import Readings, prompts_for, texts_to_read, vectors_of
 from experiments.grow_tiny.views import DescribedViews, RealClips, Views
 from experiments.grow_tiny.vision import look, see
+from experiments.grow_tiny.word_vectors import spoken, with_words, word_vectors
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -66,7 +70,12 @@ PATCH = 16
 SAMPLING = VideoSampling(
     fps=8.0, min_frames=4, max_frames=16, min_pixels=64 * 64, max_pixels=SIDE * SIDE, size_multiple=2 * PATCH
 )
-VOCABULARY = 2048
+WIDTH = 256
+"""Of the language model."""
+VOCABULARY, COMMON_WORDS = 2048, 4000
+"""Entries of the tokenizer that are learned from the lessons' texts, and words of English that it has besides."""
+NAMING = (*THINGS.values(), *sorted(PLACES | CAMERA | EMPTY))
+"""Words by which prompts are understood."""
 CALIBRATION_START = 10**9
 """First example of real footage for calibration, beyond all that training uses."""
 FOOTAGE_PROMPTS, GENERATED_TEXTS = 400, 2000
@@ -81,6 +90,7 @@ def initial_model(plan: Plan, real_clips: RealClips, out: Path) -> DescoreModel:
     model = DescoreModel.from_pretrained(out, device="cpu")
     for name, weight in model.backbone.model.visual.named_parameters():
         weight.requires_grad_(name.startswith("merger."))
+    model.backbone.get_input_embeddings().weight.requires_grad_(False)
     # On a CPU and at these lengths, eager attention trains faster.
     model.backbone.set_attn_implementation({"text_config": "eager"})
     return model
@@ -106,20 +116,32 @@ def new_model(plan: Plan, real_clips: RealClips) -> DescoreModel:
     texts += [text for shown in real for text in (shown.prompt, shown.chain)]
     texts += generated_texts(real_clips.examples.words, GENERATED_TEXTS)
     processor = small_processor([*texts, *corpus(4000)], vocabulary=VOCABULARY, patch=PATCH)
-    config = with_eyes(small_config(processor, vocabulary=VOCABULARY, width=256, layers=6))
+    processor.tokenizer = with_words(processor.tokenizer, known_words(real_clips))
+    entries = -(-(len(processor.tokenizer) + 1) // 8) * 8  # the query joins later
+    config = with_eyes(small_config(processor, vocabulary=entries, width=WIDTH, layers=6))
     model = DescoreModel.from_backbone(config, processor=processor, settings=settings(), rubric=RUBRIC)
     weights = weights_of_network(released_weights(real_clips.footage.folder / "archives"))
     model.backbone.model.visual.load_state_dict(weights, strict=False)  # without the merger's
+    words = spoken(processor.tokenizer, entries)
+    vector_NF = word_vectors(words, real_clips.meanings.embed, width=WIDTH, seed=plan.seed)
+    model.backbone.get_input_embeddings().weight.data.copy_(vector_NF)
     return model
+
+
+def known_words(real_clips: RealClips) -> list[str]:
+    """Words of common English, of labels and of training's prompts."""
+    texts = [*label_names(), *real_clips.examples.words.prompts["train"], *NAMING]
+    named = dict.fromkeys(word for text in texts for word in words_of(text) if word.isalpha())
+    return list(dict.fromkeys([*real_clips.common_words(COMMON_WORDS), *named]))
 
 
 def with_eyes(config: Any) -> EfficientVLConfig:  # noqa: ANN401
     """A config of Qwen3-VL with these eyes for its own."""
     ids = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
     return EfficientVLConfig(
-        text_config=config.text_config.to_dict(),
+        text_config=config.text_config.to_dict() | {"tie_word_embeddings": False},
         vision_config={"out_hidden_size": config.text_config.hidden_size},
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,
         **{name: getattr(config, name) for name in ids},
     )
 
@@ -288,7 +310,9 @@ def lessons(
         optimizer = partial(optimizer_with, model, plan)
         yield "read", read(model, readings, out / "read", batch=plan.read_batch, optimizer=optimizer)
     if plan.look_steps:
-        described = DescribedViews(real_clips=real_clips, size=plan.look_steps * plan.batch, side=SIDE)
+        readings = open_readings(plan, real_clips, out / "read" / "texts.npy")
+        size = plan.look_steps * plan.batch
+        described = DescribedViews(real_clips=real_clips, size=size, side=SIDE, readings=readings)
         optimizer = partial(optimizer_with, model, plan)
         yield "look", look(model, described, out / "look", batch=plan.batch, optimizer=optimizer)
     look_clips, judge_clips = plan.look_steps * plan.batch, plan.judge_steps * plan.batch
@@ -314,10 +338,17 @@ def open_readings(plan: Plan, real_clips: RealClips, path: Path) -> Readings:
 def open_real_clips(generated: Generated, footage: Footage) -> RealClips:
     """Clips of both stores, with the teachers, which are downloaded if they are not there."""
     archives = footage.folder / "archives"
-    examples = Examples(Sources(generated, footage), Words.open(generated), "train")
-    meanings = Meanings(MiniLm(archives).embed, label_names())
+    words = Words.open(generated)
+    of_labels = tuple(prompts_for(label_names()))  # clips have few prompts of their own to be wrong with
+    words = replace(words, prompts={**words.prompts, "train": words.prompts["train"] + of_labels})
+    examples = Examples(Sources(generated, footage), words, "train")
+    mini_lm = MiniLm(archives)
     return RealClips(
-        examples=examples, cut_outs=CutOuts(footage.folder), teacher=Teacher.open(archives), meanings=meanings
+        examples=examples,
+        cut_outs=CutOuts(footage.folder),
+        teacher=Teacher.open(archives),
+        meanings=Meanings(mini_lm.embed, label_names()),
+        common_words=mini_lm.common_words,
     )
 
 

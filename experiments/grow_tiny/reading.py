@@ -4,73 +4,23 @@ How near two texts are is what MiniLM says, a sentence encoder that was trained 
 model's own prompts have few words, and ImageNet's labels alone name a thousand things. The model's state behind a
 prompt over no clip goes through a linear map, which is discarded, and the cosines of a batch are fitted.
 
-Shapes in names: N texts, B of a batch, F features, D width of a sentence's vector."""
+Shapes in names: B texts of a batch, F features, D width of a sentence's vector."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import Dataset
 
 from descore.model.modeling import DescoreModel
-from descore.synthetic.splits import Split, plan_example
-from experiments.footage.cutouts import CutOuts
-from experiments.generated.words import Words
 from experiments.grow_tiny.lessons import NO_CLIP
-from experiments.grow_tiny.meanings import MEANING, Embed
+from experiments.grow_tiny.meanings import MEANING
 from experiments.grow_tiny.optimizer import MuonAndAdamW
+from experiments.grow_tiny.texts import Readings
 from experiments.grow_tiny.vision import Curve, Learning, learn
-
-DRAWN_TEXTS = 1000
-"""Prompts of drawn clips among the texts."""
-FORMS = ("{a}", "a video of {a}", "a photo of {a}", "{a} outdoors", "two of {a}", "{a} in motion", "close-up of {a}")
-_SEED = 4211
-
-
-def texts_to_read(words: Words, cut_outs: CutOuts, labels: Sequence[str]) -> list[str]:
-    """Prompts of generated clips for training, of drawn clips, and such that name labels' and cut-outs' things."""
-    things = [*labels, *(row.name for row in cut_outs.rows["train"])]
-    made = (FORMS[number % len(FORMS)].format(a=_with_article(thing)) for number, thing in enumerate(things))
-    drawn = (plan_example(Split.TRAIN, number, loose=number % 2 == 0).prompt for number in range(DRAWN_TEXTS))
-    return list(dict.fromkeys([*words.prompts["train"], *made, *drawn]))
-
-
-def _with_article(name: str) -> str:
-    low = name.lower()
-    return low if low.startswith(("a ", "an ")) else f"{'an' if low[0] in 'aeiou' else 'a'} {low}"
-
-
-def vectors_of(texts: Sequence[str], embed: Embed, path: Path, *, at_once: int = 64) -> Tensor:
-    """(N, D): the texts' vectors, from the file if it has as many rows."""
-    if path.exists() and len(vectors := torch.from_numpy(np.load(path))) == len(texts):
-        return vectors
-    parts = [embed(texts[first : first + at_once]) for first in range(0, len(texts), at_once)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, torch.cat(parts).numpy())
-    return torch.cat(parts)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Readings(Dataset):  # type: ignore[type-arg]
-    """Random texts with their vectors, numbers `start` to `size` - 1."""
-
-    texts: Sequence[str]
-    vector_ND: Tensor
-    size: int
-    start: int = 0
-
-    def __len__(self) -> int:
-        return self.size - self.start
-
-    def __getitem__(self, index: int) -> tuple[str, Tensor]:
-        chosen = int(np.random.default_rng([_SEED, self.start + index]).integers(len(self.texts)))
-        return self.texts[chosen], self.vector_ND[chosen]
 
 
 def collate_readings(items: Sequence[tuple[str, Tensor]], *, model: DescoreModel) -> dict[str, Any]:

@@ -8,7 +8,7 @@ Each item is a function of its number alone, made on demand by a worker that rea
 Shapes in names: T frames, V visual tokens, B clips, P pairs of frames, S teacher's features of a pair of frames, L
 labels, N flaws."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from experiments.footage.examples import footage_example
 from experiments.generated.examples import Examples
 from experiments.grow_tiny.meanings import MEANING, Meanings
 from experiments.grow_tiny.teacher import LABELS, STATISTICS, Teacher
+from experiments.grow_tiny.texts import Readings
 from experiments.grow_tiny.token_truth import (
     OF_ALL,
     OF_THINGS,
@@ -49,6 +50,8 @@ P_CUT_OUT = 0.4
 FRAMES, PAIRS_SHOWN = 8, 2
 """Most frames of a real clip that is harmed, and pairs of them that are shown: another clip teaches more than more of
 the same."""
+P_ANOTHER = 2 / 3
+"""Share of real clips that are described under another text than their prompt."""
 LARGER = 1.25
 """Edges of every second real clip, as a multiple of a drawn clip's."""
 SOUND_FIRST = 0.3
@@ -92,6 +95,8 @@ class RealClips:
     cut_outs: CutOuts
     teacher: Teacher
     meanings: Meanings
+    common_words: Callable[[int], list[str]]
+    """The commonest words of English."""
 
     @property
     def footage(self) -> Footage:
@@ -145,7 +150,10 @@ class Views(Dataset):  # type: ignore[type-arg]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DescribedViews(Views):
     """Whole clips with prompts and their descriptions, the chain's first paragraph. Every second prompt of drawn clips
-    asks for nothing; the others are wrong in three attributes of four, so that copying them does not help."""
+    asks for nothing; the others are wrong in three attributes of four, so that copying them does not help. Two of three
+    prompts of real clips are other texts, of which there are many more than of clips."""
+
+    readings: Readings
 
     def real(self, number: int) -> View:
         """A generated clip, or footage, or, each third time, footage as the benchmark of footage has it."""
@@ -156,7 +164,9 @@ class DescribedViews(Views):
         else:
             shown = footage_example(self.real_clips.footage, "train", number, pixels=self.side**2)
             flaws_N, clip, prompt, chain = strengths(shown.flaws), shown.clip, shown.prompt, shown.chain
-        clip = even(clip)
+        clip, rng = even(clip), np.random.default_rng([number, 2])
+        if rng.random() < P_ANOTHER:
+            prompt = self.readings.another(self.real_clips.meanings.of_prompt(prompt), rng)
         known = not np.nan_to_num(flaws_N).any()
         harmed = Harmed(frames_THWC=clip.frames, flaws_N=flaws_N, known=known)
         truth = of_real(harmed, np.arange(len(clip.times)))
@@ -215,8 +225,8 @@ class ViewCollator:
     """Batches views: the vision tower's input, and what is to be predicted, with the tokens of all clips in one row.
 
     `clip_V` and `pair_V` number each token's clip and pair of frames; `taught_B` and `taught_P` say which are taught,
-    and `meaning_BD`, `match_B1`, `jerk_B1`, `change_P2S` and `label_PL` have rows for these alone. Where views have descriptions,
-    `inputs` are those of the whole model."""
+    and `meaning_BD`, `match_B1`, `jerk_B1`, `change_P2S` and `label_PL` have rows for these alone. Where views have
+    descriptions, `inputs` are those of the whole model."""
 
     model: DescoreModel
 

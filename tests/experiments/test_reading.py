@@ -2,9 +2,11 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-from experiments.grow_tiny.reading import CosineHead, Readings, texts_to_read, vectors_of
+from experiments.grow_tiny.reading import CosineHead
+from experiments.grow_tiny.texts import Readings, texts_to_read, vectors_of
 
 
 def test_texts_name_things_in_sentences():
@@ -36,6 +38,15 @@ def test_a_resumed_lesson_reads_the_same_texts():
     later = Readings(texts=["a", "b", "c"], vector_ND=torch.eye(3), size=10, start=4)
     assert [later[n][0] for n in range(6)] == [readings[n][0] for n in range(4, 10)]
     assert len(later) == 6
+
+
+def test_another_text_is_a_near_one_half_of_the_time(monkeypatch):
+    monkeypatch.setattr("experiments.grow_tiny.texts.NEAR", 1)
+    readings = Readings(texts=["a", "b", "c", "d"], vector_ND=torch.eye(4), size=10)
+    rng = np.random.default_rng(0)
+    drawn = [readings.another(torch.tensor([0.0, 0.0, 1.0, 0.0]), rng) for _ in range(4000)]
+    assert drawn.count("c") / 4000 == pytest.approx(0.5 + 0.125, abs=0.03)
+    assert set(drawn) == {"a", "b", "c", "d"}
 
 
 def test_cosines_that_fit_cost_nothing():

@@ -7,9 +7,9 @@ import pytest
 import torch
 from experiments.footage.cutouts import name_of, random_way
 from experiments.grow_tiny.meanings import Meanings
+from experiments.grow_tiny.probe import mean_and_change
 from experiments.grow_tiny.teacher import LABELS, STATISTICS, FrameFeatures, Teacher
 from experiments.grow_tiny.token_truth import ACTS, FLAWS, HARMS, KINDS, Harmed, of_real, strengths
-from experiments.grow_tiny.probe import mean_and_change
 from experiments.grow_tiny.views import RealClips, changes, some_pairs, taught_by
 from experiments.grow_tiny.vision import Standard, known_bce, known_smooth_l1, mean_by
 from tests.experiments.test_teacher import random_weights
@@ -38,7 +38,7 @@ def letters(texts):
 def test_what_is_taught_is_by_pair_of_frames(teacher):
     clip = draw_example(Split.TRAIN, 0, size=(128, 64)).clip
     meanings = Meanings(letters, [chr(97 + number % 8) for number in range(LABELS)])
-    real_clips = RealClips(examples=None, cut_outs=None, teacher=teacher, meanings=meanings)
+    real_clips = RealClips(examples=None, cut_outs=None, teacher=teacher, meanings=meanings, common_words=None)
     taught, seen = taught_by(real_clips, clip, "a cab"), teacher.features(clip.frames)
     assert taught.label_PL.shape == (4, LABELS)
     assert torch.allclose(taught.label_PL[2], (seen.probability_NL[4] + seen.probability_NL[5]) / 2)

@@ -52,7 +52,7 @@ class FrameFeatures:
         widths = [2 * channels for *_, channels in STAGES]
         ratios = [
             stage_NS.diff(n=2, dim=0).abs().mean() / stage_NS.diff(dim=0).abs().mean()
-            for stage_NS in self.statistics_NS.split(widths, dim=1)
+            for stage_NS in torch.split(self.statistics_NS, widths, dim=1)
         ]
         return float(torch.stack(ratios).mean())
 

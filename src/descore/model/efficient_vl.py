@@ -211,7 +211,7 @@ class EfficientVisionModel(PreTrainedModel):  # type: ignore[misc]
             end = begin + sum(steps) * height * width
             frames_NCHW = self._frames(patches_RP[begin:end], height, width)
             # In float32, since a small change is a difference of large numbers.
-            place_NHWF = torch.cat([self.look(some) for some in frames_NCHW.split(MOST_FRAMES)]).float()
+            place_NHWF = torch.cat([self.look(some) for some in torch.split(frames_NCHW, MOST_FRAMES)]).float()
             first_SHWF, second_SHWF = place_NHWF[0::2], place_NHWF[1::2]
             since_SHWF = first_SHWF - second_SHWF.roll(1, dims=0)
             since_SHWF[[0, *accumulate(steps[:-1])]] = 0

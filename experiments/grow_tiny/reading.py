@@ -39,11 +39,15 @@ class CosineHead(nn.Module):
 
     def forward(self, state_BF: Tensor, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
         """Mean square of what the cosines of two different texts are off by, and beside it that of their mean."""
-        mapped_BD = functional.normalize(self.map(state_BF).float(), dim=1)
-        other_BB = ~torch.eye(len(mapped_BD), dtype=torch.bool)
+        other_BB = ~torch.eye(len(state_BF), dtype=torch.bool)
         target = batch["cosine_BB"][other_BB]
-        loss = (mapped_BD @ mapped_BD.T)[other_BB].sub(target).square().mean()
+        loss = self.cosines(state_BF)[other_BB].sub(target).square().mean()
         return 10 * loss, {"loss": loss.item(), "of_mean": target.var().item()}
+
+    def cosines(self, state_BF: Tensor) -> Tensor:
+        """(B, B): of the states under the map."""
+        mapped_BD = functional.normalize(self.map(state_BF).float(), dim=1)
+        return mapped_BD @ mapped_BD.T
 
 
 def read(

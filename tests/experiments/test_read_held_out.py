@@ -16,11 +16,10 @@ def vectors(angles):
 
 @pytest.mark.parametrize(("states", "expected"), [(vectors(ANGLES), 1.0), (vectors(ANGLES * 0), float("nan"))])
 def test_states_at_the_same_angles_correlate_fully(monkeypatch, states, expected):
-    monkeypatch.setattr(read_held_out, "prompt_states", lambda model, batch: (states, {}))
-    monkeypatch.setattr(
-        read_held_out, "collate_readings", lambda items, model: {"cosine_BB": vectors(ANGLES) @ vectors(ANGLES).T}
-    )
+    batch = {"cosine_BB": vectors(ANGLES) @ vectors(ANGLES).T}
+    monkeypatch.setattr(read_held_out, "prompt_states", lambda *_: (states, {}))
+    monkeypatch.setattr(read_held_out, "collate_readings", lambda *_, **__: batch)
     head = CosineHead(2)
     head.map = torch.nn.Identity()
-    found = read_held_out.correlation(SimpleNamespace(), head, list("abcd"), lambda texts: vectors(ANGLES))
+    found = read_held_out.correlation(SimpleNamespace(), head, list("abcd"), lambda _: vectors(ANGLES))
     assert found == pytest.approx(expected, nan_ok=True)

@@ -5,8 +5,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
-from experiments.generated.baselines import _ratio
 from experiments.generated.benchmark import (
     ALIGNMENT,
     NAMES,
@@ -151,11 +149,3 @@ def test_the_table_has_rows_of_measures():
         "| reversed | 0.500 [0.250, 0.750], n = 8 | 0.500 [0.250, 0.750], n = 8 |  |",
         "| reversed, by jerk | | 0.500 [0.250, 0.750], n = 8 | |",
     ]
-
-
-def test_steady_change_has_no_jerk():
-    """Of two channels that rise evenly the second difference is 0; of one that alternates it is twice the first."""
-    rising_T = torch.arange(6.0)
-    steady_TCHW = torch.stack([rising_T, 2 * rising_T], dim=1)[:, :, None, None].expand(6, 2, 3, 3)
-    alternating_TCHW = (rising_T % 2)[:, None, None, None].expand(6, 2, 3, 3)
-    assert (_ratio(steady_TCHW), _ratio(alternating_TCHW)) == (0, pytest.approx(2))

@@ -1,7 +1,5 @@
 """What the first lesson shows and teaches: features of pairs of frames, harms of tokens, cut-outs, and losses."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -91,13 +89,15 @@ def test_changes_are_from_frame_to_frame():
     assert changes(torch.zeros(2, 1)).isnan().tolist() == [[False, True]]
 
 
-def test_jerk_is_the_second_difference_over_the_first():
-    """Of 0, 1, 3 the first differences are 1 and 2, the second is 1: 1 / 1.5, in every stage."""
-    rows_N1 = torch.tensor([[0.0], [1.0], [3.0]])
-    seen = FrameFeatures(statistics_NS=rows_N1.expand(3, STATISTICS), probability_NL=rows_N1)
-    assert seen.jerk == pytest.approx(2 / 3)
-    for few in (rows_N1[:2], rows_N1 * 0):
-        assert np.isnan(replace(seen, statistics_NS=few.expand(-1, STATISTICS)).jerk)
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([0, 1, 3], 1 / 1.5), ([0, 1, 2, 3], 0), ([0, 1, 0, 1], 2), ([0, 1], np.nan), ([4, 4, 4], np.nan)],
+)
+def test_jerk_is_the_second_difference_over_the_first(values, expected):
+    """In every stage alike. A steady rise has none; what alternates has twice as much as it changes."""
+    rows_N1 = torch.tensor(values, dtype=torch.float32)[:, None]
+    seen = FrameFeatures(statistics_NS=rows_N1.expand(-1, STATISTICS), probability_NL=rows_N1)
+    assert seen.jerk == pytest.approx(expected, nan_ok=True)
 
 
 def test_pairs_are_shown_one_behind_the_other():

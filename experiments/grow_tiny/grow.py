@@ -8,7 +8,7 @@
 The eyes begin as EfficientNet-lite0, which was trained on ImageNet's photographs, and this network is left as it is;
 so are the vectors of words, which are MiniLM's.
 Five lessons, each of which resumes where it was stopped: see (what makes tokens of the network's features, on labels of
-every part of the picture), read (which prompts mean much the same), look (descriptions, and the labels of see from the
+every part of the picture), read (which texts mean much the same, and how near they are to pictures), look (descriptions, and the labels of see from the
 language model's states), judge (whole chains), prefer (Bradley-Terry at the query under the random mask, with the
 next-token loss). A lesson of no updates is left out. With --start, a trained model continues, with a new query and
 head. The model that writes chains and has not scored is kept in `chains/`. At the end the reward's mean and deviation
@@ -54,9 +54,9 @@ from experiments.grow_tiny.lessons import SIDE, ChainItemCollator, Judge, Lesson
 from experiments.grow_tiny.meanings import Meanings
 from experiments.grow_tiny.optimizer import MuonAndAdamW, split_weights
 from experiments.grow_tiny.plan import Plan
-from experiments.grow_tiny.reading import read
+from experiments.grow_tiny.reading import Readings, read
 from experiments.grow_tiny.teacher import Teacher, released_weights
-from experiments.grow_tiny.texts import Readings, prompts_for, texts_to_read, vectors_of
+from experiments.grow_tiny.texts import Texts, prompts_for, texts_to_read, vectors_of
 from experiments.grow_tiny.views import DescribedViews, RealClips, Views
 from experiments.grow_tiny.vision import look, see
 from experiments.grow_tiny.word_vectors import spoken, with_words, word_vectors
@@ -300,19 +300,19 @@ def lessons(
     model: DescoreModel, plan: Plan, real_clips: RealClips, out: Path
 ) -> Iterator[tuple[str, list[dict[str, float]]]]:
     """Run the lessons in order; yield the name and curve of each."""
-    examples, footage = real_clips.examples, real_clips.footage
+    examples, footage, kept = real_clips.examples, real_clips.footage, out / "texts.npy"
     if plan.see_steps:
         views = Views(real_clips=real_clips, size=plan.see_steps * plan.batch, side=SIDE)
         optimizer = partial(eyes_optimizer, model, plan)
         yield "see", see(model, views, out / "see", batch=plan.batch, optimizer=optimizer)
     if plan.read_steps:
-        readings = open_readings(plan, real_clips, out / "read" / "texts.npy")
+        size = plan.read_steps * plan.read_batch
+        readings = Readings(real_clips=real_clips, size=size, side=SIDE, texts=open_texts(real_clips, kept))
         optimizer = partial(optimizer_with, model, plan)
         yield "read", read(model, readings, out / "read", batch=plan.read_batch, optimizer=optimizer)
     if plan.look_steps:
-        readings = open_readings(plan, real_clips, out / "read" / "texts.npy")
         size = plan.look_steps * plan.batch
-        described = DescribedViews(real_clips=real_clips, size=size, side=SIDE, readings=readings)
+        described = DescribedViews(real_clips=real_clips, size=size, side=SIDE, texts=open_texts(real_clips, kept))
         optimizer = partial(optimizer_with, model, plan)
         yield "look", look(model, described, out / "look", batch=plan.batch, optimizer=optimizer)
     look_clips, judge_clips = plan.look_steps * plan.batch, plan.judge_steps * plan.batch
@@ -328,11 +328,10 @@ def lessons(
         yield "prefer", train_pairs(model, plan, out / "prefer", lesson)
 
 
-def open_readings(plan: Plan, real_clips: RealClips, path: Path) -> Readings:
+def open_texts(real_clips: RealClips, path: Path) -> Texts:
     """Texts with MiniLM's vectors, which are kept in this file."""
     texts = texts_to_read(real_clips.examples.words, real_clips.cut_outs, label_names())
-    vector_ND = vectors_of(texts, real_clips.meanings.embed, path)
-    return Readings(texts=texts, vector_ND=vector_ND, size=plan.read_steps * plan.read_batch)
+    return Texts(texts=texts, vector_ND=vectors_of(texts, real_clips.meanings.embed, path))
 
 
 def open_real_clips(generated: Generated, footage: Footage) -> RealClips:

@@ -16,9 +16,9 @@ class Plan:
     see_steps: int = 600
     """Updates of the eyes alone."""
     read_steps: int = 300
-    """Updates of the language model on the nearness of prompts."""
-    read_batch: int = 64
-    """Prompts in an update of that."""
+    """Updates on how near texts are to each other and to pictures."""
+    read_batch: int = 128
+    """Texts in an update of that, each over a picture."""
     look_steps: int = 400
     """Updates on descriptions."""
     judge_steps: int = 900

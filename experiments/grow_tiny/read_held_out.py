@@ -14,17 +14,20 @@ from descore.model.modeling import DescoreModel
 from experiments.generated.baselines import MiniLm
 from experiments.generated.clips import Generated
 from experiments.generated.words import prompts_of
+from experiments.grow_tiny.lessons import NO_CLIP
 from experiments.grow_tiny.meanings import Embed
-from experiments.grow_tiny.reading import CosineHead, collate_readings, prompt_states
+from experiments.grow_tiny.reading import ReadHeads, Reading, collate_readings, prompt_states
 
 MOST = 100
 """Prompts of a split, of which all pairs are taken."""
 
 
 @torch.no_grad()
-def correlation(model: DescoreModel, head: CosineHead, texts: Sequence[str], embed: Embed) -> float:
+def correlation(model: DescoreModel, head: ReadHeads, texts: Sequence[str], embed: Embed) -> float:
     """Of the cosines of any two of these texts, as the head has them, with those of their vectors."""
-    batch = collate_readings(list(zip(texts, embed(texts), strict=True)), model=model)
+    pairs = zip(texts, embed(texts), strict=True)
+    readings = [Reading(text=text, vector_D=vector_D, picture=NO_CLIP, nearness=0) for text, vector_D in pairs]
+    batch = collate_readings(readings, model=model)
     states_BF, _ = prompt_states(model, batch)
     upper = torch.triu_indices(len(texts), len(texts), offset=1).unbind()
     both = torch.stack([head.cosines(states_BF)[upper], batch["cosine_BB"][upper]])
@@ -40,7 +43,7 @@ def main() -> None:
     options = parser.parse_args()
     model = DescoreModel.from_pretrained(options.run / "start", device="cpu").eval()
     learned = torch.load(options.run / "read" / "read.pt", weights_only=True)
-    head = CosineHead(model.query.shape[0])
+    head = ReadHeads(model.query.shape[0])
     model.backbone.load_state_dict(learned["backbone"])
     head.load_state_dict(learned["answers"])
     embed = MiniLm(options.footage / "archives").embed

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from descore.synthetic.splits import Split, plan_example
 from experiments.footage.cutouts import CutOuts
@@ -21,7 +20,6 @@ NEAR = 40
 DRAWN_TEXTS = 1000
 """Prompts of drawn clips among the texts."""
 FORMS = ("{a}", "a video of {a}", "a photo of {a}", "{a} outdoors", "two of {a}", "{a} in motion", "close-up of {a}")
-_SEED = 4211
 
 
 def texts_to_read(words: Words, cut_outs: CutOuts, labels: Sequence[str]) -> list[str]:
@@ -52,23 +50,15 @@ def vectors_of(texts: Sequence[str], embed: Embed, path: Path, *, at_once: int =
 
 
 @dataclass(frozen=True, kw_only=True)
-class Readings(Dataset):  # type: ignore[type-arg]
-    """Random texts with their vectors, numbers `start` to `size` - 1."""
+class Texts:
+    """Texts with their vectors."""
 
     texts: Sequence[str]
     vector_ND: Tensor
-    size: int
-    start: int = 0
 
-    def __len__(self) -> int:
-        return self.size - self.start
-
-    def __getitem__(self, index: int) -> tuple[str, Tensor]:
-        chosen = int(np.random.default_rng([_SEED, self.start + index]).integers(len(self.texts)))
-        return self.texts[chosen], self.vector_ND[chosen]
-
-    def another(self, vector_D: Tensor, rng: np.random.Generator) -> str:
-        """A random text; every second time one of the NEAR that are nearest to this vector."""
+    def random(self, rng: np.random.Generator, *, near_D: Tensor) -> tuple[str, Tensor]:
+        """A text and its vector; every second time one of the NEAR that are nearest to that vector."""
         count = len(self.texts)
-        options_N = (self.vector_ND @ vector_D).topk(min(NEAR, count)).indices if rng.random() < 0.5 else range(count)
-        return self.texts[int(options_N[int(rng.integers(len(options_N)))])]
+        options_N = (self.vector_ND @ near_D).topk(min(NEAR, count)).indices if rng.random() < 0.5 else range(count)
+        chosen = int(options_N[int(rng.integers(len(options_N)))])
+        return self.texts[chosen], self.vector_ND[chosen]

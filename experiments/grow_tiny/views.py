@@ -28,7 +28,7 @@ from experiments.footage.examples import footage_example
 from experiments.generated.examples import Examples
 from experiments.grow_tiny.meanings import MEANING, Meanings
 from experiments.grow_tiny.teacher import LABELS, STATISTICS, Teacher
-from experiments.grow_tiny.texts import Readings
+from experiments.grow_tiny.texts import Texts
 from experiments.grow_tiny.token_truth import (
     OF_ALL,
     OF_THINGS,
@@ -153,7 +153,7 @@ class DescribedViews(Views):
     asks for nothing; the others are wrong in three attributes of four, so that copying them does not help. Two of three
     prompts of real clips are other texts, of which there are many more than of clips."""
 
-    readings: Readings
+    texts: Texts
 
     def real(self, number: int) -> View:
         """A generated clip, or footage, or, each third time, footage as the benchmark of footage has it."""
@@ -166,7 +166,7 @@ class DescribedViews(Views):
             flaws_N, clip, prompt, chain = strengths(shown.flaws), shown.clip, shown.prompt, shown.chain
         clip, rng = even(clip), np.random.default_rng([number, 2])
         if rng.random() < P_ANOTHER:
-            prompt = self.readings.another(self.real_clips.meanings.of_prompt(prompt), rng)
+            prompt, _ = self.texts.random(rng, near_D=self.real_clips.meanings.of_prompt(prompt))
         known = not np.nan_to_num(flaws_N).any()
         harmed = Harmed(frames_THWC=clip.frames, flaws_N=flaws_N, known=known)
         truth = of_real(harmed, np.arange(len(clip.times)))

@@ -51,7 +51,7 @@ def test_a_random_text_is_a_near_one_half_of_the_time(monkeypatch):
 @pytest.fixture
 def real_clips():
     """Pictures of one grey each, whose label means the text `c`."""
-    window = lambda split, *, rng, pixels, frames: SimpleNamespace(  # noqa: E731
+    window = lambda _split, *, rng, pixels, frames: SimpleNamespace(  # noqa: E731
         finished=lambda: noise_clip(int(rng.integers(1000)), frames=frames, width=32, height=pixels // 32)
     )
     return SimpleNamespace(

@@ -10,10 +10,10 @@ so are the vectors of words, which are MiniLM's.
 Five lessons, each of which resumes where it was stopped: see (what makes tokens of the network's features, on labels of
 every part of the picture), read (which texts mean much the same, and how near they are to pictures), look
 (descriptions, and the labels of see from the language model's states), judge (whole chains), prefer (Bradley-Terry at
-the query under the random mask, with the next-token loss). A lesson of no updates is left out. With --start, a trained model continues, with a new query and
-head. The model that writes chains and has not scored is kept in `chains/`. At the end the reward's mean and deviation
-are measured on clips that training has not. `record.json` beside the model has the plan, the environment and the
-curves."""
+the query under the random mask, with the next-token loss). A lesson of no updates is left out. With --start, a trained
+model continues, with a new query and head. The model that writes chains and has not scored is kept in `chains/`. At the
+end the reward's mean and deviation are measured on clips that training has not. `record.json` beside the model has the
+plan, the environment and the curves."""
 
 import argparse
 import json

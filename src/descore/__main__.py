@@ -1,6 +1,17 @@
-"""`python -m descore` is the same as `descore`."""
+"""The entry point of `descore` and `python -m descore`: little of it is there before an interruption can be told."""
 
-from descore.cli import main
+import sys
+
+
+def main() -> None:
+    """The command line."""
+    try:
+        from descore.cli import main as run
+    except KeyboardInterrupt:  # a verb reports its own
+        sys.stderr.write("error: interrupted\n")
+        sys.exit(130)
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -156,6 +156,24 @@ def test_an_interrupt_is_one_line(capsys):
     assert capsys.readouterr().err == "error: interrupted\n"
 
 
+INTERRUPTED_IMPORT = """
+import builtins, sys
+import descore.__main__
+import_as_ever = builtins.__import__
+def interrupt(name, *rest):
+    if name == "typer":
+        raise KeyboardInterrupt
+    return import_as_ever(name, *rest)
+builtins.__import__ = interrupt
+descore.__main__.main()
+"""
+
+
+def test_an_interrupt_of_the_imports_is_one_line():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "error: interrupted\n")
+
+
 def test_other_packages_warnings_are_kept_off_the_terminal(capsys):
     with reported_errors(debug=False):
         warnings.warn("from a test, not from descore", stacklevel=1)

@@ -47,7 +47,7 @@ first, until one has it."""
 def family_of(model_type: str) -> ModuleType:
     """The family's module. An unknown model_type raises ConfigError with the known ones."""
     known: list[str] = []
-    for name in sorted(FAMILIES, key=lambda name: name != model_type):
+    for name in dict.fromkeys([*{model_type}.intersection(FAMILIES), *FAMILIES]):
         family = import_module(f"{__package__}.{name}")
         if model_type in family.MODEL_TYPES:
             return family

@@ -271,7 +271,7 @@ def judge_benchmark(
 
 def evaluate(judge: Judge, benchmark: str, *, folder: Path, limit: int | None, root: Path | None = None) -> Run:
     """The evaluation run of any judge on a benchmark, as `judge_benchmark` does it."""
-    if benchmark in (footage.NAME, *generated.NAMES):
+    if benchmark == footage.NAME or generated.is_known(benchmark):
         title, judgements = own_judgements(benchmark, root, limit)
         return run_evaluation(judge, judgements, folder=folder, benchmark=benchmark, title=title, limit=limit)
     row = find_benchmark(benchmark)
@@ -289,9 +289,9 @@ def evaluate(judge: Judge, benchmark: str, *, folder: Path, limit: int | None, r
 
 def own_judgements(benchmark: str, root: Path | None, limit: int | None) -> tuple[str, Judgements]:
     """Title and judgements of a benchmark of the experiments. root: its store. Exits without one, where it needs it."""
-    if benchmark in generated.NAMES:
+    if generated.is_known(benchmark):
         try:
-            return generated.TITLES[benchmark], generated.judgements_of(benchmark, root, limit=limit)
+            return generated.title_of(benchmark), generated.judgements_of(benchmark, root, limit=limit)
         except ConfigError as fault:
             raise SystemExit(str(fault)) from None
     if root is None:

@@ -1,12 +1,12 @@
 """What the bundled model gets right, on benchmarks that it was never trained on.
 
     python -m experiments.judged [--model tiny] [--footage runs/footage] [--generated runs/generated] [--data FOLDER]
-        [--baselines] [--out runs/judged]
+        [--choose] [--baselines] [--out runs/judged]
 
 Each row of the table is an evaluation run, with thinking and without; a stopped script resumes. FOLDER holds fetv/ (see
-`descore benchmarks fetv`). `--generated` adds clips of held-out generators: harmed against sound, and their own prompts
-against others. `--baselines` judges these, too, by measures without training. The figures go to judged.json in --out,
-and as a table to the screen."""
+`descore benchmarks fetv`). `--generated` adds clips of held-out generators: harmed against sound, their own prompts
+against others, and late generators against early; with `--choose` those clips that are for decisions. `--baselines`
+judges these by measures without training, too. Figures go to judged.json in --out, and as a table to the screen."""
 
 import argparse
 import json
@@ -24,7 +24,7 @@ from descore.scorer import SamplingParams
 from descore.stats.agreement import share
 from descore.stats.bootstrap import Figure
 from descore.types import Pair, Think
-from experiments.generated.benchmark import ALIGNMENT, NAMES
+from experiments.generated.benchmark import ALIGNMENT, CHOOSE, NAMES
 from experiments.generated.harms import HARMS
 from experiments.harness import (
     BENCHMARKS,
@@ -37,7 +37,7 @@ from experiments.harness import (
 )
 
 THINK: tuple[Think, ...] = ("on", "off")
-HARMED, OWN_PROMPT, REVERSED = NAMES
+HARMED, OWN_PROMPT, ERAS, REVERSED = NAMES
 
 Roots = Mapping[str, Path | None]
 
@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--footage", type=Path, help="store of real footage, made by experiments.footage")
     parser.add_argument("--generated", type=Path, help="store of generated clips, made by experiments.generated")
+    parser.add_argument("--choose", action="store_true", help="of generated clips, those for decisions")
     parser.add_argument("--data", type=Path, help="folder that holds fetv/")
     parser.add_argument("--baselines", action="store_true", help="measures without training on the generated clips")
     parser.add_argument("--only", nargs="+", help="names of the benchmarks to judge; default: all that can be")
@@ -67,15 +68,17 @@ def main() -> None:
     (options.out / "judged.json").write_text(json.dumps(by_think, indent=1) + "\n", encoding="utf-8")
     print(table(by_think))
     for name, model in by_think.items():
-        if HARMED in model:
-            print(f"\n{HARMED}, {name}:\n{table_of_parts(model[HARMED]['parts'])}")
+        for benchmark, own in model.items():
+            if "parts" in own:
+                print(f"\n{benchmark}, {name}:\n{table_of_parts(own['parts'])}")
 
 
 def roots_of(options: argparse.Namespace) -> Roots:
     """The benchmarks that can be judged, with the folder of each."""
     roots: dict[str, Path | None] = dict.fromkeys((*BENCHMARKS, REVERSED))
     roots |= {"footage": options.footage} if options.footage else {}
-    roots |= {HARMED: options.generated, OWN_PROMPT: options.generated} if options.generated else {}
+    part = CHOOSE if options.choose else ""
+    roots |= {f"{name}{part}": options.generated for name in (HARMED, OWN_PROMPT, ERAS)} if options.generated else {}
     roots |= {"fetv": options.data / "fetv"} if options.data else {}
     if unknown := set(options.only or ()) - set(roots):
         raise SystemExit(f"--only: found {', '.join(sorted(unknown))}, expected some of {', '.join(roots)}")
@@ -101,7 +104,7 @@ def baselines(roots: Roots, options: argparse.Namespace) -> dict[str, dict[str, 
     archives = (options.generated or options.out) / "archives"
     teacher = Teacher.open(archives)
     judges: dict[str, tuple[Judge, tuple[str, ...]]] = {
-        judge.feature.name: (judge, (HARMED, REVERSED)) for judge in feature_judges(teacher)
+        judge.feature.name: (judge, (HARMED, ERAS, REVERSED)) for judge in feature_judges(teacher)
     }
     judges |= {"conse": (ConseJudge(teacher=teacher, minilm=MiniLm(archives)), (OWN_PROMPT,))}
     return {
@@ -109,8 +112,8 @@ def baselines(roots: Roots, options: argparse.Namespace) -> dict[str, dict[str, 
             name: figures(
                 evaluate(judge, name, folder=options.out / f"{name}-{measure}", limit=options.limit, root=roots[name])
             )
-            for name in names
-            if name in roots
+            for name in roots
+            if name.removesuffix(CHOOSE) in names
         }
         for measure, (judge, names) in judges.items()
     }
@@ -126,9 +129,10 @@ def figures(run: Run) -> dict[str, Any]:
     """The figures of a run; of harmed clips by harm and strength, too, and of prompts the share that is preferred to
     another."""
     result = figures_of(run.results)
-    if run.config["benchmark"] == HARMED:
+    benchmark = run.config["benchmark"].removesuffix(CHOOSE)
+    if benchmark == HARMED:
         result["parts"] = parts(run)
-    if run.config["benchmark"] == OWN_PROMPT:
+    if benchmark == OWN_PROMPT:
         result["pairs"] = {ALIGNMENT: to_plain(own_prompt_accuracy(run))}
     return result
 

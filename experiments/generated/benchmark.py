@@ -1,7 +1,9 @@
-"""Three benchmarks without ratings by people: what was done to a clip, or to its prompt, says which is better.
+"""Four benchmarks without ratings by people: what was done to a clip or to its prompt, or what it was made by, says
+which is better.
 
 `generated`: a clip of a held-out generator, sound against harmed. `own_prompt`: such a clip under its own prompt and
-under those of other clips. `reversed`: a drawn clip whose prompt names a direction, forward against backward."""
+under those of other clips. `eras`: clips of a late and of an early generator, held out both, which says what is better
+as a rule. `reversed`: a drawn clip whose prompt names a direction, forward against backward."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -25,11 +27,14 @@ from experiments.generated.harms import HARMS, STRONG
 from experiments.generated.store import Split
 from experiments.generated.words import Words, prompts_of
 
-NAMES = ("generated", "own_prompt", "reversed")
+NAMES = ("generated", "own_prompt", "eras", "reversed")
+CHOOSE = "-choose"
+"""Behind the name of one of the first three: on the clips for decisions, in place of those for the final figures."""
 TITLES: Mapping[str, str] = MappingProxyType(
     {
         "generated": "Generated clips of new generators, harmed against sound",
         "own_prompt": "Generated clips of new generators, their own prompt against others",
+        "eras": "Generated clips of new generators, late against early",
         "reversed": "Drawn clips whose prompt names a direction, backward against forward",
     }
 )
@@ -37,7 +42,7 @@ ALIGNMENT = "alignment"
 """The label of own_prompt: 1 for the clip's own prompt, 0 for another."""
 OTHERS = 4
 """Other prompts to a clip."""
-REVERSED_PAIRS = 50
+ERA_PAIRS, REVERSED_PAIRS = 200, 50
 
 _OTHERS_SEED = 4204
 _OPPOSITE: Mapping[object, object] = {
@@ -53,14 +58,26 @@ _OPPOSITE: Mapping[object, object] = {
 _DIRECTIONS = (Action.LEFT, Action.RIGHT, Action.UP, Action.DOWN)
 
 
-def judgements_of(name: str, root: Path | None, *, limit: int | None = None, split: Split = "test") -> Judgements:
+def is_known(name: str) -> bool:
+    """Whether a benchmark is one of these."""
+    return name in NAMES or (name.endswith(CHOOSE) and name.removesuffix(CHOOSE) in NAMES[:3])
+
+
+def title_of(name: str) -> str:
+    """In words."""
+    return TITLES[name.removesuffix(CHOOSE)] + (" (for decisions)" if name.endswith(CHOOSE) else "")
+
+
+def judgements_of(name: str, root: Path | None, *, limit: int | None = None) -> Judgements:
     """The first pairs, or clips, of a benchmark. root: a store of generated clips. ConfigError without one, where it is
-    needed. split: `choose` for decisions."""
+    needed."""
+    split: Split = "choose" if name.endswith(CHOOSE) else "test"
+    name = name.removesuffix(CHOOSE)
     if name == "reversed":
         return reversed_judgements(limit=limit)
     if root is None:
         raise ConfigError(f"{name}: no store of generated clips; make one with `python -m experiments.generated`")
-    make = {"generated": harmed_judgements, "own_prompt": prompt_judgements}[name]
+    make = {"generated": harmed_judgements, "own_prompt": prompt_judgements, "eras": era_judgements}[name]
     return make(Generated.open(root), split, limit=limit)
 
 
@@ -135,6 +152,19 @@ def whole_clip(store: Generated, clip: GeneratedClip) -> Clip:
         source_frames=clip.frames,
         duration=clip.times[-1] + 1 / fps,
     )
+
+
+# Late against early.
+
+
+def era_judgements(store: Generated, split: Split, *, limit: int | None = None) -> Judgements:
+    """The first pairs, ERA_PAIRS without a limit. Intervals resample the late clips."""
+    draw = lru_cache(maxsize=ERA_PAIRS)(Examples(Sources(store), Words({}, prompts_of(store)), split).era_pair)
+    judgements = generated_judgements("eras", draw, count=ERA_PAIRS if limit is None else limit)
+    late = [pair.a if pair.a.quality > pair.b.quality else pair.b for pair in map(draw, range(len(judgements.pairs)))]
+    pairs = [replace(pair, group=clip.item) for pair, clip in zip(judgements.pairs, late, strict=True)]
+    clips = [replace(clip, group=pairs[number // 2].group) for number, clip in enumerate(judgements.clips)]
+    return replace(judgements, clips=tuple(clips), pairs=tuple(pairs))
 
 
 # Backward against forward.

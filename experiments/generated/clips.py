@@ -162,11 +162,20 @@ class Sources:
     generated: Generated
     footage: Footage | None = None
 
-    def window(self, split: Split, *, rng: np.random.Generator, pixels: int = PIXELS, frames: int = FRAMES) -> Window:
-        """A random window of a split; of _TRIES the first that moves, or the one that moves most."""
+    def window(
+        self,
+        split: Split,
+        *,
+        rng: np.random.Generator,
+        pixels: int = PIXELS,
+        frames: int = FRAMES,
+        of: frozenset[str] | None = None,
+    ) -> Window:
+        """A random window of a split; of _TRIES the first that moves, or the one that moves most. of: generated clips
+        of these repositories alone."""
         best, most = None, -1.0
         for _ in range(_TRIES):
-            window = self._any_window(split, rng=rng, pixels=pixels, frames=frames)
+            window = self._any_window(split, rng=rng, pixels=pixels, frames=frames, of=of)
             moves = movement(window.clip.frames)
             if moves > most:
                 best, most = window, moves
@@ -175,15 +184,17 @@ class Sources:
         assert best is not None
         return best
 
-    def _any_window(self, split: Split, *, rng: np.random.Generator, pixels: int, frames: int) -> Window:
-        if split == "train" and self.footage is not None and rng.random() < P_FOOTAGE:
+    def _any_window(
+        self, split: Split, *, rng: np.random.Generator, pixels: int, frames: int, of: frozenset[str] | None
+    ) -> Window:
+        if split == "train" and of is None and self.footage is not None and rng.random() < P_FOOTAGE:
             if self.footage.photographs and rng.random() < P_PHOTOGRAPH:
                 photograph = self.footage.photographs[int(rng.integers(len(self.footage.photographs)))]
                 return photograph_window(self.footage, photograph, rng=rng, pixels=pixels, frames=frames)
             shots = self.footage.shots["train"]
             shot = shots[int(rng.integers(len(shots)))]
             return shot_window(self.footage, shot, rng=rng, pixels=pixels, frames=frames)
-        clips = self.generated.clips[split]
+        clips = [clip for clip in self.generated.clips[split] if of is None or clip.repository in of]
         if not clips:
             raise ConfigError(f"{self.generated.folder}: no clips for '{split}'; make the store again with all clips")
         clip = clips[int(rng.integers(len(clips)))]

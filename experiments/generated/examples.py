@@ -14,7 +14,7 @@ from descore.types import PREFERENCE_SIGN, Clip, Preference, Verdict
 from experiments.generated.clips import FRAMES, PIXELS, Sources, Window
 from experiments.generated.fields import Frames
 from experiments.generated.harms import HARMS, VISIBLE, Acts, measured
-from experiments.generated.store import Split
+from experiments.generated.store import EARLY, LATE, Split
 from experiments.generated.things import Shown, alike
 from experiments.generated.truth import AppliedHarm, Request, Truth
 from experiments.generated.words import NOTHING, Words
@@ -28,12 +28,14 @@ APART = 0.2
 
 PROMPTS = ("own", "other", "partly", "nothing")
 P_PROMPTS = (0.4, 0.3, 0.12, 0.18)
-PAIRS = ("harmed", "strengths", "states", "prompts", "clips")
-P_PAIRS = (0.35, 0.25, 0.15, 0.15, 0.1)
+PAIRS = ("harmed", "strengths", "states", "prompts", "clips", "eras")
+P_PAIRS = (0.3, 0.2, 0.13, 0.15, 0.1, 0.12)
+ERA = 0.5
+"""What an early generator's clip is worse by than a late one's."""
 
 _WORLD = 4203
 _SPLITS: dict[Split, int] = {"train": 1, "choose": 2, "test": 3}
-_EXAMPLE, _PAIR, _BENCHMARK = 1, 2, 3
+_EXAMPLE, _PAIR, _BENCHMARK, _ERAS = 1, 2, 3, 4
 _TRIES = 8
 
 _ACTS: tuple[Acts, Acts] = ("dynamics", "style")
@@ -87,11 +89,17 @@ class Examples:
         return self._shown(window, prompt, tuple(harms), frames_THWC)
 
     def pair(self, number: int) -> GeneratedPair:
-        """Pair `number`, of one of five kinds: a clip sound and harmed, or at two strengths; two clips in different
-        states; a clip under its own and another prompt; or its prompt over it and over another clip."""
+        """Pair `number`, of one of six kinds: a clip sound and harmed, or at two strengths; two clips in different
+        states; a clip under its own and another prompt; its prompt over it and over another clip; or clips of a late
+        and of an early generator."""
         rng = self._rng(_PAIR, number)
         kind = str(rng.choice(PAIRS, p=P_PAIRS))
-        make = {"prompts": self._two_prompts, "clips": self._two_clips, "states": self._two_states}
+        make = {
+            "prompts": self._two_prompts,
+            "clips": self._two_clips,
+            "states": self._two_states,
+            "eras": self._two_eras,
+        }
         better, worse = make.get(kind, partial(self._two_strengths, sound=kind == "harmed"))(rng)
         return _in_random_order(better, worse, rng)
 
@@ -102,11 +110,16 @@ class Examples:
         prompt = self._prompt(window, "own", rng)
         return _in_random_order(self._shown(window, prompt, ()), self._shown(window, prompt, (harm,)), rng)
 
+    def era_pair(self, number: int) -> GeneratedPair:
+        """Benchmark pair `number`: clips of a late and of an early generator."""
+        rng = self._rng(_ERAS, number)
+        return _in_random_order(*self._two_eras(rng), rng)
+
     def _rng(self, use: int, number: int) -> np.random.Generator:
         return np.random.default_rng([_WORLD, _SPLITS[self.split], use, number])
 
-    def _window(self, rng: np.random.Generator) -> Window:
-        return self.sources.window(self.split, rng=rng, pixels=self.pixels, frames=self.frames)
+    def _window(self, rng: np.random.Generator, of: frozenset[str] | None = None) -> Window:
+        return self.sources.window(self.split, rng=rng, pixels=self.pixels, frames=self.frames, of=of)
 
     def _plain_window(self, rng: np.random.Generator) -> Window:
         """The first of _TRIES that looks sound by itself, or the last."""
@@ -144,6 +157,12 @@ class Examples:
         window, strong = self._visible(rng, name, float(rng.uniform(*HARSH)))
         weak = (_seeded(name, float(rng.uniform(*MILD)), rng),) if rng.random() < 0.5 else ()
         return self._shown(self._window(rng), prompt, weak), self._shown(window, prompt, (strong,))
+
+    def _two_eras(self, rng: np.random.Generator) -> tuple[GeneratedExample, GeneratedExample]:
+        """Under a prompt that asks for nothing."""
+        prompt = NOTHING[int(rng.integers(len(NOTHING)))]
+        late, early = (self._shown(self._window(rng, of), prompt, ()) for of in (LATE, EARLY))
+        return late, replace(early, quality=early.quality - ERA)
 
     def _two_prompts(self, rng: np.random.Generator) -> tuple[GeneratedExample, GeneratedExample]:
         """One clip under its own prompt and under one that is wrong."""

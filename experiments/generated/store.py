@@ -54,6 +54,9 @@ SPLITS: Mapping[str, Split] = MappingProxyType(
 PLAIN = frozenset(row["repository"] for row in _ROWS if row["plain"] == "yes")
 """Repositories whose clips look sound by themselves. In those of the others, made frame by frame with a network for
 stills, things change or flicker: they serve in pairs, where both sides do."""
+EARLY, LATE = (frozenset(row["repository"] for row in _ROWS if row["era"] == era) for era in ("early", "late"))
+"""Repositories of generators before 2024, convolutional networks and such as were made for stills, and of transformers
+since: the latter are far ahead on public leaderboards (VBench, Huang et al. 2024, arXiv 2311.17982)."""
 
 
 def make_store(source: Path, folder: Path, *, log: Log) -> dict[str, Any]:

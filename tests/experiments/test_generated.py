@@ -13,7 +13,7 @@ from experiments.generated.clips import MOST_UNEVEN, Generated, Sources, encoded
 from experiments.generated.examples import APART, Examples, training_pair
 from experiments.generated.harms import FAINT, HARMS, STRONG, VISIBLE, harmed, mark_of, measured
 from experiments.generated.labels import label_names, named_by, row_of
-from experiments.generated.store import SPLITS, make_store, read_index, read_table
+from experiments.generated.store import EARLY, LATE, SPLITS, make_store, read_index, read_table
 from experiments.generated.things import THINGS, Shown, asks_for_something, class_of_label, things_in
 from experiments.generated.truth import AppliedHarm, Request, Truth
 from experiments.generated.words import FILE, NOTHING, Words
@@ -37,16 +37,20 @@ CLIPS = (
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """Six clips of 2 s, of 180 x 120 pixels, at rates of their own."""
-    folder = tmp_path_factory.mktemp("generated")
+    return make_source(tmp_path_factory.mktemp("generated"), CLIPS)
+
+
+def make_source(folder, clips):
+    """Write the clips, and their table."""
     (folder / "clips").mkdir()
-    for number, (name, _, _, rate) in enumerate(CLIPS):
+    for number, (name, _, _, rate) in enumerate(clips):
         write_film(str(folder / "clips" / name), scene(number, 2 * rate, speed=3), rate=rate, crf=18)
     with (folder / "generated.csv").open("w", newline="") as file:
         table = csv.DictWriter(
             file, ("clip", "repository", "licence", "generator", "prompt", "pair", "role"), restval=""
         )
         table.writeheader()
-        for name, repository, prompt, _ in CLIPS:
+        for name, repository, prompt, _ in clips:
             table.writerow({"clip": name, "repository": repository, "licence": "MIT", "prompt": prompt})
     return folder
 
@@ -91,6 +95,9 @@ def test_the_splits_are_by_repository_and_family():
     assert len({family for family, _ in families}) == len(families)
     by_split = {split: sum(int(row["clips"]) for row in rows if row["split"] == split) for split in SPLITS.values()}
     assert by_split == {"train": 228, "choose": 46, "test": 101}
+    for split in by_split:  # each has late and early generators, and none is both
+        assert all({name for name in era if SPLITS[name] == split} for era in (EARLY, LATE))
+    assert not EARLY & LATE
 
 
 @pytest.mark.slow

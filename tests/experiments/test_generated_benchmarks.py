@@ -1,6 +1,7 @@
 """The benchmarks of harmed clips, own prompts and reversed motion, and how they are counted."""
 
 from argparse import Namespace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from experiments.generated.benchmark import (
     backward,
     directed,
     harmed_judgements,
+    is_known,
     judgements_of,
     prompt_judgements,
     reversed_judgements,
@@ -20,8 +22,9 @@ from experiments.generated.benchmark import (
 from experiments.generated.clips import Generated
 from experiments.generated.harms import HARMS
 from experiments.generated.store import make_store
+from experiments.generated.words import NOTHING
 from experiments.judged import own_prompt_accuracy, parts, roots_of, table, table_of_parts
-from tests.experiments.test_generated import source, store  # noqa: F401  # fixtures
+from tests.experiments.test_generated import make_source, source, store  # noqa: F401  # fixtures
 
 from descore.errors import ConfigError
 from descore.evaluation.results import key_of
@@ -72,6 +75,25 @@ def test_a_clip_has_its_own_prompt_and_others(store):  # noqa: F811
     ]
     clip = judgements.open("f.mp4")
     assert (clip.frames.shape[0], clip.source_fps) == (48, pytest.approx(24, rel=0.01))
+
+
+def test_late_generators_are_preferred_to_early_ones(tmp_path):
+    """Of a split: the other split's are not taken."""
+    (tmp_path / "source").mkdir()
+    clips = [
+        ("h.mp4", "Vchitect/Vchitect-2.0", "", 8),
+        ("d.mp4", "Vchitect/LaVie", "", 8),
+        ("e.mp4", "open-mmlab/PIA", "", 8),
+    ]
+    make_store(make_source(tmp_path / "source", clips), tmp_path / "store", log=lambda _: None)
+    judgements = judgements_of("eras-choose", tmp_path / "store", limit=4)
+    for pair, *sides in zip(judgements.pairs, judgements.clips[::2], judgements.clips[1::2], strict=True):
+        by_side = dict(zip("ab", sides, strict=True))
+        assert pair.group == "h.mp4"
+        assert judgements.open(by_side.pop(pair.preference["overall"]).video).source == "h.mp4"
+        assert judgements.open(by_side.popitem()[1].video).source == "d.mp4"
+        assert pair.prompt in NOTHING
+    assert {pair.preference["overall"] for pair in judgements.pairs} == {"a", "b"}
 
 
 def test_a_prompt_counts_by_clip():
@@ -136,10 +158,14 @@ def test_a_store_is_needed_and_names_are_known():
     with pytest.raises(ConfigError, match="own_prompt: no store of generated clips; make one"):
         judgements_of("own_prompt", None)
     assert set(TITLES) == set(NAMES)
-    options = Namespace(footage=None, generated=None, data=None, only=["generated"])
+    assert is_known("eras-choose") is is_known("eras") is True
+    assert is_known("reversed-choose") is is_known("choose") is False
+    options = Namespace(footage=None, generated=None, data=None, only=["generated"], choose=False)
     with pytest.raises(SystemExit, match=r"--only: found generated, expected some of drawn, .*reversed"):
         roots_of(options)
-    assert list(roots_of(Namespace(footage=None, generated=None, data=None, only=["reversed"]))) == ["reversed"]
+    for choose, name, root in ((False, "reversed", None), (False, "eras", Path("x")), (True, "eras-choose", Path("x"))):
+        options = Namespace(footage=None, generated=Path("x"), data=None, only=[name], choose=choose)
+        assert roots_of(options) == {name: root}
 
 
 def test_the_table_has_rows_of_measures():

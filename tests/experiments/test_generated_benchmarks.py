@@ -80,11 +80,8 @@ def test_a_clip_has_its_own_prompt_and_others(store):  # noqa: F811
 def test_late_generators_are_preferred_to_early_ones(tmp_path):
     """Of a split: the other split's are not taken."""
     (tmp_path / "source").mkdir()
-    clips = [
-        ("h.mp4", "Vchitect/Vchitect-2.0", "", 8),
-        ("d.mp4", "Vchitect/LaVie", "", 8),
-        ("e.mp4", "open-mmlab/PIA", "", 8),
-    ]
+    made_by = {"h.mp4": "Vchitect/Vchitect-2.0", "d.mp4": "Vchitect/LaVie", "e.mp4": "open-mmlab/PIA"}
+    clips = [(name, repository, "", 8) for name, repository in made_by.items()]
     make_store(make_source(tmp_path / "source", clips), tmp_path / "store", log=lambda _: None)
     judgements = judgements_of("eras-choose", tmp_path / "store", limit=4)
     for pair, *sides in zip(judgements.pairs, judgements.clips[::2], judgements.clips[1::2], strict=True):

@@ -15,7 +15,7 @@ class Plan:
     """Number of clips that `start` has seen."""
     see_steps: int = 600
     """Updates of the eyes alone."""
-    read_steps: int = 300
+    read_steps: int = 400
     """Updates on how near texts are to each other and to pictures."""
     read_batch: int = 128
     """Texts in an update of that, each over a picture."""

@@ -1,10 +1,9 @@
 """A lesson before clips are described: which texts mean much the same, and how near each is to a picture.
 
-How near two texts are is what MiniLM says, a sentence encoder that was trained on a billion pairs of sentences: the
-model's own prompts have few words, and ImageNet's labels alone name a thousand things. The model's state behind a text
-goes through a linear map, which is discarded, and the cosines of a batch are fitted. The text stands over a picture:
-what another map makes of the same state is how near the text is to what the picture's labels mean. Clips would teach
-the same, of one text in the time of eight pictures.
+What a text means is what MiniLM says, a sentence encoder that was trained on a billion pairs of sentences: the model's
+own prompts have few words, and ImageNet's labels alone name a thousand things. The text stands over a picture. From the
+model's state behind both, linear maps, which are discarded, predict the text's vector, that of what the picture's
+labels mean, and how near the two are. Clips would teach the same, of one text in the time of eight pictures.
 
 Shapes in names: B texts of a batch, F features, D width of a sentence's vector."""
 
@@ -30,7 +29,7 @@ from experiments.grow_tiny.vision import Curve, Learning, learn
 
 FRAMES, SHOWN = 4, 2
 """Frames that are read of a clip, and those of them that are shown: one visual step."""
-_SEED = 4211
+_SEED, _LEAST_VARIANCE = 4211, 1e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +40,8 @@ class Reading:
     vector_D: Tensor
     """Of the text."""
     picture: Clip
-    nearness: float
-    """Of the text's vector to what the picture's labels mean."""
+    meaning_D: Tensor
+    """Of the picture's labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,39 +65,35 @@ class Readings(Dataset):  # type: ignore[type-arg]
         clip = replace(clip, frames=clip.frames[:SHOWN], times=clip.times[:SHOWN])
         meaning_D = real.meanings.of_clip(real.teacher.features(clip.frames[:1]).probability_NL)
         text, vector_D = self.texts.random(rng, near_D=meaning_D)
-        return Reading(text=text, vector_D=vector_D, picture=clip, nearness=float(meaning_D @ vector_D))
+        return Reading(text=text, vector_D=vector_D, picture=clip, meaning_D=meaning_D)
 
 
 def collate_readings(items: Sequence[Reading], *, model: DescoreModel) -> dict[str, Any]:
-    """A batch: the texts over their pictures, the cosines of the texts' vectors, and each one's nearness."""
-    vector_BD = torch.stack([item.vector_D for item in items])
+    """A batch: the texts over their pictures, and the vectors of both."""
     inputs = model.chat.lay_out_prompts([item.picture for item in items], [item.text for item in items])
-    nearness_B = torch.tensor([item.nearness for item in items])
-    return {"inputs": inputs, "cosine_BB": vector_BD @ vector_BD.T, "nearness_B": nearness_B}
+    vectors = {"text_BD": [item.vector_D for item in items], "picture_BD": [item.meaning_D for item in items]}
+    return {"inputs": inputs, **{name: torch.stack(rows) for name, rows in vectors.items()}}
 
 
 class ReadHeads(nn.Module):
-    """Linear maps of states: under one the cosines of texts are fitted, under the other nearness to pictures."""
+    """Linear maps of states: to the vectors of text and picture, and to how near they are."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.map, self.nearness = nn.Linear(width, MEANING), nn.Linear(width, 1)
+        self.vectors = nn.ModuleDict({name: nn.Linear(width, MEANING) for name in ("text", "picture")})
+        self.nearness = nn.Linear(width, 1)
 
     def forward(self, state_BF: Tensor, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
-        """Mean squares of what the cosines of two different texts, and the texts' nearness, are off by, and beside
-        these what their means would be off by."""
-        other_BB = ~torch.eye(len(state_BF), dtype=torch.bool)
-        cosine, near_B = batch["cosine_BB"][other_BB], batch["nearness_B"]
-        of_texts = self.cosines(state_BF)[other_BB].sub(cosine).square().mean()
-        to_picture = self.nearness(state_BF)[:, 0].float().sub(near_B).square().mean()
-        losses = {"texts": of_texts.item(), "texts_mean": cosine.var().item()}
-        losses |= {"picture": to_picture.item(), "picture_mean": near_B.var().item()}
-        return 10 * of_texts + 20 * to_picture, losses
-
-    def cosines(self, state_BF: Tensor) -> Tensor:
-        """(B, B): of the states under the map."""
-        mapped_BD = functional.normalize(self.map(state_BF).float(), dim=1)
-        return mapped_BD @ mapped_BD.T
+        """1 less the cosine to each vector, and the mean square of what the nearness is off by in units of its
+        deviation in the batch."""
+        losses = {
+            name: 1 - functional.cosine_similarity(to_vector(state_BF).float(), batch[f"{name}_BD"]).mean()
+            for name, to_vector in self.vectors.items()
+        }
+        near_B = (batch["text_BD"] * batch["picture_BD"]).sum(dim=1)
+        off_B = self.nearness(state_BF)[:, 0].float() - near_B
+        losses["nearness"] = off_B.square().mean() / near_B.var().clamp(min=_LEAST_VARIANCE)
+        return torch.stack(list(losses.values())).sum(), {name: loss.item() for name, loss in losses.items()}
 
 
 def read(

@@ -1,41 +1,71 @@
-"""How near the lesson in reading brings prompts that no lesson has, beside MiniLM.
+"""What the lesson in reading makes of prompts that no lesson has.
 
     python -m experiments.grow_tiny.read_held_out --run runs/tiny --footage runs/footage --generated runs/generated
 
-Prints, for the prompts of generated clips of each split, the correlation of the cosines of all their pairs."""
+Prints, for the generated clips of each split, the correlation of the cosines of any two prompts with MiniLM's, and how
+often two frames of a clip are said to be nearer to its own prompt than to another."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import torch
+from torch.nn import functional
 
 from descore.model.modeling import DescoreModel
+from descore.types import Clip
+from descore.video.reader import read_clip
+from descore.video.sampling import VideoSampling
 from experiments.generated.baselines import MiniLm
+from experiments.generated.benchmark import other_prompts, whole_clip
 from experiments.generated.clips import Generated
+from experiments.generated.store import Split
 from experiments.generated.words import prompts_of
 from experiments.grow_tiny.lessons import NO_CLIP
 from experiments.grow_tiny.meanings import Embed
-from experiments.grow_tiny.reading import ReadHeads, Reading, collate_readings, prompt_states
+from experiments.grow_tiny.reading import SHOWN, ReadHeads, prompt_states
 
 MOST = 100
 """Prompts of a split, of which all pairs are taken."""
 
 
 @torch.no_grad()
-def correlation(model: DescoreModel, head: ReadHeads, texts: Sequence[str], embed: Embed) -> float:
+def correlation(model: DescoreModel, heads: ReadHeads, texts: Sequence[str], embed: Embed) -> float:
     """Of the cosines of any two of these texts, as the head has them, with those of their vectors."""
-    pairs = zip(texts, embed(texts), strict=True)
-    readings = [Reading(text=text, vector_D=vector_D, picture=NO_CLIP, nearness=0) for text, vector_D in pairs]
-    batch = collate_readings(readings, model=model)
-    states_BF, _ = prompt_states(model, batch)
-    upper = torch.triu_indices(len(texts), len(texts), offset=1).unbind()
-    both = torch.stack([head.cosines(states_BF)[upper], batch["cosine_BB"][upper]])
-    return float(both.corrcoef()[0, 1])
+    said_BD = functional.normalize(heads.vectors["text"](states(model, [NO_CLIP] * len(texts), texts)), dim=1)
+    true_BD, upper = embed(texts), torch.triu_indices(len(texts), len(texts), offset=1).unbind()
+    return float(torch.stack([(said_BD @ said_BD.T)[upper], (true_BD @ true_BD.T)[upper]]).corrcoef()[0, 1])
+
+
+@torch.no_grad()
+def own_prompt(model: DescoreModel, heads: ReadHeads, store: Generated, split: Split) -> Iterator[bool]:
+    """Of each clip with a prompt and each of some others, whether its middle is nearer to its own."""
+    prompts = prompts_of(store)[split]
+    for number, clip in enumerate(clip for clip in store.clips[split] if clip.prompt):
+        texts = [clip.prompt, *other_prompts(clip, prompts, number)]
+        picture = middle(whole_clip(store, clip), model.settings.sampling)
+        own, *others = heads.nearness(states(model, [picture] * len(texts), texts))[:, 0].tolist()
+        yield from (own > other for other in others)
+
+
+def middle(clip: Clip, sampling: VideoSampling) -> Clip:
+    """Two frames, as a model sees them."""
+    sampled = read_clip(clip.frames, fps=clip.source_fps, sampling=sampling)
+    first = (len(sampled.frames) - SHOWN) // 2
+    part = slice(first, first + SHOWN)
+    return replace(sampled, frames=sampled.frames[part], times=sampled.times[part])
+
+
+def states(model: DescoreModel, pictures: Sequence[Clip], texts: Sequence[str]) -> torch.Tensor:
+    """(B, F): behind each text."""
+    state_BF, _ = prompt_states(model, {"inputs": model.chat.lay_out_prompts(list(pictures), list(texts))})
+    return state_BF
 
 
 def main() -> None:
-    """Print a line for each split."""
+    """Print two lines for each split."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=Path("runs/tiny"))
     parser.add_argument("--footage", type=Path, default=Path("runs/footage"))
@@ -43,12 +73,14 @@ def main() -> None:
     options = parser.parse_args()
     model = DescoreModel.from_pretrained(options.run / "start", device="cpu").eval()
     learned = torch.load(options.run / "read" / "read.pt", weights_only=True)
-    head = ReadHeads(model.query.shape[0])
+    heads = ReadHeads(model.query.shape[0])
     model.backbone.load_state_dict(learned["backbone"])
-    head.load_state_dict(learned["answers"])
-    embed = MiniLm(options.footage / "archives").embed
-    for split, prompts in prompts_of(Generated.open(options.generated)).items():
-        print(f"{split}: {correlation(model, head, prompts[:MOST], embed):.3f} (n = {len(prompts[:MOST])} prompts)")
+    heads.load_state_dict(learned["answers"])
+    embed, store = MiniLm(options.footage / "archives").embed, Generated.open(options.generated)
+    for split, prompts in prompts_of(store).items():
+        some, hits = prompts[:MOST], list(own_prompt(model, heads, store, split))
+        print(f"{split}: correlation {correlation(model, heads, some, embed):.3f} (n = {len(some)} prompts)")
+        print(f"{split}: own prompt {fmean(hits):.3f} (n = {len(hits)})", flush=True)
 
 
 if __name__ == "__main__":

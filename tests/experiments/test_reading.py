@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from experiments.grow_tiny.reading import ReadHeads, Readings
-from experiments.grow_tiny.texts import Texts, texts_to_read, vectors_of
+from experiments.grow_tiny.texts import Texts, composed_text, texts_to_read, vectors_of
 from tests.conftest import noise_clip
 
 
@@ -64,9 +64,9 @@ def real_clips():
 def test_a_reading_is_a_text_over_a_picture(real_clips):
     readings = Readings(texts=texts_abcd(), real_clips=real_clips, size=20, side=64)
     assert {reading.picture.frames.shape for reading in map(readings.__getitem__, range(20))} == {(2, 128, 32, 3)}
-    nearness = {"a": 0, "b": 0.6, "c": 0.8, "d": 0}
     for number in range(20):
-        assert readings[number].nearness == pytest.approx(nearness[readings[number].text])
+        assert readings[number].vector_D["abcd".index(readings[number].text)] == 1
+        assert readings[number].meaning_D.tolist() == pytest.approx([0, 0.6, 0.8, 0])
 
 
 def test_a_resumed_lesson_reads_the_same_texts(real_clips):
@@ -78,14 +78,28 @@ def test_a_resumed_lesson_reads_the_same_texts(real_clips):
 
 
 def test_what_fits_costs_nothing():
-    """With the identity as map, states at right angles have cosine 0; nearness is the first value of a state. Mean
-    squares weigh ten and twenty times."""
+    """With the identity as map, states are the vectors, and nearness is their first value."""
     heads = ReadHeads(2)
-    for layer, weight in ((heads.map, torch.eye(2)), (heads.nearness, torch.eye(2)[:1])):
-        layer.weight.data, layer.bias.data = weight, torch.zeros(len(weight))
-    fitting, _ = heads(torch.eye(2), {"cosine_BB": torch.eye(2), "nearness_B": torch.tensor([1.0, 0.0])})
-    assert fitting.item() == pytest.approx(0)
-    off, figures = heads(torch.eye(2), {"cosine_BB": torch.full((2, 2), 0.5), "nearness_B": torch.tensor([1.0, 1.0])})
-    assert off.item() == pytest.approx(10 * 0.25 + 20 * 0.5)
-    assert (figures["texts"], figures["picture"]) == (0.25, 0.5)
-    assert (figures["texts_mean"], figures["picture_mean"]) == (0, 0)
+    heads.vectors = torch.nn.ModuleDict({name: torch.nn.Identity() for name in heads.vectors})
+    heads.nearness.weight.data, heads.nearness.bias.data = torch.eye(2)[:1], torch.zeros(1)
+    states_BF = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    fitting, figures = heads(states_BF, {"text_BD": states_BF, "picture_BD": torch.tensor([[1.0, 0.0], [0.0, 0.0]])})
+    assert figures == {"text": 0, "picture": 0.5, "nearness": 0}  # a vector of nothing has no direction
+    assert fitting.item() == pytest.approx(0.5)
+
+
+def test_nearness_is_off_in_units_of_its_deviation():
+    """Nearness is 1 and 0, of variance 1/2; 0 and 0 is said."""
+    heads = ReadHeads(2)
+    heads.nearness.weight.data, heads.nearness.bias.data = torch.zeros(1, 2), torch.zeros(1)
+    rows_BD = torch.eye(384)[:2]
+    _, figures = heads(torch.zeros(2, 2), {"text_BD": rows_BD, "picture_BD": rows_BD * torch.tensor([[1.0], [0.0]])})
+    assert figures["nearness"] == pytest.approx(0.5 / 0.5)
+
+
+def test_a_composed_text_names_things_and_more():
+    texts = {composed_text(["tench", "A frog"], np.random.default_rng(seed)) for seed in range(300)}
+    assert all("a tench" in text or "a frog" in text for text in texts)
+    assert {"a frog", "a video of a tench"} <= texts
+    for word in (" and ", " the ", ", "):
+        assert any(word in text for text in texts)

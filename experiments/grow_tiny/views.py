@@ -204,7 +204,7 @@ def taught_by(real_clips: RealClips, clip: Clip, prompt: str) -> Taught:
     """What is taught of a clip with an even number of frames, under this prompt."""
     seen, meanings = real_clips.teacher.features(clip.frames), real_clips.meanings
     label_PL = (seen.probability_NL[0::2] + seen.probability_NL[1::2]) / 2
-    meaning_D = meanings.of_clip(label_PL)
+    meaning_D = meanings.of_places(label_PL)
     return Taught(
         meaning_D=meaning_D,
         match_1=torch.dot(meaning_D, meanings.of_prompt(prompt))[None],

@@ -3,7 +3,7 @@
 Words that mean much the same are so near each other before anything is learned, also those that no lesson has. The
 vectors are MiniLM's of the tokenizer's entries, brought to the model's width along their principal axes.
 
-Shapes in names: N entries of the tokenizer, D = 384 values of a vector of MiniLM, F width of the model."""
+Shapes in names: N entries of the tokenizer, L labels, D = 384 values of a vector of MiniLM, F width of the model."""
 
 import json
 import re
@@ -49,8 +49,9 @@ def spoken(tokenizer: Any, count: int) -> list[str]:  # noqa: ANN401
     return [text if text.isalpha() else "" for text in texts]
 
 
-def word_vectors(words: Sequence[str], embed: Embed, *, width: int, seed: int) -> Tensor:
-    """(N, F): vectors of these words, and random ones for the empty. ValueError for fewer than F words."""
+def word_vectors(words: Sequence[str], embed: Embed, *, width: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Vectors (N, F) of these words, and random ones for the empty; and the axes (D, F). ValueError for fewer than F
+    words."""
     numbers = [number for number, word in enumerate(words) if word]
     if len(numbers) < width:
         raise ValueError(f"{len(numbers)} words; expected at least {width}, the width of the model")
@@ -61,7 +62,14 @@ def word_vectors(words: Sequence[str], embed: Embed, *, width: int, seed: int) -
     own_NF = torch.randn(len(words), width, generator=torch.Generator().manual_seed(seed))
     vector_NF = own_NF.clone()
     vector_NF[numbers] = P_OWN**0.5 * own_NF[numbers] + (1 - P_OWN) ** 0.5 * _to_size(centred_ND @ axes_DF)
-    return SIZE * vector_NF
+    return SIZE * vector_NF, axes_DF
+
+
+def label_vectors(labels: Sequence[str], embed: Embed, axes_DF: Tensor) -> Tensor:
+    """(L, F): labels among words, without what they have in common."""
+    label_LD = embed(labels)
+    vector_LF = (label_LD - label_LD.mean(dim=0)) @ axes_DF
+    return SIZE * vector_LF / vector_LF.square().mean().sqrt()
 
 
 def _to_size(x_NF: Tensor) -> Tensor:

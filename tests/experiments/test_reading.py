@@ -57,7 +57,7 @@ def real_clips():
     return SimpleNamespace(
         examples=SimpleNamespace(sources=SimpleNamespace(window=window)),
         teacher=SimpleNamespace(features=lambda frames: SimpleNamespace(probability_NL=frames)),
-        meanings=SimpleNamespace(of_clip=lambda frames: torch.tensor([0.0, 0.6, 0.8, 0.0]) * len(frames)),
+        meanings=SimpleNamespace(of_places=lambda frames: torch.tensor([0.0, 0.6, 0.8, 0.0]) * len(frames)),
     )
 
 

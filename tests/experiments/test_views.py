@@ -44,7 +44,7 @@ def test_what_is_taught_is_by_pair_of_frames(teacher):
     assert torch.allclose(taught.change_P2S[1, :STATISTICS], change_NS[2], atol=1e-5)
     assert torch.allclose(taught.change_P2S[1, STATISTICS:], change_NS[2] - change_NS[1], atol=1e-5)
     assert taught.jerk_1.item() == pytest.approx(seen.jerk)
-    assert torch.allclose(taught.meaning_D, meanings.of_clip(taught.label_PL))
+    assert torch.allclose(taught.meaning_D, meanings.of_places(taught.label_PL))
     assert taught.match_1.item() == pytest.approx(float(taught.meaning_D @ letters(["a cab"])[0]), abs=1e-6)
 
 
@@ -56,6 +56,14 @@ def test_a_clip_means_its_likely_labels():
     first_D, second_D = letters("ab")
     expected_D = torch.nn.functional.normalize(first_D + second_D, dim=0)
     assert torch.allclose(Meanings(letters, labels).of_clip(probability_PL), expected_D, atol=1e-6)
+
+
+def test_places_mean_what_their_labels_have_of_their_own():
+    """Of two labels, as probable at one place as at the other, and of one of them."""
+    meanings = Meanings(letters, ["a", "b"])
+    first_D, second_D = letters("ab")
+    expected_D = torch.nn.functional.normalize(first_D - second_D, dim=0)
+    assert torch.allclose(meanings.of_places(torch.tensor([[0.9, 0.1], [0.7, 0.3]])), expected_D, atol=1e-6)
 
 
 def test_features_are_in_units_of_their_deviation():

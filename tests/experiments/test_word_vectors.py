@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from experiments.grow_tiny.word_vectors import SIZE, spoken, with_words, word_vectors
+from experiments.grow_tiny.word_vectors import SIZE, label_vectors, spoken, with_words, word_vectors
 
 from descore.model.small import small_tokenizer
 
@@ -45,12 +45,16 @@ def test_vectors_are_near_where_meanings_are():
     meaning = {"dog": [1.0, 0.1, 0.0], "puppy": [1.0, 0.0, 0.1], "car": [-1.0, 0.3, 0.3]}
     embed = lambda words: torch.tensor([meaning[word] for word in words])  # noqa: E731
     words = ["dog", "", "puppy", "car"]
-    vector_NF = word_vectors(words, embed, width=2, seed=1)
-    assert torch.equal(vector_NF, word_vectors(words, embed, width=2, seed=1))
+    vector_NF, axes_DF = word_vectors(words, embed, width=2, seed=1)
+    assert torch.equal(vector_NF, word_vectors(words, embed, width=2, seed=1)[0])
     dog_puppy, dog_car = (torch.cosine_similarity(vector_NF[0], vector_NF[n], dim=0) for n in (2, 3))
     assert dog_puppy > dog_car
     assert not torch.equal(vector_NF[0], vector_NF[2])
-    many = word_vectors(["dog", "car", "puppy"] * 2000, embed, width=2, seed=0)
+    label_LF = label_vectors(["puppy", "car"], embed, axes_DF)
+    torch.testing.assert_close(label_LF[0], -label_LF[1])  # of two, without what they have in common
+    assert torch.cosine_similarity(label_LF[0], vector_NF[0], dim=0) > 0.5
+    assert label_LF.square().mean().sqrt().item() == pytest.approx(SIZE)
+    many, _ = word_vectors(["dog", "car", "puppy"] * 2000, embed, width=2, seed=0)
     assert many.square().mean().sqrt().item() == pytest.approx(SIZE, rel=0.02)
 
 

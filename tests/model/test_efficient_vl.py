@@ -19,7 +19,7 @@ def eyes():
     model = EfficientVisionModel(EfficientVisionConfig()).eval()
     absent = model.load_state_dict(weights_of_network(random_weights()), strict=False)
     assert not absent.unexpected_keys
-    assert {name.split(".")[0] for name in absent.missing_keys} == {"merger"}
+    assert {name.split(".")[0] for name in absent.missing_keys} == {"merger", "meanings"}
     return model
 
 
@@ -55,6 +55,18 @@ def test_tokens_are_the_mean_and_the_changes_of_their_place(eyes):
     torch.testing.assert_close(mean_VF[7], (place_NHWF[2] + place_NHWF[3])[0, 1] / 2)
     torch.testing.assert_close(change_VF[11], (place_NHWF[3] - place_NHWF[2])[1, 2])
     torch.testing.assert_close(since_VF[17], (place_NHWF[4] - place_NHWF[3])[1, 2])
+
+
+@torch.no_grad()
+def test_a_place_means_what_its_labels_mean(eyes, monkeypatch):
+    """With a label's number as its meaning: the mean of numbers, each as probable as the last stage's features say."""
+    monkeypatch.setattr(eyes.meanings, "weight", torch.nn.Parameter(torch.arange(1000.0).expand(256, 1000)))
+    patches_RP, grid_B3 = patches_of(noise_clip(0, frames=2, width=64, height=32))
+    last_NCHW = eyes.depths(eyes._frames(patches_RP, 2, 4))[-1].mean(dim=0, keepdim=True)
+    top_NHWC = torch.nn.functional.relu6(eyes.top(last_NCHW)).movedim(1, 3)
+    expected_V = eyes.labels(top_NHWC).softmax(dim=3).flatten(0, 2) @ torch.arange(1000.0)
+    meaning_VM = eyes.meaning(eyes.gather(patches_RP, grid_B3)[:, :FEATURES])
+    torch.testing.assert_close(meaning_VM, expected_V[:, None].expand(2, 256))
 
 
 @torch.no_grad()

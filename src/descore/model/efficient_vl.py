@@ -3,13 +3,14 @@
 Each frame is seen by a convolutional network that was trained on photographs (Tan and Le 2019, "EfficientNet", arXiv
 1905.11946; lite0 has ReLU6, and no squeeze and excitation). What stands at the place of a visual token, 32x32 pixels of
 two frames, is gathered from five depths of it: the mean of both frames, the change from the first to the second, and
-the change from the frame before to the first, so that a token shows whether motion goes on as it was. Times, positions
-and the layout of tokens are Qwen3-VL's.
+the change from the frame before to the first, so that a token shows whether motion goes on as it was. Besides, the
+network's own labels are read at each place, and vectors of what they mean, each as often as its label is probable, are
+added up (ConSE, Norouzi et al. 2013, arXiv 1312.5650). Times, positions and the layout of tokens are Qwen3-VL's.
 
 transformers knows none of these classes: importing this module registers them with its Auto classes.
 
 Shapes: N frames, S pairs of them, C channels, H x W pixels or cells, V tokens of all videos, F features of a token in a
-frame, R patches, P values of a patch, D width."""
+frame, M values of a meaning, R patches, P values of a patch, D width."""
 
 from collections.abc import Iterator, Mapping
 from itertools import accumulate, groupby
@@ -65,6 +66,8 @@ AMPLITUDES = {0: 16, 1: 8}
 """Stage → cells along each edge of a token, of whose channels the root of the mean square is given."""
 FEATURES = sum(STAGES[s][3] * n**2 for s, n in CELLS.items()) + sum(STAGES[s][3] for s in AMPLITUDES)
 """F."""
+TOP, LABELS = 1280, 1000
+"""Channels of the layer behind the last stage, and ImageNet's labels."""
 VIEWS = 3
 """Of a token's features: their mean in its two frames, their change, and their change since the frame before."""
 MOST_FRAMES = 32
@@ -101,6 +104,8 @@ class EfficientVisionConfig(PreTrainedConfig):  # type: ignore[misc]  # transfor
     hidden_size: int = 512
     """Width between the two layers that make a token of the gathered features."""
     out_hidden_size: int = 320
+    meaning_size: int = 256
+    """M."""
     in_channels: int = 3
     patch_size: int = 16
     spatial_merge_size: int = 2
@@ -153,19 +158,21 @@ class Block(nn.Module):
 class Merger(nn.Module):
     """From a token's features in all views to the width of the language model.
 
-    gain, shift: bring each into units of its deviation; see `fit`."""
+    gain, shift: bring each into units of its deviation; see `fit`. meaning: of what the place shows, whose own place is
+    among the vectors of words."""
 
     def __init__(self, config: EfficientVisionConfig) -> None:
         super().__init__()
         self.gain, self.shift = nn.Parameter(torch.ones(VIEWS * FEATURES)), nn.Parameter(torch.zeros(VIEWS * FEATURES))
         self.linear_fc1 = nn.Linear(VIEWS * FEATURES, config.hidden_size)
         self.linear_fc2 = nn.Linear(config.hidden_size, config.out_hidden_size)
+        self.meaning = nn.Linear(config.meaning_size, config.out_hidden_size, bias=False)
 
-    def forward(self, gathered_V3F: Tensor) -> Tensor:
+    def forward(self, gathered_V3F: Tensor, meaning_VM: Tensor) -> Tensor:
         """(V, D)."""
         in_units_V3F = ((gathered_V3F - self.shift) * self.gain).to(self.linear_fc1.weight.dtype)
         out_VD: Tensor = self.linear_fc2(functional.gelu(self.linear_fc1(in_units_V3F)))
-        return out_VD
+        return out_VD + self.meaning(meaning_VM)
 
     @torch.no_grad()
     def fit(self, gathered_V3F: Tensor) -> None:
@@ -192,15 +199,31 @@ class EfficientVisionModel(PreTrainedModel):  # type: ignore[misc]
             wider = WIDER if number else 1
             self.stages.append(nn.Sequential(*(Block(c, given, edge=edge, stride=s, wider=wider) for c, s in sizes)))
             channels = given
+        self.top, self.labels = nn.Conv2d(channels, TOP, 1), nn.Linear(TOP, LABELS)
+        self.meanings = nn.Linear(LABELS, config.meaning_size, bias=False)
         self.merger = Merger(config)
         self.post_init()
 
     def forward(self, hidden_states: Tensor, grid_thw: Tensor, **_: object) -> BaseModelOutputWithDeepstackFeatures:
         """Tokens (V, D) of patches (R, P) in the order of Qwen3-VL's processor, R = t * h * w of each row (t, h, w)."""
         gathered_V3F = self.gather(hidden_states, grid_thw)
+        tokens_VD = self.merger(gathered_V3F, self.meaning(gathered_V3F[:, :FEATURES]))
         return BaseModelOutputWithDeepstackFeatures(
-            last_hidden_state=gathered_V3F, pooler_output=self.merger(gathered_V3F), deepstack_features=[]
+            last_hidden_state=gathered_V3F, pooler_output=tokens_VD, deepstack_features=[]
         )
+
+    def meaning(self, places_VF: Tensor) -> Tensor:
+        """(V, M): what each place shows, by the labels of its features."""
+        begin, channels = sum(STAGES[s][3] * n**2 for s, n in CELLS.items()), STAGES[-1][3]
+        last_VC11 = places_VF[:, begin - channels : begin, None, None].to(self.top.weight.dtype)
+        meaning_VM: Tensor = self.meanings(self.label_logits(last_VC11).flatten(1).softmax(dim=1))
+        return meaning_VM
+
+    def label_logits(self, last_NCHW: Tensor) -> Tensor:
+        """(N, L, H, W): of labels at each place of the last stage."""
+        top_NCHW = functional.relu6(self.top(last_NCHW))
+        logits_NHWL: Tensor = self.labels(top_NCHW.movedim(1, 3))
+        return logits_NHWL.movedim(3, 1)
 
     def gather(self, patches_RP: Tensor, grid_B3: Tensor) -> Tensor:
         """(V, 3 F): of each token, the mean of its two frames' features, their change from the first to the second, and
@@ -253,8 +276,10 @@ class EfficientVLForConditionalGeneration(Qwen3VLForConditionalGeneration):  # t
 
 
 def weights_of_network(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of the eyes but for the merger, from those of EfficientNet-lite0 by the names of efficientnet-pytorch."""
-    weights = dict(folded(released, "_conv_stem", "_bn0", "stem"))
+    """Weights of the eyes but for meanings and merger, from those of EfficientNet-lite0 by the names of
+    efficientnet-pytorch."""
+    weights = folded(released, "_conv_stem", "_bn0", "stem") | folded(released, "_conv_head", "_bn1", "top")
+    weights |= {f"labels.{name}": released[f"_fc.{name}"] for name in ("weight", "bias")}
     numbers = iter(range(sum(blocks for blocks, *_ in STAGES)))
     for stage, (blocks, *_) in enumerate(STAGES):
         for block in range(blocks):

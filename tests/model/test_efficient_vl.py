@@ -1,5 +1,7 @@
 """The eyes of EfficientVL: frames out of patches, features of each token's place, and weights from a release."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -58,9 +60,10 @@ def test_tokens_are_the_mean_and_the_changes_of_their_place(eyes):
 
 
 @torch.no_grad()
-def test_a_place_means_what_its_labels_mean(eyes, monkeypatch):
+def test_a_place_means_what_its_labels_mean(eyes):
     """With a label's number as its meaning: the mean of numbers, each as probable as the last stage's features say."""
-    monkeypatch.setattr(eyes.meanings, "weight", torch.nn.Parameter(torch.arange(1000.0).expand(256, 1000)))
+    eyes = deepcopy(eyes)
+    eyes.meanings.weight.copy_(torch.arange(1000.0).expand(256, 1000))
     patches_RP, grid_B3 = patches_of(noise_clip(0, frames=2, width=64, height=32))
     last_NCHW = eyes.depths(eyes._frames(patches_RP, 2, 4))[-1].mean(dim=0, keepdim=True)
     top_NHWC = torch.nn.functional.relu6(eyes.top(last_NCHW)).movedim(1, 3)

@@ -39,15 +39,14 @@ from descore.types import Paradigm
 
 MAX_PATCH = 256
 """The largest patch of a video processor, in pixels; known models have 14 and 16."""
-FAMILIES = ("qwen3_vl", "qwen2_vl", "internvl", "qwen3_5", "smolvlm", "llava_onevision", "efficient_vl")
-"""The module of each family, beside this one. They are imported in this order, one that is called as the model_type
-first, until one has it."""
+FAMILIES = ("qwen3_vl", "efficient_vl", "qwen2_vl", "internvl", "qwen3_5", "smolvlm", "llava_onevision")
+"""The module of each family, beside this one. They are imported in this order, until one has the model_type."""
 
 
 def family_of(model_type: str) -> ModuleType:
     """The family's module. An unknown model_type raises ConfigError with the known ones."""
     known: list[str] = []
-    for name in dict.fromkeys([*{model_type}.intersection(FAMILIES), *FAMILIES]):
+    for name in FAMILIES:
         family = import_module(f"{__package__}.{name}")
         if model_type in family.MODEL_TYPES:
             return family

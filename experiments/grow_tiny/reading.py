@@ -93,7 +93,8 @@ class ReadHeads(nn.Module):
         near_B = (batch["text_BD"] * batch["picture_BD"]).sum(dim=1)
         off_B = self.nearness(state_BF)[:, 0].float() - near_B
         losses["nearness"] = off_B.square().mean() / near_B.var().clamp(min=_LEAST_VARIANCE)
-        return torch.stack(list(losses.values())).sum(), {name: loss.item() for name, loss in losses.items()}
+        loss = torch.stack(list(losses.values())).sum()
+        return loss, {name: value.item() for name, value in {"loss": loss, **losses}.items()}
 
 
 def read(

@@ -26,7 +26,7 @@ from descore.rubric import read_answer
 PACKAGE = Path(command.__file__).parent
 CLIPS = (
     ("a.mp4", "showlab/MotionDirector", "An elephant is running in a forest", 8),
-    ("b.mp4", "showlab/MotionDirector", "A truck is running past the arch", 16),
+    ("b.mp4", "THUDM/CogVideo", "A truck is running past the arch", 16),
     ("c.mp4", "SooLab/Free-Bloom", "", 8),
     ("d.mp4", "Vchitect/LaVie", "a cat reading a book on the table", 8),
     ("e.mp4", "open-mmlab/PIA", "labrador jumping", 8),
@@ -131,13 +131,13 @@ def test_frames_keep_their_size_rate_and_times(store):
 def test_a_store_resumes_and_goes_through_pickle(source, store, tmp_path):
     done = []
     make_store(source, tmp_path, log=done.append)
-    assert len(done) == 5
+    assert len(done) == 6
     (tmp_path / "SooLab-Free-Bloom.npy").unlink()
     index = read_index(tmp_path)
     del index["repositories"]["SooLab/Free-Bloom"]
     (tmp_path / "index.json").write_text(json.dumps(index))
     make_store(source, tmp_path, log=done.append)
-    assert done[5:] == ["decoding SooLab/Free-Bloom"]
+    assert done[6:] == ["decoding SooLab/Free-Bloom"]
     again = pickle.loads(pickle.dumps(store))
     assert again.clips == store.clips
 
@@ -159,7 +159,7 @@ def test_wrong_folders_are_named(source, tmp_path):
 def test_the_command_prints_splits_and_licences(source, tmp_path, capsys):
     command.main(["--clips", str(source), "--out", str(tmp_path), "--no-labels"])
     printed = capsys.readouterr().out
-    assert "train: 3 clips, 6 s, 2 with prompts, of 2 repositories" in printed
+    assert "train: 3 clips, 6 s, 2 with prompts, of 3 repositories" in printed
     assert "open-mmlab/PIA: 1; licence: MIT" in printed
 
 

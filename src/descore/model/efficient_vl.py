@@ -45,8 +45,8 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 }
 
 LORA_TARGETS: Mapping[str, tuple[str, ...]] = {
-    "merger": ("linear_fc1", "linear_fc2"),
-    "vision_tower": ("widen", "narrow"),
+    "merger": ("linear_fc1", "linear_fc2", "meaning"),
+    "vision_tower": ("widen", "narrow", "top", "labels", "meanings"),
     "language_model": qwen3_vl.LORA_TARGETS["language_model"],
 }
 

@@ -7,10 +7,11 @@ def main() -> None:
     """The command line."""
     try:
         from descore.cli import main as run
-    except KeyboardInterrupt:  # a verb reports its own
+
+        run()
+    except KeyboardInterrupt:  # while modules are imported or options are read; a verb reports its own
         sys.stderr.write("error: interrupted\n")
         sys.exit(130)
-    run()
 
 
 if __name__ == "__main__":

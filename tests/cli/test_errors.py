@@ -156,21 +156,26 @@ def test_an_interrupt_is_one_line(capsys):
     assert capsys.readouterr().err == "error: interrupted\n"
 
 
-INTERRUPTED_IMPORT = """
+INTERRUPTED = """
 import builtins, sys
 import descore.__main__
 import_as_ever = builtins.__import__
 def interrupt(name, *rest):
-    if name == "typer":
+    if name == "typer" and sys.argv[1] == "imports":
         raise KeyboardInterrupt
     return import_as_ever(name, *rest)
 builtins.__import__ = interrupt
+if sys.argv[1] == "options":
+    import typer.main
+    typer.main.get_callback = lambda **_: exec("raise KeyboardInterrupt")
 descore.__main__.main()
 """
 
 
-def test_an_interrupt_of_the_imports_is_one_line():
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("during", ["imports", "options"])
+def test_an_early_interrupt_is_one_line(during):
+    command = [sys.executable, "-c", INTERRUPTED, during]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "error: interrupted\n")
 
 

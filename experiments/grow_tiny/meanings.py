@@ -7,6 +7,7 @@ Shapes in names: L labels, P pairs of frames, D width of a vector."""
 from collections.abc import Callable, Sequence
 from functools import cache
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -17,6 +18,11 @@ LIKELY = 10
 
 Embed = Callable[[Sequence[str]], Tensor]
 """From texts to vectors of length 1 (N, D)."""
+
+
+def in_parts(embed: Embed, texts: Sequence[str], *, at_once: int) -> Tensor:
+    """(N, D): the vectors of many texts."""
+    return torch.cat([embed(texts[first : first + at_once]) for first in range(0, len(texts), at_once)])
 
 
 class Meanings:

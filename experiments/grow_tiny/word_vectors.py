@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from descore.model.small import MARKED, PIECES, with_special_tokens
-from experiments.grow_tiny.meanings import Embed
+from experiments.grow_tiny.meanings import Embed, in_parts
 
 SIZE = 0.3
 """Root of the mean square of the vectors' values."""
@@ -55,8 +55,7 @@ def word_vectors(words: Sequence[str], embed: Embed, *, width: int, seed: int) -
     numbers = [number for number, word in enumerate(words) if word]
     if len(numbers) < width:
         raise ValueError(f"{len(numbers)} words; expected at least {width}, the width of the model")
-    batches = (numbers[first : first + _AT_ONCE] for first in range(0, len(numbers), _AT_ONCE))
-    known_ND = torch.cat([embed([words[number] for number in batch]) for batch in batches])
+    known_ND = in_parts(embed, [words[number] for number in numbers], at_once=_AT_ONCE)
     centred_ND = known_ND - known_ND.mean(dim=0)
     axes_DF = torch.linalg.eigh(centred_ND.T @ centred_ND).eigenvectors[:, -width:]
     own_NF = torch.randn(len(words), width, generator=torch.Generator().manual_seed(seed))

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from experiments.grow_tiny.teacher import LABELS, STATISTICS, Teacher
+from experiments.grow_tiny.teacher import STATISTICS, Teacher
 from torch import nn
 
-from descore.model.efficient_vl import STAGES, Filter, folded
+from descore.model.efficient_vl import LABELS, STAGES, Filter, folded
 
 
 def convolution(name, normalization, shape, generator):

@@ -6,12 +6,13 @@ import torch
 from experiments.footage.cutouts import name_of, random_way
 from experiments.grow_tiny.meanings import Meanings
 from experiments.grow_tiny.probe import mean_and_change
-from experiments.grow_tiny.teacher import LABELS, STATISTICS, FrameFeatures, Teacher
+from experiments.grow_tiny.teacher import STATISTICS, FrameFeatures, Teacher
 from experiments.grow_tiny.token_truth import ACTS, FLAWS, HARMS, KINDS, Harmed, of_real, strengths
 from experiments.grow_tiny.views import RealClips, changes, some_pairs, taught_by
 from experiments.grow_tiny.vision import Standard, known_bce, known_smooth_l1, mean_by
 from tests.experiments.test_teacher import random_weights
 
+from descore.model.efficient_vl import LABELS
 from descore.synthetic.generators import Flaw
 from descore.synthetic.splits import Split, draw_example
 

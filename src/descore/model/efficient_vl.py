@@ -171,8 +171,9 @@ class Merger(nn.Module):
     def forward(self, gathered_V3F: Tensor, meaning_VM: Tensor) -> Tensor:
         """(V, D)."""
         in_units_V3F = ((gathered_V3F - self.shift) * self.gain).to(self.linear_fc1.weight.dtype)
-        out_VD: Tensor = self.linear_fc2(functional.gelu(self.linear_fc1(in_units_V3F)))
-        return out_VD + self.meaning(meaning_VM)
+        gathered_VD = self.linear_fc2(functional.gelu(self.linear_fc1(in_units_V3F)))
+        token_VD: Tensor = gathered_VD + self.meaning(meaning_VM)
+        return token_VD
 
     @torch.no_grad()
     def fit(self, gathered_V3F: Tensor) -> None:

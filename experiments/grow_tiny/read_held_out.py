@@ -3,7 +3,8 @@
     python -m experiments.grow_tiny.read_held_out --run runs/tiny --footage runs/footage --generated runs/generated
 
 Prints, for the generated clips of each split, the correlation of the cosines of any two prompts with MiniLM's, and how
-often two frames of a clip are said to be nearer to its own prompt than to another."""
+often a clip is nearer to its own prompt than to another: as is said of two of its frames after the lesson, and as the
+eyes read labels in all of them before any."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from statistics import fmean
 import torch
 from torch.nn import functional
 
+from descore.model.efficient_vl import FEATURES
 from descore.model.modeling import DescoreModel
 from descore.types import Clip
 from descore.video.reader import read_clip
@@ -21,6 +23,7 @@ from descore.video.sampling import VideoSampling
 from experiments.generated.baselines import MiniLm
 from experiments.generated.benchmark import other_prompts, whole_clip
 from experiments.generated.clips import Generated
+from experiments.generated.labels import label_names
 from experiments.generated.store import Split
 from experiments.generated.words import prompts_of
 from experiments.grow_tiny.lessons import NO_CLIP
@@ -50,6 +53,22 @@ def own_prompt(model: DescoreModel, heads: ReadHeads, store: Generated, split: S
         yield from (own > other for other in others)
 
 
+@torch.no_grad()
+def own_prompt_by_labels(model: DescoreModel, embed: Embed, store: Generated, split: Split) -> Iterator[bool]:
+    """The same of whole clips, by what the labels mean that the eyes read."""
+    visual, label_LD = model.backbone.model.visual, embed(label_names())
+    axes_DM = torch.linalg.lstsq(label_LD - label_LD.mean(dim=0), visual.meanings.weight.T).solution
+    prompts = prompts_of(store)[split]
+    for number, clip in enumerate(clip for clip in store.clips[split] if clip.prompt):
+        texts, whole = [clip.prompt, *other_prompts(clip, prompts, number)], whole_clip(store, clip)
+        sampled = read_clip(whole.frames, fps=whole.source_fps, sampling=model.settings.sampling)
+        inputs = model.chat.lay_out_prompts([sampled], [clip.prompt])
+        places_VF = visual.gather(inputs["pixel_values_videos"], inputs["video_grid_thw"])[:, :FEATURES]
+        shown_M = visual.meaning(places_VF).mean(dim=0)
+        own, *others = (functional.normalize(embed(texts) @ axes_DM, dim=1) @ shown_M).tolist()
+        yield from (own > other for other in others)
+
+
 def middle(clip: Clip, sampling: VideoSampling) -> Clip:
     """Two frames, as a model sees them."""
     sampled = read_clip(clip.frames, fps=clip.source_fps, sampling=sampling)
@@ -65,7 +84,7 @@ def states(model: DescoreModel, pictures: Sequence[Clip], texts: Sequence[str]) 
 
 
 def main() -> None:
-    """Print two lines for each split."""
+    """Print three lines for each split."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=Path("runs/tiny"))
     parser.add_argument("--footage", type=Path, default=Path("runs/footage"))
@@ -80,7 +99,9 @@ def main() -> None:
     for split, prompts in prompts_of(store).items():
         some, hits = prompts[:MOST], list(own_prompt(model, heads, store, split))
         print(f"{split}: correlation {correlation(model, heads, some, embed):.3f} (n = {len(some)} prompts)")
-        print(f"{split}: own prompt {fmean(hits):.3f} (n = {len(hits)})", flush=True)
+        print(f"{split}: own prompt {fmean(hits):.3f} (n = {len(hits)})")
+        hits = list(own_prompt_by_labels(model, embed, store, split))
+        print(f"{split}: own prompt, by labels {fmean(hits):.3f} (n = {len(hits)})", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import torch
 from experiments.grow_tiny import read_held_out
 from experiments.grow_tiny.reading import ReadHeads
 from tests.experiments.test_generated import source, store  # noqa: F401  # fixtures
+from tests.model.families import build
 
 from descore.video.sampling import VideoSampling
 
@@ -43,3 +44,17 @@ def test_two_frames_of_each_clip_are_compared(monkeypatch, store):  # noqa: F811
     assert list(read_held_out.own_prompt(model, heads, store, "test")) == [False, True]
     assert {clip.frames.shape for clip in shown} == {(2, 64, 64, 3)}
     assert np.diff(shown[0].times).item() == pytest.approx(0.25, abs=0.01)
+
+
+def test_labels_alone_tell_a_clips_own_prompt(monkeypatch, store):  # noqa: F811
+    """Every place is sure of one label, the prompt of `e`: it is nearer to that than to the prompt of `f`."""
+    names = [f"{number} things" for number in range(999)] + ["labrador jumping"]
+    vector = dict(zip(names, torch.eye(1000), strict=True)) | {"A steamship on the ocean, at sunset": torch.ones(1000)}
+    monkeypatch.setattr(read_held_out, "label_names", lambda: names)
+    model = build("efficient_vl")
+    visual = model.backbone.model.visual
+    visual.labels.weight.data.zero_()
+    visual.labels.bias.data = 50 * torch.eye(1000)[-1]
+    visual.meanings.weight.data = torch.eye(256, 1000).roll(-256, dims=1)  # the last labels have axes
+    embed = lambda texts: torch.stack([vector[text] for text in texts])  # noqa: E731
+    assert list(read_held_out.own_prompt_by_labels(model, embed, store, "test")) == [True, False]

@@ -116,7 +116,9 @@ def commands(folder):
     }
 
 
-@pytest.mark.parametrize("verb", list(commands(Path())))
+@pytest.mark.parametrize(
+    "verb", [pytest.param(verb, marks=[pytest.mark.slow] * (verb == "doctor")) for verb in commands(Path())]
+)
 def test_nothing_of_a_name_steers_the_terminal(descore, hostile, verb):  # noqa: F811
     for arguments in commands(hostile)[verb]:
         result = descore(*verb.split(), *arguments)

@@ -27,6 +27,7 @@ PLAIN = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(value=PLAIN, protocol=st.sampled_from([3, 4, 5]))
 def test_plain_values_are_read_as_python_reads_them(value, protocol):
     assert read_pickle(pickle.dumps(value, protocol)) == value

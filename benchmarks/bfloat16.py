@@ -28,8 +28,8 @@ from torch import Tensor
 
 from benchmarks.measure import environment, interleaved, option_parser, print_row
 from descore.cli.world import REAL
-from descore.data.chat import Inputs, Tokens
 from descore.model import generation
+from descore.model.chat import Inputs, Tokens
 from descore.model.generation import ChainWriter, SharedPrefixCache
 from descore.model.modeling import DescoreModel
 from descore.synthetic.splits import Split, draw_plan, plan_example

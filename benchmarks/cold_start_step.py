@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure import MIB, added_peak, environment, interleaved, option_parser, print_row
 from benchmarks.models import noise_clip, small_learner
-from descore.data.chat import Inputs
+from descore.model.chat import Inputs
 from descore.model.modeling import DescoreModel
 from descore.training.losses import bradley_terry
 from descore.training.models import trainable_weights

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from descore.data.chat import QUERY_TOKEN
+from descore.model.chat import QUERY_TOKEN
 from descore.model.checkpoint import CheckpointSettings
 from descore.model.modeling import DescoreModel
 from descore.model.small import SPECIAL_TOKENS, small_config, small_processor

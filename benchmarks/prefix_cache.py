@@ -22,7 +22,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from benchmarks.measure import MIB, added_peak, environment, option_parser, print_row
 from benchmarks.models import noise_clip, small_model
-from descore.data.chat import Inputs
+from descore.model.chat import Inputs
 from descore.model.generation import ChainWriter, suppressed_token_ids
 from descore.model.modeling import DescoreModel
 

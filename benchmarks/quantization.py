@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.bfloat16 import BATCH, clips_of, laid_out_by
 from benchmarks.measure import MIB, environment, option_parser, print_row
 from descore.cli.scoring import quiet_transformers
-from descore.data.chat import Inputs, Tokens
+from descore.model.chat import Inputs, Tokens
 from descore.model.generation import score_chains, think_and_score
 from descore.model.modeling import DescoreModel
 

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from benchmarks.measure import MIB, added_peak, environment, interleaved, option_parser, print_row
 from benchmarks.models import SIZES, Size, noise_clip, small_learner, true_size_filled
-from descore.data.chat import Inputs, Tokens
+from descore.model.chat import Inputs, Tokens
 from descore.model.generation import suppressed_token_ids, think_and_score
 from descore.model.modeling import DescoreModel
 from descore.training.models import trainable_weights

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.measure import environment, option_parser
 from benchmarks.models import noise_clip, small_model
-from descore.data.chat import Inputs
+from descore.model.chat import Inputs
 from descore.model.generation import ChainWriter, think_and_score
 from descore.model.modeling import DescoreModel
 

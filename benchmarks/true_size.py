@@ -30,7 +30,7 @@ from transformers import GenerationConfig
 from benchmarks.measure import environment, option_parser, print_row
 from benchmarks.models import SIZES, Size, noise_clip, true_size_filled
 from benchmarks.rl_update import Group, peak_of, random_chains
-from descore.data.chat import Inputs
+from descore.model.chat import Inputs
 from descore.model.decoding import StepGraphs, merged_adapters
 from descore.model.generation import (
     SHARED_PREFIX,

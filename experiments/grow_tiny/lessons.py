@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from descore.data.chat import Chat
+from descore.model.chat import Chat
 from descore.synthetic.splits import Example, Split, draw_example, draw_pair, plan_example
 from descore.synthetic.truth import true_preference
 from descore.training.collate import ChainCollator, TrainingExample, TrainingPair

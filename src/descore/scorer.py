@@ -20,8 +20,8 @@ import torch
 from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from descore.config_model import ConfigModel
-from descore.data.chat import Chat, Inputs, find_too_long
 from descore.errors import ConfigError, DescoreError, DescoreWarning, VideoError
+from descore.model.chat import Chat, Inputs, find_too_long
 from descore.model.checkpoint import CheckpointSettings
 from descore.model.generation import OnToken, score_without_thinking, think_and_score
 from descore.model.modeling import DescoreModel

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import RUBRIC
 from tests.model.official_cases import adapted, inputs_for, rewards_by_hand, save_head, whole_model
 
-from descore.data.chat import Layout
 from descore.errors import CheckpointError, ConfigError, DescoreError
+from descore.model.chat import Layout
 from descore.model.convert_official import convert_official
 from descore.model.modeling import DescoreModel, has_adapters
 from descore.model.official_layout import read_official_head

@@ -16,10 +16,10 @@ from tests.training.rl_case import make_rl_config, marked_rows
 from tests.training.test_models import is_idle, of_part, step, table
 
 from descore import Scorer
-from descore.data.chat import QUERY_TOKEN, video_metadata
 from descore.engines.exports import open_export
 from descore.errors import CheckpointError, ConfigError, VideoError
 from descore.model import expert_weights, qwen3_vl
+from descore.model.chat import QUERY_TOKEN, video_metadata
 from descore.model.checkpoint import CheckpointSettings
 from descore.model.export import export_for_vllm
 from descore.model.generation import score_chains, suppressed_token_ids, think_and_score

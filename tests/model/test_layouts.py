@@ -6,8 +6,8 @@ import pytest
 import torch
 from tests.conftest import build_micro, noise_clip
 
-from descore.data.chat import Layout
 from descore.errors import ConfigError
+from descore.model.chat import Layout
 from descore.model.generation import score_chains, think_and_score
 
 VIDEO = "<0.5 seconds><|vision_start|>....<|vision_end|><2.5 seconds><|vision_start|>....<|vision_end|>"

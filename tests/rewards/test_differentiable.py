@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from descore import RewardFunction, Scorer
-from descore.data.chat import Layout
 from descore.errors import ConfigError, DescoreWarning, VideoError
+from descore.model.chat import Layout
 from descore.rewards import DifferentiableReward
 from tests.conftest import build_micro
 from tests.rewards.conftest import build_scorer

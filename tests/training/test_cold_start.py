@@ -17,8 +17,8 @@ from tests.training.conftest import curve, make_data, pair_rows, write_table
 from tests.training.golden import COLD_START, golden_cold_start
 from tests.training.test_metrics import halve_last_line
 
-from descore.data.chat import Layout
 from descore.errors import CheckpointError, ConfigError, DataError, DescoreWarning
+from descore.model.chat import Layout
 from descore.model.modeling import DescoreModel
 from descore.scorer import Scorer
 from descore.training.config_file import read_config, write_config

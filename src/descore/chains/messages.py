@@ -21,7 +21,7 @@ from descore.types import PREFERENCE_SIGN, Clip, Pair, RatedClip
 MessagePart = dict[str, Any]
 
 _VIDEO_PLACE = "{video}"
-"""As in `descore.data.chat`, which loads torch."""
+"""As in `descore.model.chat`, which loads torch."""
 _QUALITY = 90
 """JPEG quality of a frame, of 100."""
 _BYTES_PER_TOKEN = 4

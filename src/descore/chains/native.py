@@ -13,8 +13,8 @@ from descore.chains.config import CollectConfig
 from descore.chains.records import RequestFault
 from descore.chains.server import Answer
 from descore.chains.tasks import AskedWith
-from descore.data.chat import Inputs
 from descore.errors import VideoError
+from descore.model.chat import Inputs
 from descore.model.generation import think_and_score
 from descore.rubric import PLACEHOLDER
 from descore.scorer import Scorer

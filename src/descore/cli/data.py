@@ -253,7 +253,7 @@ def _probe_videos(tables: Sequence[Path], *, workers: int | None) -> "Probes":
 
 def _token_counter(checkpoint: str) -> Callable[[str], int]:
     """The function from a chain to its length in tokens of a checkpoint, its end of turn included."""
-    from descore.data.chat import Chat
+    from descore.model.chat import Chat
     from descore.model.checkpoint import find_checkpoint, read_rubric
     from descore.model.modeling import open_processor
 

@@ -1,1 +1,1 @@
-"""From files to token ids: tables of pairs, their checks, and the token layout."""
+"""Tables of pairs and rated clips, and their checks."""

@@ -9,8 +9,8 @@ from typing import Protocol
 
 import torch
 
-from descore.data.chat import Chat
 from descore.errors import ConfigError, VideoError
+from descore.model.chat import Chat
 from descore.model.checkpoint import CheckpointSettings
 from descore.types import Clip, EngineOutput, Paradigm
 

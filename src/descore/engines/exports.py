@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from descore.data.chat import QUERY_TOKEN, Chat
 from descore.errors import ConfigError, DescoreWarning
+from descore.model.chat import QUERY_TOKEN, Chat
 from descore.model.checkpoint import CheckpointSettings, find_checkpoint, read_as
 from descore.model.export import check_for_engines, export_for_vllm
 from descore.model.modeling import chat_of, family_of, open_processor

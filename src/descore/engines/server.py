@@ -17,10 +17,10 @@ from typing import Any, TypeGuard
 import httpx2
 from PIL import Image
 
-from descore.data.chat import Chat, Tokens
 from descore.engines.exports import EngineCheckpoint, open_export
 from descore.engines.two_requests import ChainTextError, TokenOutput, TokenRequest, TwoRequestEngine, suppressed_ids
 from descore.errors import ConfigError, VideoError
+from descore.model.chat import Chat, Tokens
 from descore.types import Clip, Paradigm
 
 API_KEY = "OPENAI_API_KEY"

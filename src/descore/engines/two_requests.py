@@ -16,10 +16,10 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from descore.data.chat import Tokens, find_too_long, video_metadata
 from descore.engines.exports import EngineCheckpoint
 from descore.errors import VideoError
 from descore.io import folder_digest
+from descore.model.chat import Tokens, find_too_long, video_metadata
 from descore.types import Clip, Completion, EngineOutput
 
 LOGIT_OF_NOTHING = -9999.0

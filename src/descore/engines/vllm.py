@@ -9,10 +9,10 @@ from unittest.mock import patch
 
 import torch
 
-from descore.data.chat import Tokens, video_metadata
 from descore.engines.exports import EngineCheckpoint, find_or_export
 from descore.engines.two_requests import TokenOutput, TokenRequest, TwoRequestEngine, suppressed_ids
 from descore.errors import ConfigError, VideoError, how_to_install
+from descore.model.chat import Tokens, video_metadata
 from descore.types import Paradigm
 
 MOST_TOKENS = 32_768

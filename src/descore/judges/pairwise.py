@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from descore.data.chat import find_too_long
 from descore.errors import ConfigError, VideoError
+from descore.model.chat import find_too_long
 from descore.model.generation import think_and_score
 from descore.model.modeling import DescoreModel
 from descore.types import Clip, Completion, EngineOutput

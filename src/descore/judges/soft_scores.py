@@ -12,8 +12,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from descore.data.chat import Chat, Inputs
 from descore.errors import ConfigError
+from descore.model.chat import Chat, Inputs
 from descore.model.modeling import DescoreModel
 from descore.rubric import AnswerForm
 from descore.types import Completion

@@ -23,8 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from descore.config_model import ConfigModel, Names, SettingsError
-from descore.data.chat import QUERY_TOKEN, Layout
 from descore.errors import CheckpointError, ConfigError, DescoreError, DescoreWarning
+from descore.model.chat import QUERY_TOKEN, Layout
 from descore.rubric import DEFAULT_RUBRIC, AnswerForm, fill_rubric, read_released
 from descore.types import Paradigm
 from descore.video.sampling import VideoSampling

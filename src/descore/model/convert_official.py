@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from descore.data.chat import QUERY_TOKEN, VIDEO_PLACE, Layout
 from descore.errors import CheckpointError, ConfigError
 from descore.io import atomic_directory, check_place
 from descore.model import official_layout as official
+from descore.model.chat import QUERY_TOKEN, VIDEO_PLACE, Layout
 from descore.model.checkpoint import (
     ADAPTER_CONFIG,
     INDEX_FILE,

@@ -27,8 +27,8 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import (
     Qwen3VLForConditionalGeneration,
 )
 
-from descore.data.chat import Inputs
 from descore.model import qwen3_vl
+from descore.model.chat import Inputs
 
 MODEL_TYPES = ("efficient_vl",)
 

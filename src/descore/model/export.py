@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from descore.data.chat import Chat
 from descore.errors import CheckpointError, ConfigError
 from descore.io import atomic_directory, check_place
+from descore.model.chat import Chat
 from descore.model.checkpoint import (
     HEAD_FILE,
     CheckpointSettings,

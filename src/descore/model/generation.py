@@ -24,8 +24,8 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from descore.data.chat import Inputs, Layout, Tokens
 from descore.model import attending_by
+from descore.model.chat import Inputs, Layout, Tokens
 from descore.model.modeling import DescoreModel, has_adapters
 from descore.types import Completion
 

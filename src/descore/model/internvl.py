@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from descore.data.chat import Inputs, pixels_of
 from descore.errors import VideoError
 from descore.model import qwen3_vl
+from descore.model.chat import Inputs, pixels_of
 from descore.model.qwen3_vl import VISION_FEATURES, VISION_PIXELS
 from descore.types import Clip
 from descore.video.sampling import VideoSampling

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from descore.data.chat import Inputs
 from descore.model import internvl
+from descore.model.chat import Inputs
 from descore.types import Clip
 
 MODEL_TYPES = ("llava_onevision",)

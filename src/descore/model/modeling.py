@@ -2,7 +2,7 @@
 
     rewards_BK = model(inputs)          # whole sequences that end with the query
 
-In: token ids laid out by `data.chat`. Out: hidden states and rewards. `model.generation` writes chains with it.
+In: token ids laid out by `model.chat`. Out: hidden states and rewards. `model.generation` writes chains with it.
 
 Shapes: B sequences, T tokens, D width, K named dimensions."""
 
@@ -21,9 +21,9 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor, nn
 
-from descore.data.chat import QUERY_TOKEN, Chat, Inputs
 from descore.errors import CheckpointError, ConfigError, how_to_install
 from descore.model import WeightPlacement, without_compiler, without_progress_bar
+from descore.model.chat import QUERY_TOKEN, Chat, Inputs
 from descore.model.checkpoint import (
     ADAPTER_CONFIG,
     CheckpointSettings,

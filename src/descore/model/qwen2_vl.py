@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from descore.data.chat import Inputs
 from descore.model import qwen3_vl
+from descore.model.chat import Inputs
 
 MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl")
 

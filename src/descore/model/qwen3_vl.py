@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from descore.data.chat import Inputs
+from descore.model.chat import Inputs
 from descore.video.sampling import VideoSampling
 
 VISION_PIXELS, VISION_FEATURES = "pixel_values_videos", "vision_features"

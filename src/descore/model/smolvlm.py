@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from descore.data.chat import Inputs, video_metadata
 from descore.model import internvl
+from descore.model.chat import Inputs, video_metadata
 from descore.types import Clip
 from descore.video.sampling import VideoSampling
 

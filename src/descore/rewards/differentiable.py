@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from descore.data.chat import TensorClip, Tokens
 from descore.errors import ConfigError, DescoreError, VideoError
+from descore.model.chat import TensorClip, Tokens
 from descore.model.modeling import DescoreModel
 from descore.rewards.frames import FrameFormat, Range, differentiable_clip, prepare, split_videos
 from descore.rewards.function import OnError, check_on_error, check_prompts, each_fps, open_scorer, raise_or_warn

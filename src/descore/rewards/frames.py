@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from descore.data.chat import TensorClip
 from descore.errors import ConfigError, DescoreWarning, VideoError
+from descore.model.chat import TensorClip
 from descore.types import Clip
 from descore.video.decoder import clip_of, fitting_size
 from descore.video.pictures import antialiased

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from descore.data.chat import Chat
+from descore.model.chat import Chat
 from descore.types import Clip, Mark
 
 MISSING = -128

@@ -20,7 +20,7 @@ import torch.nn.functional as F  # noqa: N812  # the name that everyone knows it
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from descore.data.chat import Inputs
+from descore.model.chat import Inputs
 from descore.model.modeling import DescoreModel
 from descore.training.config import LossKind
 

@@ -11,8 +11,8 @@ from tests import conftest
 from tests.conftest import build_micro, noise_clip
 from torch.nn.attention.flex_attention import create_mask
 
-from descore.data.chat import Layout
 from descore.errors import ConfigError
+from descore.model.chat import Layout
 from descore.model.generation import think_and_score
 from descore.training.config import LoraConfig, PairTrainableConfig
 from descore.training.models import set_trainable

@@ -26,9 +26,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from descore.data.chat import Inputs, Layout, Tokens
 from descore.errors import ConfigError
 from descore.model import attending_by
+from descore.model.chat import Inputs, Layout, Tokens
 from descore.model.generation import suppressed_token_ids
 from descore.model.modeling import DescoreModel
 from descore.training.losses import map_chunks, tokens_at_once

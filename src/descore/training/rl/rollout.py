@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from descore.data.chat import Inputs
 from descore.errors import ConfigError, short_repr
+from descore.model.chat import Inputs
 from descore.model.generation import think_and_score
 from descore.model.modeling import DescoreModel
 from descore.rubric import correctness, quality

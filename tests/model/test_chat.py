@@ -4,8 +4,8 @@ import pytest
 import torch
 from tests.conftest import noise_clip
 
-from descore.data.chat import QUERY_TOKEN, Chat
 from descore.errors import ConfigError
+from descore.model.chat import QUERY_TOKEN, Chat
 from descore.model.small import small_processor
 
 

@@ -303,7 +303,7 @@ def lessons(
     model: DescoreModel, plan: Plan, real_clips: RealClips, out: Path
 ) -> Iterator[tuple[str, list[dict[str, float]]]]:
     """Run the lessons in order; yield the name and curve of each."""
-    examples, footage, kept = real_clips.examples, real_clips.footage, out / "texts.npy"
+    examples, footage, kept = real_clips.examples, real_clips.footage, out / "texts.safetensors"
     if plan.see_steps:
         views = Views(real_clips=real_clips, size=plan.see_steps * plan.batch, side=SIDE)
         optimizer = partial(eyes_optimizer, model, plan)

@@ -4,12 +4,15 @@ Shapes in names: N texts, D width of a sentence's vector."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
+from descore.io import atomic_path, make_directory
 from descore.synthetic.prompts import with_article
 from descore.synthetic.splits import Split, plan_example
 from experiments.footage.cutouts import CutOuts
@@ -67,12 +70,17 @@ def _one_of(name: str) -> str:
 
 
 def vectors_of(texts: Sequence[str], embed: Embed, path: Path, *, at_once: int = 64) -> Tensor:
-    """(N, D): the texts' vectors, from the file if it has as many rows."""
-    if path.exists() and len(vectors := torch.from_numpy(np.load(path))) == len(texts):
-        return vectors
+    """(N, D): the texts' vectors, from the file if it has those of the same texts."""
+    known = {"texts": sha256("\n".join(texts).encode()).hexdigest()}
+    if path.exists():
+        with safe_open(path, "pt") as kept:
+            if kept.metadata() == known:
+                vector_ND: Tensor = kept.get_tensor("vectors")
+                return vector_ND
     vector_ND = in_parts(embed, texts, at_once=at_once)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, vector_ND.numpy())
+    make_directory(path.parent)
+    with atomic_path(path) as partial:
+        save_file({"vectors": vector_ND}, partial, metadata=known)
     return vector_ND
 
 

@@ -29,10 +29,10 @@ def test_vectors_are_kept(tmp_path):
         return torch.ones(len(some), 2)
 
     for _ in range(2):
-        assert vectors_of(texts, embed, tmp_path / "v" / "texts.npy", at_once=2).shape == (3, 2)
+        assert vectors_of(texts, embed, tmp_path / "v" / "texts.safetensors", at_once=2).shape == (3, 2)
     assert calls == [2, 1]
-    vectors_of(texts[:2], embed, tmp_path / "v" / "texts.npy")
-    assert calls == [2, 1, 2]
+    vectors_of(["a", "b", "d"], embed, tmp_path / "v" / "texts.safetensors")
+    assert calls == [2, 1, 3]
 
 
 def texts_abcd():

@@ -29,7 +29,7 @@ APART = 0.2
 PROMPTS = ("own", "other", "partly", "nothing")
 P_PROMPTS = (0.4, 0.3, 0.12, 0.18)
 PAIRS = ("harmed", "strengths", "states", "prompts", "clips", "eras")
-P_PAIRS = (0.3, 0.2, 0.13, 0.15, 0.1, 0.12)
+P_PAIRS = (0.25, 0.15, 0.1, 0.25, 0.17, 0.08)
 ERA = 0.5
 """What an early generator's clip is worse by than a late one's."""
 

@@ -40,7 +40,6 @@ from descore.training.collate import PairCollator
 from descore.training.losses import chain_loss, model_inputs, pair_losses
 from descore.training.models import last_checkpoint
 from descore.training.trainer import DescoreTrainer
-from descore.video.sampling import VideoSampling
 from experiments.footage.clips import Footage
 from experiments.footage.cutouts import CutOuts
 from experiments.footage.examples import footage_example
@@ -50,9 +49,19 @@ from experiments.generated.examples import Examples
 from experiments.generated.labels import label_names
 from experiments.generated.things import CAMERA, EMPTY, PLACES, THINGS, words_of
 from experiments.generated.words import Words
-from experiments.grow_tiny.lessons import SIDE, ChainItemCollator, Judge, Lesson, Prefer, generated_texts
+from experiments.grow_tiny.drawn import PATCH, SAMPLING, SIDE
+from experiments.grow_tiny.lessons import (
+    ChainItemCollator,
+    Judge,
+    Lesson,
+    Prefer,
+    PreferCollator,
+    generated_texts,
+    has_own_chains,
+)
 from experiments.grow_tiny.meanings import Meanings
 from experiments.grow_tiny.optimizer import MuonAndAdamW, split_weights
+from experiments.grow_tiny.own_chains import write_own_chains
 from experiments.grow_tiny.plan import Plan
 from experiments.grow_tiny.reading import Readings, read
 from experiments.grow_tiny.teacher import Teacher, released_weights
@@ -66,10 +75,6 @@ if TYPE_CHECKING:
 
 RUBRIC = "Prompt: {prompt}\nDescribe the video. Then judge its subject, dynamics, camera, environment and style."
 
-PATCH = 16
-SAMPLING = VideoSampling(
-    fps=8.0, min_frames=4, max_frames=16, min_pixels=64 * 64, max_pixels=SIDE * SIDE, size_multiple=2 * PATCH
-)
 WIDTH = 256
 """Of the language model."""
 VOCABULARY, COMMON_WORDS = 2048, 4000
@@ -258,7 +263,7 @@ def train_pairs(model: DescoreModel, plan: Plan, out: Path, lesson: Lesson) -> l
         loss=partial(learn_pairs, chain_weight=plan.chain_weight, margin_scale=plan.margin_scale),
         args=args,
         train_dataset=lesson,
-        data_collator=PairCollator(chat=model.chat, chain_drop=plan.chain_drop, seed=plan.seed),
+        data_collator=PreferCollator(PairCollator(chat=model.chat, chain_drop=plan.chain_drop, seed=plan.seed)),
         optimizers=(new_optimizer(model, plan, share=plan.prefer_share, others=[head]), None),
     )
     return train(trainer)
@@ -327,7 +332,10 @@ def lessons(
         model.save_pretrained(out / "chains")
     pairs = plan.prefer_steps * plan.pair_batch
     if pairs:
-        lesson = Lesson(Prefer(examples, footage), pairs, start=plan.first)
+        prefer = Prefer(examples, footage)
+        numbers = [number for number in range(plan.first, plan.first + pairs) if has_own_chains(number)]
+        own_chains = write_own_chains(model, prefer.true_pair, numbers, out / "own_chains.jsonl")
+        lesson = Lesson(replace(prefer, own_chains=own_chains), pairs, start=plan.first)
         yield "prefer", train_pairs(model, plan, out / "prefer", lesson)
 
 

@@ -3,16 +3,17 @@
 Each item is a function of its lesson and number alone, made on demand by a worker that reads ahead."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from descore.model.chat import Chat
-from descore.synthetic.splits import Example, Split, draw_example, draw_pair, plan_example
+from descore.synthetic.splits import Example, Split, plan_example, plan_pair
 from descore.synthetic.truth import true_preference
-from descore.training.collate import ChainCollator, TrainingExample, TrainingPair
+from descore.training.collate import ChainCollator, PairCollator, TrainingExample, TrainingPair
 from descore.types import PREFERENCE_SIGN, Clip, Preference
 from experiments.footage.clips import Footage
 from experiments.footage.examples import FootageExample, footage_contrast, footage_example, footage_pair
@@ -22,14 +23,18 @@ from experiments.generated.things import THINGS, Shown
 from experiments.generated.truth import AppliedHarm, Request
 from experiments.generated.truth import Truth as GeneratedTruth
 from experiments.generated.words import NOTHING, Words
-
-SIDE = 128
-"""Pixels along each edge of a drawn frame; a frame of real footage has at most as many pixels."""
+from experiments.grow_tiny.drawn import SIDE, draw
+from experiments.grow_tiny.own_chains import OwnChains
 
 REAL_EVERY = 2
-"""One clip in so many is real: generated, or footage."""
+"""One clip in so many is real, to judge: generated, or footage."""
+DRAWN_EVERY = 3
+"""One pair in so many is drawn, to prefer."""
 OLD_EVERY = 3
 """One real clip in so many is footage as its benchmark has it; the others are harmed as generators' clips are."""
+P_OWN_CHAINS = 0.6
+"""Share of real pairs that have the chains which the model writes itself."""
+_OWN_SEED = 4213
 
 NO_CLIP = Clip(
     frames=np.full((2, 32, 32, 3), 128, np.uint8),
@@ -110,7 +115,7 @@ class Judge:
             shown = footage_example(self.footage, "train", number, pixels=SIDE**2)
         else:
             loose = number % 8 > 4
-            shown = draw_example(Split.TRAIN, number, size=(SIDE, SIDE), p_differs=_p_differs(number), loose=loose)
+            shown = draw(plan_example(Split.TRAIN, number, p_differs=_p_differs(number), loose=loose), number=number)
         return ChainItem(clip=shown.clip, prompt=shown.prompt, chain=shown.chain)
 
 
@@ -129,6 +134,21 @@ class ChainItemCollator:
         return inputs
 
 
+@dataclass(frozen=True, slots=True)
+class PreferCollator:
+    """Pairs, without loss on chains that are given."""
+
+    pairs: PairCollator
+
+    def __call__(self, items: Sequence[TrainingPair]) -> dict[str, Any]:
+        """A batch."""
+        batch = self.pairs(items)
+        sides = [item.a for item in items] + [item.b for item in items]
+        given = [isinstance(side, ChainItem) and bool(side.given) for side in sides]
+        batch["chain_mask"] &= ~torch.tensor(given)[:, None]
+        return batch
+
+
 @dataclass(frozen=True)
 class Prefer:
     """Pairs with chains. Of the old pairs of real footage, two in three show one clip twice, half of these in states
@@ -136,23 +156,43 @@ class Prefer:
 
     examples: Examples
     footage: Footage
+    own_chains: OwnChains = field(default_factory=dict)
+    """Chains that stand in the place of the true ones, without loss."""
 
     def __call__(self, number: int, progress: float) -> TrainingPair:  # noqa: ARG002
         """A pair."""
-        if number % REAL_EVERY:
-            drawn = draw_pair(Split.TRAIN, number, size=(SIDE, SIDE))
-            return preferred(drawn.a, drawn.b, drawn.preference, number=number)
-        if number // REAL_EVERY % OLD_EVERY:
+        pair = self.true_pair(number)
+        if number not in self.own_chains:
+            return pair
+        a, b = (
+            ChainItem(clip=side.clip, prompt=side.prompt, chain=chain, given=chain)
+            for side, chain in zip((pair.a, pair.b), self.own_chains[number], strict=True)
+        )
+        return replace(pair, a=a, b=b)
+
+    def true_pair(self, number: int) -> TrainingPair:
+        """A pair with its true chains."""
+        if not number % DRAWN_EVERY:
+            plans = plan_pair(Split.TRAIN, number)
+            a, b = (draw(plan, number=number) for plan in (plans.a, plans.b))
+            return preferred(a, b, plans.preference, number=number)
+        if number // DRAWN_EVERY % OLD_EVERY:
             return training_pair(self.examples.pair(number), number=number)
-        if kind := number // (REAL_EVERY * OLD_EVERY) % 3:
+        if kind := number // (DRAWN_EVERY * OLD_EVERY) % 3:
             same = (
                 footage_contrast(self.footage, number, pixels=SIDE**2)
                 if kind == 1
                 else footage_pair(self.footage, "train", number, pixels=SIDE**2)
             )
             return preferred(same.a, same.b, same.preference, number=number)
-        a, b = (footage_example(self.footage, "train", 2 * number + side, pixels=SIDE**2) for side in (0, 1))
-        return preferred(a, replace(b, prompt=a.prompt), true_preference(a.verdict, b.verdict), number=number)
+        first, other = (footage_example(self.footage, "train", 2 * number + side, pixels=SIDE**2) for side in (0, 1))
+        preference = true_preference(first.verdict, other.verdict)
+        return preferred(first, replace(other, prompt=first.prompt), preference, number=number)
+
+
+def has_own_chains(number: int) -> bool:
+    """Whether a pair is to have the model's chains: most of the real ones."""
+    return number % DRAWN_EVERY > 0 and np.random.default_rng([_OWN_SEED, number]).random() < P_OWN_CHAINS
 
 
 def preferred(

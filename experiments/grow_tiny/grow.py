@@ -61,7 +61,7 @@ from experiments.grow_tiny.lessons import (
 )
 from experiments.grow_tiny.meanings import Meanings
 from experiments.grow_tiny.optimizer import MuonAndAdamW, split_weights
-from experiments.grow_tiny.own_chains import write_own_chains
+from experiments.grow_tiny.own_chains import as_trained, write_own_chains
 from experiments.grow_tiny.plan import Plan
 from experiments.grow_tiny.reading import Readings, read
 from experiments.grow_tiny.teacher import Teacher, released_weights
@@ -278,10 +278,7 @@ def train(trainer: DescoreTrainer) -> list[dict[str, float]]:
 
 def calibrate(model: DescoreModel, plan: Plan, footage: Footage) -> CheckpointSettings:
     """Settings with the mean and deviation of the reward on clips outside of training."""
-    model.settings = model.settings.model_copy(
-        update={"trained_on": "drawn clips"}
-    )  # an untrained model is not scored with
-    scorer = Scorer(model.eval(), name="grown", batch_size=32)
+    scorer = Scorer(as_trained(model), name="grown", batch_size=32)
     half = plan.calibration_clips // 2
     drawn = [draw_example(Split.CALIBRATION, index, size=(SIDE, SIDE)) for index in range(half)]
     real = [footage_example(footage, "train", CALIBRATION_START + index, pixels=SIDE**2) for index in range(half)]

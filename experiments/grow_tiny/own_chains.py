@@ -6,6 +6,7 @@ harmed and sound clips of generators for decisions it ordered .75 with chains an
 the chains that the model writes, and these are not learned by heart."""
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from pathlib import Path
 from typing import TypeAlias
 
@@ -28,9 +29,7 @@ def write_own_chains(
     if path.exists():
         own = {record["number"]: (record["a"], record["b"]) for record in read_records(path)}
     missing = [number for number in numbers if number not in own]
-    settings = model.settings
-    model.settings = settings.model_copy(update={"trained_on": "chains"})  # an untrained model is not scored with
-    scorer = Scorer(model.eval(), name="writer", batch_size=2 * AT_ONCE)
+    scorer = Scorer(as_trained(model), name="writer", batch_size=2 * AT_ONCE)
     for begin in range(0, len(missing), AT_ONCE):
         some = missing[begin : begin + AT_ONCE]
         pairs = [pair_of(number) for number in some]
@@ -39,5 +38,11 @@ def write_own_chains(
         written = dict(zip(some, zip(texts[0::2], texts[1::2], strict=True), strict=True))
         append_records(path, [{"number": number, "a": a, "b": b} for number, (a, b) in written.items()])
         own |= written
-    model.settings = settings
     return own
+
+
+def as_trained(model: DescoreModel) -> DescoreModel:
+    """The same weights, to score with: Scorer refuses a model that does not say what it was trained on."""
+    trained = copy(model.eval())
+    trained.settings = model.settings.model_copy(update={"trained_on": "drawn clips"})
+    return trained

@@ -3,14 +3,11 @@
 `descore.synthetic` draws 8 frames at 4 a second. A model that has seen no other takes 16 frames at 8 a second for slow,
 and frames that stand unevenly, as 8 of 21 a second do, for a motion that halts."""
 
-from dataclasses import fields, replace
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 
-from descore.synthetic.degradations import degrade
-from descore.synthetic.rendering import DRAWN_FPS, DRAWN_FRAMES, drawn_clip
+from descore.synthetic.rendering import DRAWN_FPS, DRAWN_FRAMES
 from descore.synthetic.splits import Example, Plan, draw_plan
 from descore.video.sampling import Timeline, VideoSampling, choose_frames
 
@@ -37,22 +34,8 @@ def draw(plan: Plan, *, number: int) -> Example:
 
 
 def draw_as_file(plan: Plan, *, rate: int) -> Example:
-    """Draw a plan as if frames were sampled of a file with so many frames a second. Flaws come behind the sampling, so
-    that they are as visible as they are said to be."""
+    """Draw a plan as if frames were sampled of a file with so many frames a second."""
     count = round(rate * DRAWN_FRAMES / DRAWN_FPS)
     timeline = Timeline.of(range(count), tick=Fraction(1, rate), last=1)
     kept = choose_frames(timeline, sampling=SAMPLING)
-    rng = np.random.default_rng(plan.seed)
-    clip = drawn_clip(plan.shown, rng=rng, frames=count, width=SIDE, height=SIDE)
-    frames_THWC = clip.frames[list(kept)]
-    for flaw in plan.flaws:
-        frames_THWC = degrade(frames_THWC, flaw.name, strength=flaw.strength, rng=rng)
-    shown = replace(
-        clip,
-        frames=frames_THWC,
-        times=tuple(timeline.seconds(index) for index in kept),
-        source_fps=float(rate),
-        duration=timeline.duration,
-    )
-    values: dict[str, Any] = {field.name: getattr(plan, field.name) for field in fields(plan)}
-    return Example(clip=shown, **values)
+    return draw_plan(plan, size=(SIDE, SIDE), frames=count, fps=rate, kept=kept)

@@ -85,18 +85,19 @@ def drawn_clip(
     *,
     rng: np.random.Generator,
     frames: int = DRAWN_FRAMES,
+    fps: float = DRAWN_FPS,
     height: int = DRAWN_SIDE,
     width: int = DRAWN_SIDE,
 ) -> Clip:
-    """The scene as a Clip of `frames` frames at DRAWN_FPS. Errors as in `render_scene`."""
+    """The scene as a Clip of `frames` frames, `fps` a second. Errors as in `render_scene`."""
     return Clip(
         frames=render_scene(scene, rng=rng, frames=frames, height=height, width=width),
-        times=tuple(frame / DRAWN_FPS for frame in range(frames)),
+        times=tuple(frame / fps for frame in range(frames)),
         source="<drawn>",
-        source_fps=DRAWN_FPS,
+        source_fps=fps,
         source_size=(width, height),
         source_frames=frames,
-        duration=frames / DRAWN_FPS,
+        duration=frames / fps,
     )
 
 

@@ -4,7 +4,7 @@ Each is a function of its split and number alone, planned or drawn. Training, ca
 in their seeds only. Each of the three out-of-domain splits differs from them in one respect: combinations, wordings, or
 generators that training never has."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import Any, Generic, TypeVar
@@ -24,7 +24,7 @@ from descore.synthetic.generators import (
     random_generator,
 )
 from descore.synthetic.prompts import write_prompt
-from descore.synthetic.rendering import DRAWN_FRAMES, drawn_clip
+from descore.synthetic.rendering import DRAWN_FPS, DRAWN_FRAMES, drawn_clip
 from descore.synthetic.scene import (
     ATTRIBUTES,
     HELD_OUT_LOOKS,
@@ -196,10 +196,20 @@ def draw_pair(
     return ExamplePair(a=draw_plan(pair.a, size=size), b=draw_plan(pair.b, size=size), preference=pair.preference)
 
 
-def draw_plan(plan: Plan, *, size: tuple[int, int] = (64, 64), frames: int = DRAWN_FRAMES) -> Example:
-    """Draw a planned clip. size: width and height in pixels."""
+def draw_plan(
+    plan: Plan,
+    *,
+    size: tuple[int, int] = (64, 64),
+    frames: int = DRAWN_FRAMES,
+    fps: float = DRAWN_FPS,
+    kept: Sequence[int] | None = None,
+) -> Example:
+    """Draw a planned clip of `frames` frames, `fps` a second. size: width and height in pixels. kept: numbers of the
+    frames that are shown; flaws harm these alone, so that they are as visible as they are said to be."""
     rng = np.random.default_rng(plan.seed)
-    clip = drawn_clip(plan.shown, rng=rng, frames=frames, width=size[0], height=size[1])
+    clip = drawn_clip(plan.shown, rng=rng, frames=frames, fps=fps, width=size[0], height=size[1])
+    if kept is not None:
+        clip = replace(clip, frames=clip.frames[list(kept)], times=tuple(clip.times[number] for number in kept))
     pixels = clip.frames
     for flaw in plan.flaws:
         pixels = degrade(pixels, flaw.name, strength=flaw.strength, rng=rng)

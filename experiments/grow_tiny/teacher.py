@@ -70,7 +70,7 @@ class Teacher:
     def __init__(self, weights: dict[str, Tensor]) -> None:
         self._eyes = EfficientVisionModel(EfficientVisionConfig(hidden_size=1, out_hidden_size=1))
         self._eyes.load_state_dict(weights_of_network(weights), strict=False)  # there is no merger
-        self._eyes.to(dtype=PRECISION, memory_format=torch.channels_last)
+        self._eyes.requires_grad_(requires_grad=False).to(dtype=PRECISION, memory_format=torch.channels_last)
 
     @classmethod
     def open(cls, folder: Path) -> "Teacher":

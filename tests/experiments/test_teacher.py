@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from experiments.generated.labels import probabilities
 from experiments.grow_tiny.teacher import STATISTICS, Teacher
 from torch import nn
 
@@ -67,6 +68,13 @@ def test_the_odd_pixel_of_padding_goes_to_the_end():
     assert torch.equal(layer(even), even[:, :, ::2, ::2])
     # Of five pixels both ends are padded with one.
     assert torch.equal(layer(odd)[0, 0, 1:, 1:], odd[0, 0, 1::2, 1::2])
+
+
+def test_clips_labels_are_the_mean_over_frames_and_places(teacher):
+    frames_NHWC = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), np.uint8)
+    _, logits_NLHW = teacher.stages(frames_NHWC)
+    mean_L = logits_NLHW.mean(dim=(2, 3)).softmax(dim=1).mean(dim=0)
+    assert probabilities(teacher, frames_NHWC) == pytest.approx(mean_L.numpy(), abs=1e-7)
 
 
 def test_a_frame_has_statistics_and_labels(teacher):

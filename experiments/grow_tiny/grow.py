@@ -51,6 +51,7 @@ from experiments.generated.things import CAMERA, EMPTY, PLACES, THINGS, words_of
 from experiments.generated.words import Words
 from experiments.grow_tiny.drawn import PATCH, SAMPLING, SIDE
 from experiments.grow_tiny.lessons import (
+    COMPARED_EVERY,
     ChainItemCollator,
     Judge,
     Lesson,
@@ -68,7 +69,7 @@ from experiments.grow_tiny.teacher import Teacher, released_weights
 from experiments.grow_tiny.texts import Texts, prompts_for, texts_to_read, vectors_of
 from experiments.grow_tiny.views import DescribedViews, RealClips, Views
 from experiments.grow_tiny.vision import look, see
-from experiments.grow_tiny.word_vectors import label_vectors, spoken, with_words, word_vectors
+from experiments.grow_tiny.word_vectors import attend_to_what_is_meant, label_vectors, spoken, with_words, word_vectors
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -133,6 +134,7 @@ def new_model(plan: Plan, real_clips: RealClips) -> DescoreModel:
     model.backbone.get_input_embeddings().weight.data.copy_(vector_NF)
     visual.meanings.weight.data.copy_(label_vectors(label_names(), embed, axes_DF).T)
     nn.init.eye_(visual.merger.meaning.weight)
+    attend_to_what_is_meant(model.backbone.model.language_model)
     return model
 
 
@@ -284,7 +286,9 @@ def calibrate(model: DescoreModel, plan: Plan, footage: Footage) -> CheckpointSe
     real = [footage_example(footage, "train", CALIBRATION_START + index, pixels=SIDE**2) for index in range(half)]
     requests = [(example.clip, example.prompt) for examples in (drawn, real) for example in examples]
     rewards = [score.reward for score in scorer.score_batch(requests)]
-    written = (plan.see_steps + plan.look_steps + plan.judge_steps // 2) * plan.batch
+    written = (
+        plan.see_steps + plan.look_steps + plan.judge_steps * (COMPARED_EVERY - 1) // COMPARED_EVERY
+    ) * plan.batch
     clips = plan.clips_before + written + 2 * plan.prefer_steps * plan.pair_batch
     return model.settings.model_copy(
         update={

@@ -26,13 +26,15 @@ from experiments.generated.words import NOTHING, Words
 from experiments.grow_tiny.drawn import SIDE, draw
 from experiments.grow_tiny.own_chains import OwnChains
 
+COMPARED_EVERY = 3
+"""One batch in so many has comparisons alone, to judge."""
 REAL_EVERY = 2
 """One clip in so many is real, to judge: generated, or footage."""
 DRAWN_EVERY = 3
 """One pair in so many is drawn, to prefer."""
 OLD_EVERY = 3
 """One real clip in so many is footage as its benchmark has it; the others are harmed as generators' clips are."""
-P_OWN_CHAINS = 0.6
+P_OWN_CHAINS = 0.5
 """Share of real pairs that have the chains which the model writes itself."""
 _OWN_SEED = 4213
 
@@ -98,7 +100,7 @@ def _p_differs(number: int) -> float | None:
 
 @dataclass(frozen=True)
 class Judge:
-    """Whole chains; every second batch has comparisons alone. Without clips in between, a model unlearns to look."""
+    """Whole chains; every third batch has comparisons alone. Without clips in between, a model unlearns to look."""
 
     examples: Examples
     footage: Footage
@@ -106,7 +108,7 @@ class Judge:
 
     def __call__(self, number: int, progress: float) -> ChainItem:  # noqa: ARG002  # the same from first to last
         """A clip, or none, and its whole chain."""
-        if number // self.batch % 2:
+        if not (number // self.batch + 1) % COMPARED_EVERY:
             return compare(number)
         shown: Example | FootageExample | GeneratedExample
         if number % REAL_EVERY == 0 and number // REAL_EVERY % OLD_EVERY:

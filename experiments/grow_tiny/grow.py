@@ -69,7 +69,7 @@ from experiments.grow_tiny.teacher import Teacher, released_weights
 from experiments.grow_tiny.texts import Texts, prompts_for, texts_to_read, vectors_of
 from experiments.grow_tiny.views import DescribedViews, RealClips, Views
 from experiments.grow_tiny.vision import look, see
-from experiments.grow_tiny.word_vectors import attend_to_what_is_meant, label_vectors, spoken, with_words, word_vectors
+from experiments.grow_tiny.word_vectors import label_vectors, spoken, with_words, word_vectors
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -134,7 +134,6 @@ def new_model(plan: Plan, real_clips: RealClips) -> DescoreModel:
     model.backbone.get_input_embeddings().weight.data.copy_(vector_NF)
     visual.meanings.weight.data.copy_(label_vectors(label_names(), embed, axes_DF).T)
     nn.init.eye_(visual.merger.meaning.weight)
-    attend_to_what_is_meant(model.backbone.model.language_model)
     return model
 
 

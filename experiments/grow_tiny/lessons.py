@@ -193,7 +193,7 @@ class Prefer:
 
 
 def has_own_chains(number: int) -> bool:
-    """Whether a pair is to have the model's chains: most of the real ones."""
+    """Whether a pair is to have the model's chains: half of the real ones."""
     return number % DRAWN_EVERY > 0 and np.random.default_rng([_OWN_SEED, number]).random() < P_OWN_CHAINS
 
 

@@ -2,8 +2,8 @@
 
 A true chain says which harm a real clip has, which the model often cannot see. A reward that is learned behind true
 chains alone trusts the chain and looks no more, and is misled by the model's own, which says that all is sound: of
-harmed and sound clips of generators for decisions it ordered .75 with chains and .84 without. So most real pairs have
-the chains that the model writes, and these are not learned by heart."""
+harmed and sound clips of generators for decisions it ordered .75 with chains and .84 without. So half of the real pairs
+have the chains that the model writes, and these are not learned by heart."""
 
 from collections.abc import Callable, Mapping
 from copy import copy

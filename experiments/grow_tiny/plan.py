@@ -22,7 +22,7 @@ class Plan:
     look_steps: int = 400
     """Updates on descriptions."""
     judge_steps: int = 900
-    """Updates on whole chains, every second of them without clips."""
+    """Updates on whole chains, every third of them without clips."""
     batch: int = 32
     """Clips in an update of see, look and judge."""
     learning_rate: float = 8e-4

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from descore.model.small import MARKED, PIECES, with_special_tokens
 from experiments.grow_tiny.meanings import Embed, in_parts
@@ -20,8 +20,6 @@ SIZE = 0.3
 """Root of the mean square of the vectors' values."""
 P_OWN = 0.15
 """Share of a random part in a vector's square, by which `dog` and `dog,` differ."""
-MATCHING_HEADS = 2
-"""Heads of the first layer that begin with `attend_to_what_is_meant`."""
 _AT_ONCE = 512
 _SPACE = "Ġ"  # of byte-level pieces
 _MARKED = re.compile(r" ?[A-Za-z]+[.,:]")
@@ -71,26 +69,6 @@ def label_vectors(labels: Sequence[str], embed: Embed, axes_DF: Tensor) -> Tenso
     label_LD = embed(labels)
     vector_LF = (label_LD - label_LD.mean(dim=0)) @ axes_DF
     return SIZE * vector_LF / vector_LF.square().mean().sqrt()
-
-
-@torch.no_grad()
-def attend_to_what_is_meant(language_model: nn.Module) -> None:
-    """Let heads of the first layer begin with what a long training finds: a word attends to itself, and to the places
-    of a video whose labels mean nearly the same, so that the part on these says how near the two are.
-
-    Queries and keys of such a head are the same principal axes of the words' vectors. They stand where positions turn
-    them least."""
-    layer: Any = language_model.layers[0].self_attn
-    size = layer.head_dim
-    slow = torch.arange(size // 4, size // 2)  # a rotation turns value i with value i + size / 2
-    places = torch.cat([slow, slow + size // 2])
-    for head in range(MATCHING_HEADS):
-        axes = layer.q_proj.in_features - 1 - MATCHING_HEADS * torch.arange(len(places)) - head  # the last varies most
-        for weight_EF in (layer.q_proj.weight, layer.k_proj.weight):
-            rows_EF = weight_EF[head * size : (head + 1) * size]
-            usual = rows_EF.norm(dim=1).mean()
-            rows_EF.zero_()
-            rows_EF[places, axes] = usual
 
 
 def _to_size(x_NF: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Drawn clips as a video file would show them: at a file's rate, of which frames are sampled.
 
-`descore.synthetic` draws 8 frames at 4 a second. A model that has seen no other takes 16 frames at 8 a second for slow,
-and frames that stand unevenly, as 8 of 21 a second do, for a motion that halts."""
+`descore.synthetic` draws 8 frames at 4 a second. Files have other rates, at which the same speed is another change from
+frame to frame, and their sampled frames stand unevenly."""
 
 from fractions import Fraction
 

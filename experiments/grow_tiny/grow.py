@@ -285,9 +285,8 @@ def calibrate(model: DescoreModel, plan: Plan, footage: Footage) -> CheckpointSe
     real = [footage_example(footage, "train", CALIBRATION_START + index, pixels=SIDE**2) for index in range(half)]
     requests = [(example.clip, example.prompt) for examples in (drawn, real) for example in examples]
     rewards = [score.reward for score in scorer.score_batch(requests)]
-    written = (
-        plan.see_steps + plan.look_steps + plan.judge_steps * (COMPARED_EVERY - 1) // COMPARED_EVERY
-    ) * plan.batch
+    judged = plan.judge_steps - plan.judge_steps // COMPARED_EVERY
+    written = (plan.see_steps + plan.look_steps + judged) * plan.batch
     clips = plan.clips_before + written + 2 * plan.prefer_steps * plan.pair_batch
     return model.settings.model_copy(
         update={

@@ -1,7 +1,7 @@
 """What a gradient to the pixels costs: memory and time of `DifferentiableReward`, forward and backward, against
 `RewardFunction` on the same frames.
 
-The bundled model's layers with random weights, whose chains all run to the limit, read random clips of the model's own
+The former tiny's layers with random weights, whose chains all run to the limit, read random clips of the model's own
 size. Each way takes turns with the others, in one process:
 
     plain           `RewardFunction`: no gradient

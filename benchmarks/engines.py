@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bulk import draw_table
-from benchmarks.measure import environment, option_parser, print_row
+from benchmarks.measure import FORMER_TINY, environment, option_parser, portable, print_row
 from descore.rewards.sources import open_source
 from descore.scorer import Request, Scorer
 from descore.types import Score
@@ -108,7 +108,7 @@ def main() -> None:
     parser = option_parser(__doc__)
     parser.add_argument("--clips", type=int, default=64)
     parser.add_argument("--table", type=Path, help="clips of your own, with their prompts")
-    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--model", default=str(FORMER_TINY), help="default: the former tiny, which vLLM runs")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--ways", default=",".join(WAYS), help="some of " + ", ".join(WAYS))
     parser.add_argument("--record", type=Path, help="a JSON file for the figures")
@@ -122,7 +122,8 @@ def main() -> None:
         table = options.table or draw_table(Path(folder) / "drawn", clips=options.clips)
         found = {way: run(way, table, options) for way in options.ways.split(",")}
     figures = {way: compared(one, found[REFERENCE]) for way, one in found.items()}
-    print(f"{environment()}\n{found[REFERENCE]['clips']} clips, {options.model}, {options.dtype}\n")
+    name = portable(options.model)
+    print(f"{environment()}\n{found[REFERENCE]['clips']} clips, {name}, {options.dtype}\n")
     print_row(("", *next(iter(figures.values()))), width=18)
     for way, row in figures.items():
         cells = [
@@ -134,7 +135,7 @@ def main() -> None:
         record = {
             "machine": f"{platform.machine()}, {environment()}",
             "versions": about,
-            "model": options.model,
+            "model": name,
             "dtype": options.dtype,
             "clips": found[REFERENCE]["clips"],
             "rewards": {way: one["rewards"] for way, one in found.items()},

@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 
 MIB = 1 << 20
+FORMER_TINY = Path(__file__).parent / "former_tiny"
+"""The model that was bundled before: a Qwen3-VL, which vLLM runs, and which recorded studies began with."""
 
 
 def option_parser(doc: str | None, *, repeats: int | None = None) -> argparse.ArgumentParser:
@@ -22,6 +24,11 @@ def option_parser(doc: str | None, *, repeats: int | None = None) -> argparse.Ar
     if repeats is not None:
         parser.add_argument("--repeats", type=int, default=repeats, help=f"timed runs of each way (default {repeats})")
     return parser
+
+
+def portable(text: str) -> str:
+    """The same with the former tiny's folder as it is called from the root of the repository, for records."""
+    return text.replace(str(FORMER_TINY), "benchmarks/former_tiny")
 
 
 def environment() -> str:

@@ -1,4 +1,4 @@
-"""Models and inputs to measure: the bundled model's sizes, and Qwen3-VL's true sizes, all without trained weights.
+"""Models and inputs to measure: the former tiny's sizes, and Qwen3-VL's true sizes, all without trained weights.
 
 A true size is built on torch's meta device, which holds sizes and no data, or filled with small random numbers."""
 
@@ -59,7 +59,7 @@ SIZES = {
 
 
 def small_model(vocabulary: int = 1024) -> DescoreModel:
-    """The bundled model's layers with random weights, and an embedding of this many rows.
+    """The former tiny's layers with random weights, and an embedding of this many rows.
 
     Its chains run to the limit, so that all ways do the same work."""
     torch.manual_seed(0)

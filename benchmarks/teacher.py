@@ -1,4 +1,4 @@
-"""A teacher behind a real server: vLLM serves the bundled model by OpenAI's API, and a model is trained on its chains.
+"""A teacher behind a real server: vLLM serves the former tiny by OpenAI's API, and a model is trained on its chains.
 
 Pairs are drawn, so that the true marks are known. The same clips are asked about in three ways: the file itself as a
 video_url, its frames as images, and frames in a batch file that `vllm run-batch` answers. Of each way are printed the
@@ -7,7 +7,7 @@ train a model (stage 0, stage 1), which then scores a clip. Every step is a comm
 
     make vllm && python -m benchmarks.teacher [--pairs 16] [--record FILE]
 
-The bundled model learned from whole videos: as a teacher it reads a video's frames, and it never saw a single image.
+The former tiny learned from whole videos: as a teacher it reads a video's frames, and it never saw a single image.
 The ways are compared in what arrives, not in how well it judges."""
 
 import json
@@ -26,16 +26,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import environment, option_parser, print_row
+from benchmarks.measure import FORMER_TINY, environment, option_parser, print_row
 
 ROOT = Path(__file__).parents[1]
 NAME = "tiny-teacher"
 CHAIN_TOKENS, FRAMES = 192, 8
-"""The bundled model's own limits of a chain and of a video."""
+"""The former tiny's own limits of a chain and of a video."""
 STARTING = 600.0
 """Seconds that vLLM may take to open the model."""
 IMAGE = "{%- elif part.type == 'image' -%}<|vision_start|><|image_pad|><|vision_end|>{%- else -%}{{ part.text }}"
-"""In the chat template: the bundled model's has no place for an image."""
+"""In the chat template: the former tiny's has no place for an image."""
 MODEL_OPTIONS = (
     *("--served-model-name", NAME, "--dtype", "float32", "--max-model-len", "4096", "--enforce-eager"),
     *("--limit-mm-per-prompt", json.dumps({"image": FRAMES, "video": 1})),
@@ -44,7 +44,7 @@ MODEL_OPTIONS = (
     *("--no-enable-chunked-prefill", "--max-num-batched-tokens", "8192"),
 )
 COLLECT: dict[str, Any] = {
-    "data": {"table": "pairs/pairs.csv", "checkpoint": "tiny"},
+    "data": {"table": "pairs/pairs.csv", "checkpoint": str(FORMER_TINY)},
     "teacher": {"model": NAME, "max_completion_tokens": CHAIN_TOKENS, "price_in": 1.0, "price_out": 4.0},
     "num_chains": 2,
     "limits": {"budget": 1.0},
@@ -70,10 +70,10 @@ def descore(folder: Path, *arguments: str) -> str:
 def prepare(folder: Path, *, pairs: int) -> None:
     """Draw the pairs, export the model, and write the chat template."""
     descore(folder, "world", "sample", "--split", "train", "--count", str(pairs), "--out", "pairs")
-    descore(folder, "export", "tiny", "served", "--for", "vllm", "--dtype", "float32")
+    descore(folder, "export", str(FORMER_TINY), "served", "--for", "vllm", "--dtype", "float32")
     template = (folder / "served" / "chat_template.jinja").read_text(encoding="utf-8")
     changed = template.replace("{%- else -%}{{ part.text }}", IMAGE)
-    assert changed != template, "the template of the bundled model has changed"
+    assert changed != template, "the template of the former tiny has changed"
     (folder / "template.jinja").write_text(changed, encoding="utf-8")
 
 
@@ -166,7 +166,7 @@ def train(folder: Path) -> dict[str, Any]:
     """Train on the chains that came of the video, and score a clip with the trained model."""
     start = time.perf_counter()
     for stage, config in {
-        "sft": {"model": {"checkpoint": "tiny"}, "run": {"out": "wrote", "merge": True}},
+        "sft": {"model": {"checkpoint": str(FORMER_TINY)}, "run": {"out": "wrote", "merge": True}},
         "cold-start": {"model": {"checkpoint": "wrote/model"}, "run": {"out": "scored"}},
     }.items():
         data = {**TRAINING["data"], "train": "video/chains.jsonl"}

@@ -11,11 +11,11 @@ All runs of a seed have the same pairs with the same labels, and equally many up
     self-1, 2, 3      three rounds of self-collection, from the start itself
     pairs-only        no chain: the discriminative path
 
-The start sees, describes and compares, and does not know what marks mean: the bundled model, after stage 0 on true
+The start sees, describes and compares, and does not know what marks mean: the former tiny, after stage 0 on true
 chains of other pairs whose marks are drawn at random. A general model under a rubric that is new to it is like that,
 and so its chains can be read. It also learned the true marks once, and may recall them sooner than another would learn
 them. --start names another model, one that writes chains: from one that never wrote any, such as `grow_tiny` has
-behind its lesson `look`, no update of this study could teach it, since that took the bundled model some 6,000 chains.
+behind its lesson `look`, no update of this study could teach it, since that took the former tiny some 6,000 chains.
 
 Each model, the start among them, judges the drawn benchmarks. Each run has a process of its own, so that memory does
 not grow, and a stopped study resumes. Runs named by --only, such as true-seed0, are done alone, and no record is
@@ -33,6 +33,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure import FORMER_TINY
+
 from descore.chains.filtering import FilterConfig
 from descore.chains.output import filter_run
 from descore.chains.rounds import RoundsConfig, run_rounds
@@ -40,7 +42,7 @@ from descore.chains.source import read_chain_source
 from descore.errors import ConfigError
 from descore.evaluation.judges import package_versions
 from descore.io import atomic_write, read_json_object
-from descore.model.checkpoint import find_checkpoint, read_as
+from descore.model.checkpoint import read_as
 from descore.scorer import SamplingParams
 from descore.training.cold_start import train_cold_start
 from descore.training.config import ColdStartConfig, SftConfig
@@ -77,7 +79,7 @@ FIRST_SEED = 50
 START_SEED, START_RIGHT = 90, 1 / 3
 """Of the start: seed of its pairs, and the share of its marks that chance gets right."""
 SECONDS = {"a chain": 0.14, "a pair": 0.25, "a clip": 0.16, "a collected chain": 0.07}
-"""Measured with the bundled model on a core of its own: to train on a chain in stage 0 and on a pair in stage 1, to
+"""Measured with the former tiny on a core of its own: to train on a chain in stage 0 and on a pair in stage 1, to
 judge a clip and to write a chain. Used by the plan until a run of the same kind is finished; a machine with other work
 takes several times as long."""
 SELF = "self"
@@ -241,12 +243,12 @@ def _teacher_table(
 ) -> tuple[Path, dict[str, Any]]:
     """Chains of a teacher that errs, filtered, and what was kept."""
     run = write_teacher_run(pairs, folder, right=right, chains=chains, seed=seed)
-    _, rubric = read_as(find_checkpoint("tiny"), None)
+    _, rubric = read_as(FORMER_TINY, None)
     return run.table, filter_run(run, read_chain_source(pairs), settings, rubric=rubric)
 
 
 def made_start(plan: ChainPlan, *, out: Path) -> str:
-    """The bundled model behind stage 0 on chains with marks at random; made once."""
+    """The former tiny behind stage 0 on chains with marks at random; made once."""
     folder = out / "trained" / START
     if not (folder / "model").is_dir():
         pairs = draw_pairs(out / "pairs" / START, count=plan.pairs, seed=START_SEED)
@@ -258,7 +260,7 @@ def made_start(plan: ChainPlan, *, out: Path) -> str:
             chains=1,
             seed=START_SEED,
         )
-        train_sft(_stage("sft", SftConfig, plan, START_SEED, "tiny", table, folder))
+        train_sft(_stage("sft", SftConfig, plan, START_SEED, str(FORMER_TINY), table, folder))
     return str(folder / "model")
 
 

@@ -43,7 +43,7 @@ from experiments.harness import (
 HERE = Path(__file__).parent
 
 SECONDS = {"a pair without chains": 0.13, "chains": 0.19, "on": 0.25, "off": 0.05}
-"""Measured with the bundled model on one quiet core: to train on a pair, on its chains on top, and to judge a clip,
+"""Measured with the former tiny on one quiet core: to train on a pair, on its chains on top, and to judge a clip,
 thinking and not. Used by the plan until a run of the same p is finished."""
 
 

@@ -1,4 +1,4 @@
-"""What stage 2 makes of the bundled model, which learned from 123,200 clips with true chains.
+"""What stage 2 makes of the former tiny, which learned from 123,200 clips with true chains.
 
     python -m experiments.dual_rl.from_tiny --footage runs/footage --data FOLDER [--out runs/from_tiny]
 
@@ -11,6 +11,8 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from benchmarks.measure import FORMER_TINY, portable
 
 from descore.data.schema import OVERALL
 from descore.evaluation.judges import package_versions
@@ -42,7 +44,6 @@ from experiments.harness import (
     write_record,
 )
 
-START = "tiny"
 STEPS, PAIRS = 40, 8
 """Rollouts, and pairs in each."""
 SEED_OF_PAIRS = 39
@@ -68,13 +69,13 @@ def main() -> None:
     changed = changes(options.out)
     model = train_rl(read_config(HERE / "config.yaml", RlConfig, overrides=changed)).model
     assert model is not None, "a run of one process writes its model"
-    before = judge_all(START, roots, options.out / "judged" / "before")
+    before = judge_all(str(FORMER_TINY), roots, options.out / "judged" / "before")
     after = judge_all(str(model), roots, options.out / "judged" / "after")
     rows = [row(what, *both) for what, *both in compared(before, after)]
     curve = training({Cell(condition="default", seed=0): curve_of(options.out / "trained" / METRICS_FILE)})
     record = {
-        "start": START,
-        "changed": [change for change in changed if str(options.out) not in change],
+        "start": portable(str(FORMER_TINY)),
+        "changed": [portable(change) for change in changed if str(options.out) not in change],
         "config": (HERE / "config.yaml").read_text(encoding="utf-8"),
         "versions": package_versions("descore", "torch", "transformers"),
         "compared": rows,
@@ -97,7 +98,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 def changes(out: Path) -> list[str]:
     """Overrides of config.yaml."""
     changed = {
-        "model.checkpoint": START,
+        "model.checkpoint": FORMER_TINY,
         "data.train": draw_pairs(out / "pairs", count=STEPS * PAIRS, seed=SEED_OF_PAIRS, loose=True),
         "optim.max_steps": STEPS,
         "optim.per_device_train_batch_size": PAIRS,

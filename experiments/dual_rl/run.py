@@ -1,8 +1,9 @@
 """What dual-objective reinforcement learning makes of a cold-started model, on pairs whose truth is known.
 
-    python -m experiments.dual_rl.run [--start DIR_OR_tiny] [--out runs/dual_rl_experiment] [--only RUN ...] [--dry]
+    python -m experiments.dual_rl.run [--start DIR] [--out runs/dual_rl_experiment] [--only RUN ...] [--dry]
 
-All runs begin with START, a cold-started checkpoint, and learn from equally many pairs, each shown once:
+All runs begin with START, a cold-started checkpoint (the former tiny, unless another is given), and learn from equally
+many pairs, each shown once:
 
     default      both objectives, as the paper has them, on loose prompts (`descore world sample --loose`)
     generative   the score is the written overall, and there is no head
@@ -24,6 +25,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from benchmarks.measure import FORMER_TINY, portable
 
 from descore.evaluation.judges import package_versions
 from descore.scorer import SamplingParams
@@ -89,7 +92,7 @@ DRY = Plan(seeds=(0,), steps=2, pairs=2, chains=2, limit=3)
 def main() -> None:
     """Print the plan, run it, and write the findings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--start", default="tiny", help="cold-started checkpoint that all runs start from")
+    parser.add_argument("--start", default=str(FORMER_TINY), help="cold-started checkpoint; default: the former tiny")
     parser.add_argument("--out", type=Path, help="clips, models and judgements; not the record")
     parser.add_argument("--only", nargs="+", metavar="RUN", help="do these runs, and write no record")
     parser.add_argument("--dry", action="store_true", help="a minute or two of everything; its record stays in --out")
@@ -125,7 +128,7 @@ def run_all(plan: Plan, *, start: str, out: Path, record_folder: Path) -> None:
             curves = {cell: curve_of(run_folder(cell, out) / METRICS_FILE) for cell in done}
             results = findings(before, after) | training(curves)
             path = record_folder / "record.json"
-            write_record(path, {"start": start, **provenance(plan, done, out), **results})
+            write_record(path, {"start": portable(start), **provenance(plan, done, out), **results})
             print(f"\nAfter seed {cell.seed}, {path}:\n\n{tables(results)}\n\n{training_tables(results)}\n", flush=True)
 
 

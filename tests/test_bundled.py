@@ -1,4 +1,5 @@
-"""The model that ships with the package: its size, and the bars that it must not fall below."""
+"""The model that ships with the package: its size, and the bars that it must not fall below. And the one before, which
+other engines run."""
 
 import json
 import shutil
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks.measure import FORMER_TINY
 
 from descore import Scorer
 from descore.model.export import export_for_vllm
@@ -20,7 +22,7 @@ CLIP_NORMALIZATION = {
     "image_mean": [0.48145466, 0.4578275, 0.40821073],
     "image_std": [0.26862954, 0.26130258, 0.27577711],
 }
-"""What its image part had, as CLIP's."""
+"""What the former model's image part had, as CLIP's."""
 
 
 @pytest.fixture(scope="module")
@@ -45,33 +47,40 @@ def in_domain():
     return [draw_pair(Split.IN_DOMAIN, index, size=(128, 128)) for index in range(200)]
 
 
-def test_engines_read_its_config_as_transformers_does(tiny, tmp_path):
-    """Its files were mended for engines; with the former ones its rewards are the same to the bit."""
-    former = tmp_path / "tiny"
-    shutil.copytree(TINY, former)
-    config, processor = (json.loads((former / name).read_text()) for name in ("config.json", "processor_config.json"))
+@pytest.fixture(scope="module")
+def former():
+    return Scorer.from_pretrained(FORMER_TINY)
+
+
+def test_engines_read_the_formers_config_as_transformers(former, tmp_path):
+    """Its files were mended for engines; with those before its rewards are the same to the bit."""
+    unmended = tmp_path / "tiny"
+    shutil.copytree(FORMER_TINY, unmended)
+    config, processor = (json.loads((unmended / name).read_text()) for name in ("config.json", "processor_config.json"))
     assert config["text_config"]["rope_parameters"].pop("mrope_interleaved") is True
     image, video = processor["image_processor"], processor["video_processor"]
     for name, numbers in CLIP_NORMALIZATION.items():
         assert image[name] == video[name] == [0.5, 0.5, 0.5]
         image[name] = numbers
-    (former / "config.json").write_text(json.dumps(config))
-    (former / "processor_config.json").write_text(json.dumps(processor))
+    (unmended / "config.json").write_text(json.dumps(config))
+    (unmended / "processor_config.json").write_text(json.dumps(processor))
     [now], [before] = (
         scorer.score_batch([(RABBIT, "a rabbit sniffs a flower")], max_chain_tokens=8)
-        for scorer in (tiny, Scorer.from_pretrained(former))
+        for scorer in (former, Scorer.from_pretrained(unmended))
     )
     assert now.completions == before.completions
 
 
 @pytest.mark.slow
-def test_its_export_has_its_rewards(tiny, tmp_path):
+def test_the_formers_export_has_its_rewards(former, tmp_path):
     """In float32 to the bit; in bfloat16, in which its weights are stored, query and head are rounded too."""
-    exported = {dtype: export_for_vllm("tiny", tmp_path / str(dtype), dtype=dtype) for dtype in (None, torch.float32)}
+    exported = {
+        dtype: export_for_vllm(FORMER_TINY, tmp_path / str(dtype), dtype=dtype) for dtype in (None, torch.float32)
+    }
     assert exported[None].dtype == torch.bfloat16
     reward, rounded, exact = (
         scorer.score(RABBIT, prompt="a rabbit sniffs a flower", max_chain_tokens=8).reward
-        for scorer in (tiny, *(Scorer.from_pretrained(each.folder) for each in exported.values()))
+        for scorer in (former, *(Scorer.from_pretrained(each.folder) for each in exported.values()))
     )
     assert exact == reward
     assert rounded == pytest.approx(reward, abs=0.01)  # .0006; the rewards' deviation is 14

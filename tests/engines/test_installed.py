@@ -1,4 +1,4 @@
-"""vLLM itself, in the environment that `make vllm` sets up, with the bundled model and clips in float32 on the CPU."""
+"""vLLM itself, in the environment that `make vllm` sets up, with the former tiny, real clips and float32 on the CPU."""
 
 import csv
 import json

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from benchmarks.measure import FORMER_TINY
 from safetensors.torch import load_file, save_file
 from tests.conftest import build_micro, noise_clip
 from tests.evaluation.cases import clip
@@ -111,7 +112,7 @@ def test_a_retrained_model_has_another_digest(folder, tmp_path, file, monkeypatc
 
 def test_runs_of_the_former_bundled_model_go_on():
     """Its config was mended for engines; its rewards are the same, see test_bundled.py."""
-    assert checkpoint_digest("tiny") == "d8c6db08eda697f6"
+    assert checkpoint_digest(str(FORMER_TINY)) == "d8c6db08eda697f6"
 
 
 def test_a_changed_rubric_has_another_digest(folder, tmp_path):

@@ -255,7 +255,7 @@ def test_the_record_is_json_and_its_tables_are_rectangular():
     assert "| marks | default | no-bt | +0.000 [" in text
 
 
-def test_the_bundled_model_is_compared_by_label_and_mark():
+def test_the_former_tiny_is_compared_by_label_and_mark():
     known = hand_made_run()
     labelled = replace(
         known, pairs=tuple(replace(p, preference=dict.fromkeys(from_tiny.FETV, "a")) for p in known.pairs)

@@ -50,7 +50,7 @@ class Judge(Protocol):
 
 
 _SAME_REWARDS = {"cefa5a405fee2d4b": "d8c6db08eda697f6"}
-"""The bundled model's digest → the one that it had before its config said what engines need: runs begun then go on."""
+"""The former bundled model's digest → the one from before its config said what engines need: runs begun then go on."""
 
 
 def checkpoint_digest(source: str) -> str:

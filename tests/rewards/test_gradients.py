@@ -172,7 +172,7 @@ def test_the_exact_clip_is_the_prepared_one_within_half_a_level():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("think", "rate"), [("off", 0.005), ("on", 0.001)])
+@pytest.mark.parametrize(("think", "rate"), [("off", 0.002), ("on", 0.001)])
 def test_steps_along_the_gradient_raise_the_reward(think, rate):
     """ReFL in small: the pixels themselves learn. The steps with chains are too small for the words to change."""
     options = {"fps": 2, "range": (0, 1), "device": "cpu", "think": think, "max_chain_tokens": 16}

@@ -1,27 +1,32 @@
 """The pictures in docs: screenshots of pages that descore writes.
 
-    python -m experiments.screenshots [--data FOLDER] [--out runs/pages]
+    python -m experiments.screenshots [--generated runs/generated] [--data FOLDER] [--out runs/pages]
 
-Pages are written to --out, pictures to docs/. FOLDER holds fetv/ and videoalign/ (see `descore benchmarks fetv`); with
-it, the bundled model and two hand-made features are evaluated on both, and --out/report.html is the page of it.
-Without it, docs/report.webp stays as it is. Nothing was trained or tuned on these clips. Needs chromium."""
+Pages are written to --out, pictures to docs/. The store of generated clips gives half of the pairs that are judged
+right and wrong; without it docs/right.webp and docs/wrong.webp stay as they are. FOLDER holds fetv/ and videoalign/
+(see `descore benchmarks fetv`); with it, the bundled model and two hand-made features are evaluated on both, and
+--out/report.html is the page of it. Without it, docs/report.webp stays as it is. Nothing was trained or tuned on these
+clips. Needs chromium."""
 
 import argparse
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageChops
 
 from descore import Scorer
 from descore.report.cards import CardSection, render_cards, score_card
-from descore.synthetic.splits import Example, ExamplePair, Split, draw_pair
+from descore.synthetic.splits import ExamplePair, Split, draw_pair
 from descore.types import Score
+from experiments.generated.benchmark import harmed_pairs
+from experiments.generated.clips import Generated
 
 DOCS = Path(__file__).parent.parent / "docs"
 WIDTH = 1040
@@ -33,7 +38,7 @@ QUALITY = 76
 AGREEMENT = (1268, 1880)
 """Rows of the report's page, in pixels, with the agreement on FETV."""
 SHOWN = 2
-"""Pairs of docs/right.webp and docs/wrong.webp: the first of the in-domain split, none chosen by eye."""
+"""Pairs of docs/world.webp."""
 SIZE = (128, 128)
 JUDGES = {
     "sharpness": ["--model", "sharpness"],
@@ -46,6 +51,7 @@ JUDGES = {
 def main() -> None:
     """Write every page and take its picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--generated", type=Path)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/pages"))
     options = parser.parse_args()
@@ -55,10 +61,11 @@ def main() -> None:
     shutil.rmtree(options.out / "world", ignore_errors=True)
     descore("world", "sample", "--count", SHOWN, "--out", options.out / "world")
     screenshot(options.out / "world" / "contact.html", DOCS / "world.webp")
-    for name, page in judged_pages("tiny").items():
-        path = options.out / f"{name}.html"
-        path.write_text(page, encoding="utf-8")
-        screenshot(path, DOCS / f"{name}.webp")
+    if options.generated is not None:
+        for name, page in judged_pages("tiny", Generated.open(options.generated)).items():
+            path = options.out / f"{name}.html"
+            path.write_text(page, encoding="utf-8")
+            screenshot(path, DOCS / f"{name}.webp")
     if options.data is not None:
         screenshot(report_page(options.data, out=options.out), DOCS / "report.webp", rows=AGREEMENT)
 
@@ -81,39 +88,49 @@ def report_page(data: Path, *, out: Path) -> Path:
     return out / "report.html"
 
 
-def judged_pages(model: str) -> dict[str, str]:
-    """The first pairs that a model orders as they truly are, and the first that it does not."""
+def judged_pages(model: str, store: Generated) -> dict[str, str]:
+    """The first drawn and the first generated pair that a model orders as they truly are, and the first that it does
+    not: none is chosen by eye."""
     scorer = Scorer.from_pretrained(model)
+    drawn = (draw_pair(Split.IN_DOMAIN, number, size=SIZE) for number in count())
+    harmed: Iterator[ExamplePair[Any]] = harmed_pairs(store, "test")
     sections: dict[bool, list[CardSection]] = {True: [], False: []}
-    for number in count():
-        example = draw_pair(Split.IN_DOMAIN, number, size=SIZE)
-        if example.preference == "tie":
-            continue
-        scores = [scorer.score(side.clip, prompt=side.prompt) for side in (example.a, example.b)]
-        right = (scores[0].reward > scores[1].reward) == (example.preference == "a")
-        if len(sections[right]) < SHOWN:
-            sections[right].append(judged_section(number, example, scores))
-        if min(map(len, sections.values())) == SHOWN:
-            break
-    title = f"Judged {{}}: the first {SHOWN} such pairs of the in-domain split"
+    for kind, pairs in (("Drawn", drawn), ("Generated, one clip harmed", harmed)):
+        for right, section in first_of_each(scorer, kind, pairs).items():
+            sections[right].append(section)
+    title = "Judged {}: the first such drawn pair, and the first of held-out generators"
     return {
         name: render_cards(sections[right], title=title.format(name), generator="experiments.screenshots")
         for right, name in ((True, "right"), (False, "wrong"))
     }
 
 
-def judged_section(number: int, example: ExamplePair[Example], scores: Sequence[Score]) -> CardSection:
+def first_of_each(scorer: Scorer, kind: str, pairs: Iterator[ExamplePair[Any]]) -> Mapping[bool, CardSection]:
+    """Whether it is ordered rightly → the first such pair."""
+    found: dict[bool, CardSection] = {}
+    for number, example in enumerate(pairs):
+        if example.preference == "tie":
+            continue
+        scores = [scorer.score(side.clip, prompt=side.prompt) for side in (example.a, example.b)]
+        right = (scores[0].reward > scores[1].reward) == (example.preference == "a")
+        found.setdefault(right, judged_section(f"{kind}: pair {number}", example, scores))
+        if len(found) == 2:
+            break
+    return found
+
+
+def judged_section(title: str, example: ExamplePair[Any], scores: Sequence[Score]) -> CardSection:
     """Both clips, the higher reward first, with their true marks; the badge of the better one is coloured."""
     sides = sorted(zip("ab", scores, (example.a, example.b), strict=True), key=lambda side: -side[1].reward)
     cards = [
         replace(
-            score_card(score, rank=rank, truth=drawn.verdict),
+            score_card(score, rank=rank, truth=shown.verdict),
             title="the better clip" if letter == example.preference else "the worse clip",
             emphasized=letter == example.preference,
         )
-        for rank, (letter, score, drawn) in enumerate(sides, start=1)
+        for rank, (letter, score, shown) in enumerate(sides, start=1)
     ]
-    return CardSection(title=f"Pair {number}", prompt=example.a.prompt, cards=cards, compact=True)
+    return CardSection(title=title, prompt=example.a.prompt, cards=cards, compact=True)
 
 
 def screenshot(page: Path, picture: Path, *, rows: tuple[int, int] | None = None) -> None:

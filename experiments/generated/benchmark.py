@@ -81,14 +81,17 @@ def judgements_of(name: str, root: Path | None, *, limit: int | None = None) -> 
     return make(Generated.open(root), split, limit=limit)
 
 
+def _examples(store: Generated, split: Split) -> Examples:
+    return Examples(Sources(store), Words({}, prompts_of(store)), split)
+
+
 # Harmed against sound.
 
 
 def harmed_judgements(store: Generated, split: Split, *, limit: int | None = None) -> Judgements:
     """The first pairs, DEFAULT_PAIRS without a limit; each harm in turn. A pair's aspect is the harm, a clip's source
     its harm and whether that is strong; intervals resample clips."""
-    examples = Examples(Sources(store), Words({}, prompts_of(store)), split)
-    draw = lru_cache(maxsize=DEFAULT_PAIRS)(partial(_harmed_pair, examples))
+    draw = lru_cache(maxsize=DEFAULT_PAIRS)(partial(_harmed_pair, _examples(store, split)))
     judgements = generated_judgements("generated", draw, count=DEFAULT_PAIRS if limit is None else limit)
     pairs = [
         replace(pair, group=draw(number).a.item, aspect=_harm_name(number), source_a=source_a, source_b=source_b)
@@ -101,6 +104,11 @@ def harmed_judgements(store: Generated, split: Split, *, limit: int | None = Non
         for number, clip in enumerate(judgements.clips)
     ]
     return replace(judgements, clips=tuple(clips), pairs=tuple(pairs))
+
+
+def harmed_pairs(store: Generated, split: Split) -> Iterator[GeneratedPair]:
+    """The pairs of that, in order and without end."""
+    return map(partial(_harmed_pair, _examples(store, split)), count())
 
 
 def _harm_name(number: int) -> str:
@@ -159,7 +167,7 @@ def whole_clip(store: Generated, clip: GeneratedClip) -> Clip:
 
 def era_judgements(store: Generated, split: Split, *, limit: int | None = None) -> Judgements:
     """The first pairs, ERA_PAIRS without a limit. Intervals resample the late clips."""
-    draw = lru_cache(maxsize=ERA_PAIRS)(Examples(Sources(store), Words({}, prompts_of(store)), split).era_pair)
+    draw = lru_cache(maxsize=ERA_PAIRS)(_examples(store, split).era_pair)
     judgements = generated_judgements("eras", draw, count=ERA_PAIRS if limit is None else limit)
     late = [pair.a if pair.a.quality > pair.b.quality else pair.b for pair in map(draw, range(len(judgements.pairs)))]
     pairs = [replace(pair, group=clip.item) for pair, clip in zip(judgements.pairs, late, strict=True)]

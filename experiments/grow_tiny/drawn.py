@@ -18,17 +18,18 @@ SAMPLING = VideoSampling(
     fps=8.0, min_frames=4, max_frames=16, min_pixels=64 * 64, max_pixels=SIDE * SIDE, size_multiple=2 * PATCH
 )
 """How the model samples a file."""
-FILE_RATES = (5, 6, 8, 10, 12, 15, 16, 20, 22, 24)
-"""Frames a second of a file. Rates of 25 and more look like 24 once sampled, and take longer to draw."""
+FILE_RATES = (8, 12, 15, 16, 24)
+"""Frames a second of a file, as generators write them. Rates of 25 and more look like 24 once sampled, and take longer
+to draw."""
 P_FILE = 0.5
 """Share of drawn clips that are shown as of a file; the others as `descore.synthetic` draws them."""
 _SEED = 4212
 
 
-def draw(plan: Plan, *, number: int) -> Example:
+def draw(plan: Plan, *, number: int, p_file: float = P_FILE) -> Example:
     """Draw a plan at a rate that goes by the number: both clips of a pair have one."""
     rng = np.random.default_rng([_SEED, number])
-    if rng.random() >= P_FILE:
+    if rng.random() >= p_file:
         return draw_plan(plan, size=(SIDE, SIDE))
     return draw_as_file(plan, rate=FILE_RATES[int(rng.integers(len(FILE_RATES)))])
 

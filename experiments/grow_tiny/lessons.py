@@ -23,7 +23,7 @@ from experiments.generated.things import THINGS, Shown
 from experiments.generated.truth import AppliedHarm, Request
 from experiments.generated.truth import Truth as GeneratedTruth
 from experiments.generated.words import NOTHING, Words
-from experiments.grow_tiny.drawn import SIDE, draw
+from experiments.grow_tiny.drawn import P_FILE, SIDE, draw
 from experiments.grow_tiny.own_chains import OwnChains
 
 COMPARED_EVERY = 3
@@ -36,6 +36,9 @@ OLD_EVERY = 3
 """One real clip in so many is footage as its benchmark has it; the others are harmed as generators' clips are."""
 P_OWN_CHAINS = 0.5
 """Share of real pairs that have the chains which the model writes itself."""
+FILES_BY = 0.5
+"""Share of judge over which drawn clips come to be shown as of files: to tell fast from slow is learned at one rate
+first."""
 _OWN_SEED = 4213
 
 NO_CLIP = Clip(
@@ -106,7 +109,7 @@ class Judge:
     footage: Footage
     batch: int
 
-    def __call__(self, number: int, progress: float) -> ChainItem:  # noqa: ARG002  # the same from first to last
+    def __call__(self, number: int, progress: float) -> ChainItem:
         """A clip, or none, and its whole chain."""
         if not (number // self.batch + 1) % COMPARED_EVERY:
             return compare(number)
@@ -116,8 +119,8 @@ class Judge:
         elif number % REAL_EVERY == 0:
             shown = footage_example(self.footage, "train", number, pixels=SIDE**2)
         else:
-            loose = number % 8 > 4
-            shown = draw(plan_example(Split.TRAIN, number, p_differs=_p_differs(number), loose=loose), number=number)
+            planned = plan_example(Split.TRAIN, number, p_differs=_p_differs(number), loose=number % 8 > 4)
+            shown = draw(planned, number=number, p_file=P_FILE * min(1.0, progress / FILES_BY))
         return ChainItem(clip=shown.clip, prompt=shown.prompt, chain=shown.chain)
 
 

@@ -118,10 +118,13 @@ zoo: $(READY)    ## odd, cut and damaged videos, each read right or refused in t
 
 # Generated clips with their table: make grow CLIPS=FOLDER
 CLIPS ?= ../shared/data/generated
+GROW = $(KEEP_MEMORY) $(BIN)/python -m experiments.grow_tiny.grow --footage runs/footage --generated runs/generated
 grow: $(READY)   ## grow the bundled model from nothing (resumes where it was killed; up to eight hours on two cores)
 	$(BIN)/python -m experiments.footage --out runs/footage
 	$(BIN)/python -m experiments.generated --clips $(CLIPS) --footage runs/footage --out runs/generated
-	$(KEEP_MEMORY) $(BIN)/python -m experiments.grow_tiny.grow --footage runs/footage --generated runs/generated --out runs/tiny
+	$(GROW) --out runs/first
+	$(GROW) --out runs/tiny --start runs/first/model --first 100000 --clips-before 45984 \
+		--see-steps 0 --read-steps 0 --look-steps 0 --judge-steps 640 --prefer-steps 380
 
 evaluate: $(READY)  ## the bundled model on drawn clips and real footage that it never saw
 	$(BIN)/python -m experiments.judged --out runs/judged

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Sizes and rates of the lessons."""
+    """Sizes and rates of the lessons: the defaults are those of the first of the bundled model's two runs."""
 
     start: str = ""
     """Model to continue from; empty: random weights."""
@@ -15,13 +15,13 @@ class Plan:
     """Number of clips that `start` has seen."""
     see_steps: int = 600
     """Updates of the eyes alone."""
-    read_steps: int = 400
+    read_steps: int = 300
     """Updates on how near texts are to each other and to pictures."""
     read_batch: int = 128
     """Texts in an update of that, each over a picture."""
-    look_steps: int = 400
+    look_steps: int = 220
     """Updates on descriptions."""
-    judge_steps: int = 900
+    judge_steps: int = 520
     """Updates on whole chains, every third of them without clips."""
     batch: int = 32
     """Clips in an update of see, look and judge."""
@@ -33,7 +33,7 @@ class Plan:
     warmup_steps: int = 100
     judge_decay: float = 0.35
     """Last share of the judge lesson, over which the rates fall to `prefer_share` of them."""
-    prefer_steps: int = 400
+    prefer_steps: int = 270
     """Updates on pairs."""
     pair_batch: int = 16
     """Pairs in an update: twice as many clips."""

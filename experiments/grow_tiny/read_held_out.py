@@ -1,6 +1,6 @@
 """What the lesson in reading makes of prompts that no lesson has.
 
-    python -m experiments.grow_tiny.read_held_out --run runs/tiny --footage runs/footage --generated runs/generated
+    python -m experiments.grow_tiny.read_held_out --run runs/first --footage runs/footage --generated runs/generated
 
 Prints, for the generated clips of each split, the correlation of the cosines of any two prompts with MiniLM's, and how
 often a clip is nearer to its own prompt than to another: as is said of two of its frames after the lesson, and as the
@@ -86,7 +86,7 @@ def states(model: DescoreModel, pictures: Sequence[Clip], texts: Sequence[str]) 
 def main() -> None:
     """Print three lines for each split."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, default=Path("runs/tiny"))
+    parser.add_argument("--run", type=Path, default=Path("runs/first"))
     parser.add_argument("--footage", type=Path, default=Path("runs/footage"))
     parser.add_argument("--generated", type=Path, default=Path("runs/generated"))
     options = parser.parse_args()

@@ -166,10 +166,10 @@ def test_a_clip_has_the_tokens_of_its_largest_frames(model_type):
 
 
 def test_a_checkpoint_is_computed_as_it_samples(tmp_path):
-    """tiny takes at most 8 frames of 16,384 pixels, 2,048 to a token, and writes 192 tokens."""
+    """tiny takes at most 16 frames of 16,384 pixels, 2,048 to a token, and writes 192 tokens."""
     _, clip = read_model("tiny")
-    assert (clip.frames, clip.video, clip.chain) == (8, 64, 192)
-    assert size_text(clip).startswith("16 s of video: 8 frames are 64 tokens, words ")
+    assert (clip.frames, clip.video, clip.chain) == (16, 128, 192)
+    assert size_text(clip).startswith("16 s of video: 16 frames are 128 tokens, words ")
     shutil.copy(find_checkpoint("tiny") / "config.json", tmp_path)
     config, plain = read_model(str(tmp_path))
     assert plain == clip_size(config, CheckpointSettings(), rubric=DEFAULT_RUBRIC)

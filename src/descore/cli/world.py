@@ -67,8 +67,8 @@ REAL_FPS = 12
 
 ON_DRAWN = "The asked scene, and three that each depart further from it: {prompt}."
 ON_REAL = (
-    "Real footage, sound and blurred. The bundled model knows no words for what footage shows: it judges the picture "
-    "and the motion, and marks the rest N/A."
+    "Real footage, sound and blurred. The bundled model names coarse kinds of things there, judges the picture and the "
+    "motion, and marks N/A what it cannot know."
 )
 
 

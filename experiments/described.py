@@ -15,6 +15,7 @@ from statistics import fmean
 from descore import Scorer
 from descore.synthetic.rendering import DRAWN_FPS
 from descore.synthetic.splits import Example, Split, draw_plan, plan_example
+from descore.video.sampling import VideoSampling
 from experiments.grow_tiny.drawn import SIDE, draw_as_file
 
 DESCRIPTION = re.compile(
@@ -47,18 +48,19 @@ def main() -> None:
 
 def described(scorer: Scorer, clips: int, rate: int) -> list[tuple[Parts, Parts]]:
     """For each clip, the parts of its true description and of the model's."""
-    shown = [drawn(number, rate) for number in range(clips)]
+    sampling = scorer.model.settings.sampling
+    shown = [drawn(number, rate, sampling) for number in range(clips)]
     scores = scorer.score_batch([(each.clip, each.prompt) for each in shown], max_chain_tokens=CHAIN_TOKENS)
     said = [score.thinking or score.completions[0].text or "" for score in scores]
     return [(parts_of(each.chain), parts_of(chain)) for each, chain in zip(shown, said, strict=True)]
 
 
-def drawn(number: int, rate: int) -> Example:
+def drawn(number: int, rate: int, sampling: VideoSampling) -> Example:
     """A clip of the calibration split, at so many frames a second."""
     planned = plan_example(Split.CALIBRATION, number)
     if rate == DRAWN_FPS:
         return draw_plan(planned, size=(SIDE, SIDE))
-    return draw_as_file(planned, rate=rate)
+    return draw_as_file(planned, rate=rate, sampling=sampling)
 
 
 def parts_of(chain: str) -> Parts:

@@ -34,9 +34,9 @@ def draw(plan: Plan, *, number: int, p_file: float = P_FILE) -> Example:
     return draw_as_file(plan, rate=FILE_RATES[int(rng.integers(len(FILE_RATES)))])
 
 
-def draw_as_file(plan: Plan, *, rate: int) -> Example:
+def draw_as_file(plan: Plan, *, rate: int, sampling: VideoSampling = SAMPLING) -> Example:
     """Draw a plan as if frames were sampled of a file with so many frames a second."""
     count = round(rate * DRAWN_FRAMES / DRAWN_FPS)
     timeline = Timeline.of(range(count), tick=Fraction(1, rate), last=1)
-    kept = choose_frames(timeline, sampling=SAMPLING)
+    kept = choose_frames(timeline, sampling=sampling)
     return draw_plan(plan, size=(SIDE, SIDE), frames=count, fps=rate, kept=kept)

@@ -40,7 +40,7 @@ def test_every_true_description_is_read_and_right():
         assert count == 300 if part != "speed" else 0 < count < 300
 
 
-def test_one_word_for_all_is_a_share_of_the_commoner_and_half_of_two_values():
+def test_one_word_for_all_is_half_of_two_values():
     slow, fast = (parts_of(SAID.replace("fast", word)) for word in ("slowly", "fast"))
     assert shares([(slow, slow), (slow, slow), (fast, slow)], "speed") == (3, 2 / 3, 0.5)
 

@@ -178,6 +178,11 @@ def test_without_vllm_it_says_what_to_install(export_folder):
         Scorer.from_pretrained(export_folder, engine="vllm")
 
 
+def test_what_no_vllm_runs_is_said_before_it_is_installed():
+    with pytest.raises(ConfigError, match=r"^tiny: efficient_vl was tried with no engine but native; open it with"):
+        Scorer.from_pretrained("tiny", engine="vllm")
+
+
 @pytest.mark.usefixtures("vllm")
 def test_a_config_that_vllm_reads_otherwise_is_refused(micro_folder, tmp_path):
     folder = shutil.copytree(micro_folder, tmp_path / "old")

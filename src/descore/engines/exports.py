@@ -8,6 +8,7 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -46,10 +47,7 @@ def open_export(source: str | Path, *, paradigm: Paradigm | None, called: str | 
         raise ConfigError(f"{source}: is no export; give the folder that descore export {source} OUT --for vllm writes")
     if settings.answer is not None and settings.answer.read_out != "written":
         raise ConfigError(f"{source}: its scores are read from probabilities, which engine native alone gives")
-    config = check_for_engines(folder)
-    family = family_of(config.model_type)
-    if family.ENGINE_FAULT:
-        raise ConfigError(f"{called or source}: {config.model_type} {family.ENGINE_FAULT}; open it with engine native")
+    config = check_runs(called or source, folder)
     processor = open_processor(folder)
     processor.tokenizer.add_tokens([QUERY_TOKEN], special_tokens=True)  # a plain backbone has none
     text = config.get_text_config()
@@ -57,11 +55,20 @@ def open_export(source: str | Path, *, paradigm: Paradigm | None, called: str | 
         folder=folder,
         source=str(called or source),
         settings=settings,
-        chat=chat_of(processor, rubric, settings, family),
+        chat=chat_of(processor, rubric, settings, family_of(config.model_type)),
         vocabulary=int(text.vocab_size),
         longest=int(text.max_position_embeddings),
         dtype=config.dtype or torch.float32,
     )
+
+
+def check_runs(source: str | Path, folder: Path) -> Any:  # noqa: ANN401  # transformers' configs share no typed base
+    """The config of a checkpoint of a family that other engines run. ConfigError, which names the source, for another;
+    CheckpointError where they would read the config otherwise."""
+    config = check_for_engines(folder)
+    if fault := family_of(config.model_type).ENGINE_FAULT:
+        raise ConfigError(f"{source}: {config.model_type} {fault}; open it with engine native")
+    return config
 
 
 def find_or_export(source: str | Path, *, paradigm: Paradigm | None, dtype: torch.dtype) -> EngineCheckpoint:

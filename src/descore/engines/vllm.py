@@ -9,10 +9,11 @@ from unittest.mock import patch
 
 import torch
 
-from descore.engines.exports import EngineCheckpoint, find_or_export
+from descore.engines.exports import EngineCheckpoint, check_runs, find_or_export
 from descore.engines.two_requests import TokenOutput, TokenRequest, TwoRequestEngine, suppressed_ids
 from descore.errors import ConfigError, VideoError, how_to_install
 from descore.model.chat import Tokens, video_metadata
+from descore.model.checkpoint import find_checkpoint
 from descore.types import Paradigm
 
 MOST_TOKENS = 32_768
@@ -27,8 +28,9 @@ _QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stder
 def open_vllm(source: str | Path, *, paradigm: Paradigm | None, dtype: torch.dtype | None) -> TwoRequestEngine:
     """VLLM with a checkpoint, which is exported first if it is no export.
 
-    dtype: None is bfloat16 on a GPU and float32 on a CPU, as in our own engine. ConfigError where vLLM is not installed
-    or cannot start."""
+    dtype: None is bfloat16 on a GPU and float32 on a CPU, as in our own engine. ConfigError for a checkpoint that it
+    does not run, and where it is not installed or cannot start."""
+    check_runs(source, find_checkpoint(source))  # first: to install vLLM would not help
     if find_spec("vllm") is None:
         raise ConfigError(
             f"engine vllm needs vllm; {how_to_install('vllm')}; for a CPU, make vllm there sets up an environment"

@@ -10,6 +10,7 @@ import argparse
 import re
 from collections import defaultdict
 from collections.abc import Mapping
+from math import nan
 from statistics import fmean
 
 from descore import Scorer
@@ -69,13 +70,16 @@ def parts_of(chain: str) -> Parts:
     return dict.fromkeys(PARTS) if found is None else found.groupdict()
 
 
-def shares(described: list[tuple[Parts, Parts]], part: str) -> tuple[int, float, float]:
-    """Of the clips that have this part, their number, the share described rightly, and its mean over values."""
+def shares(clips: list[tuple[Parts, Parts]], part: str) -> tuple[int, float, float]:
+    """Of the clips that have this part, their number, the share described rightly, and its mean over values; NaN where
+    no clip has it."""
     by_value = defaultdict[str, list[bool]](list)
-    for true, said in described:
+    for true, said in clips:
         if (value := true[part]) is not None:
             by_value[value].append(said[part] == value)
     right = [ok for each in by_value.values() for ok in each]
+    if not right:
+        return 0, nan, nan
     return len(right), fmean(right), fmean(map(fmean, by_value.values()))
 
 

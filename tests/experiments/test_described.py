@@ -1,5 +1,7 @@
 """A description's parts are read from its words, and shares are counted by hand."""
 
+from math import isnan
+
 from experiments.described import PARTS, parts_of, shares
 
 from descore.synthetic.splits import Split, plan_example
@@ -43,6 +45,15 @@ def test_every_true_description_is_read_and_right():
 def test_one_word_for_all_is_half_of_two_values():
     slow, fast = (parts_of(SAID.replace("fast", word)) for word in ("slowly", "fast"))
     assert shares([(slow, slow), (slow, slow), (fast, slow)], "speed") == (3, 2 / 3, 0.5)
+
+
+def test_without_such_a_clip_there_is_no_share():
+    count, share, balanced = shares(
+        [(parts_of(SAID.replace("moves left fast", "stands still")), parts_of(SAID))], "speed"
+    )
+    assert count == 0
+    assert isnan(share)
+    assert isnan(balanced)
 
 
 def test_what_cannot_be_read_is_wrong():

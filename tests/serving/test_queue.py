@@ -3,13 +3,10 @@
 import asyncio
 import gc
 import json
-import os
-import platform
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import httpx2
 import pytest
@@ -17,7 +14,6 @@ import pytest
 from descore.serving.app import create_app
 from descore.serving.batching import BatchQueue
 from descore.serving.problems import ServiceError
-from descore.serving.service import give_back_memory
 from descore.serving.settings import ServerSettings
 from tests.serving.conftest import PROMPT, URL, picture, problem_of, score_of
 
@@ -63,23 +59,6 @@ def test_a_queue_rests_where_nothing_waits():
     asyncio.run(scenario())
     assert batches == [[0, 1, 2, 3], [4, 5], [7]]
     assert rests == [2, 3]  # not between the first two
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library of Linux")
-def test_free_memory_is_given_back():
-    """Blocks too small to be mapped by themselves; one in a hundred stays, so that the heap cannot end before it."""
-    blocks = [bytearray(50_000) for _ in range(2_000)]
-    kept = blocks[::100]
-    before = resident()
-    del blocks
-    give_back_memory()
-    assert resident() < before - 50_000_000
-    assert len(kept) == 20
-
-
-def resident():
-    """Bytes of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_only_items_of_one_key_share_a_batch():

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from descore.errors import ConfigError
 from descore.serving.connections import BoundedProtocol
 from descore.serving.guard import GuardedService
+from descore.serving.heap import bound_arenas
 
 _BACKLOG = 2048
 _KEEP_ALIVE = 15
@@ -38,6 +39,7 @@ def address_of(listening: socket.socket) -> str:
 
 def run_server(app: FastAPI, listening: socket.socket) -> None:
     """Answer until SIGINT or SIGTERM; a second SIGINT ends at once."""
+    bound_arenas()
     with suppress(KeyboardInterrupt):  # uvicorn raises it again when all has ended
         server_of(app).run(sockets=[listening])
 

@@ -3,11 +3,9 @@
 In: videos and prompts of requests. Out: a `ServedScore` or a `ServiceError` for each; rewards are those of `Scorer`."""
 
 import asyncio
-import ctypes
-import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +22,7 @@ from descore.scorer import Request, SamplingParams, Scorer
 from descore.serving.batching import STOPPING, BatchQueue
 from descore.serving.fetching import fetch
 from descore.serving.folders import server_folder
+from descore.serving.heap import give_back_memory
 from descore.serving.media import FETCHED, StoredVideo, store
 from descore.serving.metrics import ServerMetrics
 from descore.serving.problems import ServiceError, service_error
@@ -264,14 +263,6 @@ class Service:
                 self._failed.add(name)
         self.metrics.batch(len(items), model=name, scored=sum(isinstance(result, Score) for result in results))
         return results
-
-
-def give_back_memory() -> None:
-    """Give memory that is free back to the system. The C library of Linux (glibc) keeps what batches of many shapes
-    leave in each thread's heap, some tens of megabytes more or less; other systems need nothing."""
-    with suppress(AttributeError):  # another C library
-        if sys.platform == "linux":
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _scored(scorer: Scorer, items: Sequence[_Item]) -> list[Score | ServiceError]:

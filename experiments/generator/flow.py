@@ -20,10 +20,8 @@ LOW, HIGH = -1.0, 3.0
 
 STEPS, GUIDANCE = 16, 3.0
 """Of sampling, where nothing else is said."""
-SHIFT = 2.0
-"""Of the schedule towards high noise, where a clip's contents are decided."""
-SIGMA_MEAN, SIGMA_STD = 0.8, 0.8
-"""Of the logit of a training clip's noise level (Esser et al. 2024)."""
+SHIFT = 3.0
+"""Towards high noise, where a clip's contents are decided: of the schedule, and of the noise levels in training."""
 DROP = 0.1
 """Share of the training clips whose prompt is left out, for guidance."""
 
@@ -63,8 +61,9 @@ def flow_errors(
 
 
 def random_sigmas(count: int, rng: torch.Generator) -> Tensor:
-    """Noise levels (count) of training clips."""
-    return torch.sigmoid(SIGMA_MEAN + SIGMA_STD * torch.randn(count, generator=rng))
+    """Noise levels (count) of training clips, as often as the schedule passes them (Esser et al. 2024)."""
+    level_B = torch.rand(count, generator=rng)
+    return SHIFT * level_B / (1 + (SHIFT - 1) * level_B)
 
 
 def without_some_prompts(words_BL: Tensor, rng: torch.Generator) -> Tensor:

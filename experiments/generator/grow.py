@@ -1,6 +1,7 @@
 """Grow the generator from random weights on drawn clips, and stop while it is half grown.
 
     python -m experiments.generator.grow [--out runs/generator] [--steps 6000] [--seed 0] [--dry]
+                                         [--start runs/younger/model --rate-share 0.5]
 
 Every clip is drawn anew and seen once. Each step goes to log.jsonl. Every `look_every` steps the averaged weights go to
 looks/, so that a generator of any age can be taken, and make clips for prompts of their own, which go to sheets/, and
@@ -10,7 +11,7 @@ the marks are those of a run that was not stopped. At the end the averaged weigh
 import argparse
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ class GrowthPlan:
     """Sizes and rates of the growth."""
 
     network: GeneratorConfig = field(default_factory=GeneratorConfig)
+    start: str = ""
+    """Generator to go on from; empty: random weights."""
     steps: int = 6000
     batch: int = 16
     seed: int = 0
@@ -83,11 +86,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/generator"))
     parser.add_argument("--steps", type=positive, help=f"updates (default {GrowthPlan().steps})")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", default="", help="grown generator to go on from; give it a --seed of its own")
+    parser.add_argument("--rate-share", type=float, default=1.0, help="of both learning rates")
     parser.add_argument("--dry", action="store_true", help="a few steps of a tiny network")
     options = parser.parse_args()
     base = DRY if options.dry else GrowthPlan()
-    values = {**_fields(base), "seed": options.seed, "steps": options.steps or base.steps}
-    grow(GrowthPlan(**values), out=options.out)
+    plan = replace(
+        base,
+        start=options.start,
+        seed=options.seed,
+        steps=options.steps or base.steps,
+        matrix_learning_rate=options.rate_share * base.matrix_learning_rate,
+        learning_rate=options.rate_share * base.learning_rate,
+    )
+    grow(plan, out=options.out)
 
 
 def grow(plan: GrowthPlan, *, out: Path) -> Path:
@@ -114,7 +126,7 @@ class _Growth:
 
     def __init__(self, plan: GrowthPlan, out: Path) -> None:
         self.plan, self.out, self.step, self.seconds = plan, out, 0, 0.0
-        self.model = Generator(plan.network)
+        self.model = Generator.load(Path(plan.start)).train() if plan.start else Generator(plan.network)
         self.average = EMAModel(self.model.parameters(), decay=plan.averaging)
         matrices, others = split_matrices(self.model)
         self.optimizer = MuonAndAdamW(
@@ -226,10 +238,6 @@ def _check_plan(plan: GrowthPlan, out: Path) -> None:
     if file.is_file() and file.read_text(encoding="utf-8") != text:
         raise ConfigError(f"{out}: holds a generator of another plan; choose another --out, or the plan in {PLAN}")
     atomic_write(file, text)
-
-
-def _fields(plan: GrowthPlan) -> dict[str, Any]:
-    return {name: getattr(plan, name) for name in GrowthPlan.__dataclass_fields__}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The generator study's flow: words, velocities, the stochastic sampler against values by hand, and growth."""
 
 import json
-import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -85,7 +85,10 @@ def test_guidance_goes_beyond_the_prompt(micro):
 def test_sigmas_lean_to_noise_and_some_prompts_are_dropped():
     rng = torch.Generator().manual_seed(0)
     sigmas = flow.random_sigmas(4000, rng)
-    assert sigmas.median() == pytest.approx(1 / (1 + math.exp(-flow.SIGMA_MEAN)), abs=0.02)
+    assert sigmas.median() == pytest.approx(flow.SHIFT / (1 + flow.SHIFT), abs=0.02)
+    visited = flow.schedule(1000).sigmas
+    for share in (0.1, 0.9):  # as often as sampling passes them
+        assert sigmas.quantile(share) == pytest.approx(float(visited.quantile(share)), abs=0.02)
     numbers = torch.ones(4000, 2, dtype=torch.int64)
     dropped = (flow.without_some_prompts(numbers, rng) == words.NOTHING).all(dim=1)
     assert dropped.float().mean() == pytest.approx(flow.DROP, abs=0.02)
@@ -203,6 +206,8 @@ def test_a_stopped_growth_goes_on_as_if_it_had_not_been(tmp_path):
     assert (tmp_path / "whole" / "sheets" / "000004.png").is_file()
     young = model.Generator.load(tmp_path / "whole" / grow.LOOKS / "000002")
     assert any(not torch.equal(a, b) for a, b in zip(young.parameters(), first.parameters(), strict=True))
+    older = grow._Growth(replace(grow.DRY, start=str(whole)), tmp_path / "older").model
+    assert all(torch.equal(a, b) for a, b in zip(older.parameters(), first.parameters(), strict=True))
 
 
 def test_a_folder_of_another_plan_is_refused(tmp_path):

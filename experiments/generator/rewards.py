@@ -21,6 +21,8 @@ from torch.nn.functional import interpolate
 from descore.errors import ConfigError, VideoError
 from descore.evaluation.features import FEATURES
 from descore.rewards import RewardFunction, RewardMonitor, Rewards
+from descore.rewards.terms import Normalize
+from descore.scorer import Scorer
 from descore.types import Clip
 from experiments.generator.world import FPS, Frames
 
@@ -103,7 +105,10 @@ def model_reward(name: str) -> ModelReward:
 def _open(name: str, *, monitored: bool, enlarge: int) -> RewardScorer:
     if "=" in name or name in MODELS:
         row, monitor = model_reward(name), RewardMonitor() if monitored else None
-        reward = RewardFunction(row.model, fps=FPS, monitor=monitor, **row.sampling_params)
+        scorer = Scorer.from_pretrained(row.model)
+        # What a generative model writes has no mean and deviation, and needs none to be compared.
+        normalize: Normalize = "checkpoint" if scorer.settings.reward_std else "none"
+        reward = RewardFunction(scorer, fps=FPS, normalize=normalize, monitor=monitor, **row.sampling_params)
         return ModelScorer(name=name.partition("=")[0], row=row, reward=reward, enlarge=enlarge)
     if name in FEATURES:
         return lambda clips, _, __: {name: [_measured(name, frames) for frames in clips]}

@@ -1,8 +1,8 @@
 r"""Drawn pairs of the study's world with true chains, to put a reward model to work at this world and size.
 
     python -m experiments.generator.world_pairs --count 1200 --out runs/world_pairs
-    descore train cold-start experiments/cold_start/config.yaml model.checkpoint=tiny \
-        data.train=runs/world_pairs/pairs.csv data.chain_drop=0.5 optim.max_steps=... run.out=...
+    python -m experiments.generator.world_pairs --count 40 --first 100000 --out runs/world_others
+    descore train cold-start experiments/generator/sibling.yaml data.chain_drop=1 run.out=runs/discriminative
 
 Both clips of a pair are asked for by one prompt. A clip differs from what was asked in each of shape, colour, motion
 and setting with a probability of its own, and may have a flaw of the drawn world's training generators; half of the
@@ -47,12 +47,12 @@ def plan_world_pair(index: int) -> tuple[Plan, Plan]:
     return (second, first) if rng.random() < 0.5 else (first, second)
 
 
-def write_world_pairs(*, count: int, out: Path) -> None:
+def write_world_pairs(*, count: int, out: Path, first: int = 0) -> None:
     """Draw the pairs at the generator's size, and write clips at the rewards' size, and the table."""
     make_directory(out / "clips")
 
     def rows() -> Iterator[dict[str, str]]:
-        for index in range(count):
+        for index in range(first, first + count):
             both = plan_world_pair(index)
             row = {"prompt": both[0].prompt, "group": both[0].prompt}
             row["preference"] = true_preference(both[0].verdict, both[1].verdict)
@@ -81,9 +81,10 @@ def main() -> None:
     """Write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=positive, default=1200, help="pairs (default 1200)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first pair, for pairs of their own")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    write_world_pairs(count=options.count, out=options.out)
+    write_world_pairs(count=options.count, out=options.out, first=options.first)
     print(options.out / "pairs.csv")
 
 

@@ -7,11 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from experiments.generator import judge, reward_check, run, tune, tuning, world_pairs
+from experiments.generator.rewards import open_rewards
 from experiments.generator.world import Part, ask
 
 from descore.data.schema import read_pairs
 from descore.rubric import read_answer
+from descore.scorer import Scorer
 from descore.synthetic.scene import is_held_out
+from descore.training.config import ColdStartConfig
+from descore.training.config_file import read_config
 
 
 def test_shares_by_hand():
@@ -73,6 +77,21 @@ def test_world_pairs_are_a_table_to_train_on(tmp_path):
     assert [row.prompt for row in rows] == [world_pairs.plan_world_pair(index)[0].prompt for index in range(2)]
     assert all(row.a.chain and row.b.marks for row in rows)
     assert all(Path(video).is_file() for row in rows for video in (row.video_a, row.video_b))
+    world_pairs.write_world_pairs(count=1, first=1, out=tmp_path / "others")
+    assert [row.prompt for row in read_pairs(tmp_path / "others" / "pairs.csv")] == [rows[1].prompt]
+
+
+def test_siblings_are_trained_by_a_config_that_is_valid():
+    settings = Path(world_pairs.__file__).with_name("sibling.yaml")
+    for one in (["data.chain_drop=1"], ["data.chain_drop=0.5", "loss.chain_weight=1"]):
+        read_config(settings, ColdStartConfig, overrides=[*one, "run.out=runs/sibling"])
+
+
+def test_a_generative_model_which_has_no_deviation_is_a_reward(tmp_path):
+    Scorer.from_pretrained("tiny", paradigm="generative").model.save_pretrained(tmp_path)
+    written = open_rewards([f"written={tmp_path}"], monitored=True)["written"]
+    assert written.reward.normalize == "none"
+    assert open_rewards(["think"])["think"].reward.normalize == "checkpoint"
 
 
 # The plan of the whole study.

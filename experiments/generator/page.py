@@ -33,7 +33,8 @@ _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:960px;margin:2rem auto;padding:0 1rem;color:#222}"
     "figure{display:inline-block;margin:0 1rem 1rem 0;vertical-align:top}figcaption{font-weight:600}"
     "svg text{font:11px system-ui,sans-serif;fill:#444}img{max-width:100%;image-rendering:pixelated}"
-    "ul.key{list-style:none;padding:0;margin:.2rem 0;font-size:13px}ul.key li{display:inline-block;margin-right:1rem}"
+    f"ul.key{{list-style:none;padding:0;margin:.2rem 0;font-size:13px;max-width:{WIDTH}px}}"
+    "ul.key li{display:inline-block;margin-right:1rem}"
 )
 
 
@@ -75,9 +76,8 @@ def chart(lines: Sequence[Line], *, places: Sequence[str], title: str, axis: str
     ]
     ticks.append(f'<text x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(axis)}</text>')
     drawn = [_drawn(line, number, x, y) for number, line in enumerate(lines)]
-    key = Markup("").join(
-        Markup('<li style="color:{}">— {}</li>').format(_colour(k), line.name) for k, line in enumerate(lines)
-    )
+    entry = Markup('<li style="color:{}">{} {}</li>')
+    key = Markup("").join(entry.format(_colour(k), _sample(k), line.name) for k, line in enumerate(lines))
     picture = (
         f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(ticks + drawn)}</svg>'
     )
@@ -206,7 +206,7 @@ def _drawn(line: Line, number: int, x: Any, y: Any) -> str:  # noqa: ANN401  # t
         for k, (low, high) in enumerate(zip(line.lows, line.highs, strict=True))
         if math.isfinite(low) and math.isfinite(high)
     ]
-    dash = DASHES[number // len(COLOURS) % len(DASHES)]
+    dash = _dash(number)
     dots = [f'<circle cx="{x(k):.1f}" cy="{y(value):.1f}" r="2.5" fill="{_colour(number)}"/>' for k, value in points]
     curve = f'<polyline points="{path}" fill="none" stroke-width="1.8" stroke-dasharray="{dash}"/>'
     return f'<g stroke="{_colour(number)}">{"".join(bars)}{curve}{"".join(dots)}</g>'
@@ -214,6 +214,16 @@ def _drawn(line: Line, number: int, x: Any, y: Any) -> str:  # noqa: ANN401  # t
 
 def _colour(number: int) -> str:
     return COLOURS[number % len(COLOURS)]
+
+
+def _dash(number: int) -> str:
+    return DASHES[number // len(COLOURS) % len(DASHES)]
+
+
+def _sample(number: int) -> Markup:
+    """A piece of a line, for the key."""
+    line = Markup('<line x2="26" y1="4" y2="4" stroke="{}" stroke-width="2" stroke-dasharray="{}"/>')
+    return Markup('<svg width="26" height="8">{}</svg>').format(line.format(_colour(number), _dash(number)))
 
 
 def _figures(name: str, rows: Sequence[Mapping[str, Any]], key: str) -> Line:

@@ -5,8 +5,8 @@
 
 A name is a row of REWARDS, or NAME=CHECKPOINT for a model of one's own, such as discriminative=runs/siblings/p1.
 
-Models get the clips enlarged to 128 pixels, the size of the drawn clips that `tiny` has learned from: at the 64 of the
-generator it is often wrong about shapes, motions and pictures (`reward_check --as-they-are`)."""
+Models get the clips enlarged to 128 pixels, the size of the drawn clips that `tiny` has learned from; `reward_check
+--as-they-are` measures them at the 64 of the generator."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

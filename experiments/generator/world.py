@@ -19,7 +19,7 @@ from descore.synthetic.staging import CELLS, backdrop_texture, camera_view
 Frames = NDArray[np.uint8]
 
 FPS, FRAMES, SIDE = DRAWN_FPS, DRAWN_FRAMES, DRAWN_SIDE
-"""Of the study's clips: 8 frames of 64x64 pixels, 2 seconds. `tiny` reads them as they are."""
+"""Of the study's clips: 8 frames of 64x64 pixels, 2 seconds."""
 
 ACTIONS = (Action.STILL, Action.LEFT, Action.RIGHT, Action.UP, Action.DOWN, Action.BOUNCE)
 """What the shape may do. It is there in every frame, and keeps its colour."""

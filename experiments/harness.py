@@ -6,6 +6,7 @@ intervals resample prompts. Finished steps are not done again, so a stopped stud
 Shapes: N items (pairs, clips or marks)."""
 
 import json
+import math
 import subprocess
 import sys
 from argparse import ArgumentTypeError
@@ -305,6 +306,12 @@ def own_judgements(benchmark: str, root: Path | None, limit: int | None) -> tupl
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
     """Write JSON atomically. ValueError for a number that is not finite."""
     atomic_write(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+
+def known_mean(values: Sequence[float]) -> float:
+    """Mean of the numbers that are there; nan if none is."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
 
 
 def markdown_table(head: Sequence[str], rows: Mapping[tuple[str, ...], Sequence[str]]) -> str:

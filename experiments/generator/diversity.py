@@ -1,23 +1,36 @@
 """How unlike the clips of one prompt are.
 
-Two measures, since a generator that gets better loses some unlikeness that nobody misses: clips with a wrong setting
+Three measures, since a generator that gets better loses some unlikeness that nobody misses: clips with a wrong setting
 differ in nearly every pixel from those with the right one.
 
     pixels   root mean square difference of two clips of a prompt, in shares of black to white, at a quarter of the size
     place    root mean square distance of a shape's mean place in a clip from the mean of its prompt's clips, in shares
              of the side
+    same_setting   pixels, of those clips alone that show the setting that was asked for
 
 Shapes: T frames, H rows, W columns."""
 
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, compress
 
 import numpy as np
 
 from experiments.generator.segmentation import centres, segment
 from experiments.generator.world import Frames
+from experiments.harness import known_mean
 
 _SHRINK = 4
+
+
+def diversities(groups: Sequence[Sequence[Frames]], right: Sequence[Sequence[bool]]) -> dict[str, float]:
+    """All measures by name, each a mean over the prompts that it is known of. groups: the clips of each prompt; right:
+    whether each shows the setting that was asked for."""
+    alike = [list(compress(*both)) for both in zip(groups, right, strict=True)]
+    return {
+        "pixels": known_mean([pixel_diversity(group) for group in groups]),
+        "place": known_mean([place_diversity(group) for group in groups]),
+        "same_setting": known_mean([pixel_diversity(group) for group in alike]),
+    }
 
 
 def pixel_diversity(clips: Sequence[Frames]) -> float:

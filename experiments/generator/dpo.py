@@ -7,8 +7,7 @@ clip, under the trained generator and under the one that the round began with,
 
 for one noise level and one noise, which both clips share. Errors are means over a clip's values, so beta is large.
 
-A round's folder has what a user of descore has: clips as mp4 at the rewards' size, a table, `scores.csv`, and
-`pairs.jsonl` in the form of diffusers' trainers. The frames that are trained on lie beside each mp4 as they were made.
+A round's pairs are in `pairs.jsonl`, in the form of diffusers' trainers; see `rounds` for the clips.
 
 Shapes: B pairs."""
 
@@ -17,38 +16,27 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from descore.data.tables import read_rows
-from descore.data.write import table_writer
 from descore.errors import ConfigError
-from descore.io import make_directory
-from descore.rewards import preference_pairs, read_scored, write_pairs, write_scores
-from descore.scorer import Scorer
-from descore.video.encoder import write_mp4
-from experiments.generator.flow import flow_errors, generate, random_sigmas, to_values
+from descore.rewards import preference_pairs, read_scored, write_pairs
+from experiments.generator.flow import flow_errors, random_sigmas, to_values
 from experiments.generator.model import Generator
-from experiments.generator.rewards import enlarged_frames, model_reward
+from experiments.generator.rounds import RoundSettings, read_frames, read_reference, round_folder, scored_round
 from experiments.generator.tuning import Run, apply_gradients
 from experiments.generator.words import read_prompts
-from experiments.generator.world import FPS, Frames
+from experiments.generator.world import Frames
 
-TABLE, SCORES, PAIRS, REFERENCE = "clips.csv", "scores.csv", "pairs.jsonl", "reference"
+PAIRS = "pairs.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DpoSettings:
+class DpoSettings(RoundSettings):
     """Of the method."""
 
-    round_updates: int = 50
-    """Updates of a round; the run's updates divided by them are its rounds."""
-    prompts: int = 32
-    """Of a round; each round has others."""
-    clips: int = 8
-    """Of each prompt."""
     pairs: int = 2
     """Of each prompt at most: the best and the worst, the second best and the second worst, and so on."""
     batch: int = 8
@@ -80,19 +68,21 @@ class Dpo:
 
     def __call__(self, run: Run) -> Mapping[str, float]:
         """Make a round's pairs if it has none yet, and take one step on some of them."""
-        own = self.settings
-        number = run.update // own.round_updates
-        folder = run.out / f"round-{number}"
-        if not (folder / PAIRS).is_file():
-            self._collect(run, folder, number)
-        pairs, reference = _read_pairs(folder), Generator.load(folder / REFERENCE)
+        own, file = self.settings, round_folder(run, self.settings) / PAIRS
+        if not file.is_file():
+            scores = scored_round(run, own)
+            chosen = preference_pairs(read_scored(scores), per_prompt=own.pairs)
+            if not chosen.pairs:
+                raise ConfigError(f"{scores}: no two clips of a prompt have unlike rewards; there is no pair")
+            write_pairs(chosen, scores, out=file, form="diffusers")
+        pairs, reference = _read_pairs(file), read_reference(run, own)
         rng = torch.Generator().manual_seed(run.seeds(1)[0])
-        chosen = [pairs[index] for index in torch.randperm(len(pairs), generator=rng)[: own.batch]]
+        batch = [pairs[index] for index in torch.randperm(len(pairs), generator=rng)[: own.batch]]
         with run.timed("update"):
-            loss, won = self._loss(run.model, reference, chosen, rng)
+            loss, won = self._loss(run.model, reference, batch, rng)
             loss.backward()  # type: ignore[no-untyped-call]
             norm = apply_gradients(run)
-        return {"round": number, "pairs": len(pairs), "loss": float(loss.detach()), "won": won, "grad_norm": norm}
+        return {"pairs": len(pairs), "loss": float(loss.detach()), "won": won, "grad_norm": norm}
 
     def _loss(
         self, model: Generator, reference: Generator, pairs: list[ClipPair], rng: torch.Generator
@@ -110,43 +100,15 @@ class Dpo:
         loss = dpo_loss(chosen_B, rejected_B, (chosen_ref_B, rejected_ref_B), beta=self.settings.beta)
         return loss, float(won_B.float().mean())
 
-    def _collect(self, run: Run, folder: Path, number: int) -> None:
-        """Make, score and pair the clips of a round. What was there of a run that was stopped here is made again."""
-        own, row = self.settings, model_reward(run.plan.reward)
-        run.model.save(folder / REFERENCE)
-        with run.timed("generation"):
-            _write_clips(run, folder, first=number * own.prompts, prompts=own.prompts, clips=own.clips)
-        with run.timed("reward"):
-            scorer = Scorer.from_pretrained(row.model)
-            write_scores(folder / TABLE, folder / SCORES, scorer=scorer, overwrite=True, **row.sampling_params)
-        chosen = preference_pairs(read_scored(folder / SCORES), per_prompt=own.pairs)
-        if not chosen.pairs:
-            raise ConfigError(f"{folder / SCORES}: no two clips of a prompt have unlike rewards; there is no pair")
-        write_pairs(chosen, folder / SCORES, out=folder / PAIRS, form="diffusers")
-
-
-def _write_clips(run: Run, folder: Path, *, first: int, prompts: int, clips: int) -> None:
-    """Videos, frames and a table of them."""
-    make_directory(folder / "clips")
-    asked = [prompt for prompt in run.prompts(first, prompts) for _ in range(clips)]
-    made = generate(run.model.eval(), asked, run.seeds(len(asked)), steps=run.plan.steps, guidance=run.plan.guidance)
-    with table_writer(folder / TABLE, ("video", "prompt"), overwrite=True) as write:
-        for number, (frames, prompt) in enumerate(zip(made, asked, strict=True)):
-            video = folder / "clips" / f"{number:04d}.mp4"
-            write_mp4(video, enlarged_frames(frames), fps=int(FPS), options={"crf": "8"})
-            np.save(video.with_suffix(".npy"), frames)
-            write({"video": f"clips/{video.name}", "prompt": prompt})
-
 
 @lru_cache(maxsize=1)
-def _read_pairs(folder: Path) -> list[ClipPair]:
+def _read_pairs(file: Path) -> list[ClipPair]:
     """A round's pairs with the frames as they were made."""
-
-    def frames(video: str) -> Frames:
-        made: Frames = np.load((folder / video).with_suffix(".npy"))
-        return made
-
     return [
-        ClipPair(prompt=row["prompt"], chosen=frames(row["chosen_video"]), rejected=frames(row["rejected_video"]))
-        for _, row in read_rows(folder / PAIRS)
+        ClipPair(
+            prompt=row["prompt"],
+            chosen=read_frames(file.parent / row["chosen_video"]),
+            rejected=read_frames(file.parent / row["rejected_video"]),
+        )
+        for _, row in read_rows(file)
     ]

@@ -127,7 +127,8 @@ def runs_section(runs: Sequence[tuple[Path, TunedRun]]) -> Markup:
     for folder, run in runs:
         places = [str(look["update"]) for look in run.looks]
         diversity = [
-            Line(name=name, values=[look["diversity"][name] for look in run.looks]) for name in ("pixels", "place")
+            Line(name=name, values=[look["diversity"][name] for look in run.looks])
+            for name in run.looks[0]["diversity"]
         ]
         watched = [name for name in run.looks[0]["rewards"] if name != run.reward]
         charts = [

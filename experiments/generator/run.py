@@ -17,13 +17,18 @@ from pathlib import Path
 from experiments.generator.best_of import DEFAULT_REWARDS, RECORD
 from experiments.generator.dpo import DpoSettings
 from experiments.generator.grpo import GrpoSettings
+from experiments.generator.raft import RaftSettings
 from experiments.generator.refl import ReflSettings
+from experiments.generator.rounds import RoundSettings
 from experiments.generator.tuning import MODEL, TuningPlan
 from experiments.harness import one_line_errors, positive
 
 PROMPTS, MOST = 16, 64
-UPDATES = {"dpo": 100, "grpo": 60, "refl": 150}
-"""Of a run of each method; DPO's are two rounds."""
+UPDATES = {"raft": 300, "dpo": 300, "grpo": 60, "refl": 150}
+"""Of a run of each method; the first two have two rounds of them."""
+
+IN_ROUNDS = ("raft", "dpo")
+"""Methods whose runs share their first round."""
 
 MAKE, TRAIN, JUDGE = 0.5, 0.05, 0.03
 """Seconds of one quiet core, measured as processor time: to make a clip in 16 steps, to train on a clip once, to judge
@@ -64,7 +69,7 @@ def steps_of(
         _tune(method, reward, seed, settings=settings, model=model, out=out)
         for seed in range(seeds)
         for method, reward, settings in (
-            *(("dpo", reward, ()) for reward in models),
+            *((one, reward, ()) for one in IN_ROUNDS for reward in models),
             *(("grpo", reward, (f"comparison={one}",)) for reward in models for one in ("groupwise", "pointwise")),
             *(
                 ("refl", reward, ())
@@ -135,6 +140,7 @@ def _tune(method: str, reward: str, seed: int, *, settings: tuple[str, ...], mod
         name=name,
         command=(
             *("tune", method, "--generator", str(model), "--reward", reward, "--watched", *watched),
+            *(("--first-round", str(out / "first-round")) if method in IN_ROUNDS else ()),
             *("--seed", str(seed), "--out", str(out / name), "--set", f"updates={updates}", *settings),
         ),
         result=out / name / MODEL,
@@ -150,10 +156,12 @@ def _look_seconds(updates: int) -> float:
 
 def _seconds(method: str, updates: int) -> float:
     """Of generation, reward and update. Guidance doubles the passes of a clip; a reference adds about half of one."""
-    if method == "dpo":
-        dpo = DpoSettings()
-        clips = dpo.prompts * dpo.clips * (updates // dpo.round_updates)
-        return clips * (MAKE + READ["think"]) + updates * 2 * dpo.batch * 1.5 * TRAIN
+    if method in IN_ROUNDS:
+        own: RoundSettings = RaftSettings() if method == "raft" else DpoSettings()
+        clips, rounds = own.prompts * own.clips, updates // own.round_updates
+        passes = RaftSettings().batch if method == "raft" else 2 * DpoSettings().batch * 1.5
+        # The first round's clips are there already, unless it is the study's first such run.
+        return clips * (MAKE * (rounds - 1) + READ["think"] * rounds) + updates * passes * TRAIN
     if method == "grpo":
         grpo = GrpoSettings()
         clips = grpo.prompts * grpo.group

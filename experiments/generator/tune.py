@@ -3,8 +3,8 @@
     python -m experiments.generator.tune grpo --generator runs/generator/model --reward think --out runs/grpo-think
                                          [--set updates=200 comparison=pointwise ...]
 
-METHOD is dpo, grpo or refl. --set changes fields of the plan (`tuning.TuningPlan`) or of the method's settings. A run
-that was stopped goes on with the same command."""
+METHOD is raft, dpo, grpo or refl. --set changes fields of the plan (`tuning.TuningPlan`) or of the method's settings.
+A run that was stopped goes on with the same command."""
 
 import argparse
 import math
@@ -16,20 +16,23 @@ from typing import Any, get_args, get_type_hints
 from descore.errors import ConfigError
 from experiments.generator.dpo import Dpo, DpoSettings
 from experiments.generator.grpo import Grpo, GrpoSettings
+from experiments.generator.raft import Raft, RaftSettings
 from experiments.generator.refl import Refl, ReflSettings
 from experiments.generator.rewards import model_reward
+from experiments.generator.rounds import RoundSettings
 from experiments.generator.tuning import Method, TuningPlan, tune
 from experiments.harness import one_line_errors, quiet
 
 METHODS: Mapping[str, tuple[Any, Callable[[Any], Method]]] = {
+    "raft": (RaftSettings(), Raft),
     "dpo": (DpoSettings(), Dpo),
     "grpo": (GrpoSettings(), Grpo),
     "refl": (ReflSettings(), Refl),
 }
 """By name: the settings, and the method of some settings."""
-OF_MODELS = ("dpo", "refl")
+OF_MODELS = ("raft", "dpo", "refl")
 """Methods that follow no hand-made reward."""
-OPTIONS = ("method", "reward", "watched", "seed")
+OPTIONS = ("method", "reward", "watched", "seed", "first_round")
 """Fields of the plan that are options of the command."""
 MAY_BE_0 = ("beta", "anchor", "guidance")
 
@@ -43,6 +46,7 @@ def main() -> None:
     parser.add_argument("--reward", default="think", help="a name of rewards.REWARDS, or NAME=CHECKPOINT")
     parser.add_argument("--watched", nargs="*", default=["off"], help="rewards that are reported and not followed")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first-round", type=Path, metavar="FOLDER", help="of raft and dpo, for runs that share it")
     parser.add_argument("--set", nargs="*", default=[], dest="changes", metavar="FIELD=VALUE")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -52,6 +56,10 @@ def main() -> None:
         model_reward(options.reward)  # refused before the first look
     settings, method = METHODS[options.method]
     plan, settings = with_changes(options.changes, plan, settings)
+    if options.first_round:
+        if not isinstance(settings, RoundSettings):
+            raise ConfigError(f"--first-round: {options.method} does not train in rounds; expected raft or dpo")
+        settings = replace(settings, first_round=str(options.first_round))
     tune(plan, method(settings), generator=options.generator, out=options.out, settings=asdict(settings))
 
 

@@ -8,7 +8,6 @@ A look makes the same clips each time, from prompts that no method trains on. A 
 its seed and the number of the update, so a run that was stopped is the same as one that was not."""
 
 import json
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 from descore.errors import ConfigError
@@ -29,7 +27,7 @@ from descore.io import (
     make_directory,
     read_records,
 )
-from experiments.generator.diversity import pixel_diversity, place_diversity
+from experiments.generator.diversity import diversities
 from experiments.generator.flow import GUIDANCE, STEPS, generate
 from experiments.generator.grow import mean_marks
 from experiments.generator.judge import judge
@@ -38,8 +36,11 @@ from experiments.generator.rewards import ModelScorer, RewardScorer, open_reward
 from experiments.generator.sde import path_kl, roll_out
 from experiments.generator.sheets import write_sheet
 from experiments.generator.world import Frames, Part, ask
+from experiments.harness import known_mean
 
 STATE, UPDATES, LOOKS, PLAN, MODEL = "state.pt", "updates.jsonl", "looks.jsonl", "plan.json", "model"
+KL_CLIPS = 8
+"""Clips of a look that the divergence is measured on, each of another prompt."""
 KINDS = ("generation", "reward", "update")
 """What an update's seconds are spent on."""
 
@@ -56,8 +57,8 @@ class TuningPlan:
     seed: int = 0
     updates: int = 100
     learning_rate: float = 2e-5
-    look_every: int = 10
-    look_prompts: int = 16
+    look_every: int = 50
+    look_prompts: int = 24
     look_clips: int = 4
     """Of each prompt."""
     steps: int = STEPS
@@ -160,13 +161,15 @@ def look(run: Run) -> dict[str, Any]:
     clips = generate(run.model.eval(), prompts, seeds, steps=plan.steps, guidance=plan.guidance)
     judged = [judge(frames, one.scene) for frames, one in zip(clips, asks, strict=True)]
     scores = {
-        name: _known_mean(values)
+        name: known_mean(values)
         for scorer in run.scorers.values()
         for name, values in scorer(clips, prompts, [str(seed) for seed in seeds]).items()
     }
-    groups = [clips[first : first + plan.look_clips] for first in range(0, len(clips), plan.look_clips)]
+    groups = [slice(first, first + plan.look_clips) for first in range(0, len(clips), plan.look_clips)]
+    right = [result.parts["setting"] == 1 for result in judged]
     shown = slice(None, None, plan.look_clips)  # the first of each prompt
-    rolled = roll_out(run.model, prompts[shown], seeds[shown], steps=plan.steps, guidance=plan.guidance)
+    few = prompts[shown][:KL_CLIPS], seeds[shown][:KL_CLIPS]
+    rolled = roll_out(run.model, *few, steps=plan.steps, guidance=plan.guidance)
     captions = [f"{result.overall:.2f} {one.prompt}" for result, one in zip(judged, asks, strict=True)]
     write_sheet(run.out / "sheets" / f"{run.update:04d}.png", clips[shown], captions[shown])
     return {
@@ -175,10 +178,7 @@ def look(run: Run) -> dict[str, Any]:
         "overall": [result.overall for result in judged],
         "prompts": prompts,
         "rewards": scores,
-        "diversity": {
-            "pixels": float(np.mean([pixel_diversity(group) for group in groups])),
-            "place": _known_mean([place_diversity(group) for group in groups]),
-        },
+        "diversity": diversities([clips[of] for of in groups], [right[of] for of in groups]),
         "kl": float(path_kl(run.model, run.start, rolled, guidance=plan.guidance).mean()),
         "seconds": dict(run.seconds),
     }
@@ -191,12 +191,6 @@ def _look(run: Run) -> None:
     append_records(run.out / LOOKS, [row], allow_nan=True)
     rewards = ", ".join(f"{name} {value:.2f}" for name, value in row["rewards"].items())
     print(f"update {run.update}: truth {row['marks']['overall']:.3f}, {rewards}, KL {row['kl']:.2g}", flush=True)
-
-
-def _known_mean(values: Sequence[float]) -> float:
-    """Mean of the numbers that are there; nan if none is."""
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else math.nan
 
 
 def _open(plan: TuningPlan, *, generator: Path, out: Path) -> Run:

@@ -37,6 +37,11 @@ def test_a_setting_may_be_0_where_that_means_none():
     [
         (tune, ["grpo", "--generator", "none", "--out", "out"], "none: has no generator.json; expected a folder that"),
         (tune, ["refl", "--reward", "sharpness", "--generator", "none", "--out", "out"], "expected a model: one of"),
+        (
+            tune,
+            ["grpo", "--generator", "none", "--out", "out", "--first-round", "first"],
+            "--first-round: grpo does not train in rounds; expected raft or dpo",
+        ),
         (best_of, ["--model", "none", "--out", "out"], "none: has no generator.json"),
         (best_of, ["--model", "none", "--prompts", "0"], "--prompts: must be 1 or more, got 0"),
         (by_eye, ["--out", "out"], "expected --model, or --compare"),

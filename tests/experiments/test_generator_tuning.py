@@ -20,6 +20,7 @@ from experiments.generator import (
     judged_pairs,
     page,
     progress,
+    raft,
     refl,
     rewards,
     tune,
@@ -30,8 +31,10 @@ from experiments.generator.sheets import write_sheet
 from experiments.generator.world import FRAMES, SIDE, Part, ask, draw
 
 from descore.data.schema import read_pairs
+from descore.data.tables import read_rows
 from descore.errors import ConfigError, DataError
 from descore.io import read_records
+from descore.rewards import read_scored
 
 
 def flat(level):
@@ -107,6 +110,15 @@ def test_diversity_of_place_counts_where_shapes_are():
     there[:, 20:32, 26:38] = (255, 135, 0)
     assert diversity.place_diversity([here, there]) == pytest.approx(0.125, abs=0.005)
     assert math.isnan(diversity.place_diversity([here, flat(7)]))
+
+
+def test_diversities_are_means_over_prompts():
+    """Of the two prompts one has black and white clips, and one has three of one grey and no shape in any."""
+    groups = [[flat(0), flat(255)], [flat(7)] * 3]
+    found = diversity.diversities(groups, [[True, False], [True, True, False]])
+    assert found["pixels"] == pytest.approx(0.5)
+    assert found["same_setting"] == 0  # the first prompt has one such clip only
+    assert math.isnan(found["place"])
 
 
 # Progress of runs.
@@ -333,6 +345,7 @@ def grown(tmp_path_factory):
 
 SMALL = ["updates=2", "look_every=2", "look_prompts=2", "look_clips=2", "steps=2"]
 METHODS = {
+    "raft": ["round_updates=1", "prompts=2", "clips=2", "batch=2"],
     "dpo": ["round_updates=1", "prompts=2", "clips=2", "pairs=1", "batch=2"],
     "grpo": ["prompts=2", "group=2", "trained_steps=1", "batch=2"],
     "refl": ["batch=2", "last_steps=1"],
@@ -364,6 +377,38 @@ def test_a_method_trains_stops_and_goes_on(name, grown, tmp_path):
     assert page.page(best_of=None, runs=[tmp_path / "whole"]).count("data:image/png;base64,") == 2  # before and after
     with pytest.raises(ConfigError, match="another run"):
         tuning._check_plan({}, out=tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_runs_share_their_first_round(grown, tmp_path):
+    """Two runs by two rewards begin with the same clips; a third of other prompts is refused."""
+
+    def run(name, reward, **changes):
+        sizes = {"round_updates": 1, "prompts": 2, "clips": 3, "batch": 1} | changes
+        settings = raft.RaftSettings(first_round=str(tmp_path / "first"), **sizes)
+        plan = tuning.TuningPlan(method="raft", reward=reward, watched=(), learning_rate=1e-3)
+        plan, _ = tune.with_changes(SMALL, plan, settings)
+        tuning.tune(plan, raft.Raft(settings), generator=grown, out=tmp_path / name, settings={})
+        return [row["video"] for _, row in read_rows(tmp_path / name / "round-0" / raft.BEST)]
+
+    run("at once", "off")
+    clips = sorted((tmp_path / "first" / "clips").glob("*.npy"))
+    made = {clip: clip.stat().st_mtime_ns for clip in clips}
+    assert len(made) == 6
+    best = run("again", "other=tiny")
+    assert {clip: clip.stat().st_mtime_ns for clip in clips} == made
+    assert sorted(path.name for path in (tmp_path / "first").glob("scores-*.csv")) == [
+        "scores-off.csv",
+        "scores-other.csv",
+    ]
+    scored = list(read_scored(tmp_path / "first" / "scores-other.csv"))
+    assert [(tmp_path / "again" / "round-0" / video).resolve() for video in best] == [
+        Path(max(scored[first : first + 3], key=lambda row: row.reward).video).resolve() for first in (0, 3)
+    ]
+    assert not list((tmp_path / "again" / "round-0").glob("clips"))
+    assert list((tmp_path / "again" / "round-1" / "clips").glob("*.mp4"))  # of the second round, its own
+    with pytest.raises(ConfigError, match="other prompts or of more clips or fewer; choose another folder"):
+        run("fewer", "off", clips=2)
 
 
 @pytest.mark.slow

@@ -4,14 +4,15 @@ where they part.
     python -m experiments.generator.progress runs/grpo-think runs/grpo-off runs/dpo-think [--out FILE]
 
 Each folder is a run of `tune`. Prints for each run the look with the best truth and the last one, and whether the
-reward still rose between them while the truth fell: then the run has passed its turning point. Then the truth of all
-runs at equal divergence from the start, and at equal seconds, by straight lines between looks. Intervals at 95 %
-resample the prompts of the looks, on which no run trains. The best look is chosen on the same clips, so its truth is a
-little too high, and so is the fall behind it."""
+reward still rose between them while the truth fell: then the run has passed its turning point. The best look is chosen
+on the same clips, so its truth is a little too high, and so is the fall behind it. Then all looks, with runs that differ
+in their seed alone taken together, and the truth of all runs at equal divergence from the start and at equal seconds, by
+straight lines between looks. Intervals at 95 % resample the prompts of the looks, on which no run trains."""
 
 import argparse
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -38,6 +39,7 @@ class TunedRun:
     name: str
     reward: str
     """The reward that it followed."""
+    plan: Mapping[str, Any]
     looks: list[dict[str, Any]]
 
     def rewards(self) -> list[float]:
@@ -54,11 +56,10 @@ def read_run(folder: Path) -> TunedRun:
     looks = read_records(folder / LOOKS)
     if not looks or not (folder / PLAN).is_file():
         raise ConfigError(f"{folder}: found no looks; expected a run of experiments.generator.tune")
-    label = json.loads((folder / PLAN).read_text(encoding="utf-8"))["reward"].partition("=")[0]
-    known = list(looks[0]["rewards"])
-    return TunedRun(
-        name=folder.name, reward=next((name for name in known if name.startswith(label)), label), looks=looks
-    )
+    plan, known = json.loads((folder / PLAN).read_text(encoding="utf-8")), list(looks[0]["rewards"])
+    label = plan["reward"].partition("=")[0]
+    reward = next((name for name in known if name.startswith(label)), label)
+    return TunedRun(name=folder.name, reward=reward, plan=plan, looks=looks)
 
 
 def change(run: TunedRun, first: int, last: int) -> Figure:
@@ -67,12 +68,45 @@ def change(run: TunedRun, first: int, last: int) -> Figure:
     return bootstrap_mean(np.subtract(after["overall"], before["overall"]), np.asarray(before["prompts"], np.str_))
 
 
+def of_seeds(runs: Sequence[TunedRun]) -> dict[str, list[TunedRun]]:
+    """The runs that differ in their seed alone, by the name of the first without its seed."""
+    groups: dict[str, list[TunedRun]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps({**run.plan, "seed": None}, sort_keys=True), []).append(run)
+    return {re.sub(r"[-_]?seed[-_]?\d+", "", group[0].name): group for group in groups.values()}
+
+
+def together(runs: Sequence[TunedRun]) -> list[dict[str, Any]]:
+    """Means over runs at each look that all have made, and the change of the truth since the first."""
+    rows = []
+    for index in range(min(len(run.looks) for run in runs)):
+        looks = [run.looks[index] for run in runs]
+        changes = np.concatenate([np.subtract(run.looks[index]["overall"], run.looks[0]["overall"]) for run in runs])
+        prompts = np.concatenate([np.asarray(look["prompts"], np.str_) for look in looks])
+        rows.append(
+            {
+                "update": looks[0]["update"],
+                "truth": float(np.mean([run.truths()[index] for run in runs])),
+                "change": bootstrap_mean(changes, prompts),
+                "reward": float(np.mean([run.rewards()[index] for run in runs])),
+                "kl": float(np.mean([look["kl"] for look in looks])),
+                **{
+                    part: {name: float(np.mean([look[part][name] for look in looks])) for name in looks[0][part]}
+                    for part in ("marks", "diversity")
+                },
+            }
+        )
+    return rows
+
+
 def findings(runs: Sequence[TunedRun]) -> dict[str, Any]:
-    """`runs`: of each, the best look and the last. `at`: the truth of all at equal divergence and at equal seconds."""
+    """`runs`: of each, the best look and the last. `seeds`: all looks, over runs that differ in their seed alone. `at`:
+    the truth of all at equal divergence and at equal seconds."""
     least = {axis: min(max(_along(run, axis)) for run in runs) for axis in ("kl", "seconds")}
     return to_plain(  # type: ignore[no-any-return]
         {
             "runs": {run.name: _run_findings(run) for run in runs},
+            "seeds": {name: {"runs": len(group), "looks": together(group)} for name, group in of_seeds(runs).items()},
             "at": {
                 axis: {
                     f"{share * most:.3g}": {run.name: truth_at(run, axis, share * most) for run in runs}
@@ -122,7 +156,7 @@ def tables(record: Mapping[str, Any]) -> str:
         ]
         for name, of in record["runs"].items()
     }
-    parts = [markdown_table(head, rows)]
+    parts = [markdown_table(head, rows), _seeds_table(record["seeds"])]
     for axis, by_value in record["at"].items():
         names = list(next(iter(by_value.values())))
         shown: dict[tuple[str, ...], list[str]] = {
@@ -143,6 +177,23 @@ def main() -> None:
     print(tables(record))
     if options.out:
         write_record(options.out, record)
+
+
+def _seeds_table(seeds: Mapping[str, Any]) -> str:
+    names = list(next(iter(seeds.values()))["looks"][0]["diversity"])
+    rows: dict[tuple[str, ...], list[str]] = {
+        (name, str(of["runs"]), str(look["update"])): [
+            f"{look['truth']:.3f}",
+            format_figure(look["change"], "+.3f"),
+            f"{look['reward']:.2f}",
+            f"{look['kl']:.2g}",
+            *(f"{look['diversity'][one] / of['looks'][0]['diversity'][one] - 1:+.0%}" for one in names),
+        ]
+        for name, of in seeds.items()
+        for look in of["looks"]
+    }
+    head = ["runs", "seeds", "update", "truth", "change", "reward", "KL", *(f"diversity, {name}" for name in names)]
+    return markdown_table(head, rows)
 
 
 def _run_findings(run: TunedRun) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def test_diversities_are_means_over_prompts():
 # Progress of runs.
 
 
-def tuned(*, truth, reward, kl, seconds=None, name="run"):
+def tuned(*, truth, reward, kl, seconds=None, name="run", seed=0):
     """A run whose looks have four clips of four prompts, all of one truth."""
     looks = [
         {
@@ -135,11 +135,11 @@ def tuned(*, truth, reward, kl, seconds=None, name="run"):
             "kl": kl[number],
             "seconds": {"generation": (seconds or kl)[number], "reward": 0.0},
             "marks": {},
-            "diversity": {},
+            "diversity": {"pixels": 0.4 - 0.1 * number},
         }
         for number in range(len(truth))
     ]
-    return progress.TunedRun(name=name, reward="off", looks=looks)
+    return progress.TunedRun(name=name, reward="off", plan={"name": name[:4], "seed": seed}, looks=looks)
 
 
 def test_a_run_has_turned_where_reward_rises_and_truth_falls():
@@ -174,6 +174,23 @@ def test_runs_are_compared_as_far_as_all_have_come():
     assert record["at"]["seconds"]["50"] == pytest.approx({"short": 0.3, "far": 0.6})
     assert "truth at kl" in progress.tables(record)
     assert "| 100 | 0% |" in progress.tables(record)  # 100 seconds, none of them the reward's
+
+
+def test_runs_of_several_seeds_are_taken_together():
+    runs = [
+        tuned(name="hack-seed0", truth=[0.3, 0.5, 0.4], reward=[0, 1, 2], kl=[0, 1, 2]),
+        tuned(name="hack-seed1", truth=[0.3, 0.7], reward=[0, 3], kl=[0, 3], seed=1),
+        tuned(name="other", truth=[0.3, 0.3], reward=[0, 0], kl=[0, 1]),
+    ]
+    seeds = progress.findings(runs)["seeds"]
+    assert {name: of["runs"] for name, of in seeds.items()} == {"hack": 2, "other": 1}
+    start, look = seeds["hack"]["looks"]  # the second seed has not come to a third look
+    assert start["change"]["value"] == 0
+    assert look["change"] == {**look["change"], "value": pytest.approx(0.3), "low": pytest.approx(0.3), "n": 8}
+    assert (look["truth"], look["reward"], look["kl"]) == pytest.approx((0.6, 2, 2))
+    assert "| hack | 2 | 10 | 0.600 | +0.300 [+0.300, +0.300] | 2.00 | 2 | -25% |" in progress.tables(
+        progress.findings(runs)
+    )
 
 
 def test_a_chart_places_points_by_their_value():

@@ -6,8 +6,9 @@ where they part.
 Each folder is a run of `tune`. Prints for each run the look with the best truth and the last one, and whether the
 reward still rose between them while the truth fell: then the run has passed its turning point. The best look is
 chosen on the same clips, so its truth is a little too high, and so is the fall behind it. Then all looks, with runs
-that differ in their seed alone taken together, and the truth of all runs at equal divergence from the start and at equal
-seconds, by straight lines between looks. Intervals at 95 % resample the prompts of the looks, on which no run trains."""
+that differ in their seed alone taken together, and the truth of all runs at equal divergence from the start and at
+equal seconds, by straight lines between looks. Intervals at 95 % resample the prompts of the looks, on which no run
+trains."""
 
 import argparse
 import json

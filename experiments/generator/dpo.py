@@ -90,7 +90,7 @@ class Dpo:
         """The loss, and the share of the pairs whose chosen clip has become the more likely one."""
         clips_BCTHW = to_values([pair.chosen for pair in pairs] + [pair.rejected for pair in pairs])
         words_BL = read_prompts([pair.prompt for pair in pairs]).repeat(2, 1)
-        sigma_B = random_sigmas(len(pairs), rng).repeat(2)
+        sigma_B = random_sigmas(len(pairs), rng, least=self.settings.least_sigma).repeat(2)
         noise_BCTHW = torch.randn((len(pairs), *clips_BCTHW.shape[1:]), generator=rng).repeat(2, 1, 1, 1, 1)
         errors_B = flow_errors(model, clips_BCTHW, words_BL, sigma_B=sigma_B, noise_BCTHW=noise_BCTHW)
         with torch.no_grad():

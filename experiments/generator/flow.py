@@ -60,9 +60,11 @@ def flow_errors(
     return (predicted - wanted).square().mean(dim=(1, 2, 3, 4))
 
 
-def random_sigmas(count: int, rng: torch.Generator) -> Tensor:
-    """Noise levels (count) of training clips, as often as the schedule passes them (Esser et al. 2024)."""
-    level_B = torch.rand(count, generator=rng)
+def random_sigmas(count: int, rng: torch.Generator, *, least: float = 0.0) -> Tensor:
+    """Noise levels (count) of training clips, as often as the schedule passes them (Esser et al. 2024), from the least
+    to 1."""
+    first = least / (SHIFT - (SHIFT - 1) * least)
+    level_B = first + (1 - first) * torch.rand(count, generator=rng)
     return SHIFT * level_B / (1 + (SHIFT - 1) * level_B)
 
 

@@ -3,11 +3,12 @@ please, and to train siblings of it on.
 
     python -m experiments.generator.judged_pairs --model runs/grpo-think/model --out runs/refresh
     descore data check runs/refresh/pairs.csv
-    descore train rl experiments/dual_rl/config.yaml data.train=runs/refresh/pairs.csv model.checkpoint=tiny ...
+    descore train rl experiments/generator/refresh.yaml data.train=runs/refresh/pairs.csv model.checkpoint=tiny ...
 
-Makes clips for prompts that no look and no best of N has, and pairs the clips of each prompt: every two of them, or at
-most --per-prompt pairs with the largest differences. The better one by the judge's overall is preferred; a difference
-below TIE is a tie. Which clip is a is drawn. The table is one that `descore train` reads."""
+Makes clips for prompts that no look and no best of N has, and pairs the clips of each prompt: every two of them, or
+at most --per-prompt pairs with the largest differences. The better one by the judge's overall is preferred; a
+difference below TIE is a tie. Which clip is a is drawn. Each clip has marks, from which the policy of stage 2 learns
+what to write of such clips. The table is one that `descore train` reads."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -19,10 +20,11 @@ import numpy as np
 
 from descore.data.write import table_writer
 from descore.io import make_directory
-from descore.types import Preference
+from descore.rubric import marks_json
+from descore.types import DIMENSIONS, Mark, Preference
 from descore.video.encoder import write_mp4
 from experiments.generator.flow import generate
-from experiments.generator.judge import judge
+from experiments.generator.judge import Judged, judge
 from experiments.generator.model import Generator
 from experiments.generator.rewards import enlarged_frames
 from experiments.generator.world import FPS, Part, ask
@@ -32,7 +34,7 @@ TIE = 0.03
 """Of the judge's overall: the picture's part alone moves it by so much between clips that look alike."""
 FIRST = 500_000
 """Number of the first prompt, beyond those of the training methods."""
-COLUMNS = ("prompt", "video_a", "video_b", "preference", "group", "source")
+COLUMNS = ("prompt", "video_a", "marks_a", "video_b", "marks_b", "preference", "group", "source")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,20 @@ def judged_pairs(overall: Sequence[float], *, most: int, rng: np.random.Generato
     return pairs
 
 
+def judged_marks(judged: Judged) -> dict[str, Mark]:
+    """The rubric's marks of what the judge has seen, as the world's true ones are given: `synthetic.truth.true_marks`.
+    Prompts ask for no camera, and how the picture is has no mark, for the judge's measures know no two limits."""
+    shape, parts = judged.seen.shape, judged.parts
+    looks = [shape is not None and not shape.several, parts["colour"] == 1, parts["shape"] == 1]  # number first
+    moves: dict[float, Mark] = {1.0: 2, 0.5: 1, 0.0: 0}
+    known: dict[str, Mark] = {
+        "subject": 2 if all(looks) else 1 if any(looks) else 0,
+        "dynamics": moves[parts["motion"]],
+        "environment": 2 if parts["setting"] == 1 else 0,
+    }
+    return {name: known.get(name) for name in DIMENSIONS}
+
+
 def write_judged_pairs(
     model: Generator, *, source: str, prompts: int, clips: int, per_prompt: int, seed: int, out: Path
 ) -> None:
@@ -73,9 +89,11 @@ def write_judged_pairs(
             names = [f"clips/{number:04d}-{index}.mp4" for index in range(clips)]
             for name, frames in zip(names, made, strict=True):
                 write_mp4(out / name, enlarged_frames(frames), fps=int(FPS), options={"crf": "8"})
-            overall = [judge(frames, asked.scene).overall for frames in made]
-            for pair in judged_pairs(overall, most=per_prompt, rng=rng):
-                cells = (asked.prompt, names[pair.a], names[pair.b], pair.preference, asked.prompt, source)
+            judged = [judge(frames, asked.scene) for frames in made]
+            marks = [marks_json(judged_marks(one)) for one in judged]
+            for pair in judged_pairs([one.overall for one in judged], most=per_prompt, rng=rng):
+                a, b = pair.a, pair.b
+                cells = (asked.prompt, names[a], marks[a], names[b], marks[b], pair.preference, asked.prompt, source)
                 yield dict(zip(COLUMNS, cells, strict=True))
 
     with table_writer(out / "pairs.csv", COLUMNS, overwrite=True) as write:

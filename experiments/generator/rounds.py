@@ -36,6 +36,9 @@ class RoundSettings:
     """Of a round; each round has others."""
     clips: int = 8
     """Of each prompt."""
+    least_sigma: float = 0.75
+    """Noise level from which on clips are trained on: there it is decided what they show, which is what a reward tells
+    apart, and how they show it is left as it was."""
     first_round: str = ""
     """Folder of the first round, for runs that share it: what it lacks is made. Empty: the run makes its own."""
 

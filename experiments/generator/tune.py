@@ -34,7 +34,7 @@ OF_MODELS = ("raft", "dpo", "refl")
 """Methods that follow no hand-made reward."""
 OPTIONS = ("method", "reward", "watched", "seed", "first_round")
 """Fields of the plan that are options of the command."""
-MAY_BE_0 = ("beta", "anchor", "guidance")
+MAY_BE_0 = ("beta", "anchor", "guidance", "least_sigma")
 
 
 @one_line_errors()

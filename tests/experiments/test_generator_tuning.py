@@ -27,14 +27,16 @@ from experiments.generator import (
     tuning,
 )
 from experiments.generator.curves import TRUTH, Group
+from experiments.generator.judge import judge
 from experiments.generator.sheets import write_sheet
-from experiments.generator.world import FRAMES, SIDE, Part, ask, draw
+from experiments.generator.world import ASKED, FRAMES, SIDE, Part, ask, draw
 
 from descore.data.schema import read_pairs
 from descore.data.tables import read_rows
 from descore.errors import ConfigError, DataError
 from descore.io import read_records
 from descore.rewards import read_scored
+from descore.synthetic.truth import true_marks
 
 
 def flat(level):
@@ -219,6 +221,21 @@ def test_the_judge_prefers_the_better_clip_of_a_pair():
     assert len(judged_pairs.judged_pairs(overall, most=1, rng=np.random.default_rng(0))) == 1
     sides = [judged_pairs.judged_pairs(overall, most=1, rng=np.random.default_rng(k))[0].preference for k in range(20)]
     assert set(sides) == {"a", "b"}
+
+
+def test_the_judge_marks_as_the_world_does():
+    """Where it gives any: of drawn clips that show something else than was asked, its marks are the true ones."""
+    taken = set()
+    for number in range(40):
+        shown, asked = draw(Part.CALIBRATION, number), ask(Part.CALIBRATION, number + 1).scene
+        marks = judged_pairs.judged_marks(judge(shown.frames, asked))
+        true = true_marks(asked, shown.scene, ASKED)
+        assert {name: true[name] for name, mark in marks.items() if mark is not None} == {
+            name: mark for name, mark in marks.items() if mark is not None
+        }
+        taken |= {(name, mark) for name, mark in marks.items()}
+    assert {("subject", 1), ("subject", 2), ("dynamics", 0), ("dynamics", 1), ("dynamics", 2)} < taken
+    assert {("environment", 0), ("environment", 2), ("camera", None), ("style", None)} < taken
 
 
 @pytest.mark.slow

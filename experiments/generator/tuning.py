@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -57,6 +57,8 @@ class TuningPlan:
     seed: int = 0
     updates: int = 100
     learning_rate: float = 2e-5
+    trained: Literal["all", "text"] = "all"
+    """Weights that are trained: all, or those alone that read the prompt."""
     look_every: int = 50
     look_prompts: int = 24
     look_clips: int = 4
@@ -193,8 +195,15 @@ def _look(run: Run) -> None:
     print(f"update {run.update}: truth {row['marks']['overall']:.3f}, {rewards}, KL {row['kl']:.2g}", flush=True)
 
 
+def reads_prompt(name: str) -> bool:
+    """Whether a weight is of the words, of the layer over them, or of a layer's attention to them."""
+    return name.startswith(("embedding.", "position", "encoder.")) or ".text_embedder." in name or ".attn2." in name
+
+
 def _open(plan: TuningPlan, *, generator: Path, out: Path) -> Run:
     model, start = Generator.load(generator), Generator.load(generator).requires_grad_(requires_grad=False)
+    for name, weight in model.named_parameters():
+        weight.requires_grad = plan.trained == "all" or reads_prompt(name)
     run = Run(
         plan=plan,
         out=out,
@@ -202,7 +211,9 @@ def _open(plan: TuningPlan, *, generator: Path, out: Path) -> Run:
         start=start,
         followed=next(iter(open_rewards([plan.reward], monitored=True).values())),
         scorers=open_rewards([plan.reward, *plan.watched]),
-        optimizer=torch.optim.AdamW(model.parameters(), lr=plan.learning_rate, weight_decay=0.0),
+        optimizer=torch.optim.AdamW(
+            [weight for weight in model.parameters() if weight.requires_grad], lr=plan.learning_rate, weight_decay=0.0
+        ),
     )
     if (out / STATE).is_file():
         state = torch.load(out / STATE, weights_only=True)

@@ -414,6 +414,19 @@ def test_a_method_trains_stops_and_goes_on(name, grown, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_run_may_train_what_reads_the_prompt_alone(grown, tmp_path):
+    settings = grpo.GrpoSettings()
+    plan = tuning.TuningPlan(method="grpo", reward="sharpness", watched=(), learning_rate=1e-3)
+    plan, settings = tune.with_changes([*SMALL, "trained=text", *METHODS["grpo"]], plan, settings)
+    folder = tuning.tune(plan, grpo.Grpo(settings), generator=grown, out=tmp_path, settings={})
+    before, after = (grow.Generator.load(one).state_dict() for one in (grown, folder))
+    moved = {name for name, weight in after.items() if not torch.equal(weight, before[name])}
+    assert {"embedding.weight", "transformer.blocks.0.attn2.to_k.weight"} < moved
+    assert all(tuning.reads_prompt(name) for name in moved)
+    assert not tuning.reads_prompt("transformer.patch_embedding.weight")
+
+
+@pytest.mark.slow
 def test_runs_share_their_first_round(grown, tmp_path):
     """Two runs by two rewards begin with the same clips; a third of other prompts is refused."""
 

@@ -33,6 +33,7 @@ from experiments.generator.world import Ask, Frames, Part, ask
 from experiments.harness import format_figure, markdown_table, one_line_errors, positive, quiet, write_record
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
+COMPARED = 16
 DEFAULT_REWARDS = ("think", "chains", "off", "sharpness", "jerk", "random")
 BATCH = 8
 RECORD, PLAN, NUMBERS = "record.json", "plan.json", "numbers.jsonl"
@@ -151,8 +152,8 @@ def read_group(cell: Cell, *, most: int) -> Group:
 
 def findings(groups: Sequence[Group], *, most: int) -> dict[str, Any]:
     """For each reward the curves of itself, of the truth and of its parts against N, the N at which the truth is best,
-    the share of pairs that it orders as the truth and its parts do, and how far ahead of the others it is at the most
-    clips."""
+    the share of pairs that it orders as the truth and its parts do, and how far ahead of the others it is at COMPARED
+    clips and at the most."""
     counts = [count for count in COUNTS if count <= most]
     names = [name for name in groups[0].values if not name.startswith(TRUTH)]
     parts = [name for name in groups[0].values if name.startswith(f"{TRUTH}.")]
@@ -172,8 +173,11 @@ def findings(groups: Sequence[Group], *, most: int) -> dict[str, Any]:
             for name in names
         },
         "ahead": {
-            name: {other: to_plain(ahead(groups, first=name, second=other, count=counts[-1])) for other in names}
-            for name in names
+            str(count): {
+                name: {other: to_plain(ahead(groups, first=name, second=other, count=count)) for other in names}
+                for name in names
+            }
+            for count in sorted({min(COMPARED, most), most})
         },
     }
 

@@ -34,6 +34,7 @@ from experiments.harness import format_figure, markdown_table, one_line_errors, 
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
 COMPARED = 16
+"""Clips at which rewards are compared with one another, beside the most."""
 DEFAULT_REWARDS = ("think", "chains", "off", "sharpness", "jerk", "random")
 BATCH = 8
 RECORD, PLAN, NUMBERS = "record.json", "plan.json", "numbers.jsonl"

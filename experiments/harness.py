@@ -308,6 +308,14 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
     atomic_write(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
 
 
+def keep_plan(file: Path, plan: Mapping[str, Any], *, otherwise: str) -> None:
+    """Write what a folder's contents are made by. ConfigError, with this message, if something else made them."""
+    text = json.dumps(plan, indent=1) + "\n"
+    if file.is_file() and file.read_text(encoding="utf-8") != text:
+        raise ConfigError(f"{file.parent}: {otherwise}")
+    atomic_write(file, text)
+
+
 def known_mean(values: Sequence[float]) -> float:
     """Mean of the numbers that are there; nan if none is."""
     known = [value for value in values if not math.isnan(value)]

@@ -10,7 +10,6 @@ prompt as the truth does, with intervals that resample prompts. It writes them t
 first clip of each prompt and the best by each reward."""
 
 import argparse
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from descore.errors import ConfigError
 from descore.evaluation.judges import package_versions
 from descore.evaluation.records import to_plain
-from descore.io import append_records, atomic_path, atomic_write, folder_digest, make_directory, read_records
+from descore.io import append_records, atomic_path, folder_digest, make_directory, read_records
 from experiments.generator.curves import TRUTH, Group, ahead, curve, ordered, peak
 from experiments.generator.flow import GUIDANCE, STEPS, generate
 from experiments.generator.judge import judge
@@ -30,7 +28,7 @@ from experiments.generator.model import Generator
 from experiments.generator.rewards import RewardScorer, open_rewards
 from experiments.generator.sheets import write_sheet
 from experiments.generator.world import Ask, Frames, Part, ask
-from experiments.harness import format_figure, markdown_table, one_line_errors, positive, quiet, write_record
+from experiments.harness import format_figure, keep_plan, markdown_table, one_line_errors, positive, quiet, write_record
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
 COMPARED = 16
@@ -85,7 +83,8 @@ def main() -> None:
     ]
     model, rewards = Generator.load(options.model), open_rewards(options.rewards)
     sampling = {"steps": options.steps, "guidance": options.guidance}
-    _check_plan({"generator": folder_digest(options.model), **sampling}, out=options.out)
+    otherwise = "holds clips of another generator or other sampling; choose another --out"
+    keep_plan(options.out / PLAN, {"generator": folder_digest(options.model), **sampling}, otherwise=otherwise)
     make_clips(cells, model, most=options.most, **sampling)
     for name, scorer in {JUDGED: None, **rewards}.items():
         score_clips(cells, name, scorer, most=options.most)
@@ -237,14 +236,6 @@ def _cell_folder(out: Path, seed: int, prompt: int) -> Path:
 def _write_clip(path: Path, frames: Frames) -> None:
     with atomic_path(path) as part, part.open("wb") as file:
         np.save(file, frames)
-
-
-def _check_plan(plan: Mapping[str, Any], *, out: Path) -> None:
-    """ConfigError if the clips that are there are of another generator or were sampled otherwise."""
-    text, file = json.dumps(plan, indent=1) + "\n", out / PLAN
-    if file.is_file() and file.read_text(encoding="utf-8") != text:
-        raise ConfigError(f"{out}: holds clips of another generator or other sampling; choose another --out")
-    atomic_write(file, text)
 
 
 if __name__ == "__main__":

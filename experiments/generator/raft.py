@@ -48,10 +48,8 @@ class Raft:
         with run.timed("update"):
             clips_BCTHW = to_values([frames for _, frames in chosen])
             words_BL = without_some_prompts(read_prompts([prompt for prompt, _ in chosen]), rng)
-            sigma_B, noise_BCTHW = (
-                random_sigmas(len(chosen), rng, least=own.least_sigma),
-                torch.randn(clips_BCTHW.shape, generator=rng),
-            )
+            sigma_B = random_sigmas(len(chosen), rng, least=own.least_sigma)
+            noise_BCTHW = torch.randn(clips_BCTHW.shape, generator=rng)
             loss = flow_errors(run.model, clips_BCTHW, words_BL, sigma_B=sigma_B, noise_BCTHW=noise_BCTHW).mean()
             loss.backward()  # type: ignore[no-untyped-call]
             norm = apply_gradients(run)

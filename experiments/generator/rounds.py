@@ -13,7 +13,7 @@ import numpy as np
 from descore.data.tables import read_rows
 from descore.data.write import table_writer
 from descore.errors import ConfigError
-from descore.io import atomic_path, make_directory
+from descore.io import atomic_path, folder_digest, make_directory
 from descore.rewards import write_scores
 from descore.scorer import Scorer
 from descore.video.encoder import write_mp4
@@ -22,8 +22,9 @@ from experiments.generator.model import Generator
 from experiments.generator.rewards import enlarged_frames, model_reward
 from experiments.generator.tuning import Run
 from experiments.generator.world import FPS, Frames
+from experiments.harness import keep_plan
 
-TABLE, REFERENCE = "clips.csv", "reference"
+TABLE, REFERENCE, PLAN = "clips.csv", "reference", "plan.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +48,16 @@ def scored_round(run: Run, settings: RoundSettings) -> Path:
     """The table of the round that the update is of, scored by the reward that the run follows. Its clips are made by
     the generator as it is now, which is kept as the round's reference.
 
-    ConfigError if a shared round is of other prompts."""
+    ConfigError if a shared round is of another generator or of other prompts."""
     number = run.update // settings.round_updates
     shared = settings.first_round if number == 0 else ""
     folder = Path(shared) if shared else round_folder(run, settings)
-    run.model.save(round_folder(run, settings) / REFERENCE)
+    reference = round_folder(run, settings) / REFERENCE
+    run.model.save(reference)
+    make_directory(folder)
+    made_by = {"generator": folder_digest(reference), "steps": run.plan.steps, "guidance": run.plan.guidance}
+    otherwise = "holds clips of another generator or other sampling; choose another folder"
+    keep_plan(folder / PLAN, made_by, otherwise=otherwise)
     with run.timed("generation"):
         first = number * settings.prompts
         seed = 0 if shared else (run.plan.seed + 1) * 100_000  # what runs share depends on none's seed

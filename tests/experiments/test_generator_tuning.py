@@ -430,12 +430,12 @@ def test_a_run_may_train_what_reads_the_prompt_alone(grown, tmp_path):
 def test_runs_share_their_first_round(grown, tmp_path):
     """Two runs by two rewards begin with the same clips; a third of other prompts is refused."""
 
-    def run(name, reward, **changes):
+    def run(name, reward, generator=grown, **changes):
         sizes = {"round_updates": 1, "prompts": 2, "clips": 3, "batch": 1} | changes
         settings = raft.RaftSettings(first_round=str(tmp_path / "first"), **sizes)
         plan = tuning.TuningPlan(method="raft", reward=reward, watched=(), learning_rate=1e-3)
         plan, _ = tune.with_changes(SMALL, plan, settings)
-        tuning.tune(plan, raft.Raft(settings), generator=grown, out=tmp_path / name, settings={})
+        tuning.tune(plan, raft.Raft(settings), generator=generator, out=tmp_path / name, settings={})
         return [row["video"] for _, row in read_rows(tmp_path / name / "round-0" / raft.BEST)]
 
     run("at once", "off")
@@ -456,6 +456,9 @@ def test_runs_share_their_first_round(grown, tmp_path):
     assert list((tmp_path / "again" / "round-1" / "clips").glob("*.mp4"))  # of the second round, its own
     with pytest.raises(ConfigError, match="other prompts or of more clips or fewer; choose another folder"):
         run("fewer", "off", clips=2)
+    grow.Generator(grow.DRY.network).save(tmp_path / "stranger")
+    with pytest.raises(ConfigError, match="holds clips of another generator or other sampling; choose another folder"):
+        run("stranger's", "off", generator=tmp_path / "stranger")
 
 
 @pytest.mark.slow

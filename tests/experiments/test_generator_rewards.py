@@ -105,13 +105,17 @@ def test_the_study_has_each_method_reward_and_seed_once():
     names = [step.name for step in planned("generative=g", "discriminative=d", seeds=1)]
     assert names == [
         "best-of",
+        *("raft-think-seed0", "raft-generative-seed0", "raft-discriminative-seed0"),
         *("dpo-think-seed0", "dpo-generative-seed0", "dpo-discriminative-seed0"),
         *("grpo-think-groupwise-seed0", "grpo-think-pointwise-seed0"),
         *("grpo-generative-groupwise-seed0", "grpo-generative-pointwise-seed0"),
         *("grpo-discriminative-groupwise-seed0", "grpo-discriminative-pointwise-seed0"),
         *("refl-think-seed0", "refl-off-seed0", "refl-discriminative-seed0"),  # text has no gradient
     ]
-    assert len({step.result for step in planned()}) == len(planned()) == 1 + 2 * 5
+    assert len({step.result for step in planned()}) == len(planned()) == 1 + 2 * 6
+    rounds = [step for step in planned() if "--first-round" in step.command]
+    assert {step.name.partition("-")[0] for step in rounds} == {"raft", "dpo"}
+    assert len({step.command[step.command.index("--first-round") + 1] for step in rounds}) == 1
 
 
 def test_the_studys_commands_are_those_of_their_modules():

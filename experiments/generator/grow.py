@@ -9,7 +9,6 @@ the judge's mean marks of them to the log. A stopped run goes on with the same c
 the marks are those of a run that was not stopped. At the end the averaged weights are in OUT/model."""
 
 import argparse
-import json
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,7 +19,6 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 
-from descore.errors import ConfigError
 from descore.io import append_records, atomic_path, atomic_write, lock_directory, make_directory, read_records
 from experiments.generator.flow import (
     flow_errors,
@@ -35,10 +33,11 @@ from experiments.generator.sheets import write_sheet
 from experiments.generator.words import read_prompts
 from experiments.generator.world import Part, ask, draw
 from experiments.grow_tiny.optimizer import MuonAndAdamW
-from experiments.harness import one_line_errors, positive
+from experiments.harness import keep_plan, one_line_errors, positive
 
 MODEL, LOOKS, STATE, LOG, PLAN = "model", "looks", "state.pt", "log.jsonl", "plan.json"
 CLIP_NORM = 1.0
+OTHER_PLAN = f"holds a generator of another plan; choose another --out, or the plan in {PLAN}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +106,7 @@ def grow(plan: GrowthPlan, *, out: Path) -> Path:
     another process grows it."""
     make_directory(out)
     with lock_directory(out):
-        _check_plan(plan, out)
+        keep_plan(out / PLAN, asdict(plan), otherwise=OTHER_PLAN)
         torch.manual_seed(plan.seed)
         run = _Growth(plan, out)
         run.resume()
@@ -230,14 +229,6 @@ def learning_rate_share(step: int, plan: GrowthPlan) -> float:
     rising = (step + 1) / plan.warmup
     falling = (plan.steps - step) / max(1.0, plan.cooldown * plan.steps)
     return min(1.0, rising, falling)
-
-
-def _check_plan(plan: GrowthPlan, out: Path) -> None:
-    text = json.dumps(asdict(plan), indent=1) + "\n"
-    file = out / PLAN
-    if file.is_file() and file.read_text(encoding="utf-8") != text:
-        raise ConfigError(f"{out}: holds a generator of another plan; choose another --out, or the plan in {PLAN}")
-    atomic_write(file, text)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,11 @@ class RoundSettings:
     first_round: str = ""
     """Folder of the first round, for runs that share it: what it lacks is made. Empty: the run makes its own."""
 
+    def __post_init__(self) -> None:
+        """ConfigError for a noise level beyond which there is none."""
+        if not 0 <= self.least_sigma < 1:
+            raise ConfigError(f"least_sigma is {self.least_sigma:g}, expected a noise level from 0 to below 1")
+
 
 def scored_round(run: Run, settings: RoundSettings) -> Path:
     """The table of the round that the update is of, scored by the reward that the run follows. Its clips are made by
@@ -61,10 +66,11 @@ def scored_round(run: Run, settings: RoundSettings) -> Path:
     with run.timed("generation"):
         first = number * settings.prompts
         seed = 0 if shared else (run.plan.seed + 1) * 100_000  # what runs share depends on none's seed
-        for place, prompt in enumerate(run.prompts(first, settings.prompts), start=first):
+        asked = run.prompts(first, settings.prompts)
+        for place, prompt in enumerate(asked, start=first):
             seeds = [(seed + place) * 10_000 + index for index in range(settings.clips)]
             _make_clips(run, prompt, [_video(folder, place, index) for index in range(settings.clips)], seeds)
-        _write_table(folder, run.prompts(first, settings.prompts), settings.clips, first=first)
+        _write_table(folder, asked, settings.clips, first=first)
     with run.timed("reward"):
         row = model_reward(run.plan.reward)
         scores = folder / f"scores-{run.plan.reward.partition('=')[0]}.csv"

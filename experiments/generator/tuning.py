@@ -7,7 +7,6 @@ divergence from the start; sheets/; state.pt, with which a stopped run goes on; 
 A look makes the same clips each time, from prompts that no method trains on. A method's random numbers all come from
 its seed and the number of the update, so a run that was stopped is the same as one that was not."""
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from descore.errors import ConfigError
 from descore.io import (
     append_records,
     atomic_path,
@@ -36,7 +34,7 @@ from experiments.generator.rewards import ModelScorer, RewardScorer, open_reward
 from experiments.generator.sde import path_kl, roll_out
 from experiments.generator.sheets import write_sheet
 from experiments.generator.world import Frames, Part, ask
-from experiments.harness import known_mean
+from experiments.harness import keep_plan, known_mean
 
 STATE, UPDATES, LOOKS, PLAN, MODEL = "state.pt", "updates.jsonl", "looks.jsonl", "plan.json", "model"
 KL_CLIPS = 8
@@ -124,7 +122,10 @@ def tune(plan: TuningPlan, method: Method, *, generator: Path, out: Path, settin
     make_directory(out)
     with lock_directory(out):
         planned = {"generator": folder_digest(generator), "settings": dict(settings), **_plain(plan)}
-        _check_plan(planned, out=out)
+        if not (out / LOOKS).is_file():  # before its first look a run may have ended by a wrong name of a reward
+            (out / PLAN).unlink(missing_ok=True)
+        otherwise = f"holds another run, see {PLAN} there; choose another --out"
+        keep_plan(out / PLAN, planned, otherwise=otherwise)
         run = _open(plan, generator=generator, out=out)
         if not run.update:
             _look(run)
@@ -244,11 +245,3 @@ def _plain(plan: TuningPlan) -> dict[str, Any]:
     values = {name: getattr(plan, name) for name in TuningPlan.__dataclass_fields__}
     del values["updates"]  # a run may be made longer
     return {**values, "watched": list(plan.watched)}
-
-
-def _check_plan(values: Mapping[str, Any], *, out: Path) -> None:
-    text, file = json.dumps(values, indent=1) + "\n", out / PLAN
-    begun = (out / LOOKS).is_file()  # before its first look a run may have ended by a wrong name of a reward
-    if begun and file.is_file() and file.read_text(encoding="utf-8") != text:
-        raise ConfigError(f"{out}: holds another run, see {PLAN} there; choose another --out")
-    atomic_write(file, text)

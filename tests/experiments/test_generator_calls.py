@@ -6,7 +6,7 @@ import pytest
 import torch
 from examples import best_of_n, dpo
 from experiments import harness
-from experiments.generator import best_of, by_eye, grow, grpo, judged_pairs, page, progress, tune, tuning
+from experiments.generator import best_of, by_eye, grow, grpo, judged_pairs, page, progress, raft, tune, tuning
 
 from descore.errors import ConfigError
 
@@ -25,6 +25,11 @@ def test_a_wrong_setting_is_named(change, message):
     plan = tuning.TuningPlan(method="grpo", reward="off")
     with pytest.raises(ConfigError, match=message):
         tune.with_changes([change], plan, grpo.GrpoSettings())
+
+
+def test_a_noise_level_is_below_1():
+    with pytest.raises(ConfigError, match="least_sigma is 1, expected a noise level from 0 to below 1"):
+        tune.with_changes(["least_sigma=1"], tuning.TuningPlan(method="raft", reward="off"), raft.RaftSettings())
 
 
 def test_a_setting_may_be_0_where_that_means_none():

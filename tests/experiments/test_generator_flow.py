@@ -1,7 +1,7 @@
 """The generator study's flow: words, velocities, the stochastic sampler against values by hand, and growth."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 
 import numpy as np
@@ -211,6 +211,6 @@ def test_a_stopped_growth_goes_on_as_if_it_had_not_been(tmp_path):
 
 
 def test_a_folder_of_another_plan_is_refused(tmp_path):
-    grow._check_plan(grow.DRY, tmp_path)
-    with pytest.raises(ConfigError, match="another plan"):
-        grow._check_plan(grow.GrowthPlan(), tmp_path)
+    (tmp_path / grow.PLAN).write_text(json.dumps(asdict(grow.DRY)))
+    with pytest.raises(ConfigError, match=r"holds a generator of another plan; choose another --out, or the plan in"):
+        grow.grow(grow.GrowthPlan(), out=tmp_path)

@@ -410,7 +410,9 @@ def test_a_method_trains_stops_and_goes_on(name, grown, tmp_path):
     assert ("descore/reward_mean" in updates[0]) == (name == "grpo")  # the guards see what is scored in memory
     assert page.page(best_of=None, runs=[tmp_path / "whole"]).count("data:image/png;base64,") == 2  # before and after
     with pytest.raises(ConfigError, match="another run"):
-        tuning._check_plan({}, out=tmp_path / "whole")
+        tuning.tune(
+            tuning.TuningPlan(method=name, reward="off"), None, generator=grown, out=tmp_path / "whole", settings={}
+        )
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from descore.errors import ConfigError
 from descore.io import atomic_write
 from experiments.generator.best_of import RECORD
 from experiments.generator.curves import TRUTH
-from experiments.generator.progress import TunedRun, read_run
+from experiments.generator.progress import TunedRun, change, read_run
 from experiments.harness import one_line_errors
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 420, 240, 52, 10, 12, 40
@@ -121,6 +121,16 @@ def best_of_section(folder: Path) -> Markup:
     )
 
 
+def _truth_line(run: TunedRun) -> Line:
+    changes = [change(run, 0, index) for index in range(len(run.looks))]
+    return Line(
+        name=f"truth, {run.truths()[0]:.3f} at the start",
+        values=[figure.value for figure in changes],
+        lows=[figure.low for figure in changes],
+        highs=[figure.high for figure in changes],
+    )
+
+
 def runs_section(runs: Sequence[tuple[Path, TunedRun]]) -> Markup:
     """Each run over its updates, and its first and last sheets."""
     parts = [Markup("<h2>Training</h2>")]
@@ -132,7 +142,7 @@ def runs_section(runs: Sequence[tuple[Path, TunedRun]]) -> Markup:
         ]
         watched = [name for name in run.looks[0]["rewards"] if name != run.reward]
         charts = [
-            chart([Line(name="truth", values=run.truths())], places=places, title="Truth", axis="update"),
+            chart([_truth_line(run)], places=places, title="Change of the truth, intervals at 95 %", axis="update"),
             chart(
                 [
                     Line(name=f"{run.reward}, followed", values=run.rewards()),

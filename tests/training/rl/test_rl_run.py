@@ -12,7 +12,7 @@ from typing import get_args
 import pytest
 import torch
 from tests.training.conftest import make_data, write_table
-from tests.training.golden import RL, golden_rl
+from tests.training.golden import RL, RecordedSampler, golden_rl
 from tests.training.rl_case import make_rl_config, marked_rows
 from transformers import get_scheduler
 
@@ -183,9 +183,21 @@ ROOT = Path(__file__).parents[3]
 SOURCES = f"{ROOT / 'src'}{os.pathsep}{ROOT}"
 
 
+def test_the_record_decides_a_draw_at_an_edge_and_no_other():
+    """Four tokens of a quarter each: .25 is the edge of tokens 0 and 1."""
+    logits_RV, uniform_R1 = torch.zeros(2, 4), torch.tensor([[0.25 + 1e-5], [0.6]], dtype=torch.float64)
+    for recorded in ("1 2", "0 2"):
+        assert RecordedSampler([recorded])(logits_RV, uniform_R1, temperature=1.0).tolist() == [int(recorded[0]), 2]
+    with pytest.raises(AssertionError, match="draw 0"):
+        RecordedSampler(["1 3"])(logits_RV, uniform_R1, temperature=1.0)
+
+
 @pytest.mark.slow
 def test_the_golden_run(tmp_path):
-    found, record = golden_rl(make_data(tmp_path)), json.loads(RL.read_text())["losses"]
+    record = json.loads(RL.read_text())["losses"]
+    tokens = record.pop("tokens")
+    found = golden_rl(make_data(tmp_path), tokens)
+    assert found.pop("tokens") == tokens
     assert found.keys() == record.keys()
     for name, values in record.items():
         # Another processor or release sums in another order; updates of Adam amplify that, but not to a hundredth.

@@ -25,10 +25,10 @@ from descore.video.encoder import write_mp4
 
 
 def make_clips(generator: Generator, prompts: list[str], folder: Path) -> Path:
-    """Clips as mp4 with their frames beside them, and a table of them."""
+    """Clips as mp4, their frames beside them, and a table. Without guidance, as the weights in training make them."""
     folder.mkdir(parents=True)
     with table_writer(folder / "clips.csv", ("video", "prompt")) as write:
-        for number, frames in enumerate(flow.generate(generator, prompts, list(range(len(prompts))))):
+        for number, frames in enumerate(flow.generate(generator, prompts, list(range(len(prompts))), guidance=1)):
             write_mp4(folder / f"{number:04d}.mp4", enlarged_frames(frames), fps=int(FPS), options={"crf": "8"})
             np.save(folder / f"{number:04d}.npy", frames)
             write({"video": f"{number:04d}.mp4", "prompt": prompts[number]})

@@ -38,6 +38,8 @@ class GrpoSettings:
     """Clips of each prompt."""
     steps: int = 10
     """Of sampling, fewer than for a look (Flow-GRPO's denoising reduction)."""
+    rollout_guidance: float = 1.0
+    """Of the clips that are trained on; looks are made with the plan's."""
     trained_steps: int = 4
     """Steps of each clip that are trained on, drawn anew in each update."""
     clip_range: float = 1e-4
@@ -77,13 +79,12 @@ class Grpo:
     def __call__(self, run: Run) -> Mapping[str, float]:
         """Roll out, score, and take one step."""
         own = self.settings
-        asked = run.prompts(run.update * own.prompts, own.prompts)
-        prompts = [prompt for prompt in asked for _ in range(own.group)]
+        asked = [one for one in run.asked(run.update * own.prompts, own.prompts) for _ in range(own.group)]
         with run.timed("generation"):
-            seeds, guidance = run.seeds(len(prompts)), run.plan.guidance
+            seeds, guidance, prompts = run.seeds(len(asked)), own.rollout_guidance, [one.prompt for one in asked]
             rolled = roll_out(run.model, prompts, seeds, steps=own.steps, guidance=guidance, level=own.level)
         with run.timed("reward"):
-            rewards = run.reward(to_frames(rolled.clips_BCTHW), prompts)
+            rewards = run.reward(to_frames(rolled.clips_BCTHW), asked)
         advantage_B = group_advantages(rewards, group=own.group, comparison=own.comparison)
         with run.timed("update"):
             figures = self._train(run, rolled, advantage_B)
@@ -110,7 +111,7 @@ class Grpo:
 
     def _loss(self, run: Run, rolled: Trajectories, advantage_B: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """PPO's loss and the divergence from the start, of one step."""
-        guidance, deviation = run.plan.guidance, rolled.noises[step].deviation
+        guidance, deviation = self.settings.rollout_guidance, rolled.noises[step].deviation
         mean = mean_of_step(run.model, rolled, step, guidance=guidance)
         log_new_B = log_probability(rolled.values_SBCTHW[step + 1], mean, deviation)
         log_old_B = rolled.log_probability_SB[step]

@@ -8,11 +8,13 @@ please, and to train siblings of it on.
 Makes clips for prompts that no look and no best of N has, and pairs the clips of each prompt: every two of them, or
 at most --per-prompt pairs with the largest differences. The better one by the judge's overall is preferred; a
 difference below TIE is a tie. Which clip is a is drawn. Each clip has marks, from which the policy of stage 2 learns
-what to write of such clips. The table is one that `descore train` reads."""
+what to write of such clips. With --told, pairs are of those clips alone of which the judge sees every part, and have
+chains that tell it: rewards that read behind chains and rewards that do not can then be refreshed alike, by `descore
+train cold-start`. The table is one that `descore train` reads."""
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -21,20 +23,26 @@ import numpy as np
 from descore.data.write import table_writer
 from descore.io import make_directory
 from descore.rubric import marks_json
+from descore.synthetic.generators import Flaw, Flaws
+from descore.synthetic.scene import Scene
+from descore.synthetic.truth import true_chain, true_verdict
 from descore.types import DIMENSIONS, Mark, Preference
 from descore.video.encoder import write_mp4
-from experiments.generator.flow import generate
+from experiments.generator.flow import GUIDANCE, generate
 from experiments.generator.judge import Judged, judge
 from experiments.generator.model import Generator
 from experiments.generator.rewards import enlarged_frames
-from experiments.generator.world import FPS, Part, ask
+from experiments.generator.world import ASKED, FPS, Part, ask
 from experiments.harness import one_line_errors, positive
 
 TIE = 0.03
 """Of the judge's overall: the picture's part alone moves it by so much between clips that look alike."""
 FIRST = 500_000
 """Number of the first prompt, beyond those of the training methods."""
-COLUMNS = ("prompt", "video_a", "marks_a", "video_b", "marks_b", "preference", "group", "source")
+CLEAN, BLURRED = 0.8, 0.65
+"""The judge's picture from which a chain calls it good, and slightly blurred; below it is badly blurred."""
+_SIDES = ("video", "chain", "marks")
+COLUMNS = ("prompt", *(f"{name}_{side}" for side in "ab" for name in _SIDES), "preference", "group", "source")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,27 +82,61 @@ def judged_marks(judged: Judged) -> dict[str, Mark]:
     return {name: known.get(name) for name in DIMENSIONS}
 
 
-def write_judged_pairs(
-    model: Generator, *, source: str, prompts: int, clips: int, per_prompt: int, seed: int, out: Path
-) -> None:
+def judged_chain(judged: Judged, asked: Scene) -> tuple[str, dict[str, Mark]] | None:
+    """What the judge has seen as the world's chains tell it, and its marks; None unless it has seen every part."""
+    shape, setting = judged.seen.shape, judged.seen.setting
+    if shape is None or shape.several or shape.colour is None or shape.action is None or setting is None:
+        return None
+    shown = replace(asked, shape=shape.shape, colour=shape.colour, action=shape.action, setting=setting)
+    flaws = _blur(judged.parts["picture"])
+    return true_chain(asked, shown, ASKED, flaws), dict(true_verdict(asked, shown, ASKED, flaws).marks)
+
+
+def _blur(picture: float) -> Flaws:
+    """What stands for all that is wrong with a picture."""
+    if picture >= CLEAN:
+        return ()
+    return (Flaw(name="blur", strength=0.35 if picture >= BLURRED else 0.72),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedClips:
+    """What of a generator's clips a table is made of."""
+
+    prompts: int
+    clips: int
+    """Of each prompt."""
+    per_prompt: int
+    """Pairs of each prompt at most."""
+    guidance: float = GUIDANCE
+    seed: int = 0
+    told: bool = False
+    """Pairs of clips that have a chain alone."""
+
+
+def write_judged_pairs(model: Generator, chosen: JudgedClips, *, source: str, out: Path) -> None:
     """Make the clips, and write them and the table."""
     make_directory(out / "clips")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(chosen.seed)
 
     def rows() -> Iterator[dict[str, str]]:
-        for number in range(prompts):
+        for number in range(chosen.prompts):
             asked = ask(Part.UPDATES, FIRST + number)
-            seeds = [(seed * 100_000 + FIRST + number) * 100 + index for index in range(clips)]
-            made = generate(model, [asked.prompt] * clips, seeds)
-            names = [f"clips/{number:04d}-{index}.mp4" for index in range(clips)]
-            for name, frames in zip(names, made, strict=True):
-                write_mp4(out / name, enlarged_frames(frames), fps=int(FPS), options={"crf": "8"})
+            seeds = [(chosen.seed * 100_000 + FIRST + number) * 100 + index for index in range(chosen.clips)]
+            made = generate(model, [asked.prompt] * chosen.clips, seeds, guidance=chosen.guidance)
             judged = [judge(frames, asked.scene) for frames in made]
-            marks = [marks_json(judged_marks(one)) for one in judged]
-            for pair in judged_pairs([one.overall for one in judged], most=per_prompt, rng=rng):
-                a, b = pair.a, pair.b
-                cells = (asked.prompt, names[a], marks[a], names[b], marks[b], pair.preference, asked.prompt, source)
-                yield dict(zip(COLUMNS, cells, strict=True))
+            cells = {}
+            for index, one in enumerate(judged):
+                told = judged_chain(one, asked.scene) if chosen.told else ("", judged_marks(one))
+                if told is None:
+                    continue
+                name = f"clips/{number:04d}-{index}.mp4"
+                write_mp4(out / name, enlarged_frames(made[index]), fps=int(FPS), options={"crf": "8"})
+                cells[index] = (name, told[0], marks_json(told[1]))
+            known = list(cells)
+            for pair in judged_pairs([judged[index].overall for index in known], most=chosen.per_prompt, rng=rng):
+                sides = (*cells[known[pair.a]], *cells[known[pair.b]])
+                yield dict(zip(COLUMNS, (asked.prompt, *sides, pair.preference, asked.prompt, source), strict=True))
 
     with table_writer(out / "pairs.csv", COLUMNS, overwrite=True) as write:
         for row in rows():
@@ -109,18 +151,15 @@ def main() -> None:
     parser.add_argument("--prompts", type=positive, default=96)
     parser.add_argument("--clips", type=positive, default=4, help="of each prompt")
     parser.add_argument("--per-prompt", type=positive, default=3, help="pairs of each prompt at most")
+    parser.add_argument("--guidance", type=float, default=GUIDANCE, help=f"of the clips (default {GUIDANCE:g})")
+    parser.add_argument(
+        "--told", action="store_true", help="only clips of which the judge sees every part, with chains"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    write_judged_pairs(
-        Generator.load(options.model),
-        source=options.model.parent.name,
-        prompts=options.prompts,
-        clips=options.clips,
-        per_prompt=options.per_prompt,
-        seed=options.seed,
-        out=options.out,
-    )
+    chosen = JudgedClips(**{name: getattr(options, name) for name in JudgedClips.__dataclass_fields__})
+    write_judged_pairs(Generator.load(options.model), chosen, source=options.model.parent.name, out=options.out)
     print(options.out / "pairs.csv")
 
 

@@ -44,7 +44,8 @@ class Refl:
     def __call__(self, run: Run) -> Mapping[str, float]:
         """One update."""
         own = self.settings
-        prompts, seeds = run.prompts(run.update * own.batch, own.batch), run.seeds(own.batch)
+        prompts = [one.prompt for one in run.asked(run.update * own.batch, own.batch)]
+        seeds = run.seeds(own.batch)
         words_BL, rng = read_prompts(prompts), torch.Generator().manual_seed(seeds[0])
         steps, guidance = run.plan.steps, run.plan.guidance
         stop = steps - 1 - int(torch.randint(min(own.last_steps, steps), (1,), generator=rng))

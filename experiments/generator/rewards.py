@@ -68,6 +68,10 @@ MODELS: Mapping[str, ModelReward] = {
 REWARDS = (*MODELS, *FEATURES, "random")
 """All names: models, hand-made features, and numbers drawn from the clips' keys."""
 
+JUDGE = "judge"
+"""What a training may follow beside them: the judge's overall. What a method makes of it is the most that it makes of
+any reward."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelScorer:

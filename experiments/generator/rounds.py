@@ -19,9 +19,9 @@ from descore.scorer import Scorer
 from descore.video.encoder import write_mp4
 from experiments.generator.flow import generate
 from experiments.generator.model import Generator
-from experiments.generator.rewards import enlarged_frames, model_reward
+from experiments.generator.rewards import JUDGE, enlarged_frames, model_reward
 from experiments.generator.tuning import Run
-from experiments.generator.world import FPS, Frames
+from experiments.generator.world import FPS, Ask, Frames
 from experiments.harness import keep_plan
 
 TABLE, REFERENCE, PLAN = "clips.csv", "reference", "plan.json"
@@ -40,6 +40,9 @@ class RoundSettings:
     least_sigma: float = 0.75
     """Noise level from which on clips are trained on: there it is decided what they show, which is what a reward tells
     apart, and how they show it is left as it was."""
+    round_guidance: float = 1.0
+    """Of a round's clips. At 1, without guidance, they are what the weights that are trained on them make by
+    themselves; looks are made with the plan's guidance."""
     first_round: str = ""
     """Folder of the first round, for runs that share it: what it lacks is made. Empty: the run makes its own."""
 
@@ -60,20 +63,24 @@ def scored_round(run: Run, settings: RoundSettings) -> Path:
     reference = round_folder(run, settings) / REFERENCE
     run.model.save(reference)
     make_directory(folder)
-    made_by = {"generator": folder_digest(reference), "steps": run.plan.steps, "guidance": run.plan.guidance}
+    made_by = {"generator": folder_digest(reference), "steps": run.plan.steps, "guidance": settings.round_guidance}
     otherwise = "holds clips of another generator or other sampling; choose another folder"
     keep_plan(folder / PLAN, made_by, otherwise=otherwise)
     with run.timed("generation"):
         first = number * settings.prompts
         seed = 0 if shared else (run.plan.seed + 1) * 100_000  # what runs share depends on none's seed
-        asked = run.prompts(first, settings.prompts)
-        for place, prompt in enumerate(asked, start=first):
+        asked = run.asked(first, settings.prompts)
+        for place, one in enumerate(asked, start=first):
             seeds = [(seed + place) * 10_000 + index for index in range(settings.clips)]
-            _make_clips(run, prompt, [_video(folder, place, index) for index in range(settings.clips)], seeds)
+            videos = [_video(folder, place, index) for index in range(settings.clips)]
+            _make_clips(run, one.prompt, videos, seeds, guidance=settings.round_guidance)
         _write_table(folder, asked, settings.clips, first=first)
     with run.timed("reward"):
-        row = model_reward(run.plan.reward)
         scores = folder / f"scores-{run.plan.reward.partition('=')[0]}.csv"
+        if run.plan.reward == JUDGE:
+            _write_judged(run, folder / TABLE, scores, [one for one in asked for _ in range(settings.clips)])
+            return scores
+        row = model_reward(run.plan.reward)
         write_scores(folder / TABLE, scores, scorer=Scorer.from_pretrained(row.model), **row.sampling_params)
     return scores
 
@@ -94,11 +101,11 @@ def read_frames(video: Path) -> Frames:
     return frames
 
 
-def _make_clips(run: Run, prompt: str, videos: Sequence[Path], seeds: Sequence[int]) -> None:
+def _make_clips(run: Run, prompt: str, videos: Sequence[Path], seeds: Sequence[int], *, guidance: float) -> None:
     """Make those of a prompt's clips that are missing."""
     missing = [index for index, video in enumerate(videos) if not _frames_file(video).is_file()]
     asked, own = [prompt] * len(missing), [seeds[index] for index in missing]
-    made = generate(run.model.eval(), asked, own, steps=run.plan.steps, guidance=run.plan.guidance)
+    made = generate(run.model.eval(), asked, own, steps=run.plan.steps, guidance=guidance)
     for index, frames in zip(missing, made, strict=True):
         make_directory(videos[index].parent)
         write_mp4(videos[index], enlarged_frames(frames), fps=int(FPS), options={"crf": "8"})
@@ -106,11 +113,18 @@ def _make_clips(run: Run, prompt: str, videos: Sequence[Path], seeds: Sequence[i
             np.save(file, frames)  # behind the video, so that both are there where this is
 
 
-def _write_table(folder: Path, prompts: Sequence[str], clips: int, *, first: int) -> None:
+def _write_judged(run: Run, table: Path, scores: Path, asked: Sequence[Ask]) -> None:
+    """The table with the judge's word on each clip."""
+    with table_writer(scores, ("video", "prompt", "reward"), overwrite=True) as write:
+        for (_, row), one in zip(read_rows(table), asked, strict=True):
+            write({**row, "reward": run.reward([read_frames(table.parent / row["video"])], [one])[0]})
+
+
+def _write_table(folder: Path, asked: Sequence[Ask], clips: int, *, first: int) -> None:
     """Write the table, if it is not there. ConfigError if it is one of other clips."""
     rows = [
-        {"video": _video(folder, place, index).relative_to(folder).as_posix(), "prompt": prompt}
-        for place, prompt in enumerate(prompts, start=first)
+        {"video": _video(folder, place, index).relative_to(folder).as_posix(), "prompt": one.prompt}
+        for place, one in enumerate(asked, start=first)
         for index in range(clips)
     ]
     if (folder / TABLE).is_file():

@@ -30,9 +30,9 @@ UPDATES = {"raft": 300, "dpo": 300, "grpo": 60, "refl": 150}
 IN_ROUNDS = ("raft", "dpo")
 """Methods whose runs share their first round."""
 
-MAKE, TRAIN, JUDGE = 0.5, 0.05, 0.03
-"""Seconds of one quiet core, measured as processor time: to make a clip in 16 steps, to train on a clip once, to judge
-it."""
+MAKE, PLAIN, TRAIN, JUDGE = 0.5, 0.15, 0.05, 0.03
+"""Seconds of one quiet core, measured as processor time: to make a clip in 16 steps, the same without guidance, to
+train on a clip once, to judge it."""
 READ = {"think": 0.25, "off": 0.05}
 """Seconds of a clip's reward by tiny, from benchmarks of the bundled model; that of a sibling is taken for `think`."""
 
@@ -161,11 +161,11 @@ def _seconds(method: str, updates: int) -> float:
         clips, rounds = own.prompts * own.clips, updates // own.round_updates
         passes = RaftSettings().batch if method == "raft" else 2 * DpoSettings().batch * 1.5
         # The first round's clips are there already, unless it is the study's first such run.
-        return clips * (MAKE * (rounds - 1) + READ["think"] * rounds) + updates * passes * TRAIN
+        return clips * (PLAIN * (rounds - 1) + READ["think"] * rounds) + updates * passes * TRAIN
     if method == "grpo":
         grpo = GrpoSettings()
         clips = grpo.prompts * grpo.group
-        return updates * clips * (MAKE * grpo.steps / 16 + READ["think"] + grpo.trained_steps * 2.5 * TRAIN)
+        return updates * clips * (PLAIN * grpo.steps / 16 + READ["think"] + grpo.trained_steps * 1.5 * TRAIN)
     refl = ReflSettings()
     return updates * refl.batch * (MAKE + READ["think"] + 4 * READ["off"] + 2.5 * TRAIN)
 

@@ -18,7 +18,7 @@ from experiments.generator.dpo import Dpo, DpoSettings
 from experiments.generator.grpo import Grpo, GrpoSettings
 from experiments.generator.raft import Raft, RaftSettings
 from experiments.generator.refl import Refl, ReflSettings
-from experiments.generator.rewards import model_reward
+from experiments.generator.rewards import JUDGE, model_reward
 from experiments.generator.rounds import RoundSettings
 from experiments.generator.tuning import Method, TuningPlan, tune
 from experiments.harness import one_line_errors, quiet
@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("method", choices=METHODS)
     parser.add_argument("--generator", type=Path, required=True, help="folder of a grown generator")
-    parser.add_argument("--reward", default="think", help="a name of rewards.REWARDS, or NAME=CHECKPOINT")
+    parser.add_argument("--reward", default="think", help="a name of rewards.REWARDS, NAME=CHECKPOINT, or judge")
     parser.add_argument("--watched", nargs="*", default=["off"], help="rewards that are reported and not followed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first-round", type=Path, metavar="FOLDER", help="of raft and dpo, for runs that share it")
@@ -52,7 +52,7 @@ def main() -> None:
     options = parser.parse_args()
     quiet()
     plan = TuningPlan(method=options.method, reward=options.reward, watched=tuple(options.watched), seed=options.seed)
-    if options.method in OF_MODELS:
+    if options.method in OF_MODELS and (options.method == "refl" or options.reward != JUDGE):
         model_reward(options.reward)  # refused before the first look
     settings, method = METHODS[options.method]
     plan, settings = with_changes(options.changes, plan, settings)

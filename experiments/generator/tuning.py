@@ -30,10 +30,10 @@ from experiments.generator.flow import GUIDANCE, STEPS, generate
 from experiments.generator.grow import mean_marks
 from experiments.generator.judge import judge
 from experiments.generator.model import Generator
-from experiments.generator.rewards import ModelScorer, RewardScorer, open_rewards
+from experiments.generator.rewards import JUDGE, ModelScorer, RewardScorer, open_rewards
 from experiments.generator.sde import path_kl, roll_out
 from experiments.generator.sheets import write_sheet
-from experiments.generator.world import Frames, Part, ask
+from experiments.generator.world import Ask, Frames, Part, ask
 from experiments.harness import keep_plan, known_mean
 
 STATE, UPDATES, LOOKS, PLAN, MODEL = "state.pt", "updates.jsonl", "looks.jsonl", "plan.json", "model"
@@ -49,7 +49,7 @@ class TuningPlan:
 
     method: str
     reward: str
-    """A name of `rewards.REWARDS`, or NAME=CHECKPOINT."""
+    """A name of `rewards.REWARDS`, NAME=CHECKPOINT, or `rewards.JUDGE`."""
     watched: tuple[str, ...] = ("off",)
     """Further rewards that looks report, and no method follows: a reward that rises alone is gamed."""
     seed: int = 0
@@ -74,8 +74,8 @@ class Run:
     model: Generator
     start: Generator
     """As it was before training; its weights do not change."""
-    followed: RewardScorer
-    """Of the reward that the method follows; a model's has a monitor."""
+    followed: RewardScorer | None
+    """Of the reward that the method follows; a model's has a monitor. None: it follows the judge."""
     scorers: Mapping[str, RewardScorer]
     """Of looks."""
     optimizer: torch.optim.Optimizer
@@ -89,13 +89,15 @@ class Run:
         yield
         self.seconds[kind] += time.monotonic() - began
 
-    def prompts(self, first: int, count: int) -> list[str]:
-        """Prompts of training, by number."""
-        return [ask(Part.UPDATES, first + number).prompt for number in range(count)]
+    def asked(self, first: int, count: int) -> list[Ask]:
+        """What training asks for, by number."""
+        return [ask(Part.UPDATES, first + number) for number in range(count)]
 
-    def reward(self, clips: Sequence[Frames], prompts: Sequence[str]) -> list[float]:
+    def reward(self, clips: Sequence[Frames], asked: Sequence[Ask]) -> list[float]:
         """The reward that the method follows; the first of a scorer that has several."""
-        scores = self.followed(clips, prompts, [str(number) for number in range(len(clips))])
+        if self.followed is None:
+            return [judge(frames, one.scene).overall for frames, one in zip(clips, asked, strict=True)]
+        scores = self.followed(clips, [one.prompt for one in asked], [str(number) for number in range(len(clips))])
         return next(iter(scores.values()))
 
     def monitored(self) -> dict[str, float]:
@@ -168,6 +170,9 @@ def look(run: Run) -> dict[str, Any]:
         for scorer in run.scorers.values()
         for name, values in scorer(clips, prompts, [str(seed) for seed in seeds]).items()
     }
+    marks = mean_marks(judged)
+    if run.followed is None:
+        scores[JUDGE] = marks["overall"]
     groups = [slice(first, first + plan.look_clips) for first in range(0, len(clips), plan.look_clips)]
     right = [result.parts["setting"] == 1 for result in judged]
     shown = slice(None, None, plan.look_clips)  # the first of each prompt
@@ -177,7 +182,7 @@ def look(run: Run) -> dict[str, Any]:
     write_sheet(run.out / "sheets" / f"{run.update:04d}.png", clips[shown], captions[shown])
     return {
         "update": run.update,
-        "marks": mean_marks(judged),
+        "marks": marks,
         "overall": [result.overall for result in judged],
         "prompts": prompts,
         "rewards": scores,
@@ -203,6 +208,7 @@ def reads_prompt(name: str) -> bool:
 
 def _open(plan: TuningPlan, *, generator: Path, out: Path) -> Run:
     model, start = Generator.load(generator), Generator.load(generator).requires_grad_(requires_grad=False)
+    followed = [] if plan.reward == JUDGE else [plan.reward]
     for name, weight in model.named_parameters():
         weight.requires_grad = plan.trained == "all" or reads_prompt(name)
     run = Run(
@@ -210,8 +216,8 @@ def _open(plan: TuningPlan, *, generator: Path, out: Path) -> Run:
         out=out,
         model=model,
         start=start,
-        followed=next(iter(open_rewards([plan.reward], monitored=True).values())),
-        scorers=open_rewards([plan.reward, *plan.watched]),
+        followed=next(iter(open_rewards(followed, monitored=True).values()), None),
+        scorers=open_rewards([*followed, *plan.watched]),
         optimizer=torch.optim.AdamW(
             [weight for weight in model.parameters() if weight.requires_grad], lr=plan.learning_rate, weight_decay=0.0
         ),

@@ -29,14 +29,14 @@ from experiments.generator import (
 from experiments.generator.curves import TRUTH, Group
 from experiments.generator.judge import judge
 from experiments.generator.sheets import write_sheet
-from experiments.generator.world import ASKED, FRAMES, SIDE, Part, ask, draw
+from experiments.generator.world import ASKED, FRAMES, SIDE, Part, ask, draw, draw_backdrop
 
 from descore.data.schema import read_pairs
 from descore.data.tables import read_rows
 from descore.errors import ConfigError, DataError
 from descore.io import read_records
 from descore.rewards import read_scored
-from descore.synthetic.truth import true_marks
+from descore.synthetic.truth import true_chain, true_marks
 
 
 def flat(level):
@@ -238,11 +238,26 @@ def test_the_judge_marks_as_the_world_does():
     assert {("environment", 0), ("environment", 2), ("camera", None), ("style", None)} < taken
 
 
+def test_the_judge_tells_of_a_clip_what_it_shows():
+    """Of drawn clips without flaws its chains are the true ones, and of a bare backdrop it has none."""
+    for number in range(20):
+        shown, asked = draw(Part.CALIBRATION, number), ask(Part.CALIBRATION, number + 1).scene
+        chain, marks = judged_pairs.judged_chain(judge(shown.frames, asked), asked)
+        assert chain == true_chain(asked, shown.scene, ASKED)
+        assert marks == true_marks(asked, shown.scene, ASKED)
+    assert judged_pairs.judged_chain(judge(draw_backdrop(Part.CALIBRATION, 0), asked), asked) is None
+
+
+def test_a_worse_picture_is_told_as_more_blurred():
+    told = [judged_pairs._blur(picture) for picture in (0.8, 0.79, 0.65, 0.64)]
+    assert [tuple(flaw.strength for flaw in flaws) for flaws in told] == [(), (0.35,), (0.35,), (0.72,)]
+
+
 @pytest.mark.slow
 def test_judged_pairs_are_a_table_to_train_on(grown, tmp_path):
     model = grow.Generator.load(grown)
-    sizes = {"prompts": 2, "clips": 3, "per_prompt": 2, "seed": 0}
-    judged_pairs.write_judged_pairs(model, source="dry", out=tmp_path, **sizes)
+    chosen = judged_pairs.JudgedClips(prompts=2, clips=3, per_prompt=2)
+    judged_pairs.write_judged_pairs(model, chosen, source="dry", out=tmp_path)
     pairs = list(read_pairs(tmp_path / "pairs.csv"))
     assert len(pairs) == 4
     assert {pair.prompt for pair in pairs} == {ask(Part.UPDATES, judged_pairs.FIRST + k).prompt for k in range(2)}
@@ -429,6 +444,29 @@ def test_a_run_may_train_what_reads_the_prompt_alone(grown, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_run_may_follow_the_judge(grown, tmp_path):
+    """Of two drawn clips it chooses the one that shows what was asked; looks have its word as the followed reward."""
+    (tmp_path / "first" / "clips").mkdir(parents=True)
+    drawn = {f"{number:04d}-{index:02d}": (number, number + 10 * index) for number in range(2) for index in range(2)}
+    for name, (_, shown) in drawn.items():
+        np.save(tmp_path / "first" / "clips" / f"{name}.npy", draw(Part.UPDATES, shown).frames)
+    settings = dpo.DpoSettings(prompts=2, clips=2, batch=2, first_round=str(tmp_path / "first"))
+    plan = tuning.TuningPlan(method="dpo", reward=rewards.JUDGE, watched=("sharpness",))
+    plan, settings = tune.with_changes([*SMALL, "updates=1"], plan, settings)
+    tuning.tune(plan, dpo.Dpo(settings), generator=grown, out=tmp_path / "run", settings={})
+    run = progress.read_run(tmp_path / "run")
+    assert (run.reward, run.rewards()) == (rewards.JUDGE, run.truths())
+    assert list(run.looks[0]["rewards"]) == ["sharpness", rewards.JUDGE]
+    scored = {Path(row.video).stem: row.reward for row in read_scored(tmp_path / "first" / "scores-judge.csv")}
+    assert scored == {
+        name: pytest.approx(judge(draw(Part.UPDATES, shown).frames, ask(Part.UPDATES, asked).scene).overall)
+        for name, (asked, shown) in drawn.items()
+    }
+    pairs = [row for _, row in read_rows(tmp_path / "run" / "round-0" / "pairs.jsonl")]
+    assert [Path(row["chosen_video"]).stem for row in pairs] == ["0000-00", "0001-00"]
+
+
+@pytest.mark.slow
 def test_runs_share_their_first_round(grown, tmp_path):
     """Two runs by two rewards begin with the same clips; a third of other prompts is refused."""
 
@@ -444,6 +482,9 @@ def test_runs_share_their_first_round(grown, tmp_path):
     clips = sorted((tmp_path / "first" / "clips").glob("*.npy"))
     made = {clip: clip.stat().st_mtime_ns for clip in clips}
     assert len(made) == 6
+    model, asked = grow.Generator.load(grown), ask(Part.UPDATES, 0).prompt
+    plain = flow.generate(model, [asked] * 3, range(3), steps=2, guidance=1)  # looks are guided, rounds are not
+    assert [np.load(clip).tolist() for clip in clips[:3]] == [frames.tolist() for frames in plain]
     best = run("again", "other=tiny")
     assert {clip: clip.stat().st_mtime_ns for clip in clips} == made
     assert sorted(path.name for path in (tmp_path / "first").glob("scores-*.csv")) == [

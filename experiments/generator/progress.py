@@ -78,17 +78,23 @@ def of_seeds(runs: Sequence[TunedRun]) -> dict[str, list[TunedRun]]:
 
 
 def together(runs: Sequence[TunedRun]) -> list[dict[str, Any]]:
-    """Means over runs at each look that all have made, and the change of the truth since the first."""
+    """Means over runs at each look that all have made, and the change of the truth since the first and since the one
+    before."""
+
+    def changed(first: int, last: int) -> Figure:
+        changes = [np.subtract(run.looks[last]["overall"], run.looks[first]["overall"]) for run in runs]
+        prompts = [np.asarray(run.looks[first]["prompts"], np.str_) for run in runs]
+        return bootstrap_mean(np.concatenate(changes), np.concatenate(prompts))
+
     rows = []
     for index in range(min(len(run.looks) for run in runs)):
         looks = [run.looks[index] for run in runs]
-        changes = np.concatenate([np.subtract(run.looks[index]["overall"], run.looks[0]["overall"]) for run in runs])
-        prompts = np.concatenate([np.asarray(look["prompts"], np.str_) for look in looks])
         rows.append(
             {
                 "update": looks[0]["update"],
                 "truth": float(np.mean([run.truths()[index] for run in runs])),
-                "change": bootstrap_mean(changes, prompts),
+                "change": changed(0, index),
+                "step": changed(max(index - 1, 0), index),
                 "reward": float(np.mean([run.rewards()[index] for run in runs])),
                 "kl": float(np.mean([look["kl"] for look in looks])),
                 **{
@@ -186,6 +192,7 @@ def _seeds_table(seeds: Mapping[str, Any]) -> str:
         (name, str(of["runs"]), str(look["update"])): [
             f"{look['truth']:.3f}",
             format_figure(look["change"], "+.3f"),
+            format_figure(look["step"], "+.3f"),
             f"{look['reward']:.2f}",
             f"{look['kl']:.2g}",
             *(f"{look['diversity'][one] / of['looks'][0]['diversity'][one] - 1:+.0%}" for one in names),
@@ -193,7 +200,8 @@ def _seeds_table(seeds: Mapping[str, Any]) -> str:
         for name, of in seeds.items()
         for look in of["looks"]
     }
-    head = ["runs", "seeds", "update", "truth", "change", "reward", "KL", *(f"diversity, {name}" for name in names)]
+    diversity = [f"diversity, {name}" for name in names]
+    head = ["runs", "seeds", "update", "truth", "change", "since the look before", "reward", "KL", *diversity]
     return markdown_table(head, rows)
 
 

@@ -188,10 +188,14 @@ def test_runs_of_several_seeds_are_taken_together():
     assert {name: of["runs"] for name, of in seeds.items()} == {"hack": 2, "other": 1}
     start, look = seeds["hack"]["looks"]  # the second seed has not come to a third look
     assert start["change"]["value"] == 0
+    assert look["step"] == look["change"]
+    last = progress.together(runs[:1])[2]
+    assert (last["change"].value, last["step"].value) == pytest.approx((0.1, -0.1))
     assert look["change"] == {**look["change"], "value": pytest.approx(0.3), "low": pytest.approx(0.3), "n": 8}
     assert (look["truth"], look["reward"], look["kl"]) == pytest.approx((0.6, 2, 2))
-    assert "| hack | 2 | 10 | 0.600 | +0.300 [+0.300, +0.300] | 2.00 | 2 | -25% |" in progress.tables(
-        progress.findings(runs)
+    assert (
+        "| hack | 2 | 10 | 0.600 | +0.300 [+0.300, +0.300] | +0.300 [+0.300, +0.300] | 2.00 | 2 | -25% |"
+        in progress.tables(progress.findings(runs))
     )
 
 
